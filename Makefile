@@ -1,0 +1,31 @@
+PY := .venv/bin/python
+STAMP := .venv/.installed
+EXTRAS ?= all
+
+.PHONY: setup demo test check fast-tests bench clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(PY) || python3 -m venv .venv
+	@$(PY) -m pip install -qq --upgrade 'pip>=25.1'
+	$(PY) -m pip install -qq -c constraints.txt -e '.[$(EXTRAS)]' --group dev
+	@touch $@
+
+demo: setup
+	$(PY) pipelines/demo.py
+
+test: setup
+	$(PY) -m pytest -q
+
+check: setup
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(PY) -m pytest -q -m "not slow"
+
+bench: setup
+	$(PY) benchmarks/all.py
+
+clean:
+	rm -rf build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,53 @@
+"""Errors that a user can act on: each names what failed, why, and the remedy, and carries its exit code."""
+
+from __future__ import annotations
+
+OK, USAGE, SLIDES, MODEL, STORAGE, INTERRUPTED = 0, 2, 3, 4, 5, 75
+
+
+class WsiNucError(Exception):
+    """`subject` is the file, tile or option at fault; `remedy` is what the user can do about it."""
+
+    exit_code = 1
+
+    def __init__(self, subject: object, cause: str, remedy: str = "") -> None:
+        super().__init__(subject, cause, remedy)
+        self.subject, self.cause, self.remedy = str(subject), cause, remedy
+
+    def __str__(self) -> str:
+        tail = f" {self.remedy[0].upper()}{self.remedy[1:]}." if self.remedy else ""
+        return f"{self.subject}: {self.cause}.{tail}"
+
+
+class UsageError(WsiNucError):
+    """The call or its configuration is wrong; nothing was started."""
+
+    exit_code = USAGE
+
+
+class SlideError(WsiNucError):
+    """This slide cannot be processed; the other slides of the call still run."""
+
+    exit_code = SLIDES
+
+
+class DamagedPixels(SlideError):
+    """A box of pixels could not be decoded; the rest of the slide may be readable."""
+
+
+class ModelError(WsiNucError):
+    """The model or its weights cannot be used."""
+
+    exit_code = MODEL
+
+
+class StorageError(WsiNucError):
+    """The output could not be written completely; nothing was published."""
+
+    exit_code = STORAGE
+
+
+class Interrupted(WsiNucError):
+    """The run was stopped from outside and can be resumed by the same command."""
+
+    exit_code = INTERRUPTED

@@ -1,0 +1,58 @@
+"""What happens during a run, as plain records. The core emits; progress bars, logs and timings subscribe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class SlideStarted:
+    slide: str
+    regions: int
+    regions_resumed: int
+    tiles: int
+
+
+@dataclass(frozen=True, slots=True)
+class RegionFinished:
+    """One region's part file is durable. `seconds` holds the time of each stage by name."""
+
+    slide: str
+    region: int
+    tiles: int
+    nuclei: int
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_rss_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StageFinished:
+    slide: str
+    stage: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    slide: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlideFinished:
+    """`status` is published, verified (it was there already), failed or interrupted."""
+
+    slide: str
+    status: str
+    nuclei: int
+    seconds: float
+    error: str = ""
+
+
+Event = SlideStarted | RegionFinished | StageFinished | Warned | SlideFinished
+Emit = Callable[[Event], None]
+
+
+def ignore(_: Event) -> None:
+    """The subscriber of those who do not listen."""

@@ -1,0 +1,23 @@
+"""The one protocol that every reader implements. Readers only fetch; opening, checks and caching live beside it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from wsi_nuc.types import Box, PixelBlock, SlideInfo
+
+
+class SlideSource(Protocol):
+    """An open slide. Not picklable, not shared between processes; a `SlideRef` travels instead."""
+
+    @property
+    def info(self) -> SlideInfo: ...
+
+    def read(self, level: int, box: Box) -> PixelBlock:
+        """Pixels of `box`, in pixels of `level`. It may overhang the level: white there.
+
+        Raises DamagedPixels where the file's data cannot be decoded; the source stays usable afterwards.
+        """
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,269 @@
+"""The frozen records that flow through a run.
+
+Three frames, always named at the end of a variable:
+
+* ``_l0``    level-0 pixels of the slide, x right, y down, origin at the top-left corner of the first pixel;
+* ``_grid``  pixels of the model's resolution on the whole slide, same origin: ``xy_l0 = xy_grid * l0_per_grid``;
+* ``_tile``  pixels of one tile: ``xy_grid = xy_tile + (tile.read_box.x0, tile.read_box.y0)``.
+
+A pixel covers ``[i, i + 1)``; its centre lies at ``i + 0.5``. Boxes are half-open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+UInt8 = npt.NDArray[np.uint8]
+Bool = npt.NDArray[np.bool_]
+Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Box:
+    """Half-open box of integer pixels; its frame is in the name of the variable that holds it."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+    @property
+    def width(self) -> int:
+        return max(0, self.x1 - self.x0)
+
+    @property
+    def height(self) -> int:
+        return max(0, self.y1 - self.y0)
+
+    @property
+    def area(self) -> int:
+        return self.width * self.height
+
+    def grow(self, pixels: int) -> Box:
+        return Box(self.x0 - pixels, self.y0 - pixels, self.x1 + pixels, self.y1 + pixels)
+
+    def intersect(self, other: Box) -> Box:
+        """The common box; its area is 0 where the two do not meet."""
+        return Box(
+            max(self.x0, other.x0), max(self.y0, other.y0), min(self.x1, other.x1), min(self.y1, other.y1)
+        )
+
+    def shift(self, dx: int, dy: int) -> Box:
+        return Box(self.x0 + dx, self.y0 + dy, self.x1 + dx, self.y1 + dy)
+
+    def contains(self, other: Box) -> bool:
+        return self.intersect(other) == other
+
+
+@dataclass(frozen=True, slots=True)
+class SlideRef:
+    """Where a slide is and how to open it. Picklable: workers open and cache their own handles.
+
+    `reader` is a name of the reader registry or "auto"; `mpp` is the user's own microns per pixel, if given.
+    """
+
+    path: str
+    reader: str = "auto"
+    mpp: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One pyramid level; `downsample` is level-0 pixels per pixel of this level (>= 1)."""
+
+    width: int
+    height: int
+    downsample: float
+
+
+@dataclass(frozen=True, slots=True)
+class SlideInfo:
+    """Metadata of an open slide. Numbers only: no free text of the file comes in here.
+
+    `mpp` is microns per level-0 pixel, None where unknown; `mpp_source` says where it came from
+    ("header", "resolution tags", "objective", "--mpp"); `mpp_problem` why it is None.
+    """
+
+    reader: str
+    vendor: str
+    width: int
+    height: int
+    levels: tuple[Level, ...]
+    mpp: float | None
+    mpp_source: str
+    mpp_problem: str = ""
+    objective: float | None = None
+
+    @property
+    def box_l0(self) -> Box:
+        return Box(0, 0, self.width, self.height)
+
+
+@dataclass(frozen=True, slots=True)
+class PixelBlock:
+    """`rgb`: uint8 H x W x 3. `missing`: bool H x W, True where the file holds no data; None if all is there.
+
+    Pixels outside the slide are white and not missing.
+    """
+
+    rgb: UInt8
+    missing: Bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """`index` = row * columns + column on the global grid; `core_box` and `read_box` in grid pixels.
+
+    Cores partition the grid; `read_box` is the core grown by the halo and may overhang the slide.
+    """
+
+    index: int
+    core_box: Box
+    read_box: Box
+
+
+@dataclass(frozen=True, slots=True)
+class TileBatch:
+    """`rgb`: uint8 B x H x W x 3 (RGB, 0..255) at the model's resolution, one entry a tile."""
+
+    rgb: UInt8
+    tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """One point a proposed nucleus. `xy_tile` N x 2 float32; `score` N in 0..1; `class_probs` N x C, rows
+    sum to 1; `row` N int64, the entry of the batch that the point lies in."""
+
+    xy_tile: Float32
+    score: Float32
+    class_probs: Float32
+    row: Int64
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def select(self, keep: npt.NDArray[Any]) -> Prompts:
+        return Prompts(*(getattr(self, f.name)[keep] for f in fields(self)))
+
+
+@dataclass(frozen=True, slots=True)
+class MaskCrops:
+    """Masks of one crop size. `mask`: uint8 N x H x W (0/1); `origin_tile`: N x 2 int64, x, y of each crop's
+    first pixel in tile pixels; `prompt`: N int64 into the Prompts; `score` and `predicted_iou` N float32
+    (NaN where the model predicts none); `class_probs` N x C."""
+
+    mask: UInt8
+    origin_tile: Int64
+    prompt: Int64
+    score: Float32
+    predicted_iou: Float32
+    class_probs: Float32
+
+
+@dataclass(frozen=True, slots=True)
+class _PolygonColumns:
+    """Struct of arrays, a row a nucleus; every ring is closed implicitly (first vertex not repeated).
+
+    `xy` M x 2 float64 vertices of all rings, ring i is ``xy[offsets[i]:offsets[i + 1]]``; `offsets` N + 1
+    int64; `prompt_xy` N x 2 float64; `score`, `prompt_score`, `predicted_iou` N float32 (NaN: not predicted);
+    `class_probs` N x C float32; `tile` N int64.
+    """
+
+    xy: Float64
+    offsets: Int64
+    prompt_xy: Float64
+    score: Float32
+    prompt_score: Float32
+    predicted_iou: Float32
+    class_probs: Float32
+    tile: Int64
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    @classmethod
+    def empty(cls, classes: int) -> Self:
+        one, two = np.zeros(0, np.float32), np.zeros((0, 2))
+        probs = np.zeros((0, classes), np.float32)
+        return cls(two, np.zeros(1, np.int64), two, one, one, one, probs, np.zeros(0, np.int64))
+
+    @property
+    def class_id(self) -> Int64:
+        """N int64: the most probable class, the first one at a tie."""
+        if not len(self):
+            return np.zeros(0, np.int64)
+        return np.argmax(self.class_probs, axis=1).astype(np.int64)
+
+    @property
+    def ring_lengths(self) -> Int64:
+        return np.diff(self.offsets)
+
+    def bounds(self) -> Float64:
+        """N x 4: x0, y0, x1, y1 of each ring."""
+        if not len(self):
+            return np.zeros((0, 4))
+        starts = self.offsets[:-1]
+        low = np.minimum.reduceat(self.xy, starts, axis=0)
+        return np.hstack([low, np.maximum.reduceat(self.xy, starts, axis=0)])
+
+    def select(self, rows: npt.NDArray[Any]) -> Self:
+        """The given rows (indices or a mask), in the given order."""
+        rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        lengths = self.ring_lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        vertices = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
+        rest = {
+            f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name not in ("xy", "offsets")
+        }
+        return replace(self, xy=self.xy[vertices], offsets=offsets, **rest)
+
+    @classmethod
+    def concat(cls, tables: Sequence[Self]) -> Self:
+        """All rows in order. At least one table is needed, since it tells the number of classes."""
+        columns: dict[str, Any] = {
+            f.name: np.concatenate([getattr(t, f.name) for t in tables])
+            for f in fields(cls)
+            if f.name != "offsets"
+        }
+        lengths = np.concatenate([t.ring_lengths for t in tables])
+        columns["offsets"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        return cls(**columns)
+
+
+class TileNuclei(_PolygonColumns):
+    """Nuclei of one batch in tile pixels; `tile` is the global index of the tile that each row is relative to."""
+
+    __slots__ = ()
+
+
+class NucleiTable(_PolygonColumns):
+    """Nuclei in level-0 pixels."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TileCounts:
+    """What became of the tiles of a grid; the four add up to the grid."""
+
+    processed: int = 0
+    background: int = 0
+    missing: int = 0
+    failed: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.processed + self.background + self.missing + self.failed
+
+    @classmethod
+    def sum(cls, counts: Iterable[TileCounts]) -> TileCounts:
+        rows = [(c.processed, c.background, c.missing, c.failed) for c in counts]
+        return cls(*(int(sum(column)) for column in zip(*rows, strict=True))) if rows else cls()
