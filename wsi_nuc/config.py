@@ -1,0 +1,137 @@
+"""The one schema of a run. YAML file, ``--set key=value`` and command-line options all end here.
+
+Later sources win: defaults < ``--config FILE`` < ``--set`` < options. An unknown key is an error.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+MAX_CONFIG_BYTES = 1 << 20
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message names the key and the remedy."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class StitchConfig(_Section):
+    """Two candidates are one nucleus when their IoU, or the part of the smaller that lies in the larger, is over
+    the limit."""
+
+    iou: float = Field(0.3, gt=0, lt=1)
+    containment: float = Field(0.7, gt=0, le=1)
+
+
+class DaskConfig(_Section):
+    """`host` other than loopback turns TLS on; `tls_*` are PEM files for a scheduler that is already running."""
+
+    host: str = "127.0.0.1"
+    dashboard: bool = False
+    regions_in_flight: int = Field(2, ge=1, le=64, description="regions a worker")
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+
+
+class RunConfig(_Section):
+    """Everything that `wsi-nuc run` can be told."""
+
+    out: Path
+    model: str = "classical"
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|all)$")
+    workers: int | None = Field(None, ge=1, le=4096)
+    scheduler: str = "local"
+    reader: str = "auto"
+    mpp: float | None = Field(None, gt=0.01, lt=100)
+    tissue: str = "auto"
+    roi: str | None = None
+    region_size: int = Field(4096, ge=256, le=32768)
+    labels: bool = False
+    allow_bad_tiles: bool = False
+    overwrite: bool = False
+    keep_parts: bool = False
+    scratch: Path | None = None
+    stitch: StitchConfig = StitchConfig()
+    dask: DaskConfig = DaskConfig()
+
+    @field_validator("out", "scratch")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return value.expanduser().absolute() if value is not None else None
+
+
+def load_config(file: Path | None, assignments: Iterable[str], options: Mapping[str, Any]) -> RunConfig:
+    """Merge the sources; `options` whose value is None were not given."""
+    merged: dict[str, Any] = _read_yaml(file) if file else {}
+    _check_keys(merged, RunConfig, str(file))
+    for assignment in assignments:
+        key, sign, text = assignment.partition("=")
+        if not sign:
+            raise ConfigError(f"--set {assignment}: expected key=value")
+        _assign(merged, key.strip().split("."), _parse_value(assignment, text))
+    merged.update({key: value for key, value in options.items() if value is not None})
+    _check_keys(merged, RunConfig, "--set")
+    try:
+        return RunConfig(**merged)
+    except ValidationError as error:
+        raise ConfigError(_first_problem(error)) from None
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        if file.stat().st_size > MAX_CONFIG_BYTES:
+            raise ConfigError(f"{file}: over {MAX_CONFIG_BYTES} bytes; this is no configuration file")
+        loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file}: cannot be read as YAML: {error}") from None
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{file}: expected `key: value` lines, found a {type(loaded).__name__}")
+    return loaded
+
+
+def _parse_value(assignment: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {assignment}: the value is no YAML: {error}") from None
+
+
+def _assign(target: dict[str, Any], path: list[str], value: Any) -> None:
+    for key in path[:-1]:
+        step = target.setdefault(key, {})
+        if not isinstance(step, dict):
+            raise ConfigError(f"{'.'.join(path)}: {key} is a single value, it has no {path[-1]}")
+        target = step
+    target[path[-1]] = value
+
+
+def _check_keys(given: Mapping[str, Any], schema: type[BaseModel], where: str, prefix: str = "") -> None:
+    """An unknown key is named together with the nearest one that exists."""
+    for key, value in given.items():
+        if key not in schema.model_fields:
+            near = difflib.get_close_matches(str(key), schema.model_fields, n=1, cutoff=0.5)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(schema.model_fields)}"
+            raise ConfigError(f"{where}: unknown key {prefix}{key}; {hint}")
+        section = schema.model_fields[key].annotation
+        if isinstance(section, type) and issubclass(section, BaseModel) and isinstance(value, Mapping):
+            _check_keys(value, section, where, f"{key}.")
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return f"{key} is missing; give --{key} or put it into the configuration file"
+    return f"{key} = {first.get('input')!r}: {first['msg']}"

@@ -1,0 +1,32 @@
+"""The contract of every executor: apply a function to tasks and hand back each outcome as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[Task, Result]):
+    """What became of one task: a result, or the exception that it raised."""
+
+    task: Task
+    result: Result | None
+    error: Exception | None = None
+
+
+class Executor(Protocol):
+    """Tasks are pulled lazily, a bounded number ahead; outcomes come in any order, each exactly once."""
+
+    @property
+    def workers(self) -> int: ...
+
+    def run(
+        self, function: Callable[[Task], Result], tasks: Iterable[Task]
+    ) -> Iterator[Outcome[Task, Result]]: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,187 @@
+"""Dask distributed behind the executor's contract: one task a region, a bounded number in flight.
+
+Only paths and counts pass through the scheduler. Models and slide handles live in the worker processes, put
+there by `setup`, which a worker plugin calls once in every worker, also in one that was started anew.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count, islice
+from typing import Any
+from urllib.parse import urlsplit
+
+import dask
+from distributed import Client, KilledWorker, LocalCluster, Security, WorkerPlugin, as_completed
+
+from wsi_nuc.errors import SlideError, UsageError
+from wsi_nuc.executors.base import Outcome, Result, Task
+
+SETTINGS = {
+    "distributed.worker.daemon": True,
+    "distributed.scheduler.allowed-failures": 3,
+    "distributed.scheduler.worker-saturation": 1.1,
+    "distributed.admin.system-monitor.gil.enabled": False,
+    "distributed.comm.timeouts.connect": "20s",
+}
+
+WORKER_COUNT_AGE_S = 5.0
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """`address` of a running scheduler, or None for workers on this machine, bound to `host`.
+
+    `gpus` asks for one worker a GPU; `tls` holds the paths of CA, certificate and key.
+    """
+
+    workers: int = 1
+    address: str | None = None
+    host: str = "127.0.0.1"
+    dashboard: bool = False
+    gpus: bool = False
+    in_flight: int = 2
+    tls: tuple[str | None, str | None, str | None] = (None, None, None)
+
+
+class _Setup(WorkerPlugin):
+    name = "wsi-nuc-setup"
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call = call
+
+    def setup(self, worker: Any) -> None:
+        # Ctrl-C reaches the whole process group; only the main process decides what it means.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self.call()
+
+
+class DaskExecutor:
+    """Owns its cluster, or is a guest of the one at `options.address`."""
+
+    def __init__(self, options: ClusterOptions, setup: Callable[[], None]) -> None:
+        self._in_flight = options.in_flight
+        logging.getLogger("distributed").setLevel(logging.ERROR)
+        dask.config.set(SETTINGS)
+        self._cluster = None if options.address else _local_cluster(options)
+        security = _security(options) if options.address else getattr(self._cluster, "security", None)
+        try:
+            self._client = Client(options.address or self._cluster, security=security, set_as_default=False)
+        except (OSError, TimeoutError) as error:
+            raise UsageError(
+                f"--scheduler {options.address}",
+                f"no scheduler answers there ({error})",
+                "start one with `dask scheduler`, or leave the option out for workers on this machine",
+            ) from None
+        self._client.register_plugin(_Setup(setup))
+        self._number = count()
+        self._workers, self._counted_at = options.workers, float("-inf")
+
+    @property
+    def workers(self) -> int:
+        """Workers now; a foreign cluster may grow and shrink, so the count is renewed every few seconds."""
+        if time.monotonic() - self._counted_at > WORKER_COUNT_AGE_S:
+            self._workers = len(self._client.scheduler_info(n_workers=-1)["workers"])
+            self._counted_at = time.monotonic()
+        return max(1, self._workers)
+
+    def run(
+        self, function: Callable[[Task], Result], tasks: Iterable[Task]
+    ) -> Iterator[Outcome[Task, Result]]:
+        queue = iter(tasks)
+        owner: dict[Any, Task] = {}
+        finished = as_completed(loop=self._client.loop)
+
+        def refill(limit: int) -> None:
+            for task in islice(queue, max(0, limit - len(owner))):
+                future = self._client.submit(function, task, key=f"region-{next(self._number)}", pure=False)
+                owner[future] = task
+                finished.add(future)
+
+        refill(self._in_flight * self.workers)
+        try:
+            for future in finished:
+                task = owner.pop(future)
+                outcome: Outcome[Task, Result] = _outcome(task, future)
+                future.release()
+                refill(self._in_flight * self.workers)
+                yield outcome
+        finally:
+            self._client.cancel(list(owner), force=True)
+
+    def close(self) -> None:
+        with suppress(OSError, TimeoutError):
+            self._client.close(timeout=5)
+        if self._cluster is not None:
+            self._cluster.close(timeout=5)
+
+
+def _outcome(task: Any, future: Any) -> Outcome[Any, Any]:
+    if future.status == "finished":
+        return Outcome(task, future.result())
+    error = future.exception()
+    if isinstance(error, KilledWorker):
+        error = SlideError(
+            task,
+            "its worker process died again and again while computing it",
+            "look for an out-of-memory kill; lower --workers or --region-size, or use --scheduler serial to see more",
+        )
+    if not isinstance(error, Exception):
+        error = SlideError(task, f"the scheduler gave the task up ({future.status})", "run the command again")
+    return Outcome(task, None, error)
+
+
+def _local_cluster(options: ClusterOptions) -> Any:
+    """Workers on this machine: on loopback without TLS, on any other interface with certificates made for this run."""
+    settings: dict[str, Any] = {
+        "n_workers": options.workers,
+        "threads_per_worker": 1,
+        "host": options.host,
+        "dashboard_address": f"{options.host}:0" if options.dashboard else None,
+        "silence_logs": logging.CRITICAL,
+    }
+    if not is_loopback(options.host):
+        settings |= {"security": Security.temporary(), "protocol": "tls://"}
+    if not options.gpus:
+        return LocalCluster(**settings)
+    try:
+        from dask_cuda import LocalCUDACluster
+    except ImportError:
+        raise UsageError("--device all", "dask-cuda is not installed", "pip install 'wsi-nuc[cuda]'") from None
+    settings.pop("n_workers")
+    return LocalCUDACluster(**settings)
+
+
+def _security(options: ClusterOptions) -> Security | None:
+    """TLS for a scheduler elsewhere; plain TCP is accepted on this machine only."""
+    address = options.address or ""
+    scheme, host = urlsplit(address).scheme, urlsplit(address).hostname or ""
+    ca, certificate, key = options.tls
+    if scheme == "tls":
+        return Security(
+            tls_ca_file=ca, tls_client_cert=certificate, tls_client_key=key, require_encryption=True
+        )
+    if scheme == "tcp" and is_loopback(host):
+        return None
+    raise UsageError(
+        f"--scheduler {address}",
+        "it is neither tls://HOST:PORT nor a tcp:// address of this machine",
+        "start the scheduler with TLS and set dask.tls_ca, dask.tls_cert and dask.tls_key",
+    )
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
