@@ -1,4 +1,4 @@
-"""Fixtures that many tests share."""
+"""Fixtures that many tests share, and the rule that real data, where present, is really used."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 REAL_DATA = Path(os.environ.get("WSI_NUC_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+_skipped_although_present: list[str] = []
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +22,19 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def wsi(real_data: Path) -> Path:
     return real_data / "wsi"
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and "real_data" in report.keywords and (REAL_DATA / "wsi").is_dir():
+        _skipped_although_present.append(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A test of real data that was skipped although the data is there fails the run."""
+    if _skipped_although_present and not hasattr(session.config, "workerinput"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for test in _skipped_although_present:
+        terminalreporter.write_line(f"FAILED {test}: skipped although the real data is there", red=True)

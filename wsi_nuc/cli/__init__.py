@@ -1,0 +1,50 @@
+"""The command line: parse, call, print. Everything heavy is imported inside the commands."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+import wsi_nuc
+from wsi_nuc.cli.commands import info, models, synth, verify
+from wsi_nuc.cli.run_command import run
+from wsi_nuc.errors import USAGE, WsiNucError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Every nucleus of a whole-slide image: found, outlined, classified, verified.",
+    epilog="Exit codes: 0 all done, 2 usage, 3 some slides failed (each named), 4 model, 5 storage, "
+    "75 interrupted (the same command resumes).",
+)
+for command in (run, info, verify, synth, models):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"wsi-nuc {wsi_nuc.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point: every error that a user can act on is one line on standard error and an exit code."""
+    try:
+        app()
+    except WsiNucError as error:
+        print(f"wsi-nuc: {error}", file=sys.stderr)  # noqa: T201 - this is the printing layer
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(USAGE)

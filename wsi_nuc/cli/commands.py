@@ -1,0 +1,80 @@
+"""The small commands: info, verify, synth and models."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsi_nuc.errors import SLIDES, STORAGE, WsiNucError
+
+Option = typer.Option
+
+
+def info(
+    slides: Annotated[list[str], typer.Argument(help="Slides to describe.")],
+    model: Annotated[str, Option(help="The model that the plan is made for.")] = "classical",
+    reader: Annotated[str, Option(help="Force a slide reader.")] = "auto",
+    mpp: Annotated[float | None, Option(help="Microns per level-0 pixel.")] = None,
+    tissue: Annotated[str, Option(help="auto, none or a GeoJSON file.")] = "auto",
+    json: Annotated[bool, Option("--json", help="One JSON object a slide.")] = False,
+) -> None:
+    """Metadata, microns per pixel and where they came from, levels, tissue share, plan, estimated memory."""
+    from wsi_nuc.run import describe_slide
+
+    failed = False
+    for slide in slides:
+        try:
+            described = describe_slide(slide, model=model, reader=reader, mpp=mpp, tissue=tissue)
+        except WsiNucError as error:
+            failed = True
+            typer.echo(f"wsi-nuc: {error}", err=True)
+            continue
+        failed |= bool(described.get("problem"))
+        typer.echo(jsonlib.dumps(described) if json else _lines(described))
+    raise typer.Exit(SLIDES if failed else 0)
+
+
+def _lines(described: dict[str, object]) -> str:
+    return "\n".join(f"{key:<14} {value}" for key, value in described.items() if value not in (None, ""))
+
+
+def verify(stores: Annotated[list[Path], typer.Argument(help="Published stores (SLIDE.zarr).")]) -> None:
+    """Check every file of a store against its manifest; names what is missing, changed or extra."""
+    from wsi_nuc.store import verify as problems_of
+
+    bad = 0
+    for store in stores:
+        problems = problems_of(store)
+        bad += bool(problems)
+        for problem in problems:
+            typer.echo(f"{store}: {problem}", err=True)
+        if not problems:
+            typer.echo(f"{store}: verified")
+    if bad:
+        remedy = "run the same `wsi-nuc run` again to restore them"
+        typer.echo(f"wsi-nuc: {bad} of {len(stores)} stores are damaged; {remedy}", err=True)
+        raise typer.Exit(STORAGE)
+
+
+def synth(
+    file: Annotated[Path, typer.Argument(help="Slide to write: .svs or .ome.tif.")],
+    size: Annotated[int, Option(min=256, help="Edge in pixels.")] = 4096,
+    mpp: Annotated[float, Option(min=0.05, max=4, help="Microns per pixel.")] = 0.25,
+    seed: Annotated[int, Option(help="Same seed, same bytes.")] = 0,
+) -> None:
+    """Write a synthetic H&E slide, with the exact outline and class of every nucleus beside it as GeoParquet."""
+    from wsi_nuc.synth import SynthSpec, write_slide
+
+    truth = write_slide(file, SynthSpec(size=size, mpp=mpp, seed=seed))
+    typer.echo(f"{file}: {truth}")
+
+
+def models() -> None:
+    """List the models that come with wsi-nuc."""
+    from wsi_nuc.models.registry import describe
+
+    for line in describe():
+        typer.echo(line)

@@ -1,0 +1,122 @@
+"""Progress on standard error: a live bar on a terminal, a line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import PurePath
+
+import psutil
+
+from wsi_nuc.events import Emit, Event, RegionFinished, SlideFinished, SlideStarted, Warned
+
+LINE_EVERY_S = 5.0
+
+
+@dataclass
+class _Totals:
+    """What has been done since the start, over all slides."""
+
+    regions: int = 0
+    regions_known: int = 0
+    resumed: int = 0
+    tiles: int = 0
+    nuclei: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    def add(self, event: Event) -> None:
+        if isinstance(event, SlideStarted):
+            self.regions_known += event.regions
+            self.resumed += event.regions_resumed
+        elif isinstance(event, RegionFinished):
+            self.regions += 1
+            self.tiles += event.tiles
+            self.nuclei += event.nuclei
+
+    def line(self) -> str:
+        seconds = max(time.monotonic() - self.started, 1e-6)
+        left = self.regions_known - self.resumed - self.regions
+        eta = f"{_clock(left * seconds / self.regions)} left" if self.regions else "time left unknown"
+        resumed = f" ({self.resumed} resumed)" if self.resumed else ""
+        return (
+            f"regions {self.regions + self.resumed}/{self.regions_known}{resumed}  nuclei {self.nuclei:,}  "
+            f"{self.tiles / seconds:.1f} tiles/s  {eta}  {_memory_gib():.1f} GiB"
+        )
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Emit]:
+    """Yields the subscriber; messages about slides and warnings are printed as they come."""
+    if quiet or not sys.stderr.isatty():
+        yield _line_printer(quiet)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+    console = Console(stderr=True)
+    with Progress(SpinnerColumn(), BarColumn(), TextColumn("{task.description}"), console=console) as bar:
+        totals, task = _Totals(), bar.add_task("opening", total=None)
+
+        def emit(event: Event) -> None:
+            totals.add(event)
+            message = _message(event, quiet)
+            if message:
+                bar.console.print(message, markup=False, highlight=False)
+            bar.update(
+                task,
+                description=totals.line(),
+                total=totals.regions_known,
+                completed=totals.regions + totals.resumed,
+            )
+
+        yield emit
+
+
+def _line_printer(quiet: bool) -> Emit:
+    totals, printed = _Totals(), [time.monotonic()]
+
+    def emit(event: Event) -> None:
+        totals.add(event)
+        message = _message(event, quiet)
+        if message:
+            print(message, file=sys.stderr, flush=True)  # noqa: T201 - this is the printing layer
+        elif not quiet and time.monotonic() - printed[0] >= LINE_EVERY_S:
+            printed[0] = time.monotonic()
+            print(totals.line(), file=sys.stderr, flush=True)  # noqa: T201
+
+    return emit
+
+
+def _message(event: Event, quiet: bool) -> str:
+    if isinstance(event, Warned):
+        return f"{event.slide}: warning: {event.message}"
+    if isinstance(event, SlideFinished) and event.error:
+        return f"{event.status}: {event.error}"
+    if quiet:
+        return ""
+    if isinstance(event, SlideStarted):
+        return f"{PurePath(event.slide).name}: {event.regions} regions, {event.tiles} tiles with tissue"
+    if isinstance(event, SlideFinished):
+        return f"{PurePath(event.slide).name}: {event.status}, {event.nuclei:,} nuclei, {event.seconds:.1f} s"
+    return ""
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+def _memory_gib() -> float:
+    """Resident memory of this process and its workers."""
+    total = 0
+    me = psutil.Process()
+    for process in (me, *me.children(recursive=True)):
+        try:
+            total += process.memory_info().rss
+        except psutil.Error:
+            continue
+    return float(total) / 2**30

@@ -1,0 +1,142 @@
+"""`wsi-nuc run`: options in, progress to standard error, one JSON object a slide to standard output."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wsi_nuc.errors import INTERRUPTED, OK, SLIDES, STORAGE, Interrupted, UsageError
+
+if TYPE_CHECKING:
+    from wsi_nuc.config import RunConfig
+    from wsi_nuc.run import SlideResult
+
+Option = typer.Option
+
+
+def run(
+    slides: Annotated[list[str], typer.Argument(help="Slides: files, DICOM or OME-Zarr folders, URLs.")],
+    out: Annotated[
+        Path | None, Option("--out", "-o", help="Folder that gets one SLIDE.zarr a slide.")
+    ] = None,
+    model: Annotated[str | None, Option(help="A name from `wsi-nuc models`, or a checkpoint file.")] = None,
+    device: Annotated[str | None, Option(help="auto, cpu, cuda, cuda:N or all (one worker a GPU).")] = None,
+    workers: Annotated[
+        int | None, Option(min=1, help="Worker processes; default: the CPUs this process may use.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, Option(help="serial, local or the ADDRESS of a Dask scheduler.")
+    ] = None,
+    reader: Annotated[
+        str | None, Option(help="Force a slide reader instead of choosing by content.")
+    ] = None,
+    mpp: Annotated[
+        float | None, Option(help="Microns per level-0 pixel, if the header has none or lies.")
+    ] = None,
+    tissue: Annotated[
+        str | None, Option(help="auto, none (whole slide) or a GeoJSON file in level-0 px.")
+    ] = None,
+    roi: Annotated[
+        str | None, Option(help="GeoJSON file in level-0 px: only nuclei inside are wanted.")
+    ] = None,
+    region_size: Annotated[
+        int | None, Option(help="Edge of a region in model pixels; results do not depend on it.")
+    ] = None,
+    labels: Annotated[
+        bool | None, Option("--labels", help="Also write a multiscale label image.", show_default=False)
+    ] = None,
+    allow_bad_tiles: Annotated[
+        bool | None,
+        Option("--allow-bad-tiles", help="Publish although tiles could not be decoded; they are listed."),
+    ] = None,
+    overwrite: Annotated[
+        bool | None, Option("--overwrite", help="Replace a result made with other settings.")
+    ] = None,
+    config: Annotated[Path | None, Option("--config", help="YAML file with any of these options.")] = None,
+    assign: Annotated[
+        list[str] | None, Option("--set", help="key=value, for any key of the configuration.")
+    ] = None,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress, only warnings and errors.")] = False,
+    json: Annotated[bool, Option("--json", help="One JSON object a slide on standard output.")] = False,
+) -> None:
+    """Find, outline and classify every nucleus of each slide; publish verified stores."""
+    given = {
+        "out": out,
+        "model": model,
+        "device": device,
+        "workers": workers,
+        "scheduler": scheduler,
+        "reader": reader,
+        "mpp": mpp,
+        "tissue": tissue,
+        "roi": roi,
+        "region_size": region_size,
+        "labels": labels,
+        "allow_bad_tiles": allow_bad_tiles,
+        "overwrite": overwrite,
+    }
+    settings = settings_from(config, assign or [], given)
+    _interrupt_on_signals()
+    results = _run_all(settings, slides, quiet, json)
+    code = exit_code(results)
+    if code != OK and len(results) > 1:
+        failed = sum(result.exit_code != OK for result in results)
+        typer.echo(f"wsi-nuc: {failed} of {len(results)} slides failed, each named above", err=True)
+    raise typer.Exit(code)
+
+
+def settings_from(config: Path | None, assign: Sequence[str], given: dict[str, Any]) -> RunConfig:
+    from wsi_nuc.config import ConfigError, load_config
+
+    try:
+        return load_config(config, assign, given)
+    except ConfigError as error:
+        raise UsageError("configuration", str(error)) from None
+
+
+def _run_all(settings: RunConfig, slides: Sequence[str], quiet: bool, json: bool) -> list[SlideResult]:
+    from wsi_nuc.cli.progress import progress
+    from wsi_nuc.run import run_slides
+
+    results = []
+    with progress(quiet) as emit:
+        for result in run_slides(settings, slides, emit):
+            results.append(result)
+            if json:
+                print(jsonlib.dumps(result.as_json()), flush=True)  # noqa: T201 - the answer of --json
+    return results
+
+
+def exit_code(results: Sequence[SlideResult]) -> int:
+    """0 if every slide is published; the common code of the failures if they share one; else 3, unless a
+    failure of storage or an interruption says that more than these slides is at stake."""
+    codes = {result.exit_code for result in results} - {OK}
+    if not codes:
+        return OK
+    for code in (INTERRUPTED, STORAGE):
+        if code in codes:
+            return code
+    return codes.pop() if len(codes) == 1 else SLIDES
+
+
+def _interrupt_on_signals() -> None:
+    """The first SIGINT, SIGTERM or SIGUSR1 stops the run in order; the second one at once."""
+    seen: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        seen.append(number)
+        if len(seen) > 1:
+            os._exit(INTERRUPTED)
+        name = signal.Signals(number).name
+        raise Interrupted(
+            "run", f"stopped by {name}", "finished regions are kept: the same command goes on from there"
+        )
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, stop)
