@@ -1,0 +1,116 @@
+"""The low-resolution view of a slide, in bounded memory and without reading level 0 where there is a pyramid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from wsi_nuc.errors import DamagedPixels
+from wsi_nuc.slides.base import SlideSource
+from wsi_nuc.types import Bool, Box, Level, PixelBlock, SlideInfo, UInt8
+
+COARSEST_UM = 8.0
+MOST_PIXELS = 4_000_000
+# A patch of a few hundred microns would be a handful of pixels at 8 um: it is shown finer, up to this many.
+PATCH_PIXELS = 250_000
+STRIP_PIXELS = 16_000_000
+SMALLEST_BLOCK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """`rgb`: uint8 H x W x 3; pixel (x, y) covers level-0 pixels from ``(x, y) * l0_per_px``.
+
+    `unknown`: bool H x W, where the file holds no data or the data could not be decoded.
+    `damaged`: how many boxes of the file could not be decoded.
+    """
+
+    rgb: UInt8
+    l0_per_px: float
+    um_per_px: float
+    unknown: Bool
+    damaged: int = 0
+
+
+def overview(source: SlideSource, mpp: float) -> Overview:
+    """The view at about 8 um/px (coarser for huge slides, finer for patches), averaged over the pixels it covers."""
+    index, factor = choose_view(source.info, mpp)
+    level = source.info.levels[index]
+    shape = (max(1, math.ceil(level.height / factor)), max(1, math.ceil(level.width / factor)))
+    rgb, unknown = np.full((*shape, 3), 255, np.uint8), np.zeros(shape, np.bool_)
+    failures: list[DamagedPixels] = []
+    for strip in _strips(shape, factor):
+        for box, block in _readable(source, index, strip, factor, failures.append):
+            _average(block, box, factor, level, (rgb, unknown))
+    if failures and unknown.all():
+        raise failures[0]
+    l0_per_px = level.downsample * factor
+    return Overview(rgb, l0_per_px, mpp * l0_per_px, unknown, len(failures))
+
+
+def choose_view(info: SlideInfo, mpp: float) -> tuple[int, int]:
+    """Level to read and how many of its pixels make one of the view, per axis."""
+    area = float(info.width * info.height)
+    wanted = max(min(COARSEST_UM / mpp, math.sqrt(area / PATCH_PIXELS)), math.sqrt(area / MOST_PIXELS), 1.0)
+    usable = [i for i, level in enumerate(info.levels) if level.downsample <= wanted] or [0]
+    index = max(usable, key=lambda i: info.levels[i].downsample)
+    return index, max(1, math.floor(wanted / info.levels[index].downsample))
+
+
+def _strips(shape: tuple[int, int], factor: int) -> list[Box]:
+    """Boxes of view pixels, each of a bounded number of level pixels."""
+    height, width = shape
+    rows = max(1, STRIP_PIXELS // (width * factor * factor))
+    return [Box(0, y, width, min(height, y + rows)) for y in range(0, height, rows)]
+
+
+def _readable(
+    source: SlideSource, level: int, box: Box, factor: int, failed: Callable[[DamagedPixels], None]
+) -> list[tuple[Box, PixelBlock]]:
+    """The box of view pixels in parts that decode; what does not is halved down to blocks worth losing."""
+    try:
+        scaled = Box(box.x0 * factor, box.y0 * factor, box.x1 * factor, box.y1 * factor)
+        return [(box, source.read(level, scaled))]
+    except DamagedPixels as error:
+        halves = _halves(box, max(1, SMALLEST_BLOCK // factor))
+        if not halves:
+            failed(error)
+            blank = np.full((box.height * factor, box.width * factor, 3), 255, np.uint8)
+            return [(box, PixelBlock(blank, np.ones(blank.shape[:2], np.bool_)))]
+    return [part for half in halves for part in _readable(source, level, half, factor, failed)]
+
+
+def _halves(box: Box, smallest: int) -> list[Box]:
+    if max(box.width, box.height) <= smallest:
+        return []
+    x, y = (box.x0 + box.x1) // 2, (box.y0 + box.y1) // 2
+    if box.width > box.height:
+        return [Box(box.x0, box.y0, x, box.y1), Box(x, box.y0, box.x1, box.y1)]
+    return [Box(box.x0, box.y0, box.x1, y), Box(box.x0, y, box.x1, box.y1)]
+
+
+def _average(block: PixelBlock, box: Box, factor: int, level: Level, into: tuple[UInt8, Bool]) -> None:
+    """Mean over factor x factor pixels; at the right and bottom edge over those that the level has."""
+    rgb, unknown = into
+    wide = min(box.x1 * factor, level.width) - box.x0 * factor
+    high = min(box.y1 * factor, level.height) - box.y0 * factor
+    place = np.s_[box.y0 : box.y1, box.x0 : box.x1]
+    rgb[place] = _shrink(block.rgb[:high, :wide], factor)
+    if block.missing is not None:
+        gone = np.where(block.missing[:high, :wide], np.uint8(255), np.uint8(0))
+        unknown[place] = _shrink(gone, factor) > 127
+
+
+def _shrink(pixels: UInt8, factor: int) -> UInt8:
+    import cv2
+
+    if factor == 1:
+        return pixels
+    high, wide = (-size % factor for size in pixels.shape[:2])
+    padded = cv2.copyMakeBorder(pixels, 0, high, 0, wide, cv2.BORDER_REPLICATE) if high or wide else pixels
+    size = (padded.shape[1] // factor, padded.shape[0] // factor)
+    shrunk: UInt8 = cv2.resize(padded, size, interpolation=cv2.INTER_AREA)
+    return shrunk

@@ -1,0 +1,157 @@
+"""The plan of one slide: arithmetic over the grid and the area, made before any work; prints and serialises."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, Self
+
+import numpy as np
+import shapely
+from shapely.geometry import mapping, shape
+
+from wsi_nuc.errors import UsageError
+from wsi_nuc.tiling.area import pieces, tiles_in
+from wsi_nuc.tiling.grid import Region, TileGrid
+from wsi_nuc.tiling.scale import Scale, choose_scale, grid_size
+from wsi_nuc.tiling.task import RegionTask
+from wsi_nuc.types import Bool, SlideInfo
+
+RGB_AND_MISSING_BYTES = 4
+
+
+class TileGeometry(Protocol):
+    """What a plan needs to know of a model; `models.base.ModelSpec` is one. Pixels are of its `mpp`."""
+
+    @property
+    def mpp(self) -> float: ...
+    @property
+    def core_px(self) -> int: ...
+    @property
+    def halo_px(self) -> int: ...
+    @property
+    def margin_px(self) -> int: ...
+    @property
+    def largest_nucleus_px(self) -> int: ...
+
+
+@dataclass(frozen=True, eq=False)
+class TilePlan:
+    """`planned`: rows x cols, tiles whose core meets `area`; the rest of the grid is background.
+
+    `area`: shapely MultiPolygon in level-0 pixels; a nucleus is kept when its prompt lies in it.
+    """
+
+    grid: TileGrid
+    scale: Scale
+    tiles_per_region: int
+    planned: Bool
+    area: Any
+
+    @property
+    def planned_tiles(self) -> int:
+        return int(np.count_nonzero(self.planned))
+
+    @property
+    def background_tiles(self) -> int:
+        return self.grid.tiles - self.planned_tiles
+
+    def regions(self) -> Iterator[Region]:
+        return self.grid.regions(self.tiles_per_region, self.planned)
+
+    def tasks(self) -> Iterator[RegionTask]:
+        """One task a region, in order of the regions' indices."""
+        parts = np.array(pieces(self.area), dtype=object)
+        tree = shapely.STRtree(parts)
+        for region in self.regions():
+            box = region.read_box
+            corners = np.array([box.x0, box.y0, box.x1, box.y1]) * self.grid.l0_per_grid
+            near = np.sort(tree.query(shapely.box(*corners)))
+            yield RegionTask(region, self.grid, self.scale, tuple(parts[near]))
+
+    def estimated_bytes(self, batch: int = 1) -> int:
+        """Pixels that one worker holds at most: a whole region as read, and one batch of tiles as floats."""
+        edge_px = self.tiles_per_region * self.grid.core_px + 2 * self.grid.halo_px
+        region_bytes = (edge_px * self.scale.level_px_per_grid) ** 2 * RGB_AND_MISSING_BYTES
+        return int(region_bytes) + batch * self.grid.read_px**2 * 3 * 4
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values only; `planned` as run lengths, row by row, the first of them background."""
+        return {
+            "grid": asdict(self.grid),
+            "scale": asdict(self.scale),
+            "tiles_per_region": self.tiles_per_region,
+            "planned_runs": _runs(self.planned),
+            "area_l0": json.loads(json.dumps(mapping(self.area))),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        grid = TileGrid(**values["grid"])
+        lengths = values["planned_runs"]
+        flat = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
+        planned = flat.reshape(grid.rows, grid.cols)
+        area = shape(values["area_l0"])
+        return cls(grid, Scale(**values["scale"]), values["tiles_per_region"], planned, area)
+
+    def digest(self) -> str:
+        """sha256 of the plan: equal plans, and only those, have equal digests."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+    def __str__(self) -> str:
+        grid, scale, block = self.grid, self.scale, self.tiles_per_region
+        how = "its own pixels" if scale.native else f"resampled {1 / scale.level_px_per_grid:.4g}x"
+        area_mm2 = self.area.area * (scale.grid_mpp / scale.l0_per_grid / 1000) ** 2
+        return "\n".join(
+            [
+                f"grid     {grid.cols} x {grid.rows} tiles of {grid.core_px} px (+ {grid.halo_px} px halo)",
+                f"scale    {scale.grid_mpp:.4g} um/px, {scale.l0_per_grid:.4g} level-0 pixels each",
+                f"read     level {scale.level} (downsample {scale.level_downsample:.4g}), {how}",
+                f"tiles    {self.planned_tiles} planned, {self.background_tiles} background",
+                f"regions  {sum(1 for _ in self.regions())} of up to {block} x {block} tiles",
+                f"area     {area_mm2:.4g} mm2",
+                f"memory   about {self.estimated_bytes() / 2**20:.0f} MiB of pixels a worker, without the model",
+            ]
+        )
+
+
+def make_plan(
+    subject: str, info: SlideInfo, mpp: float, geometry: TileGeometry, area: Any, region_px: int = 4096
+) -> TilePlan:
+    """`subject` names the slide in errors; `mpp`: microns per level-0 pixel; `area`: see TilePlan.
+
+    `region_px`: edge of a region's cores in pixels that are read, at least one tile.
+    """
+    _check(geometry, region_px)
+    scale = choose_scale(subject, info, mpp, geometry.mpp)
+    width, height = grid_size(info, scale.l0_per_grid)
+    grid = TileGrid(width, height, geometry.core_px, geometry.halo_px, scale.l0_per_grid)
+    # Counted in pixels as read: a region of a slide that is read fourfold finer must not take 16 times the memory.
+    read_px_per_tile = geometry.core_px * max(1.0, scale.level_px_per_grid)
+    return TilePlan(grid, scale, max(1, round(region_px / read_px_per_tile)), tiles_in(area, grid), area)
+
+
+def _check(geometry: TileGeometry, region_px: int) -> None:
+    needed = geometry.margin_px + geometry.largest_nucleus_px
+    if geometry.halo_px < needed:
+        raise UsageError(
+            f"halo of {geometry.halo_px} px",
+            f"a nucleus of up to {geometry.largest_nucleus_px} px whose centre lies up to {geometry.margin_px} px "
+            "outside a tile's core would be cut at the edge of what the tile reads",
+            f"use a halo of at least {needed} px",
+        )
+    if region_px < 1 or geometry.core_px < 1:
+        raise UsageError(
+            f"region size {region_px} px, core {geometry.core_px} px",
+            "both have to be at least one pixel",
+            "use a region size of about 4096",
+        )
+
+
+def _runs(planned: Bool) -> list[int]:
+    lengths = [(key, sum(1 for _ in run)) for key, run in itertools.groupby(planned.ravel().tolist())]
+    first_is_planned = bool(lengths) and lengths[0][0]
+    return [0] * first_is_planned + [length for _, length in lengths]
