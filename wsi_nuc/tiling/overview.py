@@ -36,7 +36,7 @@ class Overview:
 
 
 def overview(source: SlideSource, mpp: float) -> Overview:
-    """The view at about 8 um/px (coarser for huge slides, finer for patches), averaged over the pixels it covers."""
+    """The view at about 8 um/px (coarser for huge slides, finer for patches), averaged not sampled."""
     index, factor = choose_view(source.info, mpp)
     level = source.info.levels[index]
     shape = (max(1, math.ceil(level.height / factor)), max(1, math.ceil(level.width / factor)))

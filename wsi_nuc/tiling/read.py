@@ -16,7 +16,7 @@ from PIL import Image
 from wsi_nuc.errors import DamagedPixels
 from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.tiling.task import RegionTask
-from wsi_nuc.types import Bool, Box, Float64, PixelBlock, Tile, UInt8
+from wsi_nuc.types import Bool, Box, PixelBlock, Tile, UInt8
 
 Status = Literal["ok", "missing", "failed"]
 
@@ -94,8 +94,8 @@ def _missing_share(block: PixelBlock, block_level: Box, task: RegionTask, tile: 
     if not missing.any():
         return 0.0
     y, x = np.indices(missing.shape).reshape(2, -1)
-    centres_level: Float64 = np.stack([x + core_level.x0, y + core_level.y0], axis=1) + 0.5
-    kept = task.inside(centres_level * task.scale.level_downsample)
+    centres_level = np.stack([x + core_level.x0 + 0.5, y + core_level.y0 + 0.5], axis=1)
+    kept = task.inside((centres_level * task.scale.level_downsample).astype(np.float64))
     return float(missing.ravel()[kept].mean()) if kept.any() else 0.0
 
 

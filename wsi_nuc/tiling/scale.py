@@ -39,7 +39,7 @@ def choose_scale(subject: str, info: SlideInfo, mpp: float, model_mpp: float) ->
     if wanted * MAX_ENLARGEMENT < 1:
         raise SlideError(
             subject,
-            f"its {mpp:g} um/px are more than {MAX_ENLARGEMENT:g} times as coarse as the model's {model_mpp:g} um/px",
+            f"its {mpp:g} um/px are over {MAX_ENLARGEMENT:g} times as coarse as the model's {model_mpp:g} um/px",
             "scan at a higher magnification, or pass --mpp if the file states a wrong resolution",
         )
     l0_per_grid = _snapped(wanted, info.levels)

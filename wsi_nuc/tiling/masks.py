@@ -1,0 +1,52 @@
+"""Small operations on boolean masks, in pixels; each costs the same whatever its radius."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from wsi_nuc.types import Bool, Float32
+
+
+def grown(mask: Bool, radius_px: float) -> Bool:
+    """All pixels within the radius of a pixel of the mask."""
+    import cv2
+
+    if radius_px < 1 or not mask.any():
+        return mask
+    distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(distance <= radius_px)
+
+
+def closed(mask: Bool, radius_px: float) -> Bool:
+    """Gaps narrower than twice the radius filled; the image's edge takes no part."""
+    wide = int(radius_px) + 1
+    padded = np.pad(mask, wide)
+    return ~grown(~grown(padded, radius_px), radius_px)[wide:-wide, wide:-wide]
+
+
+def half_widths(mask: Bool) -> Float32:
+    """Distance of each pixel of the mask to the nearest one outside, the image's surroundings included."""
+    import cv2
+
+    return np.asarray(cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1])
+
+
+def without_specks(mask: Bool, smallest_px: float) -> Bool:
+    """The mask without connected parts of fewer pixels."""
+    import cv2
+
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    keep: Any = stats[:, cv2.CC_STAT_AREA] >= smallest_px
+    keep[0] = False
+    return np.asarray(keep[labels])
+
+
+def blurred(image: Float32, sigma_px: float) -> Float32:
+    """Gaussian; the image itself where the blur would not reach the next pixel."""
+    import cv2
+
+    if sigma_px < 0.3:
+        return image
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma_px, borderType=cv2.BORDER_REPLICATE))

@@ -1,0 +1,74 @@
+"""Where the tissue of a slide is: found in a low-resolution view, given by the user, or the whole slide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import shapely
+
+from wsi_nuc.events import Emit, Warned, ignore
+from wsi_nuc.slides.base import SlideSource
+from wsi_nuc.tiling.area import polygons_only, whole
+from wsi_nuc.tiling.geojson import read_polygons
+from wsi_nuc.tiling.outline import cleaned, outline
+from wsi_nuc.tiling.overview import Overview, overview
+from wsi_nuc.tiling.stain import stained
+from wsi_nuc.types import SlideInfo, UInt8
+
+# A patch half a millimetre wide was cut out of tissue; looking for glass in it can only lose nuclei.
+PATCH_MM2 = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Tissue:
+    """`polygons`: shapely MultiPolygon in level-0 pixels. `thumbnail`: uint8 H x W x 3, `l0_per_px` its scale.
+
+    `share` of the slide that the polygons cover, 0..1; `method` says how they were found.
+    """
+
+    polygons: Any
+    thumbnail: UInt8
+    l0_per_px: float
+    share: float
+    method: str
+
+
+def tissue_for(
+    source: SlideSource, mpp: float, choice: str = "auto", subject: str = "", emit: Emit = ignore
+) -> Tissue:
+    """`choice`: "auto", "none" (the whole slide) or the path of a GeoJSON; `subject` names the slide."""
+    if choice == "auto":
+        return find_tissue(source, mpp, subject, emit)
+    if choice == "none":
+        return _tissue(whole(source.info.box_l0), overview(source, mpp), source.info, "whole slide")
+    return tissue_from_geojson(choice, source, mpp)
+
+
+def find_tissue(source: SlideSource, mpp: float, subject: str = "", emit: Emit = ignore) -> Tissue:
+    """The stained parts of the slide, slightly grown; empty on a blank slide."""
+    view = overview(source, mpp)
+    if view.damaged:
+        emit(Warned(subject, f"{view.damaged} parts of the low-resolution view could not be decoded"))
+    mask, method = stained(view)
+    mask = cleaned(mask, view)
+    info = source.info
+    if mask.any() and info.width * info.height * (mpp / 1000) ** 2 <= PATCH_MM2:
+        return _tissue(whole(info.box_l0), view, info, f"{method}, patch")
+    return _tissue(outline(mask, view.l0_per_px, info.box_l0), view, info, method)
+
+
+def tissue_from_geojson(path: str, source: SlideSource, mpp: float) -> Tissue:
+    """The user's own polygons in place of the search."""
+    polygons = read_polygons(path, source.info)
+    return _tissue(polygons, overview(source, mpp), source.info, "GeoJSON")
+
+
+def intersect(area: Any, roi: Any) -> Any:
+    """The part of the area within a region of interest; empty where the two do not meet."""
+    return polygons_only(shapely.intersection(area, roi))
+
+
+def _tissue(polygons: Any, view: Overview, info: SlideInfo, method: str) -> Tissue:
+    share = min(1.0, float(polygons.area) / (info.width * info.height))
+    return Tissue(polygons, view.rgb, view.l0_per_px, share, method)
