@@ -1,0 +1,163 @@
+"""The outline of every mask of a batch, along its true pixel edges and already averaged to few vertices.
+
+OpenCV walks through the *centres* of the outermost pixels, which takes half a pixel off a nucleus all round. Here
+the walk stands for the pixel edges ("cracks") between the mask and its background: each step of it opens zero to
+four sides of its pixel, told by the step before and the step after alone. Sums over these sides, from tables, give
+the exact area of the filled mask and, over short runs of the walk, the mean of the crack middles: one vertex a run.
+
+All masks of a call are stacked into one tall image, so that the interpreter is entered once a stack, not once a
+mask. All sums are of integers: what comes out for a mask does not depend on the masks beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from wsi_nuc.types import Bool, Float64, Int64, UInt8
+
+Int32 = npt.NDArray[np.int32]
+MASKS_PER_SEARCH = 64  # OpenCV finds contours fastest in images that stay in the cache
+STEPS_PER_VERTEX = 3
+VERTICES = (6, 36)
+# A step is coded (dy + 1) * 3 + dx + 1, so that 4 is no step: the walk round a single pixel.
+_CLOCK = ((1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1))  # x, y; even entries are sides
+
+
+@dataclass(frozen=True, slots=True)
+class Outlines:
+    """Rings in pixels of the crop, anticlockwise as seen with y up, ring i is ``xy[offsets[i]:offsets[i + 1]]``.
+
+    `mask`: the mask that each ring belongs to (several rings may); `area_px`: pixels inside the ring, holes
+    included; `pinched`: the ring passes a spot where the mask hangs together by a corner only.
+    """
+
+    xy: Float64
+    offsets: Int64
+    mask: Int64
+    area_px: Int64
+    pinched: Bool
+
+    def __len__(self) -> int:
+        return len(self.mask)
+
+
+def outlines(mask: UInt8) -> Outlines:
+    """Outer outlines of the 8-connected parts of `mask`, N x H x W (0: background); holes are ignored."""
+    count, height, width = mask.shape
+    # One empty row after each mask and one empty column at either side keep the masks apart.
+    tall = np.zeros((count * (height + 1) + 1, width + 2), np.uint8)
+    tall[1:].reshape(count, height + 1, width + 2)[:, :height, 1:-1] = mask
+    walks = _walks(tall, height + 1)
+    if not walks:
+        none = np.zeros(0, np.int64)
+        return Outlines(np.zeros((0, 2)), np.zeros(1, np.int64), none, none, none.astype(np.bool_))
+    offsets = offsets_of(np.fromiter(map(len, walks), np.int64, len(walks)))
+    walk = np.concatenate(walks)[:, 0]
+    leaving, turn = _steps(walk, offsets)
+    owner = (walk[offsets[:-1], 1] - 1).astype(np.int64) // (height + 1)
+    xy, vertex_offsets = _averaged(walk, turn, offsets, owner * (height + 1))
+    # The area under all right-hand sides less that under all left-hand sides of the filled mask.
+    area = np.add.reduceat(_RIGHT[turn] * (walk[:, 0] + 1) - _LEFT[turn] * walk[:, 0], offsets[:-1])
+    inner = walk[:, 1] * (width + 2) + walk[:, 0] + _inner_pixel(width + 2)[leaving]
+    pinched = np.logical_or.reduceat((tall.ravel()[inner] == 0) & _DIAGONAL[leaving], offsets[:-1])
+    return Outlines(xy, vertex_offsets, owner, area, pinched)
+
+
+def _walks(tall: UInt8, rows_per_mask: int) -> list[Int32]:
+    """OpenCV's walks through the outermost pixels of all parts, each n x 1 x 2."""
+    rows = MASKS_PER_SEARCH * rows_per_mask
+    walks: list[Int32] = []
+    for row in range(0, len(tall) - 1, rows):
+        piece = tall[row : row + rows + 1]
+        walks += cv2.findContours(piece, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(0, row))[0]
+    return walks
+
+
+def offsets_of(lengths: Int64) -> Int64:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def take_rings(xy: Float64, offsets: Int64, order: Int64) -> tuple[Float64, Int64]:
+    """The rings `order` of a ragged array, and the offsets that belong to them."""
+    taken = offsets_of(np.diff(offsets)[order])
+    rows = np.arange(taken[-1]) + np.repeat(offsets[order] - taken[:-1], np.diff(taken))
+    return xy[rows], taken
+
+
+def _steps(walk: Int32, offsets: Int64) -> tuple[Int32, Int32]:
+    """For each pixel of the walks the step that leaves it, and the turn: arriving step * 9 + leaving step."""
+    moved = np.empty_like(walk)
+    moved[:-1] = walk[1:] - walk[:-1]
+    moved[offsets[1:] - 1] = walk[offsets[:-1]] - walk[offsets[1:] - 1]
+    leaving = moved[:, 1] * 3 + moved[:, 0] + 4
+    arriving = np.empty_like(leaving)
+    arriving[1:] = leaving[:-1]
+    arriving[offsets[:-1]] = leaving[offsets[1:] - 1]
+    return leaving, arriving * 9 + leaving
+
+
+def _averaged(walk: Int32, turn: Int32, offsets: Int64, row0: Int64) -> tuple[Float64, Int64]:
+    """One vertex a run of steps: the mean of the crack middles it passes; `row0`: the mask's first row."""
+    steps = np.diff(offsets)
+    vertices = np.minimum(np.clip(steps // STEPS_PER_VERTEX, *VERTICES), steps)
+    vertex_offsets = offsets_of(vertices)
+    per_ring = np.repeat(vertices, vertices)
+    rank = np.arange(vertex_offsets[-1]) - np.repeat(vertex_offsets[:-1], vertices)
+    runs = np.repeat(offsets[:-1], vertices) + rank * np.repeat(steps, vertices) // per_ring
+    sides = _SIDES[turn]
+    total = np.add.reduceat(sides, runs).astype(np.int64)
+    # Twice the sums keep the half pixels whole; the stack's one-pixel border goes with them.
+    twice_x = np.add.reduceat(sides * (2 * walk[:, 0] - 1) + _DX[turn], runs)
+    twice_y = np.add.reduceat(sides * (2 * walk[:, 1] - 1) + _DY[turn], runs) - 2 * total * np.repeat(
+        row0, vertices
+    )
+    xy = np.stack([twice_x, twice_y], axis=1) / (2 * np.maximum(total, 1))[:, None]
+    backwards = np.repeat(vertex_offsets[:-1] + vertex_offsets[1:] - 1, vertices) - np.arange(len(xy))
+    # A run without a crack (a sharp inner corner) has no vertex of its own.
+    lengths = np.add.reduceat((total > 0).astype(np.int64), vertex_offsets[:-1])
+    return xy[backwards][total[backwards] > 0], offsets_of(lengths)
+
+
+def _tables() -> list[Int32]:
+    """Of each turn: how many sides it opens, their summed x and y directions, and the right and left ones alone.
+
+    Of the eight neighbours, those strictly between the pixel that the walk came from and the one it goes to are
+    background, all seven where it turns back at the tip of a spike.
+    """
+    tables = np.zeros((5, 81), np.int32)
+    place = {(dy + 1) * 3 + dx + 1: i for i, (dx, dy) in enumerate(_CLOCK)}
+    for arriving, a in place.items():
+        for leaving, b in place.items():
+            back = (a + 4) % 8
+            swept = [(back + 1 + k) % 8 for k in range((b - back - 1) % 8)]
+            tables[:, arriving * 9 + leaving] = _summed([_CLOCK[i] for i in swept if i % 2 == 0])
+    tables[:, 4 * 9 + 4] = _summed(list(_CLOCK[::2]))
+    return list(tables)
+
+
+def _summed(sides: list[tuple[int, int]]) -> list[int]:
+    return [
+        len(sides),
+        sum(x for x, _ in sides),
+        sum(y for _, y in sides),
+        sides.count((1, 0)),
+        sides.count((-1, 0)),
+    ]
+
+
+_SIDES, _DX, _DY, _RIGHT, _LEFT = _tables()
+_DIAGONAL = np.isin(np.arange(9), [0, 2, 6, 8])
+
+
+def _inner_pixel(width: int) -> Int32:
+    """Of each diagonal step the pixel at its mask side, relative to its start in a flat image."""
+    inner = np.zeros(9, np.int32)
+    for i, (dx, dy) in enumerate(_CLOCK):
+        if i % 2:
+            side_x, side_y = _CLOCK[(i + 1) % 8]
+            inner[(dy + 1) * 3 + dx + 1] = side_y * width + side_x
+    return inner
