@@ -1,0 +1,8 @@
+"""Stitching: candidates of overlapping tiles in, every nucleus of the slide once out. See DESIGN.md."""
+
+from wsi_nuc.stitch.candidates import RegionCandidates
+from wsi_nuc.stitch.geometry import StitchGeometry
+from wsi_nuc.stitch.rule import StitchRule
+from wsi_nuc.stitch.stitcher import StitchStats, stitch
+
+__all__ = ["RegionCandidates", "StitchGeometry", "StitchRule", "StitchStats", "stitch"]

@@ -1,0 +1,80 @@
+"""Two total orders over nuclei that look at nothing but their content: who wins, and who is written first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_nuc.stitch.geometry import StitchGeometry
+from wsi_nuc.types import Bool, Float64, Int64, NucleiTable
+
+UInt64 = npt.NDArray[np.uint64]
+
+
+def rank(table: NucleiTable, own: Bool, rows: Int64) -> Int64:
+    """Position of each of `rows` in the order of precedence, 0 first.
+
+    Candidates of a tile's own core first, then higher scores; y, x, tile and at last all other columns break
+    ties, so that only rows that are equal in every column can change places, which nobody can see.
+    """
+    place = np.empty(len(rows), np.int64)
+    place[_order(table, own, rows)] = np.arange(len(rows))
+    return place
+
+
+def _order(table: NucleiTable, own: Bool, rows: Int64) -> Int64:
+    xy = table.prompt_xy[rows]
+    keys = [
+        ~own[rows],
+        -np.nan_to_num(table.score[rows], nan=-1.0),
+        xy[:, 1],
+        xy[:, 0],
+        table.tile[rows],
+        np.nan_to_num(table.prompt_score[rows], nan=-1.0),
+        np.nan_to_num(table.predicted_iou[rows], nan=-1.0),
+        *np.nan_to_num(table.class_probs[rows], nan=-1.0).T,
+        table.ring_lengths[rows],
+    ]
+    order: Int64 = np.lexsort(keys[::-1]).astype(np.int64)
+    for start, stop in _runs(keys, order):
+        order[start:stop] = sorted(order[start:stop], key=lambda k: _ring(table, int(rows[k])))
+    return order
+
+
+def _ring(table: NucleiTable, row: int) -> list[list[float]]:
+    vertices: list[list[float]] = table.xy[table.offsets[row] : table.offsets[row + 1]].tolist()
+    return vertices
+
+
+def _runs(keys: Sequence[npt.NDArray[np.generic]], order: Int64) -> Iterator[tuple[int, int]]:
+    """The stretches of `order` that are equal in all keys."""
+    same = np.ones(max(len(order) - 1, 0), bool)
+    for key in keys:
+        first, second = key[order[:-1]], key[order[1:]]
+        same &= first == second
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]]).astype(np.int8)))
+    for start, stop in edges.reshape(-1, 2).tolist():
+        yield start, stop + 1
+
+
+def canonical(table: NucleiTable, geometry: StitchGeometry) -> Int64:
+    """The order in which the nuclei of one block are written: along a Morton curve over their prompts."""
+    xy = table.prompt_xy
+    curve = _morton((xy + geometry.block_shift_l0) % geometry.block_l0)
+    keys: list[npt.NDArray[np.generic]] = [curve, xy[:, 1], xy[:, 0]]
+    order: Int64 = np.lexsort(keys[::-1]).astype(np.int64)
+    for start, stop in _runs(keys, order):
+        tied = order[start:stop]
+        order[start:stop] = tied[_order(table, np.ones(len(table), bool), tied)]
+    return order
+
+
+def _morton(xy: Float64) -> UInt64:
+    """Interleaved bits of x and y (whole pixels, 16 bits each)."""
+    bits = np.clip(xy, 0, 65535).astype(np.uint64)
+    for shift, mask in ((8, 0x00FF00FF), (4, 0x0F0F0F0F), (2, 0x33333333), (1, 0x55555555)):
+        bits = (bits | (bits << np.uint64(shift))) & np.uint64(mask)
+    curve: UInt64 = bits[:, 0] | (bits[:, 1] << np.uint64(1))
+    return curve

@@ -1,0 +1,155 @@
+"""Areas of rings and of their intersections, without building a geometry object.
+
+The area under an edge, taken with the sign of its direction in x, adds up over a ring to plus or minus the
+indicator of its inside. So the area of A and B together is the sum, over the pairs of an edge of A and an edge of
+B, of the signed integral of the lower of the two lines over their common range of x: a closed form for each
+pair, exact to rounding, that cannot fail on an invalid ring (it then counts winding numbers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from wsi_nuc.types import Float64, Int64, NucleiTable
+
+_EDGE_PAIRS_AT_ONCE = 1 << 20
+
+
+def ring_areas(table: NucleiTable) -> Float64:
+    """N: the shoelace area of each ring."""
+    if not len(table):
+        return np.zeros(0)
+    # Relative to the prompt: far from the origin the products would cancel to noise.
+    x, y = (table.xy[:, axis] - np.repeat(table.prompt_xy[:, axis], table.ring_lengths) for axis in (0, 1))
+    first, last = table.offsets[:-1], table.offsets[1:] - 1
+    twice = np.empty(len(x))
+    twice[:-1] = x[:-1] * y[1:] - y[:-1] * x[1:]
+    twice[last] = x[last] * y[first] - y[last] * x[first]
+    areas: Float64 = np.abs(np.add.reduceat(twice, first)) / 2
+    return areas
+
+
+def _successors(table: NucleiTable) -> Int64:
+    """The vertex that follows each vertex on its ring."""
+    after = np.arange(1, len(table.xy) + 1)
+    after[table.offsets[1:] - 1] = table.offsets[:-1]
+    return after
+
+
+@dataclass(frozen=True, slots=True)
+class _Edges:
+    """Edge k runs from `left` to `right` in x; `sign` is 0 for a vertical edge."""
+
+    x_left: Float64
+    x_right: Float64
+    y_left: Float64
+    slope: Float64
+    sign: Float64
+
+    @classmethod
+    def of(cls, table: NucleiTable) -> _Edges:
+        start, end = table.xy, table.xy[_successors(table)]
+        run = end[:, 0] - start[:, 0]
+        forward = run >= 0
+        rise = np.divide(end[:, 1] - start[:, 1], run, out=np.zeros(len(run)), where=run != 0)
+        return cls(
+            np.where(forward, start[:, 0], end[:, 0]),
+            np.where(forward, end[:, 0], start[:, 0]),
+            np.where(forward, start[:, 1], end[:, 1]),
+            rise,
+            np.sign(run),
+        )
+
+    def height(self, edge: Int64, x: Float64) -> Float64:
+        height: Float64 = self.y_left[edge] + self.slope[edge] * (x - self.x_left[edge])
+        return height
+
+
+def intersection_areas(table: NucleiTable, a: Int64, b: Int64) -> Float64:
+    """Area that ring a[k] and ring b[k] have in common, for each k."""
+    if not len(a):
+        return np.zeros(0)
+    edges, bounds = _Edges.of(table), table.bounds()
+    floor = np.minimum(bounds[a, 1], bounds[b, 1])
+    left, right = np.maximum(bounds[a, 0], bounds[b, 0]), np.minimum(bounds[a, 2], bounds[b, 2])
+    areas = np.zeros(len(a))
+    for start, stop in _batches(table.ring_lengths[a] * table.ring_lengths[b]):
+        part = slice(start, stop)
+        pair, edge_a, edge_b = _edge_pairs(table, edges, (a[part], b[part]), (left[part], right[part]))
+        common = _common(edges, edge_a, edge_b, floor[part][pair])
+        areas[part] = np.bincount(pair, common, minlength=stop - start)
+    return np.abs(areas)
+
+
+def _batches(counts: Int64) -> Iterator[tuple[int, int]]:
+    ends = np.cumsum(counts)
+    start = 0
+    while start < len(counts):
+        done = ends[start - 1] if start else 0
+        stop = max(int(np.searchsorted(ends, done + _EDGE_PAIRS_AT_ONCE, side="right")), start + 1)
+        yield start, stop
+        start = stop
+
+
+def _edge_pairs(
+    table: NucleiTable, edges: _Edges, rings: tuple[Int64, Int64], window: tuple[Float64, Float64]
+) -> tuple[Int64, Int64, Int64]:
+    """Pair, edge of its first ring, edge of its second ring, where the two edges share a range of x."""
+    (pair_a, edge_a), (pair_b, edge_b) = (_edges_within(table, edges, ring, window) for ring in rings)
+    per_pair = np.bincount(pair_b, minlength=len(rings[0]))
+    first_b = np.cumsum(per_pair) - per_pair
+    count = per_pair[pair_a]
+    row = np.repeat(np.arange(len(edge_a)), count)
+    other = first_b[pair_a][row] + np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+    meet = edges.x_left[edge_a][row] < edges.x_right[edge_b][other]
+    meet &= edges.x_left[edge_b][other] < edges.x_right[edge_a][row]
+    row, other = row[meet], other[meet]
+    return pair_a[row], edge_a[row], edge_b[other]
+
+
+def _edges_within(
+    table: NucleiTable, edges: _Edges, ring: Int64, window: tuple[Float64, Float64]
+) -> tuple[Int64, Int64]:
+    """Pair and edge for all edges of the rings that are not vertical and reach into the pair's window of x."""
+    count = table.ring_lengths[ring]
+    pair = np.repeat(np.arange(len(ring)), count)
+    edge = np.arange(len(pair)) + np.repeat(table.offsets[:-1][ring] - (np.cumsum(count) - count), count)
+    useful = (edges.x_right[edge] > window[0][pair]) & (edges.x_left[edge] < window[1][pair])
+    useful &= edges.sign[edge] != 0
+    return pair[useful], edge[useful]
+
+
+def _common(edges: _Edges, a: Int64, b: Int64, floor: Float64) -> Float64:
+    """Signed integral, over the common range of x, of the lower line above `floor`."""
+    left = np.maximum(edges.x_left[a], edges.x_left[b])
+    right = np.minimum(edges.x_right[a], edges.x_right[b])
+    b_left, b_right = edges.height(b, left), edges.height(b, right)
+    d_left, d_right = edges.height(a, left) - b_left, edges.height(a, right) - b_right
+    below = np.minimum(d_left, 0) + np.minimum(d_right, 0)
+    spread = np.abs(d_left) + np.abs(d_right)
+    # min(a, b) = b + min(a - b, 0); where the lines cross only a triangle of the difference is negative.
+    lower = below * np.divide(-below, spread, out=np.zeros(len(a)), where=spread > 0)
+    sign = edges.sign[a] * edges.sign[b]
+    common: Float64 = sign * (right - left) * ((b_left + b_right) / 2 - floor + lower / 2)
+    return common
+
+
+def octagon_unions(table: NucleiTable, a: Int64, b: Int64) -> Float64:
+    """Area of the smallest octagon (sides at 0, 45, 90, 135 degrees) around ring a[k] and ring b[k] together.
+
+    The union of the two is no larger, which for outlines as round as nuclei nearly always proves a duplicate.
+    """
+    if not len(a):
+        return np.zeros(0)
+    x, y = table.xy.T
+    starts = table.offsets[:-1]
+    low = [np.minimum.reduceat(side, starts) for side in (x, y, x + y, x - y)]
+    high = [np.maximum.reduceat(side, starts) for side in (x, y, x + y, x - y)]
+    x0, y0, s0, d0 = (np.minimum(side[a], side[b]) for side in low)
+    x1, y1, s1, d1 = (np.maximum(side[a], side[b]) for side in high)
+    corners = (s0 - x0 - y0) ** 2 + (x1 + y1 - s1) ** 2 + (d0 - x0 + y1) ** 2 + (x1 - y0 - d1) ** 2
+    unions: Float64 = (x1 - x0) * (y1 - y0) - corners / 2
+    return unions

@@ -1,0 +1,26 @@
+"""What counts as the same nucleus twice: the thresholds of the conflict graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wsi_nuc.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class StitchRule:
+    """Two candidates are rivals when intersection / union > `iou`, or intersection / smaller area > `containment`.
+
+    `containment` catches what IoU cannot: a part nested in its whole. 1.0 switches it off.
+    """
+
+    iou: float = 0.5
+    containment: float = 0.8
+
+    def __post_init__(self) -> None:
+        if not 0 < self.iou < 1:
+            raise UsageError("stitch.iou", f"{self.iou} is not between 0 and 1", "use for example 0.5")
+        if not 0 < self.containment <= 1:
+            raise UsageError(
+                "stitch.containment", f"{self.containment} is not in (0, 1]", "use for example 0.8, or 1 for off"
+            )

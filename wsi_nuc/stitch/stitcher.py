@@ -1,0 +1,167 @@
+"""The stream: candidates of regions in, each nucleus once out, holding only what is not yet decided or written."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from wsi_nuc.stitch.candidates import Candidates, RegionCandidates, admit, gather
+from wsi_nuc.stitch.conflicts import conflicts
+from wsi_nuc.stitch.geometry import BlockKey, Frontier, StitchGeometry
+from wsi_nuc.stitch.greedy import KEPT, OPEN, settle
+from wsi_nuc.stitch.order import canonical
+from wsi_nuc.stitch.rule import StitchRule
+from wsi_nuc.types import Bool, Float64, Int64, NucleiTable
+
+_BEFORE_ALL: BlockKey = (-(2**62), 0)
+_AFTER_ALL: BlockKey = (2**62, 0)
+
+
+@dataclass(slots=True)
+class StitchStats:
+    """Counted while the stream runs, complete when it ends. `peak_held`: most rows in memory at once."""
+
+    candidates: int = 0
+    kept: int = 0
+    suppressed: int = 0
+    peak_held: int = 0
+
+
+def stitch(
+    regions: Iterable[RegionCandidates],
+    geometry: StitchGeometry,
+    rule: StitchRule | None = None,
+    stats: StitchStats | None = None,
+) -> Iterator[NucleiTable]:
+    """Each nucleus once, one table a block, in an order that only the nuclei themselves decide.
+
+    `regions` come row by row, left to right; empty ones may be left out. Neither their size nor the order of
+    rows inside them shows in the result.
+    """
+    counts = stats or StitchStats()
+    held = _Held(geometry, rule or StitchRule(), counts)
+    last: BlockKey = _BEFORE_ALL
+    for region in regions:
+        candidates = admit(region, geometry)
+        cell = geometry.cell(region.core_box_l0)
+        if cell <= last:
+            raise ValueError(f"region (row, column) {cell} came after {last}: regions must come row by row")
+        yield from held.advance(last, cell)
+        held.add(cell[1], candidates)
+        last = cell
+    yield from held.finish()
+
+
+@dataclass(slots=True)
+class _Held:
+    """`undecided` by column of regions; `kept`, by block, the survivors that are not written yet.
+
+    `first_undecided` is the first block, in the order of the output, that each column still has a say in.
+    """
+
+    geometry: StitchGeometry
+    rule: StitchRule
+    stats: StitchStats
+    undecided: defaultdict[int, list[Candidates]] = field(default_factory=lambda: defaultdict(list))
+    first_undecided: dict[int, BlockKey] = field(default_factory=dict)
+    kept: defaultdict[BlockKey, list[NucleiTable]] = field(default_factory=lambda: defaultdict(list))
+    rows: int = 0
+
+    def add(self, column: int, candidates: Candidates) -> None:
+        if len(candidates):
+            self._put(column, candidates)
+            self.stats.candidates += len(candidates)
+            self.rows += len(candidates)
+            self.stats.peak_held = max(self.stats.peak_held, self.rows)
+
+    def advance(self, last: BlockKey, cell: BlockKey) -> Iterator[NucleiTable]:
+        """All regions before `cell` are in; `last` was the previous one."""
+        window = _Window.between(self.geometry, last, cell)
+        self._decide(window, Frontier.before(self.geometry, cell))
+        yield from self._emit(Frontier.before(self.geometry, cell))
+
+    def finish(self) -> Iterator[NucleiTable]:
+        end = Frontier.end(self.geometry)
+        self._decide(_Window.all(), end)
+        yield from self._emit(end)
+
+    def _put(self, column: int, candidates: Candidates) -> None:
+        self.undecided[column].append(candidates)
+        blocks = self.geometry.blocks(candidates.table.prompt_xy)
+        first = blocks[np.lexsort((blocks[:, 1], blocks[:, 0]))[0]]
+        known = self.first_undecided.get(column, _AFTER_ALL)
+        self.first_undecided[column] = min(known, (int(first[0]), int(first[1])))
+
+    def _take(self, window: _Window) -> list[Candidates]:
+        columns = sorted(column for column in self.undecided if window.first <= column <= window.last)
+        for column in columns:
+            del self.first_undecided[column]
+        return [part for column in columns for part in self.undecided.pop(column)]
+
+    def _decide(self, window: _Window, frontier: Frontier) -> None:
+        parts = self._take(window)
+        if not parts:
+            return
+        pool = Candidates.concat(parts)
+        closed = frontier.closed(pool.bounds) & window.decidable(pool.table.prompt_xy[:, 0])
+        state = settle(closed, conflicts(pool, self.rule))
+        kept, still = np.flatnonzero(state == KEPT), np.flatnonzero(state == OPEN)
+        self._keep(pool.table, kept)
+        columns = np.floor(pool.table.prompt_xy[still, 0] / self.geometry.region_l0).astype(np.int64)
+        for column in np.unique(columns).tolist():
+            self._put(column, pool.select(still[columns == column]))
+        self.stats.kept += len(kept)
+        self.stats.suppressed += len(pool) - len(kept) - len(still)
+        self.rows -= len(pool) - len(kept) - len(still)
+
+    def _keep(self, table: NucleiTable, rows: Int64) -> None:
+        blocks = self.geometry.blocks(table.prompt_xy[rows])
+        order = np.lexsort((blocks[:, 1], blocks[:, 0]))
+        ends = np.flatnonzero(np.any(np.diff(blocks[order], axis=0, append=-(2**62)) != 0, axis=1)) + 1
+        for start, stop in zip([0, *ends[:-1]], ends, strict=False):
+            row, column = blocks[order[start]].tolist()
+            self.kept[row, column].append(gather(table, rows[order[start:stop]]))
+
+    def _emit(self, frontier: Frontier) -> Iterator[NucleiTable]:
+        limit = min([frontier.first_open_block(), *self.first_undecided.values()])
+        for block in sorted(key for key in self.kept if key < limit):
+            table = NucleiTable.concat(self.kept.pop(block))
+            self.rows -= len(table)
+            yield gather(table, canonical(table, self.geometry))
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """The columns of regions in which something can change; the rest of the staircase is left in peace.
+
+    A row can be decided only if every possible rival is at hand too: not at the rim of the window.
+    """
+
+    first: float
+    last: float
+    from_l0: float
+    to_l0: float
+
+    @classmethod
+    def all(cls) -> _Window:
+        return cls(-math.inf, math.inf, -math.inf, math.inf)
+
+    @classmethod
+    def between(cls, geometry: StitchGeometry, last: BlockKey, cell: BlockKey) -> _Window:
+        if last[0] != cell[0]:
+            return cls.all()
+        edge, guard = geometry.region_l0, geometry.prompt_guard_l0
+        # One contact for rivals at the rim, one for the boxes that the step closes, one for chains.
+        around = 3 * geometry.contact_l0 + 2 * guard
+        first = math.floor((last[1] * edge - around) / edge)
+        final = math.floor((cell[1] * edge + around) / edge)
+        rim = guard + geometry.contact_l0
+        return cls(first, final, first * edge + rim, (final + 1) * edge - rim)
+
+    def decidable(self, prompt_x_l0: Float64) -> Bool:
+        decidable: Bool = (prompt_x_l0 >= self.from_l0) & (prompt_x_l0 <= self.to_l0)
+        return decidable
