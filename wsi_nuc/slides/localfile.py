@@ -1,0 +1,85 @@
+"""Positioned reads of a local or remote file: the one thing that the TIFF parser and the readers need of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from typing import Any, Protocol
+
+from wsi_nuc.errors import SlideError
+
+CHECK_PATH = "check the path and its permissions"
+COPY_AGAIN = "copy the slide again from its source"
+
+
+class RandomAccess(Protocol):
+    """A file of `size` bytes that any thread may read anywhere."""
+
+    name: str
+    size: int
+
+    def read_at(self, offset: int, count: int) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+def is_url(path: str) -> bool:
+    return "://" in path
+
+
+def refuse_url(path: str) -> None:
+    if is_url(path):
+        raise SlideError(path, "this reader opens local files only", "use --reader tiffslide for URLs")
+
+
+class LocalFile:
+    """`pread` needs no lock and no seek, so threads share one descriptor; closed at the latest with the object."""
+
+    def __init__(self, path: str) -> None:
+        self._fd = -1
+        refuse_url(path)
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise SlideError(path, f"cannot be opened ({error.strerror})", CHECK_PATH) from error
+        self.name, self.size = path, os.fstat(self._fd).st_size
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        return os.pread(self._fd, count, offset)
+
+    def close(self) -> None:
+        descriptor, self._fd = self._fd, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        # An evicted slide may still be read by another thread; the last reference closes it.
+        with contextlib.suppress(OSError):
+            self.close()
+
+
+class RemoteFile:
+    """The same over an fsspec file, whose position is shared and therefore locked."""
+
+    def __init__(self, url: str) -> None:
+        import fsspec
+
+        try:
+            self._file: Any = fsspec.open(url, "rb").open()
+            self.size = int(self._file.size)
+        except (OSError, ValueError, ImportError, AttributeError, TypeError) as error:
+            raise SlideError(url, f"cannot be opened ({error})", "check the address and your access to it") from error
+        self.name, self._lock = url, threading.Lock()
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        with self._lock:
+            self._file.seek(offset)
+            return bytes(self._file.read(count))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def open_file(path: str) -> RandomAccess:
+    return RemoteFile(path) if is_url(path) else LocalFile(path)

@@ -1,0 +1,92 @@
+"""From what a file stores to white-padded RGB blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_nuc.types import Box, Level, PixelBlock, UInt8
+
+WHITE = 255
+# What imagecodecs, tifffile, zarr and Pillow raise for data they cannot decode.
+DECODE_ERRORS = (RuntimeError, ValueError, OSError, KeyError, IndexError, TypeError, EOFError, ArithmeticError)
+
+
+def clip_to(level: Level, box: Box) -> Box:
+    """The part of `box` that lies on the level; of area 0 where they do not meet."""
+    inside = box.intersect(Box(0, 0, level.width, level.height))
+    return inside if inside.area else Box(box.x0, box.y0, box.x0, box.y0)
+
+
+def rows_and_columns(box: Box, origin: Box) -> tuple[slice, slice]:
+    """Where `box` lies in an array whose first pixel is the corner of `origin`."""
+    return (
+        slice(box.y0 - origin.y0, box.y1 - origin.y0),
+        slice(box.x0 - origin.x0, box.x1 - origin.x0),
+    )
+
+
+def canvas(box: Box, inside: Box) -> UInt8:
+    """H x W x 3 for `box`: white around `inside`, which is left uninitialised for the reader to fill."""
+    rgb = np.empty((box.height, box.width, 3), np.uint8)
+    if inside == box:
+        return rgb
+    rows, columns = rows_and_columns(inside, box)
+    rgb[: rows.start], rgb[rows.stop :] = WHITE, WHITE
+    rgb[rows, : columns.start], rgb[rows, columns.stop :] = WHITE, WHITE
+    return rgb
+
+
+def place(box: Box, inside: Box, rgb: UInt8, missing: npt.NDArray[np.bool_] | None = None) -> PixelBlock:
+    """The block of `box` from the pixels of `inside`; what overhangs is white and not missing."""
+    mask = missing if missing is not None and missing.any() else None
+    if inside == box:
+        return PixelBlock(np.ascontiguousarray(rgb), mask)
+    out = canvas(box, inside)
+    window = rows_and_columns(inside, box)
+    out[window] = rgb
+    if mask is None:
+        return PixelBlock(out)
+    full = np.zeros((box.height, box.width), np.bool_)
+    full[window] = mask
+    return PixelBlock(out, full)
+
+
+def depth_shift(sample: npt.NDArray[Any]) -> int:
+    """Bits to drop so that the brightest value of a 16-bit `sample` of the slide fits into 8 bits.
+
+    One shift holds for the whole slide: a stretch by region would put seams into the picture.
+    """
+    if sample.dtype == np.uint8 or not sample.size:
+        return 0
+    return max(0, int(sample.max()).bit_length() - 8)
+
+
+def to_rgb8(pixels: npt.NDArray[Any], shift: int = 0) -> UInt8:
+    """RGB uint8 from H x W, or H x W x 1, 2, 3 or 4 of uint8 or uint16; the fourth (second) plane is alpha."""
+    if pixels.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.bool_)):
+        raise ValueError(f"pixels of type {pixels.dtype} are not supported, only 8 and 16 bits")
+    if pixels.dtype == np.bool_:
+        pixels = pixels.astype(np.uint8) * WHITE
+    if pixels.dtype != np.uint8:
+        pixels = np.minimum(pixels >> shift, WHITE).astype(np.uint8)
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    planes = pixels.shape[-1]
+    if planes not in (1, 2, 3, 4):
+        raise ValueError(f"{planes} channels are not a colour picture")
+    if planes in (2, 4):
+        pixels = over_white(pixels)
+    rgb = np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
+    return np.ascontiguousarray(rgb)
+
+
+def over_white(pixels: UInt8) -> UInt8:
+    """Colour with straight alpha in the last plane, composed on white; exact where alpha is 0 or 255."""
+    alpha, colour = pixels[..., -1:], pixels[..., :-1]
+    if (alpha == WHITE).all():
+        return colour
+    wide = colour.astype(np.uint16) * alpha + WHITE * (WHITE - alpha.astype(np.uint16))
+    return ((wide + 127) // WHITE).astype(np.uint8)

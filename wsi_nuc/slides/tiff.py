@@ -1,0 +1,228 @@
+"""The structure of a TIFF file, read once and checked against the bytes that are there.
+
+libtiff and tifffile trust headers to different degrees; every TIFF passes here before any of them sees it, so that
+truncation, IFD loops and impossible sizes end the same way: quickly, with a reason. Tile offsets stay numpy arrays,
+which a slide of a million tiles needs.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_nuc.errors import SlideError
+from wsi_nuc.slides.limits import MAX_TILE_PX, MAX_XML_BYTES, NOT_A_SLIDE, check_size
+from wsi_nuc.slides.localfile import COPY_AGAIN, RandomAccess
+from wsi_nuc.types import Int64
+
+MAX_PAGES = 4096
+MAX_ENTRIES = 4096
+MAGIC = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}
+TYPES = {1: "u1", 2: "S1", 3: "u2", 4: "u4", 5: "u4", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 10: "i4", 11: "f4"}
+TYPES |= {12: "f8", 13: "u4", 16: "u8", 17: "i8", 18: "u8"}
+RATIONALS = (5, 10)
+NDPI_TAG = 65420
+SUB_IFDS = 330
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One image file directory. `tile_width` is 0 where the page has strips; `resolution` is x, y, unit."""
+
+    width: int
+    height: int
+    tile_width: int
+    tile_height: int
+    compression: int
+    photometric: int
+    bits: tuple[int, ...]
+    samples: int
+    planar: int
+    offsets: Int64
+    byte_counts: Int64
+    jpeg_tables: bytes
+    description: str
+    software: str
+    resolution: tuple[float, float, int]
+    main: bool
+
+    @property
+    def tiled(self) -> bool:
+        return self.tile_width > 0
+
+    @property
+    def columns(self) -> int:
+        return -(-self.width // self.tile_width)
+
+    @property
+    def rows(self) -> int:
+        return -(-self.height // self.tile_height)
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """All pages of a file, those of the main chain first in their order (`main`), sub-IFDs right after their parent."""
+
+    pages: tuple[Page, ...]
+    ndpi: bool
+
+
+Tags = dict[int, npt.NDArray[Any]]
+
+
+class _Walker:
+    """Reads directories; every offset is checked before it is followed."""
+
+    def __init__(self, file: RandomAccess) -> None:
+        self.file = file
+        head = file.read_at(0, 16)
+        if head[:4] not in MAGIC:
+            raise SlideError(file.name, "is not a TIFF file", NOT_A_SLIDE)
+        self.order, self.big = MAGIC[head[:4]]
+        if len(head) < (16 if self.big else 8):
+            raise self.truncated(16)
+        self.first = struct.unpack(self.order + ("Q" if self.big else "I"), head[8:] if self.big else head[4:8])[0]
+        self.seen: set[int] = set()
+        # Directories of one small file may all point at one large array: what is read in all is bounded too.
+        self.budget = 2 * file.size + 65536
+
+    def truncated(self, needed: int) -> SlideError:
+        return SlideError(
+            self.file.name, f"is truncated: it needs {needed} bytes and has {self.file.size}", COPY_AGAIN
+        )
+
+    def take(self, offset: int, count: int) -> bytes:
+        if offset + count > self.file.size:
+            raise self.truncated(offset + count)
+        self.budget -= count
+        if self.budget < 0:
+            raise SlideError(self.file.name, "its TIFF directories share and repeat their data", NOT_A_SLIDE)
+        data = self.file.read_at(offset, count)
+        if len(data) != count:
+            raise self.truncated(offset + count)
+        return data
+
+    def directory(self, offset: int) -> tuple[Tags, int]:
+        """The tags at `offset` and the offset of the next directory, 0 at the end."""
+        if offset in self.seen or len(self.seen) >= MAX_PAGES:
+            raise SlideError(self.file.name, f"its TIFF directories run in a loop at byte {offset}", NOT_A_SLIDE)
+        self.seen.add(offset)
+        head, link, entry = ("Q", "Q", 20) if self.big else ("H", "I", 12)
+        head_size, link_size = struct.calcsize("=" + head), struct.calcsize("=" + link)
+        count = struct.unpack(self.order + head, self.take(offset, head_size))[0]
+        if not 0 < count <= MAX_ENTRIES:
+            raise SlideError(self.file.name, f"a TIFF directory claims {count} entries", NOT_A_SLIDE)
+        data = self.take(offset + head_size, count * entry + link_size)
+        tags: Tags = {}
+        for at in range(0, count * entry, entry):
+            tag, kind = struct.unpack(self.order + "HH", data[at : at + 4])
+            if kind in TYPES:
+                tags[tag] = self.values(tag, kind, data[at + 4 : at + entry])
+        return tags, struct.unpack(self.order + link, data[count * entry :])[0]
+
+    def values(self, tag: int, kind: int, field: bytes) -> npt.NDArray[Any]:
+        word = "Q" if self.big else "I"
+        half = len(field) // 2
+        count = struct.unpack(self.order + word, field[:half])[0] * (2 if kind in RATIONALS else 1)
+        dtype = np.dtype(self.order + TYPES[kind])
+        size = count * dtype.itemsize
+        if size <= half:
+            return np.frombuffer(field[half : half + size], dtype)
+        offset = struct.unpack(self.order + word, field[half:])[0]
+        if offset + size > self.file.size:
+            raise self.truncated(offset + size)
+        if tag not in KEPT:
+            return np.empty(0, dtype)
+        if tag in TEXTS and size > MAX_XML_BYTES:
+            raise SlideError(self.file.name, f"its description (tag {tag}) has {size} bytes", NOT_A_SLIDE)
+        return np.frombuffer(self.take(offset, size), dtype)
+
+
+TEXTS = {270, 305, 700}
+KEPT = TEXTS | {254, 256, 257, 258, 259, 262, 273, 277, 279, 282, 283, 284, 296, 322, 323, 324, 325, SUB_IFDS, 347}
+KEPT |= {NDPI_TAG}
+
+
+def _int(tags: Tags, tag: int, default: int) -> int:
+    return int(tags[tag][0]) if tag in tags and tags[tag].size else default
+
+
+def _ratio(tags: Tags, tag: int) -> float:
+    pair = tags.get(tag, np.zeros(0))
+    return float(pair[0]) / float(pair[1]) if pair.size >= 2 and pair[1] else 0.0
+
+
+def _text(tags: Tags, tag: int) -> str:
+    data: bytes = tags[tag].tobytes() if tag in tags else b""
+    return data.split(b"\0", 1)[0].decode("utf-8", "replace")
+
+
+def _int64(tags: Tags, *names: int) -> Int64:
+    found = [tags[name] for name in names if name in tags]
+    return found[0].astype(np.int64) if found else np.zeros(0, np.int64)
+
+
+def _page(tags: Tags, main: bool) -> Page:
+    return Page(
+        width=_int(tags, 256, 0),
+        height=_int(tags, 257, 0),
+        tile_width=_int(tags, 322, 0),
+        tile_height=_int(tags, 323, 0),
+        compression=_int(tags, 259, 1),
+        photometric=_int(tags, 262, -1),
+        bits=tuple(int(b) for b in tags[258][:8]) if 258 in tags else (1,),
+        samples=_int(tags, 277, 1),
+        planar=_int(tags, 284, 1),
+        offsets=_int64(tags, 324, 273),
+        byte_counts=_int64(tags, 325, 279),
+        jpeg_tables=tags[347].tobytes() if 347 in tags else b"",
+        # BIF and SCN keep their markers in the XMP tag: the text is only searched, never shown.
+        description=_text(tags, 270),
+        software=_text(tags, 305) + _text(tags, 700)[:4096],
+        resolution=(_ratio(tags, 282), _ratio(tags, 283), _int(tags, 296, 2)),
+        main=main,
+    )
+
+
+def _check_page(name: str, page: Page, size: int) -> None:
+    check_size(name, page.width, page.height)
+    if page.tiled:
+        if not 0 < page.tile_width * page.tile_height <= MAX_TILE_PX:
+            raise SlideError(name, f"has tiles of {page.tile_width} x {page.tile_height} px", NOT_A_SLIDE)
+        planes = page.samples if page.planar == 2 else 1
+        claimed = page.columns * page.rows * planes
+        if min(len(page.offsets), len(page.byte_counts)) < claimed:
+            listed = min(len(page.offsets), len(page.byte_counts))
+            cause = f"{page.width} x {page.height} px need {claimed} tiles and the file lists {listed}"
+            raise SlideError(name, cause, NOT_A_SLIDE)
+    count = min(len(page.offsets), len(page.byte_counts))
+    ends = np.where(page.byte_counts[:count] > 0, page.offsets[:count] + page.byte_counts[:count], 0)
+    if count and (int(ends.max()) > size or int(ends.min()) < 0):
+        cause = f"is truncated: pixel data end at byte {int(ends.max())} and the file has {size}"
+        raise SlideError(name, cause, COPY_AGAIN)
+
+
+def read_structure(file: RandomAccess) -> Structure:
+    """Every page of a TIFF file, or SlideError that says what is wrong with it."""
+    walker = _Walker(file)
+    if not walker.big and file.size >= 2**32:
+        # Only NDPI stretches classic TIFF past 4 GiB, by rules of its own that OpenSlide knows.
+        return Structure((), ndpi=True)
+    pages: list[Page] = []
+    at, ndpi = walker.first, False
+    while at:
+        tags, following = walker.directory(at)
+        ndpi = ndpi or NDPI_TAG in tags
+        pages.append(_page(tags, main=True))
+        for sub in _int64(tags, SUB_IFDS):
+            pages.append(_page(walker.directory(int(sub))[0], main=False))
+        at = following
+    if not pages:
+        raise SlideError(file.name, "is a TIFF file without a page", NOT_A_SLIDE)
+    for page in pages:
+        _check_page(file.name, page, file.size)
+    return Structure(tuple(pages), ndpi)
