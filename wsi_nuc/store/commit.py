@@ -1,0 +1,203 @@
+"""From a private folder to a published result: complete, synced, verified, and visible in one step."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from wsi_nuc.errors import StorageError, UsageError
+from wsi_nuc.store import durable
+from wsi_nuc.store import manifest as manifests
+from wsi_nuc.store.locks import hold, private_dir, try_lock
+from wsi_nuc.store.manifest import Json, Origin
+from wsi_nuc.store.paths import refuse_links
+from wsi_nuc.store.verify import damage
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """`new` is False where a verified result of the same identity was there already."""
+
+    path: Path
+    manifest: Json
+    new: bool
+
+
+class Staging:
+    """A private folder on the file system of the result. It vanishes unless it is published.
+
+    Its lock is held as long as this process lives, so whoever gets the lock knows that the folder is abandoned.
+    """
+
+    def __init__(self, out_dir: Path, name: str) -> None:
+        self.out_dir, self.name = Path(out_dir), name
+        durable.make_dir(self.out_dir)
+        folder = private_dir(self.out_dir) / "staging"
+        self.root = folder / f"{uuid.uuid4().hex}.zarr"
+        refuse_links(self.out_dir, self.root)
+        self._out_stat = self.out_dir.stat()
+        self._lock_path = self.root.with_suffix(".lock")
+        self._lock, _ = try_lock(self._lock_path)
+        durable.make_dir(self.root)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        durable.remove_tree(self.root)
+        self._lock_path.unlink(missing_ok=True)
+        os.close(self._lock)
+
+    @property
+    def final(self) -> Path:
+        return self.out_dir / self.name
+
+    def refuse_swaps(self) -> None:
+        """The folder that we are about to publish into must be the one that we checked at the start."""
+        refuse_links(self.out_dir, self.final)
+        refuse_links(self.out_dir, self.root)
+        if not self.out_dir.is_dir() or not os.path.samestat(self.out_dir.stat(), self._out_stat):
+            raise StorageError(self.out_dir, "was replaced by another folder during the run", "repeat the same command")
+
+
+def clean_up(out_dir: Path) -> int:
+    """Delete the staging folders of dead runs and put back what a killed overwrite had moved away."""
+    folder = private_dir(out_dir) / "staging"
+    names = {path.stem for path in folder.glob("*") if path.suffix in (".zarr", ".lock")} if folder.is_dir() else set()
+    removed = 0
+    for stem in sorted(names):
+        fd, locked = try_lock(folder / f"{stem}.lock")
+        # Without locks nobody can tell the living from the dead, so nothing is deleted.
+        if locked:
+            durable.remove_tree(folder / f"{stem}.zarr")
+            (folder / f"{stem}.lock").unlink(missing_ok=True)
+            removed += 1
+        os.close(fd)
+    for backup in sorted((private_dir(out_dir) / "backup").glob("*")):
+        with _commit_lock(out_dir, backup.name):
+            _recover(out_dir, backup.name)
+    return removed
+
+
+def _commit_lock(out_dir: Path, name: str) -> Any:
+    return hold(private_dir(out_dir) / "commit" / f"{name}.lock")
+
+
+def _backup(out_dir: Path, name: str) -> Path:
+    return private_dir(out_dir) / "backup" / name
+
+
+def _recover(out_dir: Path, name: str) -> None:
+    """After a kill inside of `_replace_in_two_steps`: the old result comes back, or its remains go."""
+    backup, final = _backup(out_dir, name), out_dir / name
+    if not backup.exists():
+        return
+    if final.exists():
+        durable.remove_tree(backup)
+    else:
+        durable.rename(backup, final)
+        durable.sync(out_dir)
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """`key: old -> new` for every leaf in which two JSON documents differ."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [] if old == new else [f"{prefix}: {old!r} -> {new!r}"]
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        inner = f"{prefix}.{key}" if prefix else str(key)
+        found += differences(old.get(key), new.get(key), inner)
+    return found
+
+
+def check_target(out_dir: Path, name: str, key: Json, overwrite: bool = False) -> Published | None:
+    """Look at the place of a result before computing it.
+
+    Returns the result if it is there, intact, and made from the same `key`; None if there is work to do: nothing
+    there, the same result damaged, or another one that may be overwritten. Raises UsageError if it may not.
+    """
+    out_dir, final = Path(out_dir), Path(out_dir) / name
+    if not out_dir.is_dir():
+        return None
+    refuse_links(out_dir, final)
+    with _commit_lock(out_dir, name):
+        _recover(out_dir, name)
+        return _look_at(final, key, overwrite)
+
+
+def _look_at(final: Path, key: Json, overwrite: bool) -> Published | None:
+    if not final.exists():
+        return None
+    there = manifests.made_from(final)
+    if there is None:
+        raise StorageError(final, "exists and is no result of wsi-nuc", "move it away or choose another --out")
+    if there == key:
+        return None if damage(final) else Published(final, manifests.read(final), new=False)
+    if overwrite:
+        return None
+    raise UsageError(
+        final,
+        "holds a result made with other settings (" + "; ".join(differences(there, key)) + ")",
+        "choose another --out, or pass --overwrite to replace it",
+    )
+
+
+def publish(
+    staging: Staging,
+    origin: Origin,
+    finish: Callable[[Path], Json],
+    overwrite: bool = False,
+    check: Callable[[], None] = lambda: None,
+) -> Published:
+    """Sync, describe, verify and rename the staging folder. Afterwards there is the old or the new result.
+
+    `finish` gets the synced folder and returns its manifest; `check` is called last before anything becomes
+    visible and raises to stop it (the slide changed, the run was interrupted).
+    """
+    durable.sync_tree(staging.root)
+    manifest = finish(staging.root)
+    durable.atomic_write(staging.root / manifests.MANIFEST, _readable(manifest))
+    broken = damage(staging.root)
+    if broken:
+        raise StorageError(staging.root, "did not read back as written: " + "; ".join(broken.problems), "check the disk")
+    durable.make_dir(private_dir(staging.out_dir) / "commit")
+    with _commit_lock(staging.out_dir, staging.name):
+        staging.refuse_swaps()
+        _recover(staging.out_dir, staging.name)
+        there = _look_at(staging.final, origin.key, overwrite)
+        if there is not None:
+            return there
+        check()
+        _make_visible(staging)
+    return Published(staging.final, manifest, new=True)
+
+
+def _readable(manifest: Json) -> bytes:
+    import json
+
+    return json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
+
+
+def _make_visible(staging: Staging) -> None:
+    if not staging.final.exists():
+        durable.rename(staging.root, staging.final)
+    elif not durable.exchange(staging.root, staging.final):
+        _replace_in_two_steps(staging)
+    durable.sync(staging.out_dir)
+    durable.sync(staging.root.parent)
+
+
+def _replace_in_two_steps(staging: Staging) -> None:
+    """For file systems without an atomic exchange: a kill in between leaves a backup that `_recover` puts back."""
+    backup = _backup(staging.out_dir, staging.name)
+    durable.make_dir(backup.parent)
+    durable.rename(staging.final, backup)
+    durable.sync(backup.parent)
+    durable.rename(staging.root, staging.final)
+    durable.sync(staging.out_dir)
+    durable.remove_tree(backup)

@@ -1,0 +1,209 @@
+"""GeoParquet 1.1, written row group by row group from column arrays: no geometry object is ever made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from wsi_nuc.store.durable import DurableFile
+from wsi_nuc.store.geometry import area_and_centre, polygons_wkb
+from wsi_nuc.types import Bool, Float64, Int64, NucleiTable
+
+ROW_GROUP_ROWS = 65_536
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """One row group with what is derived from its rings. `first_id` numbers the rows on from there."""
+
+    table: NucleiTable
+    first_id: int
+    seam: Bool
+    bounds_l0: Float64
+    area_px: Float64
+    centre_l0: Float64
+
+    @classmethod
+    def of(cls, table: NucleiTable, first_id: int, bounds_l0: Float64, seam: Bool) -> Rows:
+        area, centre = area_and_centre(table.xy, table.offsets)
+        return cls(table, first_id, seam, bounds_l0, area, centre)
+
+
+class Extent:
+    """The box around all boxes so far."""
+
+    def __init__(self) -> None:
+        self.box: list[float] | None = None
+
+    def add(self, bounds: Float64) -> None:
+        if len(bounds):
+            low, high = bounds[:, :2].min(axis=0), bounds[:, 2:].max(axis=0)
+            if self.box is not None:
+                low, high = np.minimum(low, self.box[:2]), np.maximum(high, self.box[2:])
+            self.box = [float(v) for v in (*low, *high)]
+
+
+def geo_metadata(kinds: Sequence[str], box: list[float] | None) -> bytes:
+    """The "geo" key. Image space has no coordinate reference system, which `crs: null` says."""
+    column: dict[str, Any] = {
+        "encoding": "WKB",
+        "geometry_types": list(kinds),
+        "crs": None,
+        "edges": "planar",
+        "covering": {"bbox": {corner: ["bbox", corner] for corner in _CORNERS}},
+    }
+    if box is not None:
+        column["bbox"] = box
+    return json.dumps({"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}).encode()
+
+
+def _pandas_metadata(names: Sequence[str]) -> bytes:
+    """Tells pandas, and so geopandas and SpatialData, that `id` is the index."""
+    columns = [
+        {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": kind, "metadata": None}
+        for name, kind in ((n, "int64" if n == "id" else "object") for n in names if n == "id")
+    ]
+    document = {
+        "index_columns": ["id"],
+        "column_indexes": [],
+        "columns": columns,
+        "attributes": {},
+        "pandas_version": "2.0.0",
+    }
+    return json.dumps(document).encode()
+
+
+class GeoParquetFile:
+    """A GeoParquet file that grows by record batches, one row group each; the footer is written by `close`."""
+
+    def __init__(self, path: Path, schema: Any, kinds: Sequence[str], dictionaries: Sequence[str] = ()) -> None:
+        import pyarrow.parquet as pq
+
+        self._kinds, self._extent = kinds, Extent()
+        self._file = DurableFile(path)
+        metadata = {"pandas": _pandas_metadata(schema.names)}
+        columns = [n for n in schema.names if n not in ("geometry", "bbox")]
+        self._writer = pq.ParquetWriter(
+            self._file,
+            schema.with_metadata(metadata),
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=list(dictionaries),
+            write_statistics=[*columns, *(f"bbox.{corner}" for corner in _CORNERS)],
+        )
+
+    def write(self, batch: Any, bounds: Float64) -> None:
+        """`batch`: a record batch of the schema; `bounds`: the boxes of its geometries."""
+        import pyarrow as pa
+
+        self._extent.add(bounds)
+        if len(batch):
+            table = pa.Table.from_batches([batch]).replace_schema_metadata(self._writer.schema.metadata)
+            self._writer.write_table(table, row_group_size=len(batch))
+
+    def close(self) -> None:
+        self._writer.add_key_value_metadata({"geo": geo_metadata(self._kinds, self._extent.box)})
+        self._writer.close()
+        self._file.close()
+
+    def abandon(self) -> None:
+        """Let go of the file after a failure; the staging folder that holds it is thrown away."""
+        self._file.abandon()
+        self._writer.is_open = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
+
+
+def wkb_array(xy: Float64, offsets: Int64) -> Any:
+    """One-ring polygons as an Arrow binary array that shares the bytes of the NumPy buffer."""
+    import pyarrow as pa
+
+    data, byte_offsets = polygons_wkb(xy, offsets)
+    return binary_array(data, byte_offsets)
+
+
+def binary_array(data: Any, byte_offsets: Int64) -> Any:
+    import pyarrow as pa
+
+    # 65,536 rows stay below 2^31 bytes up to 2,000 vertices a ring; beyond that the cast below would wrap.
+    if byte_offsets[-1] >= 2**31:
+        raise ValueError("a row group of more than 2 GiB of WKB")
+    buffers = [None, pa.py_buffer(byte_offsets.astype(np.int32)), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.binary(), len(byte_offsets) - 1, buffers)
+
+
+def bbox_array(bounds: Float64) -> Any:
+    import pyarrow as pa
+
+    return pa.StructArray.from_arrays([pa.array(bounds[:, i]) for i in range(4)], names=list(_CORNERS))
+
+
+def _class_type(classes: int) -> Any:
+    import pyarrow as pa
+
+    return pa.int8() if classes <= 127 else pa.int16()
+
+
+def nuclei_schema(classes: int) -> Any:
+    import pyarrow as pa
+
+    bbox = pa.struct([(corner, pa.float64()) for corner in _CORNERS])
+    fields = [
+        ("id", pa.int64()),
+        ("class", pa.dictionary(_class_type(classes), pa.string())),
+        ("class_id", pa.int16()),
+        ("score", pa.float32()),
+        ("prompt_score", pa.float32()),
+        ("predicted_iou", pa.float32()),
+        ("tile", pa.int64()),
+        ("seam", pa.bool_()),
+        ("x", pa.float64()),
+        ("y", pa.float64()),
+        ("area_um2", pa.float64()),
+        ("bbox", bbox),
+        ("geometry", pa.binary()),
+    ]
+    optional = {"predicted_iou"}
+    return pa.schema([pa.field(name, kind, nullable=name in optional) for name, kind in fields])
+
+
+DICTIONARIES = ("class", "class_id", "tile")
+
+
+def nuclei_batch(rows: Rows, classes: Sequence[str], um2_per_px: float) -> Any:
+    """The columns of one row group."""
+    import pyarrow as pa
+
+    table, schema = rows.table, nuclei_schema(len(classes))
+    class_id = table.class_id
+    codes = pa.array(class_id, _class_type(len(classes)))
+    columns = [
+        pa.array(np.arange(rows.first_id, rows.first_id + len(table))),
+        pa.DictionaryArray.from_arrays(codes, pa.array(list(classes), pa.string())),
+        pa.array(class_id.astype(np.int16)),
+        pa.array(table.score),
+        pa.array(table.prompt_score),
+        pa.array(table.predicted_iou, from_pandas=True),
+        pa.array(table.tile),
+        pa.array(rows.seam),
+        pa.array(np.ascontiguousarray(rows.centre_l0[:, 0])),
+        pa.array(np.ascontiguousarray(rows.centre_l0[:, 1])),
+        pa.array(rows.area_px * um2_per_px),
+        bbox_array(rows.bounds_l0),
+        wkb_array(table.xy, table.offsets),
+    ]
+    return pa.record_batch(columns, schema=schema)

@@ -1,0 +1,85 @@
+"""SpatialData's layout on disk: where the elements lie and what their groups say. Written without spatialdata.
+
+SpatialData wants names that are unique over shapes, labels and tables, hence the suffixes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wsi_nuc.store.zarrfile import ZarrFolder
+
+Json = dict[str, Any]
+
+NUCLEI_SHAPES = "shapes/nuclei"
+TISSUE_SHAPES = "shapes/tissue"
+NUCLEI_TABLE = "tables/nuclei_table"
+CLASSES_TABLE = "tables/classes"
+THUMBNAIL = "images/thumbnail"
+NUCLEI_LABELS = "labels/nuclei_labels"
+PARQUET = "shapes.parquet"
+REGION, REGION_KEY, INSTANCE_KEY = "nuclei", "region", "id"
+
+_RASTER_VERSION = "0.5-dev-spatialdata"
+
+
+def _space(axes: str, name: str) -> Json:
+    described = [
+        {"name": a, "type": "channel"} if a == "c" else {"name": a, "type": "space", "unit": "unit"} for a in axes
+    ]
+    return {"name": name, "axes": described}
+
+
+def to_global(axes: str, scale: float = 1.0) -> list[Json]:
+    """Element pixels to level-0 pixels, which are SpatialData's "global" coordinates here."""
+    ends = {"input": _space(axes, axes), "output": _space(axes, "global")}
+    if scale == 1.0:
+        return [{"type": "identity", **ends}]
+    return [{"type": "scale", "scale": [1.0 if a == "c" else scale for a in axes], **ends}]
+
+
+def shapes_group(folder: ZarrFolder, path: str, count: int) -> None:
+    """Make the Parquet file below `path` an element. SpatialData refuses elements without rows: those stay files."""
+    if not count:
+        return
+    attributes = {
+        "encoding-type": "ngff:shapes",
+        "axes": ["x", "y"],
+        "coordinateTransformations": to_global("xy"),
+        "spatialdata_attrs": {"version": "0.3"},
+    }
+    folder.group(path, attributes)
+
+
+def raster_group(folder: ZarrFolder, path: str, axes: str, levels: list[float], l0_per_px: float) -> None:
+    """`levels`: pixels of the first array per pixel of each array s0, s1, ...; `l0_per_px` that of the first."""
+    datasets = [
+        {"path": f"s{i}", "coordinateTransformations": [{"type": "scale", "scale": [1.0 if a == "c" else f for a in axes]}]}
+        for i, f in enumerate(levels)
+    ]
+    multiscale = {
+        "datasets": datasets,
+        "name": path.partition("/")[2],
+        "axes": [{"name": a, "type": "channel" if a == "c" else "space"} for a in axes],
+        "coordinateTransformations": to_global(axes, l0_per_px),
+    }
+    ome: Json = {"version": _RASTER_VERSION, "multiscales": [multiscale]}
+    if "c" in axes:
+        ome["omero"] = {"channels": [{"label": label} for label in "rgb"]}
+    else:
+        ome["image-label"] = {"version": _RASTER_VERSION}
+    folder.group(path, {"ome": ome, "spatialdata_attrs": {"version": "0.3"}})
+
+
+def seal(folder: ZarrFolder, made_from: Json, labels: bool = False) -> None:
+    """The groups above the elements and the root; call it when all elements are written.
+
+    The root keeps a copy of what the result was made from, so that a store that lost its manifest is still known.
+    """
+    folder.group("images")
+    folder.group("shapes")
+    folder.group("tables")
+    if labels:
+        folder.group("labels", {"ome": {"labels": [NUCLEI_LABELS.partition("/")[2]]}})
+    software = {"version": "0.2", "spatialdata_software_version": "0.7.3"}
+    folder.seal({"spatialdata_attrs": software, "wsi_nuc": {"made_from": made_from}})

@@ -1,0 +1,132 @@
+"""AnnData tables on Zarr v3, written as SpatialData expects them, the large one row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from wsi_nuc.store import layout
+from wsi_nuc.store.classes import QUANTILES, ClassRow
+from wsi_nuc.store.zarrfile import AnyArray, Json, RowArray, ZarrFolder
+from wsi_nuc.types import Float32, Int64
+
+_ARRAY = {"encoding-type": "array", "encoding-version": "0.2.0"}
+_TEXTS = {"encoding-type": "string-array", "encoding-version": "0.2.0"}
+_TEXT = {"encoding-type": "string", "encoding-version": "0.2.0"}
+_DICT = {"encoding-type": "dict", "encoding-version": "0.1.0"}
+_CATEGORICAL = {"ordered": False, "encoding-type": "categorical", "encoding-version": "0.2.0"}
+
+
+def _frame(order: Sequence[str]) -> Json:
+    return {
+        "column-order": list(order),
+        "_index": "_index",
+        "encoding-type": "dataframe",
+        "encoding-version": "0.2.0",
+    }
+
+
+def _column(folder: ZarrFolder, path: str, values: Any) -> None:
+    array = np.asarray(values)
+    folder.array(path, array, _TEXTS if array.dtype.kind == "U" else _ARRAY)
+
+
+def _write_frame(folder: ZarrFolder, path: str, index: Sequence[str], columns: Mapping[str, Any]) -> None:
+    folder.group(path, _frame(list(columns)))
+    _column(folder, f"{path}/_index", np.array(list(index), dtype=np.str_))
+    for name, values in columns.items():
+        _column(folder, f"{path}/{name}", values)
+
+
+def _anndata_group(folder: ZarrFolder, path: str, region: str | None) -> None:
+    annotated = region is not None
+    folder.group(
+        path,
+        {
+            "encoding-type": "anndata",
+            "encoding-version": "0.1.0",
+            "spatialdata-encoding-type": "ngff:regions_table",
+            "region": region,
+            "region_key": layout.REGION_KEY if annotated else None,
+            "instance_key": layout.INSTANCE_KEY if annotated else None,
+            "version": "0.2",
+        },
+    )
+    folder.group(f"{path}/uns", _DICT)
+
+
+def _annotation(folder: ZarrFolder, path: str) -> None:
+    folder.group(f"{path}/uns/spatialdata_attrs", _DICT)
+    entries = {
+        "region": layout.REGION,
+        "region_key": layout.REGION_KEY,
+        "instance_key": layout.INSTANCE_KEY,
+    }
+    for name, value in entries.items():
+        folder.array(f"{path}/uns/spatialdata_attrs/{name}", np.array(value), _TEXT)
+
+
+def _code_type(classes: int) -> Any:
+    return np.int8 if classes <= 127 else np.int16
+
+
+class ProbabilityTable:
+    """`tables/nuclei_table`: class probabilities N x C with id and class of every nucleus. Memory does not grow with N."""
+
+    def __init__(self, folder: ZarrFolder, classes: Sequence[str]) -> None:
+        self._folder, self._classes = folder, list(classes)
+        self._path = path = layout.NUCLEI_TABLE
+        codes = _code_type(len(self._classes))
+        self._x = RowArray(folder, f"{path}/X", np.zeros((0, len(self._classes)), np.float32), _ARRAY)
+        self._index = RowArray(folder, f"{path}/obs/_index", np.zeros(0, "U1"), _TEXTS)
+        self._id = RowArray(folder, f"{path}/obs/id", np.zeros(0, np.int64), _ARRAY)
+        self._region = RowArray(folder, f"{path}/obs/region/codes", np.zeros(0, np.int8), _ARRAY)
+        self._class = RowArray(folder, f"{path}/obs/class/codes", np.zeros(0, codes), _ARRAY)
+
+    @property
+    def _columns(self) -> tuple[RowArray, ...]:
+        return self._x, self._index, self._id, self._region, self._class
+
+    def append(self, ids: Int64, class_id: Int64, class_probs: Float32) -> None:
+        self._x.append(class_probs)
+        self._index.append(ids.astype(np.str_))
+        self._id.append(ids)
+        self._region.append(np.zeros(len(ids), np.int8))
+        self._class.append(class_id.astype(_code_type(len(self._classes))))
+
+    def finish(self) -> None:
+        for column in self._columns:
+            column.finish()
+        # SpatialData refuses shapes without rows and a table that annotates what is not there.
+        annotated = self._id.rows > 0
+        _anndata_group(self._folder, self._path, layout.REGION if annotated else None)
+        if annotated:
+            _annotation(self._folder, self._path)
+        self._folder.group(f"{self._path}/obs", _frame(["id", "region", "class"]))
+        for name, categories in (("region", [layout.REGION]), ("class", self._classes)):
+            self._folder.group(f"{self._path}/obs/{name}", _CATEGORICAL)
+            _column(self._folder, f"{self._path}/obs/{name}/categories", np.array(categories, dtype=np.str_))
+        _write_frame(self._folder, f"{self._path}/var", self._classes, {})
+
+    def abandon(self) -> None:
+        for column in self._columns:
+            column.abandon()
+
+
+def write_classes(folder: ZarrFolder, rows: Sequence[ClassRow]) -> None:
+    """`tables/classes`: one row a class, all figures as columns of `obs`."""
+    columns: dict[str, AnyArray] = {
+        "count": np.array([r.count for r in rows], np.int64),
+        "share": np.array([r.share for r in rows]),
+        "per_mm2": np.array([r.per_mm2 for r in rows]),
+        "area_share_of_tissue": np.array([r.area_share_of_tissue for r in rows]),
+        "area_um2_mean": np.array([r.mean_um2 for r in rows]),
+    }
+    for i, q in enumerate(QUANTILES):
+        columns[f"area_um2_q{round(q * 100):02d}"] = np.array([r.quantiles_um2[i] for r in rows])
+    path = layout.CLASSES_TABLE
+    _anndata_group(folder, path, None)
+    _write_frame(folder, f"{path}/obs", [r.name for r in rows], columns)
+    _write_frame(folder, f"{path}/var", [], {})

@@ -1,0 +1,225 @@
+"""A small Zarr v3 writer: groups, whole arrays, and arrays that grow row by row into sharded files.
+
+Written front to back through `durable`, so memory stays constant, the order of system calls is fixed and the
+bytes depend on the data alone. Reading is left to zarr-python and every other reader of the format.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_nuc.store import durable
+
+Json = dict[str, Any]
+AnyArray = npt.NDArray[Any]
+
+CHUNK_ROWS = 16_384
+SHARD_CHUNKS = 32
+_ZSTD: Json = {"name": "zstd", "configuration": {"level": 3, "checksum": False}}
+_LITTLE: Json = {"name": "bytes", "configuration": {"endian": "little"}}
+_ABSENT = 2**64 - 1
+
+
+def compress(data: bytes) -> bytes:
+    import pyarrow as pa
+
+    return bytes(pa.Codec("zstd", compression_level=3).compress(data, asbytes=True))
+
+
+def _crc32c(data: bytes) -> int:
+    import google_crc32c
+
+    return int(google_crc32c.value(data))
+
+
+def _is_text(values: AnyArray) -> bool:
+    return values.dtype.kind in "UO"
+
+
+def _type_name(values: AnyArray) -> str:
+    return "string" if _is_text(values) else values.dtype.name
+
+
+def _fill(values: AnyArray) -> Any:
+    if _is_text(values):
+        return ""
+    return False if values.dtype == np.bool_ else values.dtype.type(0).item()
+
+
+def _codecs(values: AnyArray) -> list[Json]:
+    if _is_text(values):
+        return [{"name": "vlen-utf8", "configuration": {}}, _ZSTD]
+    return [_LITTLE if values.dtype.itemsize > 1 else {"name": "bytes"}, _ZSTD]
+
+
+def encode_chunk(values: AnyArray) -> bytes:
+    """One chunk, encoded and compressed; empty where all of it is the fill value and need not be stored."""
+    if not np.any(values != _fill(values)):
+        return b""
+    if not _is_text(values):
+        return compress(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).tobytes())
+    texts = [str(text).encode() for text in values.ravel()]
+    return compress(struct.pack("<I", len(texts)) + b"".join(struct.pack("<I", len(t)) + t for t in texts))
+
+
+class ZarrFolder:
+    """The store being written: remembers each node's metadata for the consolidated copy in the root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._nodes: dict[str, Json] = {}
+
+    def _node(self, path: str, document: Json) -> None:
+        self._nodes[path] = document
+        durable.write_file(self.root / path / "zarr.json", json.dumps(document).encode())
+
+    def group(self, path: str, attributes: Json | None = None) -> None:
+        self._node(path, {"attributes": attributes or {}, "zarr_format": 3, "node_type": "group"})
+
+    def describe(
+        self,
+        path: str,
+        sample: AnyArray,
+        shape: Sequence[int],
+        chunk: Sequence[int],
+        inner: Sequence[int] | None = None,
+        attributes: Json | None = None,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        """Metadata of an array; `inner` is the shape of the chunks inside of a shard of shape `chunk`."""
+        codecs = _codecs(sample) if inner is None else [_sharding(sample, inner)]
+        document: Json = {
+            "shape": list(shape),
+            "data_type": _type_name(sample),
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk)}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": _fill(sample),
+            "codecs": codecs,
+            "attributes": attributes or {},
+            "zarr_format": 3,
+            "node_type": "array",
+            "storage_transformers": [],
+        }
+        if names is not None:
+            document["dimension_names"] = list(names)
+        self._node(path, document)
+
+    def array(
+        self, path: str, values: AnyArray, attributes: Json | None = None, names: Sequence[str] | None = None
+    ) -> None:
+        """A small array as one chunk."""
+        chunk = [max(1, size) for size in values.shape]
+        self.describe(path, values, values.shape, chunk, None, attributes, names)
+        data = encode_chunk(values)
+        if data:
+            durable.write_file(self.root.joinpath(path, "c", *["0"] * values.ndim), data)
+
+    def seal(self, attributes: Json) -> None:
+        """The root group, written last, with the metadata of all nodes, so that a reader needs one request."""
+        nested = {"kind": "inline", "must_understand": False, "metadata": {}}
+        metadata: Json = {}
+        for path in sorted(self._nodes, key=lambda p: (p.count("/"), p)):
+            node = self._nodes[path]
+            metadata[path] = {**node, "consolidated_metadata": nested} if node["node_type"] == "group" else node
+        consolidated = {"kind": "inline", "must_understand": False, "metadata": metadata}
+        document = {
+            "attributes": attributes,
+            "zarr_format": 3,
+            "consolidated_metadata": consolidated,
+            "node_type": "group",
+        }
+        durable.write_file(self.root / "zarr.json", json.dumps(document).encode())
+
+
+def _sharding(sample: AnyArray, inner: Sequence[int]) -> Json:
+    configuration = {
+        "chunk_shape": list(inner),
+        "codecs": _codecs(sample),
+        "index_codecs": [_LITTLE, {"name": "crc32c"}],
+        "index_location": "end",
+    }
+    return {"name": "sharding_indexed", "configuration": configuration}
+
+
+class ShardFile:
+    """One shard: chunks in C order, each compressed as it comes, the index at the end. No file if all is empty."""
+
+    def __init__(self, path: Path, chunks: int) -> None:
+        self._path = path
+        self._index = np.full((chunks, 2), _ABSENT, np.uint64)
+        self._file: durable.DurableFile | None = None
+        self._next = 0
+
+    def append(self, values: AnyArray) -> None:
+        data = encode_chunk(values)
+        if data:
+            if self._file is None:
+                self._file = durable.DurableFile(self._path)
+            self._index[self._next] = self._file.size, len(data)
+            self._file.write(data)
+        self._next += 1
+
+    def close(self) -> None:
+        if self._file is not None:
+            index = self._index.astype("<u8").tobytes()
+            self._file.write(index + struct.pack("<I", _crc32c(index)))
+            self._file.close()
+
+    def abandon(self) -> None:
+        if self._file is not None:
+            self._file.abandon()
+
+
+class RowArray:
+    """An array that grows along its first axis. It holds one chunk of rows; the cut is the same for any appends."""
+
+    def __init__(self, folder: ZarrFolder, path: str, sample: AnyArray, attributes: Json) -> None:
+        """`sample`: an array of no rows with the dtype and the trailing shape."""
+        self._folder, self._path, self._attributes = folder, path, attributes
+        self._sample, self._pending, self.rows = sample, [sample], 0
+        self._held = 0
+        self._shard: ShardFile | None = None
+
+    def append(self, values: AnyArray) -> None:
+        self._pending.append(values)
+        self._held += len(values)
+        while self._held >= CHUNK_ROWS:
+            held = np.concatenate(self._pending)
+            self._chunk(held[:CHUNK_ROWS])
+            self._pending, self._held = [held[CHUNK_ROWS:]], len(held) - CHUNK_ROWS
+
+    def _chunk(self, values: AnyArray) -> None:
+        number = self.rows // CHUNK_ROWS
+        if number % SHARD_CHUNKS == 0:
+            self._end_shard()
+            key = [str(number // SHARD_CHUNKS)] + ["0"] * (self._sample.ndim - 1)
+            self._shard = ShardFile(self._folder.root.joinpath(self._path, "c", *key), SHARD_CHUNKS)
+        assert self._shard is not None
+        self.rows += len(values)
+        padding = np.full((CHUNK_ROWS - len(values), *values.shape[1:]), _fill(values), values.dtype)
+        self._shard.append(np.concatenate([values, padding]) if len(padding) else values)
+
+    def _end_shard(self) -> None:
+        if self._shard is not None:
+            self._shard.close()
+            self._shard = None
+
+    def finish(self) -> None:
+        if self._held:
+            self._chunk(np.concatenate(self._pending))
+        self._end_shard()
+        tail = self._sample.shape[1:]
+        shard, inner = (CHUNK_ROWS * SHARD_CHUNKS, *tail), (CHUNK_ROWS, *tail)
+        self._folder.describe(self._path, self._sample, (self.rows, *tail), shard, inner, self._attributes)
+
+    def abandon(self) -> None:
+        """Give the file descriptor back after a failure."""
+        if self._shard is not None:
+            self._shard.abandon()
