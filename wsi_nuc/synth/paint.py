@@ -1,0 +1,226 @@
+"""Draws the slide, one block at a time; any block alone gives the pixels that it has in the whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import shapely
+
+from wsi_nuc.synth.anatomy import APICAL, BASAL, TUMOUR_LEVEL, Anatomy
+from wsi_nuc.synth.noise import smoothstep
+from wsi_nuc.synth.nuclei import CLASS_OF_KIND, GLAND, REACH_UM, TUMOUR
+from wsi_nuc.synth.raster import label_image
+from wsi_nuc.synth.spec import SynthSpec
+from wsi_nuc.synth.stain import GLASS, Stain
+from wsi_nuc.synth.texture import Fibres, Grain
+from wsi_nuc.synth.visible import Visible, visible_nuclei
+from wsi_nuc.types import Box, Float32, Float64, Int64, UInt8
+
+BLOCK_PX = 1024
+# By kind (gland, tumour, lymph, spindle, other): haematoxylin, share that the chromatin varies, and rim.
+_DARK = np.array([0.88, 0.55, 1.35, 1.05, 0.80])
+_CHROMATIN = np.array([0.20, 0.26, 0.22, 0.16, 0.22])
+_RIM = np.array([0.25, 0.42, 0.10, 0.10, 0.25])
+_BLUR_UM = 0.28
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """`rgb` BLOCK x BLOCK x 3, None where there is only glass; the nuclei whose centre lies in the block."""
+
+    rgb: UInt8 | None
+    polygon: npt.NDArray[Any]
+    class_id: Int64
+
+
+_NONE = np.zeros(0, object)
+
+
+@dataclass(frozen=True, slots=True)
+class _Canvas:
+    """The block and a margin. `x_um`, `y_um`: pixel centres; `x0_l0`, `y0_l0`: its first pixel."""
+
+    x0_l0: int
+    y0_l0: int
+    side_px: int
+    mpp: float
+
+    @property
+    def x_um(self) -> Float64:
+        return np.asarray((self.x0_l0 + np.arange(self.side_px) + 0.5) * self.mpp, np.float64)
+
+    @property
+    def y_um(self) -> Float64:
+        return np.asarray((self.y0_l0 + np.arange(self.side_px) + 0.5) * self.mpp, np.float64)
+
+    def fill(self, rings_um: Float64, blur_um: float) -> Float32:
+        """Soft mask of rings (G x M x 2) in 0..1."""
+        mask = np.zeros((self.side_px, self.side_px), np.uint8)
+        points = np.round((rings_um / self.mpp - (self.x0_l0 + 0.5, self.y0_l0 + 0.5)) * 16).astype(np.int32)
+        cv2.fillPoly(mask, list(points), 255, shift=4)
+        soft = cv2.GaussianBlur(mask, (0, 0), max(0.5, blur_um / self.mpp))
+        return np.asarray(soft.astype(np.float32) / np.float32(255))
+
+
+class Painter:
+    """Holds what all blocks share: fields, stains and textures."""
+
+    def __init__(self, spec: SynthSpec) -> None:
+        self.spec = spec
+        self.anatomy = Anatomy(spec)
+        self.stain = Stain(spec.seed)
+        self.margin_px = int(np.ceil(4.0 / spec.mpp)) + 4
+        side = BLOCK_PX + 2 * self.margin_px
+        self._chromatin = Grain(spec.seed, 1, 0.42 / spec.mpp, side)
+        self._granules = Grain(spec.seed, 2, 0.7 / spec.mpp, side)
+        self._sensor = Grain(spec.seed, 3, 0.5, side)
+        self._fine, self._bundle = Fibres(spec.seed, 4), Fibres(spec.seed, 5)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Columns and rows of blocks."""
+        return -(-self.spec.size // BLOCK_PX), -(-self.spec.height_px // BLOCK_PX)
+
+    def block(self, column: int, row: int) -> Block:
+        margin, mpp = self.margin_px, self.spec.mpp
+        canvas = _Canvas(column * BLOCK_PX - margin, row * BLOCK_PX - margin, BLOCK_PX + 2 * margin, mpp)
+        x0, y0 = canvas.x0_l0 * mpp, canvas.y0_l0 * mpp
+        box_um = (x0, y0, x0 + canvas.side_px * mpp, y0 + canvas.side_px * mpp)
+        if self.anatomy.is_glass(box_um):
+            return Block(None, _NONE, np.zeros(0, np.int64))
+        drawn = visible_nuclei(self.anatomy, tuple(box_um[i] + (-REACH_UM, REACH_UM)[i // 2] for i in range(4)))  # type: ignore[arg-type]
+        rgb = self._paint(canvas, drawn)[margin:-margin, margin:-margin]
+        home = np.floor(drawn.origin.xy_um / (mpp * BLOCK_PX)).astype(int)
+        own = drawn.select((home[:, 0] == column) & (home[:, 1] == row))
+        return Block(np.ascontiguousarray(rgb), own.polygon, CLASS_OF_KIND[own.origin.kind])
+
+    def region(self, box_l0: Box) -> UInt8:
+        """Pixels of any box inside the block grid."""
+        out = np.empty((box_l0.height, box_l0.width, 3), np.uint8)
+        out[:] = GLASS
+        for row in range(box_l0.y0 // BLOCK_PX, -(-box_l0.y1 // BLOCK_PX)):
+            for column in range(box_l0.x0 // BLOCK_PX, -(-box_l0.x1 // BLOCK_PX)):
+                rgb = self.block(column, row).rgb
+                place = Box(0, 0, BLOCK_PX, BLOCK_PX).shift(column * BLOCK_PX, row * BLOCK_PX)
+                part = place.intersect(box_l0)
+                if rgb is not None:
+                    inner, outer = part.shift(-place.x0, -place.y0), part.shift(-box_l0.x0, -box_l0.y0)
+                    out[outer.y0 : outer.y1, outer.x0 : outer.x1] = rgb[inner.y0 : inner.y1, inner.x0 : inner.x1]
+        return out
+
+    def _paint(self, canvas: _Canvas, drawn: Visible) -> UInt8:
+        x_um, y_um, side = canvas.x_um, canvas.y_um, canvas.side_px
+        haematoxylin, eosin = self._matrix(canvas)
+        labels = _labels(canvas, drawn)
+        nuclear = self._nuclei(canvas, drawn, labels)
+        inside = labels > 0
+        haematoxylin = np.where(inside, nuclear, haematoxylin)
+        eosin *= np.where(inside, np.float32(0.55), np.float32(1))
+        present = self._presence(x_um, y_um)
+        stain = 1 + np.float32(0.07) * self.anatomy.stain.grid(x_um, y_um)
+        haematoxylin *= present * stain
+        eosin *= present * (2 - stain)
+        sigma_px = _BLUR_UM / canvas.mpp
+        if sigma_px > 0.2:
+            haematoxylin, eosin = (cv2.GaussianBlur(d, (0, 0), sigma_px) for d in (haematoxylin, eosin))
+        noise = self._sensor.window(canvas.x0_l0, canvas.y0_l0, side) * present * np.float32(0.014)
+        return self.stain.rgb(haematoxylin, eosin, self._ink(canvas), noise)
+
+    def _presence(self, x_um: Float64, y_um: Float64) -> Float32:
+        """1 in tissue, 0 on glass, soft at the coast."""
+        level = self.anatomy.tissue_level
+        if not np.isfinite(level):
+            return np.full((len(y_um), len(x_um)), level < 0, np.float32)
+        field = self.anatomy.tissue.grid(x_um, y_um)
+        return np.asarray(smoothstep(field, level, level + self.anatomy.edge))
+
+    def _matrix(self, canvas: _Canvas) -> tuple[Float32, Float32]:
+        """Haematoxylin and eosin of everything but nuclei: collagen, cytoplasm, lumens."""
+        x_um, y_um = canvas.x_um, canvas.y_um
+        across, along = self.anatomy.fibre_phase(x_um, y_um), self._along(x_um, y_um)
+        fine = self._fine.draw(across, along, 2.6, 38.0)
+        bundle = self._bundle.draw(across, along, 9.0, 90.0)
+        cleft = smoothstep(bundle + np.float32(0.45) * fine, 1.35, 1.95)
+        eosin = (np.float32(0.44) + np.float32(0.085) * fine + np.float32(0.11) * bundle) * (1 - cleft)
+        haematoxylin = np.float32(0.07) * (1 - cleft)
+        granules = self._granules.window(canvas.x0_l0, canvas.y0_l0, canvas.side_px)
+        tumour = smoothstep(self.anatomy.tumour.grid(x_um, y_um), TUMOUR_LEVEL - 0.06, TUMOUR_LEVEL + 0.08)
+        glands = self.anatomy.glands((x_um[0], y_um[0], x_um[-1], y_um[-1]))
+        body = canvas.fill(glands.ring_um(BASAL), 0.7)
+        lumen = canvas.fill(glands.ring_um(APICAL), 0.9)
+        cells = np.maximum(tumour, body)
+        eosin += cells * (np.float32(0.33) + np.float32(0.045) * granules - eosin)
+        haematoxylin += cells * (np.float32(0.17) + np.float32(0.03) * granules - haematoxylin)
+        eosin *= 1 - np.float32(0.93) * lumen
+        haematoxylin *= 1 - np.float32(0.9) * lumen
+        return np.maximum(haematoxylin, 0), np.maximum(eosin, 0)
+
+    def _along(self, x_um: Float64, y_um: Float64) -> Float32:
+        heading = self.anatomy.heading
+        linear = -np.sin(heading) * x_um[None, :] + np.cos(heading) * y_um[:, None]
+        return np.asarray(linear.astype(np.float32) + self.anatomy.along.grid(x_um, y_um))
+
+    def _nuclei(self, canvas: _Canvas, drawn: Visible, labels: Int64) -> Float32:
+        """Haematoxylin inside nuclei: vesicular or dense, with a rim, chromatin and nucleoli."""
+        kind, lots = drawn.origin.kind, drawn.origin.lots
+        dark = _DARK[kind] * (0.78 + 0.44 * lots[:, 13])
+        base, chromatin, rim = (
+            np.concatenate([[0], column]).astype(np.float32)[labels]
+            for column in (dark, dark * _CHROMATIN[kind], dark * _RIM[kind])
+        )
+        grain = self._chromatin.window(canvas.x0_l0, canvas.y0_l0, canvas.side_px)
+        edge = np.exp(_depth_px(labels) * np.float32(-canvas.mpp / 0.55))
+        density = base * np.float32(0.92) + chromatin * grain + rim * (edge * 2 - np.float32(0.5))
+        density += _nucleoli(canvas, drawn)
+        return np.asarray(np.maximum(density, base * np.float32(0.45)))
+
+    def _ink(self, canvas: _Canvas) -> Float32 | None:
+        side, mpp = canvas.side_px, canvas.mpp
+        if not self.anatomy.ink:
+            return None
+        mask = np.zeros((side, side), np.uint8)
+        for line, width_um in self.anatomy.ink:
+            points = shapely.get_coordinates(line) / mpp - (canvas.x0_l0, canvas.y0_l0)
+            cv2.polylines(mask, [np.round(points).astype(np.int32)], False, 255, max(1, int(width_um / mpp)))
+        if not mask.any():
+            return None
+        soft = cv2.GaussianBlur(mask, (0, 0), max(0.5, 1.5 / mpp)).astype(np.float32) / 255
+        grain = self._granules.window(canvas.x0_l0, canvas.y0_l0, side)
+        return np.asarray(soft * (np.float32(0.9) + np.float32(0.05) * grain))
+
+
+def _labels(canvas: _Canvas, drawn: Visible) -> Int64:
+    xy, ring = shapely.get_coordinates(shapely.get_exterior_ring(drawn.polygon), return_index=True)
+    last = np.append(ring[1:] != ring[:-1], True) if len(ring) else np.zeros(0, bool)
+    # Shapely repeats the first vertex at the end.
+    lengths = np.bincount(ring, minlength=len(drawn)) - 1
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return label_image(xy[~last] - (canvas.x0_l0, canvas.y0_l0), offsets, (canvas.side_px, canvas.side_px))
+
+
+def _depth_px(labels: Int64) -> Float32:
+    """Distance of each pixel in a nucleus from its outline, neighbours included."""
+    solid = (labels > 0).astype(np.uint8)
+    solid[:, 1:][labels[:, 1:] != labels[:, :-1]] = 0
+    solid[1:][labels[1:] != labels[:-1]] = 0
+    return np.asarray(cv2.distanceTransform(solid, cv2.DIST_L2, 3))
+
+
+def _nucleoli(canvas: _Canvas, drawn: Visible) -> Float32:
+    """One or two dark dots in each large pale nucleus."""
+    dots = np.zeros((canvas.side_px, canvas.side_px), np.float32)
+    origin = drawn.origin.select((drawn.origin.kind == TUMOUR) | (drawn.origin.kind == GLAND))
+    for number in range(2):
+        row = origin.select(origin.lots[:, 12] > (0.15, 0.6)[number])
+        turn = row.lots[:, 5 + number] * 2 * np.pi
+        offset = 0.42 * row.semi_um.min(axis=1) * row.lots[:, 7 + number]
+        centre_um = row.xy_um + offset[:, None] * np.stack([np.cos(turn), np.sin(turn)], axis=1)
+        centre = (centre_um / canvas.mpp - (canvas.x0_l0 + 0.5, canvas.y0_l0 + 0.5)) * 16
+        radius = np.where(row.kind == TUMOUR, 0.55, 0.35) * (0.8 + 0.6 * row.lots[:, 8]) / canvas.mpp * 16
+        for (x, y), r in zip(np.round(centre).astype(int).tolist(), radius.astype(int).tolist(), strict=True):
+            cv2.circle(dots, (x, y), r, 0.5, -1, shift=4)
+    return dots

@@ -1,0 +1,102 @@
+"""Writes a synthetic slide, and its truth beside it, block by block in bounded memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from wsi_nuc.errors import UsageError
+from wsi_nuc.synth.formats import aperio_directories, ome_directories
+from wsi_nuc.synth.paint import Block, Painter
+from wsi_nuc.synth.pyramid import Pyramid
+from wsi_nuc.synth.spec import SynthSpec, SynthTruth
+from wsi_nuc.synth.tiff import TiffFile
+from wsi_nuc.synth.truth import TruthWriter
+
+SUFFIXES = (".svs", ".ome.tif", ".ome.tiff")
+# Above this many pixels the offsets could leave 32 bits.
+_CLASSIC_PX = 2**30
+_THREADS = 2
+
+
+def truth_path(slide: Path) -> Path:
+    """Where the truth of a slide lies: `<name>.truth.parquet`, without the slide's suffix."""
+    return slide.with_name(slide.name.removesuffix(_suffix(slide)) + ".truth.parquet")
+
+
+def write_slide(
+    path: Path | str, spec: SynthSpec | None = None, progress: Callable[[int, int], None] | None = None
+) -> SynthTruth:
+    """Write the slide as Aperio SVS or OME-TIFF, by suffix, and its truth as GeoParquet.
+
+    `progress` is told the rows of blocks done and their total. Neither file appears before it is complete.
+    """
+    slide, spec = Path(path), spec or SynthSpec()
+    suffix = _suffix(slide)
+    truth = truth_path(slide)
+    if not slide.parent.is_dir():
+        raise UsageError(slide, "its folder does not exist", "create the folder first")
+    parts = [target.with_name(target.name + ".partial") for target in (slide, truth)]
+    try:
+        with parts[0].open("wb") as stream, TruthWriter(parts[1]) as rows:
+            tiff = TiffFile(stream, big=spec.size * spec.height_px > _CLASSIC_PX)
+            pyramid = Pyramid(tiff, spec.size, spec.height_px, spec.quality)
+            _draw(spec, pyramid, rows, progress or (lambda done, total: None))
+            directories = aperio_directories if suffix == ".svs" else ome_directories
+            directories(tiff, pyramid, spec)
+        parts[1].replace(truth)
+        parts[0].replace(slide)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
+    return SynthTruth(slide, truth, spec, rows.nuclei, dict(rows.counts))
+
+
+def synth_slide(folder: Path | str, size: int = 2048, suffix: str = ".svs", **options: Any) -> SynthTruth:
+    """A small slide with a telling name in `folder`; `options` are those of SynthSpec."""
+    spec = replace(SynthSpec(size=size), **options)
+    return write_slide(Path(folder) / f"synth-{spec.size}px-seed{spec.seed}{suffix}", spec)
+
+
+def _suffix(slide: Path) -> str:
+    for suffix in SUFFIXES:
+        if slide.name.lower().endswith(suffix):
+            return slide.name[-len(suffix) :]
+    raise UsageError(slide, "no synthetic slide is written in this format", f"name it {', '.join(SUFFIXES)}")
+
+
+def _draw(spec: SynthSpec, pyramid: Pyramid, rows: TruthWriter, progress: Callable[[int, int], None]) -> None:
+    painter = Painter(spec)
+    columns, block_rows = painter.grid
+    # OpenCV's own threads would compete with ours.
+    threads_before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        for (column, row), block in _ahead(painter, columns, block_rows):
+            pyramid.add(column, row, block.rgb)
+            rows.add(block.polygon, block.class_id)
+            if column == columns - 1:
+                pyramid.end_row(row, last=row == block_rows - 1)
+                progress(row + 1, block_rows)
+    finally:
+        cv2.setNumThreads(threads_before)
+
+
+def _ahead(painter: Painter, columns: int, rows: int) -> Iterator[tuple[tuple[int, int], Block]]:
+    """All blocks in order, a few of them drawn ahead by threads."""
+    places = ((column, row) for row in range(rows) for column in range(columns))
+    waiting: deque[tuple[tuple[int, int], Future[Block]]] = deque()
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for place in places:
+            waiting.append((place, pool.submit(painter.block, *place)))
+            if len(waiting) > 2 * _THREADS:
+                ready, drawn = waiting.popleft()
+                yield ready, drawn.result()
+        for ready, drawn in waiting:
+            yield ready, drawn.result()
