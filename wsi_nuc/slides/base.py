@@ -1,4 +1,4 @@
-"""The one protocol that every reader implements. Readers only fetch; opening, checks and caching live beside it."""
+"""The one protocol that every reader implements. Readers only fetch; opening, checks and caching are beside it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The direct path for tiled JPEG TIFF and SVS: `pread` at the tile's offset, one decoder call, one copy.
 
-It opens a file only where it understands all of it; anything a vendor adds (overlaps, padding, several areas) is left
-to OpenSlide. Tiles within a few tiles of a box's edge are kept, so that neighbouring regions, which overlap by their
-halo, decode a shared tile once.
+It opens a file only where it understands all of it; anything a vendor adds (overlaps, padding, several areas) is
+left to OpenSlide. Tiles within a few tiles of a box's edge are kept, so that neighbouring regions, which overlap by
+their halo, decode a shared tile once.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _overlap(page: Page, row: int, column: int, inside: Box) -> tuple[Box, Box]:
 
 
 def _tiles_of(page: Page, inside: Box) -> Iterator[tuple[int, int, bool]]:
-    """Row and column of each tile that `inside` touches, in file order, and whether a neighbour may want it too."""
+    """Row and column of each tile that `inside` touches, and whether a neighbouring box may want it too."""
     if not inside.area:
         return
     first_row, last_row = inside.y0 // page.tile_height, (inside.y1 - 1) // page.tile_height
@@ -205,7 +205,9 @@ def stated_resolution(name: str, page: Page) -> tuple[str, mpp.Stated]:
         return "aperio", mpp.Stated((value, value), tags, fields.get("AppMag", ""))
     if "<OME" in text[:4096]:
         pixels = first_attributes(name, text, "Pixels")
-        x, y = (mpp.in_um(pixels.get(f"PhysicalSize{a}", ""), pixels.get(f"PhysicalSize{a}Unit", "")) for a in "XY")
+        x, y = (
+            mpp.in_um(pixels.get(f"PhysicalSize{a}", ""), pixels.get(f"PhysicalSize{a}Unit", "")) for a in "XY"
+        )
         return "ome", mpp.Stated((x, y), tags)
     return "generic-tiff", mpp.Stated(tags_um=tags)
 

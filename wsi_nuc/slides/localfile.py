@@ -69,7 +69,9 @@ class RemoteFile:
             self._file: Any = fsspec.open(url, "rb").open()
             self.size = int(self._file.size)
         except (OSError, ValueError, ImportError, AttributeError, TypeError) as error:
-            raise SlideError(url, f"cannot be opened ({error})", "check the address and your access to it") from error
+            raise SlideError(
+                url, f"cannot be opened ({error})", "check the address and your access to it"
+            ) from error
         self.name, self._lock = url, threading.Lock()
 
     def read_at(self, offset: int, count: int) -> bytes:

@@ -1,7 +1,7 @@
 """Microns per pixel: where it is written, what is believed, and the remedy where nothing is.
 
-Every threshold of the models is in microns, so a wrong value is worse than none. What a header states but is unusable
-ends the search: falling back to a guess would contradict the file silently.
+Every threshold of the models is in microns, so a wrong value is worse than none. What a header states but is
+unusable ends the search: falling back to a guess would contradict the file silently.
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ COARSEST_TAG_UM = 16.0
 LARGEST_DIFFERENCE = 0.02
 OBJECTIVE_UM = 10.0
 UM_PER = {"": 1.0, "µm": 1.0, "μm": 1.0, "um": 1.0, "micrometer": 1.0, "micron": 1.0, "nm": 1e-3, "mm": 1e3}
-UM_PER |= {"nanometer": 1e-3, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6, "cm": 1e4, "m": 1e6, "in": 25400.0}
+UM_PER |= {
+    "nanometer": 1e-3,
+    "millimeter": 1e3,
+    "centimeter": 1e4,
+    "meter": 1e6,
+    "cm": 1e4,
+    "m": 1e6,
+    "in": 25400.0,
+}
 TAG_UNIT_UM = {2: 25400.0, 3: 10000.0}
 
 
@@ -34,7 +42,7 @@ class Mpp:
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """What a file says, as it says it: header values and objective as text, resolution tags in microns per pixel."""
+    """What a file says: header values and objective as text, resolution tags in microns per pixel."""
 
     header: tuple[str, str] = ("", "")
     tags_um: tuple[float, float] = (0.0, 0.0)

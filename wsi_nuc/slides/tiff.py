@@ -1,8 +1,8 @@
 """The structure of a TIFF file, read once and checked against the bytes that are there.
 
 libtiff and tifffile trust headers to different degrees; every TIFF passes here before any of them sees it, so that
-truncation, IFD loops and impossible sizes end the same way: quickly, with a reason. Tile offsets stay numpy arrays,
-which a slide of a million tiles needs.
+truncation, IFD loops and impossible sizes end the same way: quickly, with a reason. Tile offsets stay numpy
+arrays, which a slide of a million tiles needs.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """All pages of a file, those of the main chain first in their order (`main`), sub-IFDs right after their parent."""
+    """All pages of a file in the order of the main chain, the sub-IFDs of a page right after it."""
 
     pages: tuple[Page, ...]
     ndpi: bool
@@ -218,8 +218,7 @@ def read_structure(file: RandomAccess) -> Structure:
         tags, following = walker.directory(at)
         ndpi = ndpi or NDPI_TAG in tags
         pages.append(_page(tags, main=True))
-        for sub in _int64(tags, SUB_IFDS):
-            pages.append(_page(walker.directory(int(sub))[0], main=False))
+        pages += [_page(walker.directory(int(sub))[0], main=False) for sub in _int64(tags, SUB_IFDS)]
         at = following
     if not pages:
         raise SlideError(file.name, "is a TIFF file without a page", NOT_A_SLIDE)

@@ -1,0 +1,45 @@
+"""A few open slides a process: a worker gets a `SlideRef` with every region and opens the file once."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+
+from wsi_nuc.slides.base import SlideSource
+from wsi_nuc.slides.identity import Signature, stat_signature
+from wsi_nuc.slides.registry import open_slide
+from wsi_nuc.types import SlideRef
+
+CAPACITY = 4
+Key = tuple[int, SlideRef, Signature]
+
+_open: OrderedDict[Key, SlideSource] = OrderedDict()
+_lock = threading.Lock()
+
+
+def cached_slide(ref: SlideRef) -> SlideSource:
+    """The open slide of `ref`; opened anew if its files changed.
+
+    Sources that leave the cache are not closed here, because another thread may be reading them: they close when
+    the last reference goes. The process id is part of the key, since handles do not survive a fork.
+    """
+    key: Key = (os.getpid(), ref, stat_signature(ref))
+    with _lock:
+        if key in _open:
+            _open.move_to_end(key)
+            return _open[key]
+        for stale in [k for k in _open if k[1] == ref]:
+            del _open[stale]
+        source = _open[key] = open_slide(ref)
+        while len(_open) > CAPACITY:
+            _open.popitem(last=False)
+        return source
+
+
+def close_cached() -> None:
+    """Close and forget all; for the end of a worker and for tests."""
+    with _lock:
+        for source in _open.values():
+            source.close()
+        _open.clear()

@@ -1,0 +1,106 @@
+"""Plain images: PNG, JPEG and TIFF without tiles, decoded whole, with a cap on their size.
+
+Their dpi is never taken for microns per pixel (a screen's 72 or 96 is in most of them); a TIFF's resolution tags
+are, by the rules of `mpp`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsi_nuc.errors import SlideError
+from wsi_nuc.slides import mpp
+from wsi_nuc.slides.limits import NOT_A_SLIDE, check_whole
+from wsi_nuc.slides.localfile import COPY_AGAIN, LocalFile, refuse_url
+from wsi_nuc.slides.pixels import DECODE_ERRORS, clip_to, depth_shift, place, rows_and_columns, to_rgb8
+from wsi_nuc.slides.tiff import MAGIC, read_structure
+from wsi_nuc.types import Box, Level, PixelBlock, SlideInfo, SlideRef, UInt8
+
+MIN_IS_WHITE = 0
+# Black or white is zero, RGB, YCbCr; a palette or CMYK would be taken for something else.
+PLAIN_COLOURS = (MIN_IS_WHITE, 1, 2, 6)
+
+
+class Picture:
+    """See `SlideSource`: one level, in memory."""
+
+    def __init__(self, rgb: UInt8, info: SlideInfo) -> None:
+        self._rgb, self._info = rgb, info
+
+    @property
+    def info(self) -> SlideInfo:
+        return self._info
+
+    def close(self) -> None:
+        self._rgb = np.empty((0, 0, 3), np.uint8)
+
+    def read(self, level: int, box: Box) -> PixelBlock:
+        inside = clip_to(self._info.levels[level], box)
+        return place(box, inside, self._rgb[rows_and_columns(inside, Box(0, 0, 0, 0))].copy())
+
+
+def _scaled(pixels: np.ndarray[Any, Any]) -> UInt8:
+    return to_rgb8(pixels, depth_shift(pixels))
+
+
+def _tiff_pixels(path: str) -> tuple[UInt8, mpp.Stated]:
+    import tifffile
+
+    file = LocalFile(path)
+    page = read_structure(file).pages[0]
+    file.close()
+    check_whole(path, page.width, page.height)
+    if page.photometric not in PLAIN_COLOURS or len(set(page.bits)) > 1 or page.bits[0] not in (1, 8, 16):
+        cause = f"its pixels have {page.bits} bits and photometric interpretation {page.photometric}"
+        raise SlideError(path, cause, "convert it to RGB")
+    with tifffile.TiffFile(path) as tiff:
+        pixels = tiff.pages.first.asarray()
+    if page.planar == 2 and pixels.ndim == 3:
+        pixels = np.moveaxis(pixels, 0, -1)
+    if page.photometric == MIN_IS_WHITE:
+        pixels = np.invert(pixels)
+    return _scaled(pixels), mpp.Stated(tags_um=mpp.tags_um(page.resolution))
+
+
+def _pillow_pixels(path: str) -> UInt8:
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        # Pillow warns of large pictures; `check_whole` decides instead.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            with Image.open(path, formats=("PNG", "JPEG")) as picture:
+                check_whole(path, *picture.size)
+                if picture.mode.startswith("I"):
+                    return _scaled(np.asarray(picture).astype(np.uint16))
+                return to_rgb8(np.asarray(picture.convert("RGBA" if picture.has_transparency_data else "RGB")))
+        except Image.DecompressionBombError as error:
+            raise SlideError(path, f"is too large for a plain image ({error})", NOT_A_SLIDE) from error
+
+
+def open_slide(ref: SlideRef) -> Picture:
+    """Decode a plain image, or SlideError with the reason."""
+    refuse_url(ref.path)
+    stated, vendor = mpp.Stated(), "plain"
+    try:
+        with Path(ref.path).open("rb") as file:
+            is_tiff = file.read(4) in MAGIC
+        if is_tiff:
+            rgb, stated = _tiff_pixels(ref.path)
+        else:
+            rgb = _pillow_pixels(ref.path)
+    except (*DECODE_ERRORS, SyntaxError) as error:
+        raise SlideError(ref.path, f"cannot be decoded as an image ({_reason(error)})", COPY_AGAIN) from error
+    height, width = rgb.shape[:2]
+    found = mpp.resolve(ref.mpp, stated)
+    level = Level(width, height, 1.0)
+    info = SlideInfo("image", vendor, width, height, (level,), found.value, found.source, found.problem)
+    return Picture(rgb, info)
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).splitlines()[0][:160] if str(error) else type(error).__name__

@@ -1,0 +1,193 @@
+"""OME-Zarr folders, 0.4 (Zarr v2) and 0.5 (Zarr v3): a colour picture as a pyramid of arrays.
+
+A chunk that is not stored is missing, not black: a writer that stopped half-way leaves the same trace as an
+empty area does, and the fill value is a claim about neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsi_nuc.errors import DamagedPixels, SlideError
+from wsi_nuc.slides import mpp
+from wsi_nuc.slides.limits import MAX_TILE_PX, NOT_A_SLIDE
+from wsi_nuc.slides.localfile import COPY_AGAIN, refuse_url
+from wsi_nuc.slides.pixels import DECODE_ERRORS, WHITE, clip_to, depth_shift, place, to_rgb8
+from wsi_nuc.slides.pyramid import select_levels
+from wsi_nuc.types import Bool, Box, PixelBlock, SlideInfo, SlideRef
+
+# Codecs that only move bytes; anything else (pickle above all) is refused before a chunk is read.
+ALLOWED_CODECS = {
+    "blosc",
+    "bytes",
+    "bz2",
+    "crc32c",
+    "gzip",
+    "lz4",
+    "lzma",
+    "sharding_indexed",
+    "transpose",
+    "zlib",
+}
+ALLOWED_CODECS |= {"zstd"}
+
+
+class OmeZarr:
+    """See `SlideSource`."""
+
+    def __init__(self, path: str, arrays: list[Any], axes: str, info: SlideInfo) -> None:
+        self._path, self._arrays, self._axes, self._info = path, arrays, axes, info
+        last = info.levels[-1]
+        corner = Box(0, 0, min(last.width, 2048), min(last.height, 2048))
+        self._shift = depth_shift(self._stored(len(arrays) - 1, corner))
+
+    @property
+    def info(self) -> SlideInfo:
+        return self._info
+
+    def close(self) -> None:
+        """Zarr keeps no file open."""
+
+    def read(self, level: int, box: Box) -> PixelBlock:
+        inside = clip_to(self._info.levels[level], box)
+        if not inside.area:
+            return place(box, inside, np.empty((0, 0, 3), np.uint8))
+        try:
+            rgb = to_rgb8(self._stored(level, inside), self._shift)
+        except DECODE_ERRORS as error:
+            subject = f"{self._path}, level {level}, x {inside.x0}-{inside.x1} y {inside.y0}-{inside.y1}"
+            raise DamagedPixels(
+                subject, f"is damaged: {error}", f"{COPY_AGAIN}, or pass --allow-bad-tiles"
+            ) from error
+        missing = self._missing(level, inside)
+        rgb[missing] = WHITE
+        return place(box, inside, rgb, missing)
+
+    def _stored(self, level: int, inside: Box) -> np.ndarray[Any, Any]:
+        """H x W x channels of one box."""
+        window = {"y": slice(inside.y0, inside.y1), "x": slice(inside.x0, inside.x1), "c": slice(None)}
+        pixels = np.asarray(self._arrays[level][tuple(window.get(axis, 0) for axis in self._axes)])
+        left = [axis for axis in self._axes if axis in window]
+        wanted = [left.index(axis) for axis in "yxc" if axis in left]
+        return pixels.transpose(wanted)
+
+    def _missing(self, level: int, inside: Box) -> Bool:
+        """Pixels whose chunk (or shard) has no file; a chunk that lacks one of its channels is missing whole."""
+        array = self._arrays[level]
+        grid = array.shards or array.chunks
+        y, x = self._axes.index("y"), self._axes.index("x")
+        planes = [range(-(-size // step)) for size, step in zip(array.shape, grid, strict=True)]
+        mask = np.zeros((inside.height, inside.width), np.bool_)
+        for row in range(inside.y0 // grid[y], (inside.y1 - 1) // grid[y] + 1):
+            for column in range(inside.x0 // grid[x], (inside.x1 - 1) // grid[x] + 1):
+                at = {y: row, x: column}
+                keys = _keys(array, [[at[i]] if i in at else list(plane) for i, plane in enumerate(planes)])
+                if all((Path(self._path) / array.path / key).exists() for key in keys):
+                    continue
+                top, left = row * grid[y] - inside.y0, column * grid[x] - inside.x0
+                mask[max(0, top) : top + grid[y], max(0, left) : left + grid[x]] = True
+        return mask
+
+
+def _keys(array: Any, indices: list[list[int]]) -> list[str]:
+    grids: Any = np.meshgrid(*indices, indexing="ij")
+    return [
+        array.metadata.encode_chunk_key(tuple(int(i) for i in at))
+        for at in zip(*(g.flat for g in grids), strict=True)
+    ]
+
+
+def _codec_names(metadata: Any) -> set[str]:
+    """Names of all codecs in an array's metadata, nested ones of shards included."""
+    found: set[str] = set()
+    stack = [metadata.get(key) for key in ("codecs", "compressor", "filters")]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Mapping):
+            found |= {str(node[key]) for key in ("id", "name") if key in node}
+            stack += [node.get("configuration"), node.get("codecs"), node.get("index_codecs")]
+        elif isinstance(node, list | tuple):
+            stack += node
+    return found
+
+
+def _check(path: str, array: Any, axes: str) -> None:
+    """Refuse arrays that are no plain pixels, before any chunk is decoded."""
+    if foreign := _codec_names(array.metadata.to_dict()) - ALLOWED_CODECS:
+        raise SlideError(
+            path, f"its codec {sorted(foreign)[0][:32]!r} is not allowed", "write it with zstd or blosc"
+        )
+    if array.dtype not in (np.uint8, np.uint16) or len(array.shape) != len(axes):
+        raise SlideError(
+            path, f"its pixels are {array.dtype} with {len(array.shape)} axes", "convert it to 8 bits"
+        )
+    # A channel axis of four without meaning is told from RGBA by nobody: three or one it must be.
+    counts = dict(zip(axes, array.shape, strict=True))
+    if counts.get("c", 1) not in (1, 3) or any(counts.get(axis, 1) != 1 for axis in "tz"):
+        raise SlideError(
+            path, f"its axes {axes} have sizes {array.shape}, not one colour picture", "export one plane"
+        )
+    grid = dict(zip(axes, array.shards or array.chunks, strict=True))
+    if not array.shards and grid["y"] * grid["x"] > MAX_TILE_PX:
+        raise SlideError(path, f"has chunks of {grid['x']} x {grid['y']} px", "write it with smaller chunks")
+
+
+def _multiscale(path: str, group: Any) -> Mapping[str, Any]:
+    attributes = group.attrs.asdict()
+    listed = (attributes.get("ome") or attributes).get("multiscales")
+    if not listed:
+        raise SlideError(path, "is a Zarr folder without OME multiscales", "name the image group inside it")
+    first: Mapping[str, Any] = listed[0]
+    return first
+
+
+def _stated(multiscale: Mapping[str, Any], axes: str) -> mpp.Stated:
+    """Microns per pixel of the first dataset, where the axes have a unit of length."""
+    units = {axis["name"]: str(axis.get("unit", "")) for axis in multiscale["axes"]}
+    steps = multiscale["datasets"][0].get("coordinateTransformations", [])
+    scale = next((step["scale"] for step in steps if step.get("type") == "scale"), None)
+    if scale is None or not units.get("x") or len(scale) != len(axes):
+        return mpp.Stated()
+    x, y = (mpp.in_um(str(scale[axes.index(axis)]), units.get(axis, "")) for axis in "xy")
+    return mpp.Stated((x, y))
+
+
+def open_slide(ref: SlideRef) -> OmeZarr:
+    """Open an OME-Zarr folder, or SlideError with the reason."""
+    import zarr
+
+    refuse_url(ref.path)
+    if not any((Path(ref.path) / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs")):
+        raise SlideError(ref.path, "is not a Zarr folder", NOT_A_SLIDE)
+    try:
+        group = zarr.open_group(ref.path, mode="r")
+        multiscale = _multiscale(ref.path, group)
+        axes = "".join(str(axis["name"]) for axis in multiscale["axes"])
+        arrays: list[Any] = [group[str(dataset["path"])] for dataset in multiscale["datasets"]]
+        y, x = axes.index("y"), axes.index("x")
+        for array in arrays:
+            _check(ref.path, array, axes)
+        sizes = [(array.shape[x], array.shape[y]) for array in arrays]
+        stated = _stated(multiscale, axes)
+    except (*DECODE_ERRORS, AttributeError, AssertionError) as error:
+        raise SlideError(ref.path, f"its OME-Zarr metadata are unusable ({error})", COPY_AGAIN) from error
+    kept, levels = select_levels(ref.path, sizes)
+    found = mpp.resolve(ref.mpp, stated)
+    info = SlideInfo(
+        reader="zarr",
+        vendor="ome-zarr",
+        width=levels[0].width,
+        height=levels[0].height,
+        levels=levels,
+        mpp=found.value,
+        mpp_source=found.source,
+        mpp_problem=found.problem,
+    )
+    try:
+        return OmeZarr(ref.path, [arrays[i] for i in kept], axes, info)
+    except DECODE_ERRORS as error:
+        raise SlideError(ref.path, f"its pixels cannot be decoded ({error})", COPY_AGAIN) from error

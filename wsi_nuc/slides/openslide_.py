@@ -1,0 +1,156 @@
+"""Everything that OpenSlide knows: SVS, NDPI, MRXS, SCN, BIF, Philips, DICOM and more.
+
+Two of its habits are handled here. A handle that failed once repeats that error for ever, so it is reopened.
+And `read_region` takes level-0 coordinates: where a level's downsample is not whole, most of the level's pixels
+have no level-0 integer, and OpenSlide would interpolate between pixels, differently for each box. Such levels are
+read in fixed blocks, so that a pixel has one value whatever box asked for it; a block starts at most half a level-0
+pixel off.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_nuc.errors import DamagedPixels, SlideError
+from wsi_nuc.slides import mpp
+from wsi_nuc.slides.localfile import CHECK_PATH, COPY_AGAIN, refuse_url
+from wsi_nuc.slides.pixels import clip_to, over_white, place, rows_and_columns
+from wsi_nuc.slides.pyramid import select_levels
+from wsi_nuc.types import Bool, Box, PixelBlock, SlideInfo, SlideRef, UInt8
+
+CHUNK_PX = 2048
+FIXED_BLOCK_PX = 512
+# These vendors' microns per pixel are TIFF resolution tags handed through, print resolutions included.
+TAG_VENDORS = ("generic-tiff",)
+DICOM_MAGIC_AT = 128
+
+
+class OpenSlideSource:
+    """See `SlideSource`."""
+
+    def __init__(self, path: str, reopen: Callable[[], Any], info: SlideInfo, kept: list[int]) -> None:
+        self._path = path
+        self._reopen, self._info, self._kept = reopen, info, kept
+        self._handle = reopen()
+        self._lock = threading.Lock()
+
+    @property
+    def info(self) -> SlideInfo:
+        return self._info
+
+    def close(self) -> None:
+        self._handle.close()
+
+    def read(self, level: int, box: Box) -> PixelBlock:
+        inside = clip_to(self._info.levels[level], box)
+        stored = self._kept[level]
+        factor = float(self._handle.level_downsamples[stored])
+        blocks = _fixed_blocks if factor != int(factor) else _chunks
+        whole = Box(0, 0, *self._handle.level_dimensions[stored])
+        rgb = np.empty((inside.height, inside.width, 3), np.uint8)
+        missing: Bool = np.zeros(rgb.shape[:2], np.bool_)
+        for block in blocks(inside):
+            colours, holes = self._fetch(level, block.intersect(whole))
+            wanted = block.intersect(inside)
+            target, source = rows_and_columns(wanted, inside), rows_and_columns(wanted, block)
+            rgb[target], missing[target] = colours[source], holes[source]
+        return place(box, inside, rgb, missing)
+
+    def _fetch(self, level: int, box: Box) -> tuple[UInt8, npt.NDArray[np.bool_]]:
+        from openslide import OpenSlideError
+
+        handle, stored = self._handle, self._kept[level]
+        factor = handle.level_downsamples[stored]
+        location = (round(box.x0 * factor), round(box.y0 * factor))
+        try:
+            rgba = np.asarray(handle.read_region(location, stored, (box.width, box.height)))
+        except OpenSlideError as error:
+            self._replace(handle)
+            subject = f"{self._path}, level {level}, x {box.x0}-{box.x1} y {box.y0}-{box.y1}"
+            raise DamagedPixels(
+                subject, f"is damaged: {error}", f"{COPY_AGAIN}, or pass --allow-bad-tiles"
+            ) from error
+        return over_white(rgba), rgba[..., 3] == 0
+
+    def _replace(self, broken: Any) -> None:
+        """A fresh handle, once for all the threads that met the same error."""
+        with self._lock:
+            if self._handle is broken:
+                self._handle = self._reopen()
+
+
+def _chunks(box: Box) -> Iterator[Box]:
+    """Pieces that bound the RGBA copies of one call."""
+    for y in range(box.y0, box.y1, CHUNK_PX):
+        for x in range(box.x0, box.x1, CHUNK_PX):
+            yield Box(x, y, min(x + CHUNK_PX, box.x1), min(y + CHUNK_PX, box.y1))
+
+
+def _fixed_blocks(box: Box) -> Iterator[Box]:
+    """The blocks of a fixed grid that touch `box`, whole."""
+    step = FIXED_BLOCK_PX
+    for y in range(box.y0 // step * step, box.y1, step):
+        for x in range(box.x0 // step * step, box.x1, step):
+            yield Box(x, y, x + step, y + step)
+
+
+def _stated(properties: Mapping[str, str]) -> mpp.Stated:
+    """Only numbers are looked up; the other properties hold free text and stay where they are."""
+    pair = properties.get("openslide.mpp-x", ""), properties.get("openslide.mpp-y", "")
+    objective = properties.get("openslide.objective-power", "")
+    if properties.get("openslide.vendor") in TAG_VENDORS:
+        x, y = (mpp.number(text) if text else 0.0 for text in pair)
+        return mpp.Stated(tags_um=(x, y), objective=objective)
+    if not any(pair):
+        # OpenSlide drops what it cannot parse; the vendor's own field tells absent from unusable.
+        raw = properties.get("aperio.MPP", "")
+        pair = (raw, raw)
+    return mpp.Stated(pair, objective=objective)
+
+
+def dicom_in(folder: Path) -> str:
+    """The first DICOM file of a folder; OpenSlide finds the rest of its series by itself."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            with path.open("rb") as file:
+                if file.read(DICOM_MAGIC_AT + 4)[DICOM_MAGIC_AT:] == b"DICM":
+                    return str(path)
+    raise SlideError(folder, "is a folder without DICOM files", CHECK_PATH)
+
+
+def open_slide(ref: SlideRef) -> OpenSlideSource:
+    """Open with OpenSlide, or SlideError with its reason."""
+    import openslide
+
+    refuse_url(ref.path)
+    path = dicom_in(Path(ref.path)) if Path(ref.path).is_dir() else ref.path
+
+    def reopen() -> Any:
+        try:
+            return openslide.OpenSlide(path)
+        except (openslide.OpenSlideError, OSError) as error:
+            raise SlideError(path, f"OpenSlide: {error}", COPY_AGAIN) from error
+
+    probe = reopen()
+    kept, levels = select_levels(path, probe.level_dimensions)
+    stated = _stated(probe.properties)
+    found = mpp.resolve(ref.mpp, stated)
+    info = SlideInfo(
+        reader="openslide",
+        vendor=probe.properties.get("openslide.vendor", ""),
+        width=levels[0].width,
+        height=levels[0].height,
+        levels=levels,
+        mpp=found.value,
+        mpp_source=found.source,
+        mpp_problem=found.problem,
+        objective=mpp.objective_power(stated.objective),
+    )
+    probe.close()
+    return OpenSlideSource(path, reopen, info, kept)

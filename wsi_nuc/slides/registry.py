@@ -1,0 +1,67 @@
+"""The readers, and which of them opens a slide: decided by content, never by name.
+
+A new reader is one file with ``open_slide(ref) -> SlideSource`` that raises SlideError for what it does not read,
+one line here, and one entry of the shared tests.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable
+
+from wsi_nuc.errors import SlideError, UsageError
+from wsi_nuc.slides.base import SlideSource
+from wsi_nuc.slides.sniff import check
+from wsi_nuc.types import SlideRef
+
+Open = Callable[[SlideRef], SlideSource]
+
+# In the order in which they are tried: the fast path first, the most tolerant last.
+READERS: dict[str, str] = {
+    "jpegtiff": "wsi_nuc.slides.jpegtiff:open_slide",
+    "openslide": "wsi_nuc.slides.openslide_:open_slide",
+    "tiffslide": "wsi_nuc.slides.tiffslide_:open_slide",
+    "zarr": "wsi_nuc.slides.omezarr:open_slide",
+    "image": "wsi_nuc.slides.image:open_slide",
+}
+# Readers that cannot open a kind of content are not asked, which keeps the error short.
+BY_KIND: dict[str, tuple[str, ...]] = {
+    "url": ("tiffslide",),
+    "tiff": ("jpegtiff", "openslide", "tiffslide", "image"),
+    "zarr": ("zarr",),
+    "png": ("image",),
+    "jpeg": ("openslide", "image"),
+    "dicom": ("openslide",),
+    "folder": ("openslide",),
+}
+OTHER = "use a slide format that OpenSlide or tifffile reads, or convert it to a tiled TIFF"
+
+
+def load(name: str) -> Open:
+    """The reader's function, imported now."""
+    if name not in READERS:
+        near = difflib.get_close_matches(name, READERS, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(f"--reader {name}", "no such reader", f"{hint}the readers are auto, {', '.join(READERS)}")
+    module, function = READERS[name].split(":")
+    found: Open = getattr(importlib.import_module(module), function)
+    return found
+
+
+def open_slide(ref: SlideRef) -> SlideSource:
+    """The slide, opened by the reader that was asked for or by the first that understands its content."""
+    forced = None if ref.reader == "auto" else load(ref.reader)
+    kind = check(ref.path)
+    if forced is not None:
+        return forced(ref)
+    said = []
+    for name in BY_KIND.get(kind, tuple(READERS)):
+        try:
+            return load(name)(ref)
+        except SlideError as error:
+            said.append(f"{name}: {error.cause[:200]}")
+            remedy = error.remedy
+    if len(said) == 1:
+        raise SlideError(ref.path, said[0].partition(": ")[2], remedy)
+    raise SlideError(ref.path, "no reader opens it; " + "; ".join(said), OTHER)

@@ -1,0 +1,127 @@
+"""tiffslide: tiled TIFFs that OpenSlide cannot open, and every address that fsspec knows (s3://, https://, memory://).
+
+The file's structure is read beside it, because tiffslide returns black where the file stores no tile.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from wsi_nuc.errors import DamagedPixels, SlideError
+from wsi_nuc.slides import mpp
+from wsi_nuc.slides.localfile import COPY_AGAIN, RandomAccess, open_file
+from wsi_nuc.slides.pixels import DECODE_ERRORS, WHITE, clip_to, depth_shift, place, to_rgb8
+from wsi_nuc.slides.pyramid import select_levels
+from wsi_nuc.slides.tiff import Page, read_structure
+from wsi_nuc.types import Bool, Box, PixelBlock, SlideInfo, SlideRef
+
+
+class TiffSlideSource:
+    """See `SlideSource`. `pages` holds the page of each level where it was found, for its missing tiles."""
+
+    def __init__(self, path: str, slide: Any, info: SlideInfo, kept: list[int], pages: list[Page | None]) -> None:
+        self._path, self._slide, self._info, self._kept, self._pages = path, slide, info, kept, pages
+        last = info.levels[-1]
+        corner = Box(0, 0, min(last.width, 2048), min(last.height, 2048))
+        self._shift = 0
+        self._shift = depth_shift(self._stored(len(info.levels) - 1, corner))
+
+    @property
+    def info(self) -> SlideInfo:
+        return self._info
+
+    def close(self) -> None:
+        self._slide.close()
+
+    def read(self, level: int, box: Box) -> PixelBlock:
+        inside = clip_to(self._info.levels[level], box)
+        if not inside.area:
+            return place(box, inside, np.empty((0, 0, 3), np.uint8))
+        try:
+            rgb = to_rgb8(self._stored(level, inside), self._shift)
+        except DECODE_ERRORS as error:
+            subject = f"{self._path}, level {level}, x {inside.x0}-{inside.x1} y {inside.y0}-{inside.y1}"
+            raise DamagedPixels(
+                subject, f"is damaged: {error}", f"{COPY_AGAIN}, or pass --allow-bad-tiles"
+            ) from error
+        missing = _missing(self._pages[level], inside)
+        if missing is not None:
+            rgb[missing] = WHITE
+        return place(box, inside, rgb, missing)
+
+    def _stored(self, level: int, inside: Box) -> np.ndarray[Any, Any]:
+        """The stored pixels; the location is the level-0 pixel that tiffslide truncates to the wanted one."""
+        stored = self._kept[level]
+        factor = self._slide.level_downsamples[stored]
+        location = (_level0(inside.x0, factor), _level0(inside.y0, factor))
+        size = (inside.width, inside.height)
+        return np.asarray(self._slide.read_region(location, stored, size, as_array=True))
+
+
+def _level0(pixel: int, factor: float) -> int:
+    """The smallest level-0 coordinate that ``int(x / factor)`` takes to `pixel`."""
+    at = math.ceil(pixel * factor)
+    return at if int(at / factor) >= pixel else at + 1
+
+
+def _missing(page: Page | None, inside: Box) -> Bool | None:
+    """Which pixels of `inside` lie in tiles without data; None where every tile has some."""
+    if page is None or not page.tiled or bool(page.byte_counts.all()):
+        return None
+    tile_rows = np.arange(inside.y0, inside.y1) // page.tile_height
+    tile_columns = np.arange(inside.x0, inside.x1) // page.tile_width
+    at = tile_rows[:, None] * page.columns + tile_columns[None, :]
+    return np.asarray(page.byte_counts[at] == 0)
+
+
+def _open(path: str, file: RandomAccess) -> Any:
+    from tiffslide import TiffSlide
+
+    try:
+        slide = TiffSlide(path)
+        if slide.properties["tiffslide.series-axes"] not in ("YXS", "CYX", "YX"):
+            raise ValueError(f"its axes are {slide.properties['tiffslide.series-axes']}, not one colour picture")
+        return slide
+    except (*DECODE_ERRORS, AttributeError, ImportError) as error:
+        file.close()
+        raise SlideError(path, f"tiffslide: {error}", COPY_AGAIN) from error
+
+
+def _stated(properties: Any) -> mpp.Stated:
+    pair = [str(properties.get(f"tiffslide.mpp-{axis}") or "") for axis in "xy"]
+    vendor = str(properties.get("tiffslide.vendor") or "")
+    objective = str(properties.get("tiffslide.objective-power") or "")
+    if vendor in ("", "generic-tiff"):
+        x, y = (mpp.number(text) if text else 0.0 for text in pair)
+        return mpp.Stated(tags_um=(x, y), objective=objective)
+    return mpp.Stated((pair[0], pair[1]), objective=objective)
+
+
+def open_slide(ref: SlideRef) -> TiffSlideSource:
+    """Open a TIFF by path or URL with tiffslide, or SlideError with the reason."""
+    file = open_file(ref.path)
+    structure = read_structure(file)
+    slide = _open(ref.path, file)
+    sizes = [(int(w), int(h)) for w, h in slide.level_dimensions]
+    kept, levels = select_levels(ref.path, sizes)
+    by_size = {(p.width, p.height): p for p in reversed(structure.pages) if p.tiled}
+    found = mpp.resolve(ref.mpp, _stated(slide.properties))
+    info = SlideInfo(
+        reader="tiffslide",
+        vendor=str(slide.properties.get("tiffslide.vendor") or "generic-tiff"),
+        width=levels[0].width,
+        height=levels[0].height,
+        levels=levels,
+        mpp=found.value,
+        mpp_source=found.source,
+        mpp_problem=found.problem,
+        objective=mpp.objective_power(_stated(slide.properties).objective),
+    )
+    file.close()
+    try:
+        return TiffSlideSource(ref.path, slide, info, kept, [by_size.get(sizes[i]) for i in kept])
+    except DECODE_ERRORS as error:
+        raise SlideError(ref.path, f"tiffslide cannot decode it ({error})", COPY_AGAIN) from error
