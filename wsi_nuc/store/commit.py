@@ -62,13 +62,17 @@ class Staging:
         refuse_links(self.out_dir, self.final)
         refuse_links(self.out_dir, self.root)
         if not self.out_dir.is_dir() or not os.path.samestat(self.out_dir.stat(), self._out_stat):
-            raise StorageError(self.out_dir, "was replaced by another folder during the run", "repeat the same command")
+            raise StorageError(
+                self.out_dir, "was replaced by another folder during the run", "repeat the same command"
+            )
 
 
 def clean_up(out_dir: Path) -> int:
     """Delete the staging folders of dead runs and put back what a killed overwrite had moved away."""
     folder = private_dir(out_dir) / "staging"
-    names = {path.stem for path in folder.glob("*") if path.suffix in (".zarr", ".lock")} if folder.is_dir() else set()
+    names = (
+        {path.stem for path in folder.glob("*") if path.suffix in (".zarr", ".lock")} if folder.is_dir() else set()
+    )
     removed = 0
     for stem in sorted(names):
         fd, locked = try_lock(folder / f"{stem}.lock")
@@ -164,7 +168,9 @@ def publish(
     durable.atomic_write(staging.root / manifests.MANIFEST, _readable(manifest))
     broken = damage(staging.root)
     if broken:
-        raise StorageError(staging.root, "did not read back as written: " + "; ".join(broken.problems), "check the disk")
+        raise StorageError(
+            staging.root, "did not read back as written: " + "; ".join(broken.problems), "check the disk"
+        )
     durable.make_dir(private_dir(staging.out_dir) / "commit")
     with _commit_lock(staging.out_dir, staging.name):
         staging.refuse_swaps()

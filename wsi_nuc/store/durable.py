@@ -1,4 +1,4 @@
-"""Every call that makes something durable or visible goes through here, so that tests can break each one in turn."""
+"""Every call that makes something durable or visible goes through here, so that tests can break each one."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ _POLYGON, _POINT_BYTES = 3, 16
 
 
 def area_and_centre(xy: Float64, offsets: Int64) -> tuple[Float64, Float64]:
-    """Unsigned areas (N) and centroids (N x 2) by the shoelace formula; a ring without area has its mean vertex."""
+    """Unsigned areas (N) and centroids (N x 2) by the shoelace formula; a flat ring has its mean vertex."""
     lengths = np.diff(offsets)
     if not len(lengths):
         return np.zeros(0), np.zeros((0, 2))

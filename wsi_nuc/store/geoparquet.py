@@ -64,12 +64,9 @@ def geo_metadata(kinds: Sequence[str], box: list[float] | None) -> bytes:
     return json.dumps({"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}).encode()
 
 
-def _pandas_metadata(names: Sequence[str]) -> bytes:
+def _pandas_metadata() -> bytes:
     """Tells pandas, and so geopandas and SpatialData, that `id` is the index."""
-    columns = [
-        {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": kind, "metadata": None}
-        for name, kind in ((n, "int64" if n == "id" else "object") for n in names if n == "id")
-    ]
+    columns = [{"name": "id", "field_name": "id", "pandas_type": "int64", "numpy_type": "int64", "metadata": None}]
     document = {
         "index_columns": ["id"],
         "column_indexes": [],
@@ -88,7 +85,7 @@ class GeoParquetFile:
 
         self._kinds, self._extent = kinds, Extent()
         self._file = DurableFile(path)
-        metadata = {"pandas": _pandas_metadata(schema.names)}
+        metadata = {"pandas": _pandas_metadata()}
         columns = [n for n in schema.names if n not in ("geometry", "bbox")]
         self._writer = pq.ParquetWriter(
             self._file,
@@ -130,8 +127,6 @@ class GeoParquetFile:
 
 def wkb_array(xy: Float64, offsets: Int64) -> Any:
     """One-ring polygons as an Arrow binary array that shares the bytes of the NumPy buffer."""
-    import pyarrow as pa
-
     data, byte_offsets = polygons_wkb(xy, offsets)
     return binary_array(data, byte_offsets)
 
@@ -152,6 +147,12 @@ def bbox_array(bounds: Float64) -> Any:
     return pa.StructArray.from_arrays([pa.array(bounds[:, i]) for i in range(4)], names=list(_CORNERS))
 
 
+def bbox_type() -> Any:
+    import pyarrow as pa
+
+    return pa.struct([(corner, pa.float64()) for corner in _CORNERS])
+
+
 def _class_type(classes: int) -> Any:
     import pyarrow as pa
 
@@ -161,7 +162,6 @@ def _class_type(classes: int) -> Any:
 def nuclei_schema(classes: int) -> Any:
     import pyarrow as pa
 
-    bbox = pa.struct([(corner, pa.float64()) for corner in _CORNERS])
     fields = [
         ("id", pa.int64()),
         ("class", pa.dictionary(_class_type(classes), pa.string())),
@@ -174,7 +174,7 @@ def nuclei_schema(classes: int) -> Any:
         ("x", pa.float64()),
         ("y", pa.float64()),
         ("area_um2", pa.float64()),
-        ("bbox", bbox),
+        ("bbox", bbox_type()),
         ("geometry", pa.binary()),
     ]
     optional = {"predicted_iou"}

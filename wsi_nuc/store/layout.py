@@ -39,7 +39,7 @@ def to_global(axes: str, scale: float = 1.0) -> list[Json]:
 
 
 def shapes_group(folder: ZarrFolder, path: str, count: int) -> None:
-    """Make the Parquet file below `path` an element. SpatialData refuses elements without rows: those stay files."""
+    """Make the Parquet file below `path` an element. SpatialData refuses those without rows."""
     if not count:
         return
     attributes = {
@@ -54,7 +54,10 @@ def shapes_group(folder: ZarrFolder, path: str, count: int) -> None:
 def raster_group(folder: ZarrFolder, path: str, axes: str, levels: list[float], l0_per_px: float) -> None:
     """`levels`: pixels of the first array per pixel of each array s0, s1, ...; `l0_per_px` that of the first."""
     datasets = [
-        {"path": f"s{i}", "coordinateTransformations": [{"type": "scale", "scale": [1.0 if a == "c" else f for a in axes]}]}
+        {
+            "path": f"s{i}",
+            "coordinateTransformations": [{"type": "scale", "scale": [1.0 if a == "c" else f for a in axes]}],
+        }
         for i, f in enumerate(levels)
     ]
     multiscale = {
@@ -66,8 +69,6 @@ def raster_group(folder: ZarrFolder, path: str, axes: str, levels: list[float], 
     ome: Json = {"version": _RASTER_VERSION, "multiscales": [multiscale]}
     if "c" in axes:
         ome["omero"] = {"channels": [{"label": label} for label in "rgb"]}
-    else:
-        ome["image-label"] = {"version": _RASTER_VERSION}
     folder.group(path, {"ome": ome, "spatialdata_attrs": {"version": "0.3"}})
 
 

@@ -87,7 +87,8 @@ def walk(store: Path) -> Iterator[str]:
 def build(store: Path, origin: Origin, accounting: Accounting, counts: Json, run: Json) -> Json:
     """The manifest of the files that lie in `store`. `run` (times, workers) stays outside of the digest."""
     files = {
-        name: {"sha256": hash_file(store / name), "size": (store / name).stat().st_size} for name in sorted(walk(store))
+        name: {"sha256": hash_file(store / name), "size": (store / name).stat().st_size}
+        for name in sorted(walk(store))
     }
     body: Json = {
         "format": FORMAT,
@@ -114,7 +115,9 @@ def read(store: Path) -> Json:
     try:
         manifest = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise StorageError(store, "has no manifest.json, so it never was published", "run the slide again") from error
+        raise StorageError(
+            store, "has no manifest.json, so it never was published", "run the slide again"
+        ) from error
     except (OSError, ValueError) as error:
         raise StorageError(path, f"cannot be read ({error})", "run the slide again") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):

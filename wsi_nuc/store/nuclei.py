@@ -12,7 +12,14 @@ import numpy as np
 from wsi_nuc.store import layout
 from wsi_nuc.store.classes import ClassCounter, ClassRow
 from wsi_nuc.store.geometry import crosses_core, rows
-from wsi_nuc.store.geoparquet import DICTIONARIES, ROW_GROUP_ROWS, GeoParquetFile, Rows, nuclei_batch, nuclei_schema
+from wsi_nuc.store.geoparquet import (
+    DICTIONARIES,
+    ROW_GROUP_ROWS,
+    GeoParquetFile,
+    Rows,
+    nuclei_batch,
+    nuclei_schema,
+)
 from wsi_nuc.store.tables import ProbabilityTable, write_classes
 from wsi_nuc.store.zarrfile import ZarrFolder
 from wsi_nuc.types import Float64, Int64, NucleiTable

@@ -1,4 +1,4 @@
-"""Region parts: what a worker leaves behind, so that a killed run costs minutes. Content-addressed, so twice is once."""
+"""Region parts: what a worker leaves behind, so that a killed run costs minutes. Written twice, they are one."""
 
 from __future__ import annotations
 
@@ -107,7 +107,9 @@ def read_part(path: str | Path) -> tuple[NucleiTable, Bool, dict[str, Any]]:
     except OSError as error:
         raise durable.storage_error(path, error) from error
     if hashlib.sha256(data).hexdigest()[:16] != _expected(path):
-        raise StorageError(path, "is damaged: its content does not match its name", "repeat the same command: it resumes")
+        raise StorageError(
+            path, "is damaged: its content does not match its name", "repeat the same command: it resumes"
+        )
     return _decode(data)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from pathlib import Path
 
@@ -18,7 +17,9 @@ def refuse_links(out_dir: Path, path: Path) -> None:
         here /= part
         if here.is_symlink():
             raise StorageError(
-                here, f"is a symbolic link to {os.readlink(here)!r}", "remove the link; results are not written through it"
+                here,
+                f"is a symbolic link to {str(here.readlink())!r}",
+                "remove the link; results are not written through it",
             )
 
 

@@ -73,7 +73,7 @@ def _code_type(classes: int) -> Any:
 
 
 class ProbabilityTable:
-    """`tables/nuclei_table`: class probabilities N x C with id and class of every nucleus. Memory does not grow with N."""
+    """The class probabilities N x C with id and class of every nucleus. Memory does not grow with N."""
 
     def __init__(self, folder: ZarrFolder, classes: Sequence[str]) -> None:
         self._folder, self._classes = folder, list(classes)

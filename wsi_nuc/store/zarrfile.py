@@ -178,7 +178,7 @@ class ShardFile:
 
 
 class RowArray:
-    """An array that grows along its first axis. It holds one chunk of rows; the cut is the same for any appends."""
+    """An array that grows along its first axis. It holds one chunk of rows, cut alike for any appends."""
 
     def __init__(self, folder: ZarrFolder, path: str, sample: AnyArray, attributes: Json) -> None:
         """`sample`: an array of no rows with the dtype and the trailing shape."""

@@ -1,0 +1,157 @@
+"""The optional label image: a pyramid of nucleus ids, written shard by shard from the written polygons."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from wsi_nuc.store import layout
+from wsi_nuc.store.nuclei import Summary
+from wsi_nuc.store.raster import Labels, fill
+from wsi_nuc.store.zarrfile import ShardFile, ZarrFolder
+from wsi_nuc.types import Box, Float64, Int64
+
+SHARD_PX, CHUNK_PX, FACTOR, SMALLEST_PX = 4096, 512, 4, 1024
+_GROUPS_HELD = 6
+
+
+@dataclass(frozen=True, slots=True)
+class _Rings:
+    xy_l0: Float64
+    offsets: Int64
+    ids: Int64
+    bounds_l0: Float64
+
+    def within(self, box_l0: Box) -> _Rings:
+        b = self.bounds_l0
+        inside = (b[:, 0] < box_l0.x1) & (b[:, 2] > box_l0.x0) & (b[:, 1] < box_l0.y1) & (b[:, 3] > box_l0.y0)
+        kept = np.flatnonzero(inside)
+        lengths = np.diff(self.offsets)[kept]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        vertices = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][kept] - offsets[:-1], lengths)
+        return _Rings(self.xy_l0[vertices], offsets, self.ids[kept], b[kept])
+
+
+class _RowGroups:
+    """Rings of the written Parquet file by row group; a few groups are held, since rows are in spatial order."""
+
+    def __init__(self, folder: ZarrFolder, summary: Summary) -> None:
+        import pyarrow.parquet as pq
+
+        self._boxes = summary.group_boxes_l0
+        self._file = pq.ParquetFile(folder.root / layout.NUCLEI_SHAPES / layout.PARQUET)
+        self._held: OrderedDict[int, _Rings] = OrderedDict()
+
+    def _rings(self, group: int) -> _Rings:
+        if group not in self._held:
+            self._held[group] = _decode(self._file.read_row_group(group, columns=["id", "bbox", "geometry"]))
+            if len(self._held) > _GROUPS_HELD:
+                self._held.popitem(last=False)
+        self._held.move_to_end(group)
+        return self._held[group]
+
+    def fill(self, box_l0: Box) -> Labels:
+        """Labels of a box; groups come in ascending order, so a higher id covers a lower one."""
+        out = np.zeros((box_l0.height, box_l0.width), np.int32)
+        b = self._boxes
+        meets = (b[:, 0] < box_l0.x1) & (b[:, 2] > box_l0.x0) & (b[:, 1] < box_l0.y1) & (b[:, 3] > box_l0.y0)
+        for group in np.flatnonzero(meets):
+            rings = self._rings(int(group)).within(box_l0)
+            filled = fill(rings.xy_l0, rings.offsets, rings.ids, box_l0)
+            np.copyto(out, filled, where=filled > 0)
+        return out
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _decode(table: Any) -> _Rings:
+    """WKB of one-ring polygons back to ring arrays: every head has 13 bytes, every point 16."""
+    geometry = table.column("geometry").combine_chunks()
+    geometry = geometry.chunk(0) if hasattr(geometry, "chunk") else geometry
+    ends = np.frombuffer(geometry.buffers()[1], np.int32)[geometry.offset : geometry.offset + len(geometry) + 1]
+    starts = ends.astype(np.int64)
+    data = np.frombuffer(geometry.buffers()[2], np.uint8)
+    lengths = (np.diff(starts) - 13) // 16 - 1
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    slots = np.ndarray(len(data) - 15, np.complex128, data, strides=(1,))
+    places = np.repeat(starts[:-1] + 13 - 16 * offsets[:-1], lengths) + 16 * np.arange(offsets[-1])
+    xy = slots[places].view(np.float64).reshape(-1, 2)
+    flat = table.flatten()
+    bounds = np.column_stack([flat.column(f"bbox.{c}").to_numpy() for c in ("xmin", "ymin", "xmax", "ymax")])
+    return _Rings(xy, offsets, table.column("id").to_numpy(), bounds)
+
+
+class _Pyramid:
+    """Depth first over the shards: a shard of a level is put together from its children before they are let go."""
+
+    def __init__(self, folder: ZarrFolder, groups: _RowGroups, width: int, height: int) -> None:
+        self._folder, self._groups = folder, groups
+        self.shapes = [(height, width)]
+        while max(self.shapes[-1]) > SMALLEST_PX:
+            self.shapes.append((-(-self.shapes[-1][0] // FACTOR), -(-self.shapes[-1][1] // FACTOR)))
+
+    def write(self) -> None:
+        top = len(self.shapes) - 1
+        for row in range(-(-self.shapes[top][0] // SHARD_PX)):
+            for column in range(-(-self.shapes[top][1] // SHARD_PX)):
+                self._shard(top, row, column)
+
+    def _box(self, level: int, row: int, column: int) -> Box:
+        height, width = self.shapes[level]
+        y, x = row * SHARD_PX, column * SHARD_PX
+        return Box(x, y, min(x + SHARD_PX, width), min(y + SHARD_PX, height))
+
+    def _shard(self, level: int, row: int, column: int) -> Labels:
+        box = self._box(level, row, column)
+        if level == 0:
+            labels = self._groups.fill(box)
+        else:
+            labels = np.zeros((box.height, box.width), np.int32)
+            for child_row in range(row * FACTOR, (row + 1) * FACTOR):
+                for child_column in range(column * FACTOR, (column + 1) * FACTOR):
+                    self._paste(labels, level, child_row, child_column)
+        self._write(level, row, column, labels)
+        return labels
+
+    def _paste(self, labels: Labels, level: int, row: int, column: int) -> None:
+        box = self._box(level - 1, row, column)
+        if box.area:
+            sampled = self._shard(level - 1, row, column)[::FACTOR, ::FACTOR]
+            step = SHARD_PX // FACTOR
+            y, x = row % FACTOR * step, column % FACTOR * step
+            labels[y : y + sampled.shape[0], x : x + sampled.shape[1]] = sampled
+
+    def _write(self, level: int, row: int, column: int, labels: Labels) -> None:
+        per_edge = SHARD_PX // CHUNK_PX
+        path = self._folder.root / f"{layout.NUCLEI_LABELS}/s{level}/c/{row}/{column}"
+        shard = ShardFile(path, per_edge * per_edge)
+        try:
+            for y in range(0, SHARD_PX, CHUNK_PX):
+                for x in range(0, SHARD_PX, CHUNK_PX):
+                    part = labels[y : y + CHUNK_PX, x : x + CHUNK_PX]
+                    chunk = np.zeros((CHUNK_PX, CHUNK_PX), np.int32)
+                    chunk[: part.shape[0], : part.shape[1]] = part
+                    shard.append(chunk)
+            shard.close()
+        finally:
+            shard.abandon()
+
+
+def write_labels(folder: ZarrFolder, summary: Summary, width_l0: int, height_l0: int) -> None:
+    """Needs the finished nuclei; holds one shard a level and a few row groups, whatever the slide's size."""
+    groups = _RowGroups(folder, summary)
+    pyramid = _Pyramid(folder, groups, width_l0, height_l0)
+    try:
+        pyramid.write()
+    finally:
+        groups.close()
+    sample = np.zeros((0, 0), np.int32)
+    shard, inner = (SHARD_PX, SHARD_PX), (CHUNK_PX, CHUNK_PX)
+    for level, shape in enumerate(pyramid.shapes):
+        folder.describe(f"{layout.NUCLEI_LABELS}/s{level}", sample, shape, shard, inner, names=list("yx"))
+    factors = [float(FACTOR**level) for level in range(len(pyramid.shapes))]
+    layout.raster_group(folder, layout.NUCLEI_LABELS, "yx", factors, 1.0)

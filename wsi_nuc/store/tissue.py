@@ -1,0 +1,45 @@
+"""The area that was searched, as shapes: one row a polygon."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from wsi_nuc.store import layout
+from wsi_nuc.store.geoparquet import GeoParquetFile, bbox_array, bbox_type, binary_array
+from wsi_nuc.store.zarrfile import ZarrFolder
+
+
+def write_tissue(folder: ZarrFolder, area_l0: Any, mpp: float) -> float:
+    """Write a Shapely geometry in level-0 pixels (only its polygons). Returns its mm2."""
+    import shapely
+
+    parts = shapely.get_parts(shapely.get_parts([area_l0] if area_l0 is not None else []))
+    parts = parts[(shapely.get_type_id(parts) == shapely.GeometryType.POLYGON) & ~shapely.is_empty(parts)]
+    bounds = np.asarray(shapely.bounds(parts), dtype=np.float64).reshape(-1, 4)
+    area_mm2 = np.asarray(shapely.area(parts), dtype=np.float64) * (mpp / 1000) ** 2
+    path = folder.root / layout.TISSUE_SHAPES / layout.PARQUET
+    batch = _batch(np.asarray(shapely.to_wkb(parts, byte_order=1), dtype=object), bounds, area_mm2)
+    with GeoParquetFile(path, batch.schema, ["Polygon"]) as file:
+        file.write(batch, bounds)
+    layout.shapes_group(folder, layout.TISSUE_SHAPES, len(parts))
+    return float(area_mm2.sum())
+
+
+def _batch(wkb: Any, bounds: Any, area_mm2: Any) -> Any:
+    import pyarrow as pa
+
+    offsets = np.concatenate([[0], np.cumsum([len(w) for w in wkb])]).astype(np.int64)
+    data = np.frombuffer(b"".join(wkb), np.uint8)
+    schema = pa.schema(
+        [
+            pa.field("id", pa.int64(), nullable=False),
+            pa.field("area_mm2", pa.float64(), nullable=False),
+            pa.field("bbox", bbox_type(), nullable=False),
+            pa.field("geometry", pa.binary(), nullable=False),
+        ]
+    )
+    ids = pa.array(np.arange(1, len(wkb) + 1))
+    columns = [ids, pa.array(area_mm2), bbox_array(bounds), binary_array(data, offsets)]
+    return pa.record_batch(columns, schema=schema)
