@@ -85,7 +85,7 @@ def _check_reach(candidates: Candidates, geometry: StitchGeometry) -> None:
     if not reach[worst] <= geometry.reach_l0 + SLACK_L0:
         raise ModelError(
             f"tile {table.tile[worst]}",
-            f"a nucleus at level-0 pixel {prompts[worst].round(1).tolist()} extends {reach[worst]:.1f} px from its "
-            f"prompt, more than the {geometry.reach_l0:.1f} px that the halo was made for",
+            f"a nucleus at level-0 pixel {prompts[worst].round(1).tolist()} extends {reach[worst]:.1f} px from "
+            f"its prompt, more than the {geometry.reach_l0:.1f} px that the halo was made for",
             "use a model whose largest nucleus is declared correctly",
         )
