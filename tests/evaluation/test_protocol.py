@@ -1,0 +1,183 @@
+"""The means of the papers, on scores small enough to work out by hand, and the tables that print them."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import shapely
+
+from wsi_nuc.errors import UsageError
+from wsi_nuc.evaluation import published, tables
+from wsi_nuc.evaluation.detection import ClassCounts, Detection, Points
+from wsi_nuc.evaluation.metrics import Panoptic
+from wsi_nuc.evaluation.protocol import (
+    ImageScore,
+    Nuclei,
+    centroids,
+    image_means,
+    nuclei_of_labels,
+    pannuke_means,
+    score_image,
+)
+
+
+def labels_of(*boxes: tuple[int, int, int, int], size: int = 40) -> np.ndarray:
+    labels = np.zeros((size, size), np.int32)
+    for i, (x, y, w, h) in enumerate(boxes):
+        labels[y : y + h, x : x + w] = i + 1
+    return labels
+
+
+BOXES = [(2, 2, 8, 6), (20, 4, 6, 6), (10, 25, 9, 7)]
+
+
+def test_a_perfect_prediction_scores_one_everywhere() -> None:
+    truth = nuclei_of_labels(labels_of(*BOXES), np.array([0, 1, 1]))
+    score = score_image(truth, truth, mpp=0.25, classes=2, id="a")
+    means = image_means([score])
+    assert (means.aji, means.aji_plus, means.dice, means.dq, means.sq, means.pq) == (1,) * 6
+    assert (means.detection.precision, means.detection.recall, means.detection.f1) == (1, 1, 1)
+    assert [d.f1 for d in means.detection_by_class] == [1, 1]
+    assert [d.f1 for d in means.hover_by_class] == [1, 1]
+    assert means.pq_by_class == (1, 1)
+    assert pannuke_means([score]).bpq == pannuke_means([score]).mpq == 1
+
+
+def test_polygons_and_labels_of_the_same_nuclei_give_the_same_scores() -> None:
+    moved = [(x + 1, y, w, h) for x, y, w, h in BOXES]
+    types = np.array([0, 1, 1])
+
+    def polygons(boxes: list) -> Nuclei:
+        shapes = np.array([shapely.box(x, y, x + w, y + h) for x, y, w, h in boxes], object)
+        xy = shapely.get_coordinates(shapely.centroid(shapes))
+        return Nuclei(Points(xy, np.ones(3), types), polygons=shapes)
+
+    by_polygons = score_image(polygons(BOXES), polygons(moved), mpp=0.25, classes=2)
+    by_labels = score_image(
+        nuclei_of_labels(labels_of(*BOXES), types), nuclei_of_labels(labels_of(*moved), types), mpp=0.25, classes=2
+    )
+    assert by_polygons == by_labels
+
+
+def test_labels_against_polygons_are_refused() -> None:
+    a = nuclei_of_labels(labels_of(*BOXES))
+    b = Nuclei(a.points, polygons=np.array([shapely.box(0, 0, 1, 1)], object))
+    with pytest.raises(UsageError, match="Rasterise"):
+        score_image(a, b, mpp=0.25, classes=0)
+
+
+def test_points_only_truth_scores_detection_alone() -> None:
+    whole = nuclei_of_labels(labels_of(*BOXES), np.zeros(3, int))
+    score = score_image(Nuclei(whole.points), whole, mpp=0.25, classes=1)
+    assert score.detection == Detection(3, 0, 0)
+    assert math.isnan(score.aji)
+
+
+def test_centroids_are_centres_of_pixels() -> None:
+    assert centroids(labels_of((2, 3, 1, 1), (10, 20, 4, 2)), 2).tolist() == [[2.5, 3.5], [12, 21]]
+
+
+def test_one_type_a_label_is_demanded() -> None:
+    with pytest.raises(UsageError, match="3 labels, 2 types"):
+        nuclei_of_labels(labels_of(*BOXES), np.array([0, 1]))
+
+
+def test_means_over_images_leave_out_images_without_nuclei_and_say_so() -> None:
+    full, half = Panoptic(2, 0, 0, 2.0), Panoptic(1, 1, 1, 0.8)
+    scores = [
+        ImageScore("a", aji=1.0, dice=1.0, panoptic=full, detection=Detection(2, 0, 0)),
+        ImageScore("b", aji=0.4, dice=0.5, panoptic=half, detection=Detection(1, 1, 3)),
+        ImageScore("c"),
+    ]
+    means = image_means(scores)
+    assert (means.images, means.unscored) == (3, 1)
+    assert math.isclose(means.aji, 0.7)
+    assert math.isclose(means.pq, (1 + 0.4) / 2)
+    # Detection is one count over the data set, not a mean of images.
+    assert means.detection == Detection(3, 1, 3)
+
+
+def test_no_image_is_an_error() -> None:
+    with pytest.raises(UsageError, match="no image was scored"):
+        image_means([])
+
+
+def test_pannuke_means_go_over_classes_then_images_then_tissues() -> None:
+    one, zero, absent = Panoptic(1, 0, 0, 1.0), Panoptic(0, 1, 1, 0.0), Panoptic(0, 5, 0, 0.0)
+    scores = [
+        ImageScore("a", "Breast", panoptic=one, panoptic_by_class=(one, absent)),
+        ImageScore("b", "Breast", panoptic=zero, panoptic_by_class=(zero, one)),
+        ImageScore("c", "Colon", panoptic=one, panoptic_by_class=(one, one)),
+        ImageScore("d", "Colon", panoptic=absent, panoptic_by_class=(absent, absent)),
+    ]
+    means = pannuke_means(scores)
+    assert means.bpq_by_tissue == {"Breast": 0.5, "Colon": 1.0}
+    assert means.mpq_by_tissue == {"Breast": 0.75, "Colon": 1.0}
+    assert (means.bpq, means.mpq) == (0.75, 0.875)
+    assert means.pq_by_class == (2 / 3, 1.0)
+
+
+def test_pannuke_means_refuse_two_images_of_one_id() -> None:
+    with pytest.raises(UsageError, match="two images"):
+        pannuke_means([ImageScore("a"), ImageScore("a")])
+
+
+def means_of(value: float) -> object:
+    p = Panoptic(10, 0, 0, 10 * value)
+    score = ImageScore(
+        "a",
+        "Breast",
+        aji=value,
+        panoptic=p,
+        panoptic_by_class=(p,),
+        detection=Detection(1, 1, 0),
+        detection_by_class=(Detection(1, 0, 1),),
+        hover_by_class=(ClassCounts(1),),
+    )
+    return image_means([score]), pannuke_means([score])
+
+
+def test_the_tables_hold_the_papers_columns_and_rows() -> None:
+    (low, low_pannuke), (high, high_pannuke) = means_of(0.5), means_of(0.7)
+    one = tables.table_1({"ours": [low_pannuke, high_pannuke]})
+    assert list(one.rows) == ["Breast", "Average", "Std"]
+    assert np.allclose(one.rows["Average"], 0.6)
+    assert np.allclose(one.rows["Std"], 0.1)
+    two = tables.table_2({"ours": [low, high]}, ["Dead"])
+    assert np.allclose(two.rows["ours"], [0.5, 1, 2 / 3, 1, 0.5, 2 / 3])
+    assert np.allclose(tables.table_3({"ours": [low_pannuke, high_pannuke]}, ["Dead"]).rows["ours"], 0.6)
+    four = tables.table_4({"ours": {"Kumar": low}})
+    assert np.allclose(four.rows["ours"], [0.5, 0.5, np.nan, np.nan], equal_nan=True)
+    assert tables.table_s2({"A -> B": (low, high)}).rows["A -> B"][0] == (0.5, 0.7)
+    assert len(tables.table_s3({"ours": {"TNBC": low}}).columns) == 8
+
+
+def test_published_rows_fit_the_layout_of_their_tables() -> None:
+    assert all(len(row) == 3 * (1 + len(published.PANNUKE_CLASSES)) for row in published.TABLE_2.values())
+    assert all(len(row) == len(published.PANNUKE_CLASSES) for row in published.TABLE_3.values())
+    assert all(len(row) == len(tables.table_4({}).columns) for row in published.TABLE_4.values())
+    assert all(len(row) == len(tables.table_s3({}).columns) for row in published.TABLE_S3.values())
+    assert all(len(row) == len(tables.table_s2({}).columns) for row in published.TABLE_S2.values())
+
+
+def test_tables_print_as_text_markdown_and_strict_json() -> None:
+    table = tables.Table("T", "t", "Method", (("Kumar", "AJI"), ("Kumar", "PQ")), {"ours": [0.12345, math.nan]})
+    assert "| ours | 0.123 | - |" in tables.as_markdown(table)
+    lines = tables.as_text(table).splitlines()
+    assert lines[-1].split() == ["ours", "0.123", "-"]
+    assert json.loads(tables.to_json(table))["rows"] == {"ours": [0.12345, None]}
+    s2 = tables.table_s2({"A -> B": means_of(0.5)[:1] * 2})
+    assert "0.500 (0.500)" in tables.as_text(s2)
+    with pytest.raises(UsageError, match="row ours"):
+        tables.Table("T", "t", "Method", (("", "AJI"),), {"ours": [1.0, 2.0]})
+
+
+def test_json_of_scores_holds_the_counts_and_what_follows_from_them() -> None:
+    score = ImageScore("a", panoptic=Panoptic(3, 1, 1, 2.4), detection=Detection(3, 1, 1))
+    found = json.loads(tables.to_json([score]))[0]
+    assert found["aji"] is None
+    assert math.isclose(found["panoptic"]["pq"], 0.6)
+    assert found["detection"]["f1"] == 0.75

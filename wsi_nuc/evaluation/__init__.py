@@ -1,0 +1,1 @@
+"""Scores of nuclei against annotations, each under the protocol that the papers use."""

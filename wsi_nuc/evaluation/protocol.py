@@ -1,0 +1,224 @@
+"""From images to the numbers of a paper: which mean is taken over what, and what an image without nuclei counts.
+
+Kumar, CPM-17, CoNSeP, TNBC: AJI, AJI+, DQ, SQ, PQ and Dice are the plain mean over images. Detection and the F1 of
+classes come from counts summed over all images. PanNuke: bPQ and mPQ as of its authors, see `pannuke_means`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import add
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_nuc.errors import UsageError
+from wsi_nuc.evaluation import metrics
+from wsi_nuc.evaluation.detection import (
+    ClassCounts,
+    Detection,
+    Points,
+    class_counts,
+    detection,
+    detection_by_class,
+    match_optimally,
+    radius_px,
+)
+from wsi_nuc.evaluation.metrics import Panoptic
+from wsi_nuc.evaluation.overlaps import (
+    Geometries,
+    Labels,
+    compact,
+    overlaps_of_labels,
+    overlaps_of_polygons,
+)
+from wsi_nuc.types import Float64, Int64
+
+NAN = float("nan")
+_Counts = TypeVar("_Counts", Detection, ClassCounts)
+
+
+@dataclass(frozen=True, slots=True)
+class Nuclei:
+    """All nuclei of an image, true or predicted: outlines as labels *or* polygons (a row a nucleus), and points.
+
+    `labels` H x W with ids 1..N; `polygons` N; neither where only points are known. Coordinates in image pixels.
+    """
+
+    points: Points
+    labels: Labels | None = None
+    polygons: Geometries | None = None
+
+
+def nuclei_of_labels(labels: Labels, types: Int64 | None = None, score: Float64 | None = None) -> Nuclei:
+    """Points are the centres of mass; `types` (-1 if absent) and `score` (1) belong to the ids in rising order."""
+    rows, ids = compact(labels)
+    n = len(ids)
+    types = np.full(n, -1, np.int64) if types is None else np.asarray(types, np.int64)
+    score = np.ones(n) if score is None else np.asarray(score, np.float64)
+    if len(types) != n or len(score) != n:
+        raise UsageError("nuclei", f"{n} labels, {len(types)} types and {len(score)} scores", "give one a label")
+    return Nuclei(Points(centroids(rows, n), score, types), rows)
+
+
+def centroids(labels: npt.NDArray[np.int32], n: int) -> Float64:
+    """N x 2: x, y of the centres of mass of ids 1..n, pixel centres at i + 0.5; NaN for an id without pixels."""
+    inside = np.flatnonzero(labels)
+    ids = labels.flat[inside]
+    area = np.bincount(ids, minlength=n + 1)[1:]
+    y, x = np.divmod(inside, labels.shape[1])
+    sums = np.stack([np.bincount(ids, weights=v, minlength=n + 1)[1:] for v in (x, y)], axis=1)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(sums / area[:, None] + 0.5, np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageScore:
+    """Everything measured on one image. Masks are NaN, and `panoptic` empty, where only points are known.
+
+    `group` is the tissue (PanNuke) or the patient.
+    """
+
+    id: str
+    group: str = ""
+    aji: float = NAN
+    aji_plus: float = NAN
+    dice: float = NAN
+    panoptic: Panoptic = field(default_factory=Panoptic)
+    panoptic_by_class: tuple[Panoptic, ...] = ()
+    detection: Detection = field(default_factory=Detection)
+    detection_by_class: tuple[Detection, ...] = ()
+    hover_by_class: tuple[ClassCounts, ...] = ()
+
+
+def score_image(
+    truth: Nuclei, predicted: Nuclei, *, mpp: float | None, classes: int, id: str = "", group: str = ""
+) -> ImageScore:
+    """All scores of one image; `mpp` (microns per pixel) sets the radius of detection."""
+    radius = radius_px(mpp)
+    one, two = truth.points, predicted.points
+    partner = match_optimally(one.xy, two.xy, radius)
+    score = ImageScore(
+        id,
+        group,
+        detection=detection(one.xy, two.xy, two.score, radius),
+        detection_by_class=tuple(detection_by_class(one, two, radius, classes)),
+        hover_by_class=tuple(class_counts(one, two, partner, classes)),
+    )
+    return _with_masks(score, truth, predicted, classes)
+
+
+def _with_masks(score: ImageScore, truth: Nuclei, predicted: Nuclei, classes: int) -> ImageScore:
+    if truth.labels is not None and predicted.labels is not None:
+        overlaps = overlaps_of_labels(truth.labels, predicted.labels)
+        dice = metrics.dice(overlaps)
+    elif truth.polygons is not None and predicted.polygons is not None:
+        overlaps = overlaps_of_polygons(truth.polygons, predicted.polygons)
+        dice = metrics.dice_of_polygons(truth.polygons, predicted.polygons)
+    elif not (_has_outlines(truth) and _has_outlines(predicted)):
+        return score
+    else:
+        raise UsageError(
+            score.id or "image", "one side has labels and the other polygons", "rasterise one of them"
+        )
+    by_class = metrics.panoptic_by_class(overlaps, truth.points.types, predicted.points.types, classes)
+    return replace(
+        score,
+        aji=metrics.aji(overlaps),
+        aji_plus=metrics.aji_plus(overlaps),
+        dice=dice,
+        panoptic=metrics.panoptic(overlaps),
+        panoptic_by_class=tuple(by_class),
+    )
+
+
+def _has_outlines(nuclei: Nuclei) -> bool:
+    return nuclei.labels is not None or nuclei.polygons is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """The scores of a data set. `unscored`: images without a nucleus on either side, which the means leave out."""
+
+    images: int
+    unscored: int
+    aji: float
+    aji_plus: float
+    dice: float
+    dq: float
+    sq: float
+    pq: float
+    detection: Detection
+    detection_by_class: tuple[Detection, ...]
+    hover_by_class: tuple[ClassCounts, ...]
+    pq_by_class: tuple[float, ...]
+
+
+def mean(values: Iterable[float]) -> float:
+    """Mean of the values that are not NaN; NaN if none is left."""
+    kept = [v for v in values if not np.isnan(v)]
+    return float(np.mean(kept)) if kept else NAN
+
+
+def image_means(scores: Sequence[ImageScore]) -> Means:
+    """Per-image means. PQ of a class is the mean over the images that hold the class, in truth or prediction."""
+    if not scores:
+        raise UsageError("evaluation", "no image was scored", "check the data set and its split")
+    classes = range(len(scores[0].panoptic_by_class))
+    return Means(
+        images=len(scores),
+        unscored=sum(bool(np.isnan(s.aji)) for s in scores),
+        aji=mean(s.aji for s in scores),
+        aji_plus=mean(s.aji_plus for s in scores),
+        dice=mean(s.dice for s in scores),
+        dq=mean(s.panoptic.dq for s in scores),
+        sq=mean(s.panoptic.sq for s in scores),
+        pq=mean(s.panoptic.pq for s in scores),
+        detection=sum((s.detection for s in scores), Detection()),
+        detection_by_class=_sums(Detection(), [s.detection_by_class for s in scores]),
+        hover_by_class=_sums(ClassCounts(), [s.hover_by_class for s in scores]),
+        pq_by_class=tuple(mean(s.panoptic_by_class[c].pq for s in scores) for c in classes),
+    )
+
+
+def _sums(zero: _Counts, rows: Sequence[Sequence[_Counts]]) -> tuple[_Counts, ...]:
+    return tuple(reduce(add, column, zero) for column in zip(*rows, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class PanNukeMeans:
+    """bPQ and mPQ by tissue, their means over tissues, and the PQ of each class over images."""
+
+    bpq_by_tissue: dict[str, float]
+    mpq_by_tissue: dict[str, float]
+    bpq: float
+    mpq: float
+    pq_by_class: tuple[float, ...]
+
+
+def pannuke_means(scores: Sequence[ImageScore]) -> PanNukeMeans:
+    """PanNuke's protocol. Where the *truth* of an image has no nucleus (of a class) its PQ is NaN, whatever was
+    predicted. mPQ: mean over classes, then over the images of a tissue, then over tissues; bPQ likewise without
+    classes; the PQ of a class is its mean over all images."""
+    bpq = {s.id: _pq_if_true(s.panoptic) for s in scores}
+    by_class = {s.id: [_pq_if_true(p) for p in s.panoptic_by_class] for s in scores}
+    if len(bpq) != len(scores):
+        raise UsageError("evaluation", "two images have one id", "give every image its own id")
+    tissues = sorted({s.group for s in scores})
+    of = {t: [s.id for s in scores if s.group == t] for t in tissues}
+    bpq_by_tissue = {t: mean(bpq[i] for i in of[t]) for t in tissues}
+    mpq_by_tissue = {t: mean(mean(by_class[i]) for i in of[t]) for t in tissues}
+    return PanNukeMeans(
+        bpq_by_tissue,
+        mpq_by_tissue,
+        mean(bpq_by_tissue.values()),
+        mean(mpq_by_tissue.values()),
+        tuple(mean(column) for column in zip(*by_class.values(), strict=True)),
+    )
+
+
+def _pq_if_true(p: Panoptic) -> float:
+    return p.pq if p.tp + p.fn else NAN
