@@ -1,0 +1,83 @@
+"""The sizes of SAM's image encoder and the model that segment-anything's parts make of one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+
+from wsi_nuc.errors import ModelError
+from wsi_nuc.models.torch_ops import load
+
+EMBEDDING = 256
+PATCH_PX = 16
+WINDOW_TOKENS = 14
+
+
+@dataclass(frozen=True, slots=True)
+class SamSize:
+    """Width, depth and heads of the vision transformer; `global_blocks` attend to the whole image."""
+
+    width: int
+    depth: int
+    heads: int
+    global_blocks: tuple[int, ...]
+
+
+SIZES = {
+    "vit_h": SamSize(1280, 32, 16, (7, 15, 23, 31)),
+    "vit_l": SamSize(1024, 24, 16, (5, 11, 17, 23)),
+    "vit_b": SamSize(768, 12, 12, (2, 5, 8, 11)),
+    # Not official: for training on a CPU and for tests.
+    "vit_tiny": SamSize(192, 12, 3, (2, 5, 8, 11)),
+    "vit_mini": SamSize(64, 2, 2, (1,)),
+}
+
+
+class Sam(nn.Module):
+    """The three parts under the names that official checkpoints use. `class_count` adds the [cls] token.
+
+    The forward passes are functions of `encoder.py`, `prompts.py` and `decoder.py`, since they replace those of
+    the parts without touching a parameter.
+    """
+
+    def __init__(self, size: str, image_px: int = 256, class_count: int = 0) -> None:
+        super().__init__()
+        if size not in SIZES:
+            raise ModelError(f"encoder {size!r}", "there is no such SAM size", f"use one of {', '.join(SIZES)}")
+        self.image_px, self.class_count = image_px, class_count
+        self.image_encoder = _image_encoder(SIZES[size], image_px)
+        grid = image_px // PATCH_PX
+        parts = load("segment_anything.modeling")
+        self.prompt_encoder = parts.PromptEncoder(EMBEDDING, (grid, grid), (image_px, image_px), mask_in_chans=16)
+        transformer = parts.TwoWayTransformer(depth=2, embedding_dim=EMBEDDING, mlp_dim=2048, num_heads=8)
+        self.mask_decoder = parts.MaskDecoder(transformer_dim=EMBEDDING, transformer=transformer)
+        if class_count:
+            # Paper, "Which module should undertake the nucleus classification task?"
+            mlp = load("segment_anything.modeling.mask_decoder").MLP
+            self.mask_decoder.cls_token = nn.Embedding(1, EMBEDDING)
+            self.mask_decoder.cls_head = mlp(EMBEDDING, EMBEDDING, class_count, 3)
+
+    def image_pe(self) -> torch.Tensor:
+        """1 x tokens x channels: the position encoding of the image's tokens."""
+        pe: torch.Tensor = self.prompt_encoder.get_dense_pe()
+        return pe.flatten(2).transpose(1, 2)
+
+
+def _image_encoder(size: SamSize, image_px: int) -> nn.Module:
+    parts = load("segment_anything.modeling")
+    encoder: nn.Module = parts.ImageEncoderViT(
+        img_size=image_px,
+        patch_size=PATCH_PX,
+        embed_dim=size.width,
+        depth=size.depth,
+        num_heads=size.heads,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        use_rel_pos=True,
+        global_attn_indexes=size.global_blocks,
+        window_size=WINDOW_TOKENS,
+        out_chans=EMBEDDING,
+    )
+    return encoder

@@ -1,0 +1,61 @@
+"""Import timm and segment-anything where torchvision's compiled operators do not load.
+
+Both import torchvision at module level, and torchvision refuses to be imported over a torch build that its binary
+was not made for (a CPU-only torch, for one). None of its operators is used here, so they are declared, `nms` with
+a plain body, and the import is tried again. Where the native operators load nothing is changed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from functools import cache
+from typing import Any
+
+import torch
+
+
+def load(name: str) -> Any:
+    """Import `timm`, `segment_anything` or a part of them."""
+    _make_torchvision_importable()
+    return importlib.import_module(name)
+
+
+@cache
+def _make_torchvision_importable() -> None:
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        _declare_operators()
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        importlib.import_module("torchvision")
+        boxes: Any = importlib.import_module("torchvision.ops.boxes")
+        boxes._assert_has_ops = lambda: None
+
+
+_fragments: list[torch.library.Library] = []  # a library object takes its operators along when it is collected
+
+
+def _declare_operators() -> None:
+    fragment = torch.library.Library("torchvision", "FRAGMENT")
+    fragment.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    fragment.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    fragment.impl("nms", greedy_nms, "CPU")
+    _fragments.append(fragment)
+
+
+def greedy_nms(dets: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
+    """Indices of the boxes (N x 4: x0, y0, x1, y1) that survive, best score first."""
+    order = scores.argsort(descending=True, stable=True)
+    area = (dets[:, 2:] - dets[:, :2]).prod(1)
+    kept: list[int] = []
+    while len(order):
+        best, order = order[0], order[1:]
+        kept.append(int(best))
+        low = torch.maximum(dets[order, :2], dets[best, :2])
+        common = (torch.minimum(dets[order, 2:], dets[best, 2:]) - low).clamp(min=0).prod(1)
+        order = order[common <= iou_threshold * (area[order] + area[best] - common)]
+    return torch.tensor(kept, dtype=torch.int64)
