@@ -3,7 +3,7 @@
 OpenCV walks through the *centres* of the outermost pixels, which takes half a pixel off a nucleus all round. Here
 the walk stands for the pixel edges ("cracks") between the mask and its background: each step of it opens zero to
 four sides of its pixel, told by the step before and the step after alone. Sums over these sides, from tables, give
-the exact area of the filled mask and, over short runs of the walk, the mean of the crack middles: one vertex a run.
+the exact area of the filled mask and, over short runs of the walk, the mean of the crack middles: a vertex a run.
 
 All masks of a call are stacked into one tall image, so that the interpreter is entered once a stack, not once a
 mask. All sums are of integers: what comes out for a mask does not depend on the masks beside it.

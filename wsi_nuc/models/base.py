@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from wsi_nuc.errors import ModelError
 from wsi_nuc.types import MaskCrops, Prompts, TileBatch
 
 
@@ -16,7 +17,8 @@ class ModelSpec:
     `mpp`: microns per pixel it works at. `core_px`: edge of a tile's core. `halo_px`: context around it.
     `largest_nucleus_px`: no mask is larger than this in x or y. `margin_px`: how far beyond its core a tile
     still proposes candidates. `batch`: tiles a call. All in pixels of `mpp`.
-    `weights_sha256` identifies the weights (of the file, or of the built-in constants).
+    `weights_sha256` identifies the weights (of the file, or of the built-in constants). `uses_torch`: it can
+    run on a GPU.
     """
 
     name: str
@@ -28,6 +30,7 @@ class ModelSpec:
     margin_px: int
     batch: int
     weights_sha256: str
+    uses_torch: bool = False
 
 
 class Prompter(Protocol):
@@ -47,3 +50,19 @@ class NucleiModel:
     spec: ModelSpec
     prompter: Prompter
     segmentor: Segmentor
+
+
+def check_geometry(spec: ModelSpec) -> None:
+    """Refuse a model whose nuclei can reach beyond the pixels that a tile reads."""
+    needed = spec.margin_px + spec.largest_nucleus_px
+    if spec.halo_px < needed:
+        raise ModelError(
+            f"model {spec.name}",
+            f"a halo of {spec.halo_px} px is too narrow: a nucleus of {spec.largest_nucleus_px} px whose point lies "
+            f"{spec.margin_px} px beyond the core would be cut at the edge of the tile",
+            f"set halo_px to at least {needed}",
+        )
+    sizes = (spec.core_px, spec.largest_nucleus_px, spec.batch)
+    if min(sizes) < 1 or spec.margin_px < 0 or not 0 < spec.mpp < 100 or not spec.classes:
+        cause = f"its geometry makes no sense: {spec}"
+        raise ModelError(f"model {spec.name}", cause, "use positive sizes and at least one class")
