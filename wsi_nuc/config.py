@@ -28,8 +28,8 @@ class StitchConfig(_Section):
     """Two candidates are one nucleus when their IoU, or the part of the smaller that lies in the larger, is over
     the limit."""
 
-    iou: float = Field(0.3, gt=0, lt=1)
-    containment: float = Field(0.7, gt=0, le=1)
+    iou: float = Field(default=0.3, gt=0, lt=1)
+    containment: float = Field(default=0.7, gt=0, le=1)
 
 
 class DaskConfig(_Section):
@@ -37,7 +37,7 @@ class DaskConfig(_Section):
 
     host: str = "127.0.0.1"
     dashboard: bool = False
-    regions_in_flight: int = Field(2, ge=1, le=64, description="regions a worker")
+    regions_in_flight: int = Field(default=2, ge=1, le=64, description="regions a worker")
     tls_ca: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
@@ -48,14 +48,14 @@ class RunConfig(_Section):
 
     out: Path
     model: str = "classical"
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|all)$")
-    workers: int | None = Field(None, ge=1, le=4096)
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?|all)$")
+    workers: int | None = Field(default=None, ge=1, le=4096)
     scheduler: str = "local"
     reader: str = "auto"
-    mpp: float | None = Field(None, gt=0.01, lt=100)
+    mpp: float | None = Field(default=None, gt=0.01, lt=100)
     tissue: str = "auto"
     roi: str | None = None
-    region_size: int = Field(4096, ge=256, le=32768)
+    region_size: int = Field(default=4096, ge=256, le=32768)
     labels: bool = False
     allow_bad_tiles: bool = False
     overwrite: bool = False

@@ -47,7 +47,13 @@ class StorageError(WsiNucError):
     exit_code = STORAGE
 
 
-class Interrupted(WsiNucError):
-    """The run was stopped from outside and can be resumed by the same command."""
+class Interrupted(KeyboardInterrupt):
+    """The run was stopped from outside and can be resumed by the same command.
+
+    Not a WsiNucError: like Ctrl-C it must pass through everything that handles the failure of a tile or a slide.
+    """
 
     exit_code = INTERRUPTED
+
+    def __init__(self, signal_name: str) -> None:
+        super().__init__(f"stopped by {signal_name}. Finished regions are kept: the same command goes on from there.")

@@ -23,7 +23,7 @@ class RegionFinished:
     tiles: int
     nuclei: int
     seconds: dict[str, float] = field(default_factory=dict)
-    peak_rss_bytes: int = 0
+    rss_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

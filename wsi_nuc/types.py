@@ -51,9 +51,7 @@ class Box:
 
     def intersect(self, other: Box) -> Box:
         """The common box; its area is 0 where the two do not meet."""
-        return Box(
-            max(self.x0, other.x0), max(self.y0, other.y0), min(self.x1, other.x1), min(self.y1, other.y1)
-        )
+        return Box(max(self.x0, other.x0), max(self.y0, other.y0), min(self.x1, other.x1), min(self.y1, other.y1))
 
     def shift(self, dx: int, dy: int) -> Box:
         return Box(self.x0 + dx, self.y0 + dy, self.x1 + dx, self.y1 + dy)
@@ -200,11 +198,13 @@ class _PolygonColumns:
         """N int64: the most probable class, the first one at a tie."""
         if not len(self):
             return np.zeros(0, np.int64)
-        return np.argmax(self.class_probs, axis=1).astype(np.int64)
+        best: Int64 = np.argmax(self.class_probs, axis=1).astype(np.int64)
+        return best
 
     @property
     def ring_lengths(self) -> Int64:
-        return np.diff(self.offsets)
+        lengths: Int64 = np.diff(self.offsets)
+        return lengths
 
     def bounds(self) -> Float64:
         """N x 4: x0, y0, x1, y1 of each ring."""
@@ -220,9 +220,7 @@ class _PolygonColumns:
         lengths = self.ring_lengths[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         vertices = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
-        rest = {
-            f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name not in ("xy", "offsets")
-        }
+        rest = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name not in ("xy", "offsets")}
         return replace(self, xy=self.xy[vertices], offsets=offsets, **rest)
 
     @classmethod

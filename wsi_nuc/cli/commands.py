@@ -43,7 +43,7 @@ def _lines(described: dict[str, object]) -> str:
 
 def verify(stores: Annotated[list[Path], typer.Argument(help="Published stores (SLIDE.zarr).")]) -> None:
     """Check every file of a store against its manifest; names what is missing, changed or extra."""
-    from wsi_nuc.store import verify as problems_of
+    from wsi_nuc.store.verify import verify as problems_of
 
     bad = 0
     for store in stores:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,29 +23,17 @@ Option = typer.Option
 
 def run(
     slides: Annotated[list[str], typer.Argument(help="Slides: files, DICOM or OME-Zarr folders, URLs.")],
-    out: Annotated[
-        Path | None, Option("--out", "-o", help="Folder that gets one SLIDE.zarr a slide.")
-    ] = None,
+    out: Annotated[Path | None, Option("--out", "-o", help="Folder that gets one SLIDE.zarr a slide.")] = None,
     model: Annotated[str | None, Option(help="A name from `wsi-nuc models`, or a checkpoint file.")] = None,
     device: Annotated[str | None, Option(help="auto, cpu, cuda, cuda:N or all (one worker a GPU).")] = None,
     workers: Annotated[
         int | None, Option(min=1, help="Worker processes; default: the CPUs this process may use.")
     ] = None,
-    scheduler: Annotated[
-        str | None, Option(help="serial, local or the ADDRESS of a Dask scheduler.")
-    ] = None,
-    reader: Annotated[
-        str | None, Option(help="Force a slide reader instead of choosing by content.")
-    ] = None,
-    mpp: Annotated[
-        float | None, Option(help="Microns per level-0 pixel, if the header has none or lies.")
-    ] = None,
-    tissue: Annotated[
-        str | None, Option(help="auto, none (whole slide) or a GeoJSON file in level-0 px.")
-    ] = None,
-    roi: Annotated[
-        str | None, Option(help="GeoJSON file in level-0 px: only nuclei inside are wanted.")
-    ] = None,
+    scheduler: Annotated[str | None, Option(help="serial, local or the ADDRESS of a Dask scheduler.")] = None,
+    reader: Annotated[str | None, Option(help="Force a slide reader instead of choosing by content.")] = None,
+    mpp: Annotated[float | None, Option(help="Microns per level-0 pixel, if the header has none or lies.")] = None,
+    tissue: Annotated[str | None, Option(help="auto, none (whole slide) or a GeoJSON file in level-0 px.")] = None,
+    roi: Annotated[str | None, Option(help="GeoJSON file in level-0 px: only nuclei inside are wanted.")] = None,
     region_size: Annotated[
         int | None, Option(help="Edge of a region in model pixels; results do not depend on it.")
     ] = None,
@@ -85,6 +74,10 @@ def run(
     _interrupt_on_signals()
     results = _run_all(settings, slides, quiet, json)
     code = exit_code(results)
+    if code == INTERRUPTED:
+        # A thread may still be writing a result that nobody will see; the next run cleans up after it.
+        sys.stderr.flush()
+        os._exit(code)
     if code != OK and len(results) > 1:
         failed = sum(result.exit_code != OK for result in results)
         typer.echo(f"wsi-nuc: {failed} of {len(results)} slides failed, each named above", err=True)
@@ -133,10 +126,7 @@ def _interrupt_on_signals() -> None:
         seen.append(number)
         if len(seen) > 1:
             os._exit(INTERRUPTED)
-        name = signal.Signals(number).name
-        raise Interrupted(
-            "run", f"stopped by {name}", "finished regions are kept: the same command goes on from there"
-        )
+        raise Interrupted(signal.Signals(number).name)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, stop)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import multiprocessing
 import signal
 import threading
 import time
@@ -33,6 +34,7 @@ SETTINGS = {
 }
 
 WORKER_COUNT_AGE_S = 5.0
+CLOSE_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class ClusterOptions:
     tls: tuple[str | None, str | None, str | None] = (None, None, None)
 
 
-class _Setup(WorkerPlugin):
+class _Setup(WorkerPlugin):  # type: ignore[misc]
     name = "wsi-nuc-setup"
 
     def __init__(self, call: Callable[[], None]) -> None:
@@ -93,46 +95,65 @@ class DaskExecutor:
             self._counted_at = time.monotonic()
         return max(1, self._workers)
 
-    def run(
-        self, function: Callable[[Task], Result], tasks: Iterable[Task]
-    ) -> Iterator[Outcome[Task, Result]]:
+    def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Outcome[Task, Result]]:
         queue = iter(tasks)
+        suspects: list[Task] = []
+        for task, future in self._finished(function, queue, self._in_flight):
+            if _killed(future):
+                suspects.append(task)
+            else:
+                yield _outcome(task, future)
+        # A task that merely waited on a worker that died is under suspicion, too: alone, each shows what it is.
+        for suspect in suspects:
+            for task, future in self._finished(function, iter([suspect]), 1):
+                yield _outcome(task, future)
+
+    def _finished(
+        self, function: Callable[[Task], Result], queue: Iterator[Task], in_flight: int
+    ) -> Iterator[tuple[Task, Any]]:
+        """Futures as they finish, with never more than `in_flight` a worker submitted."""
         owner: dict[Any, Task] = {}
         finished = as_completed(loop=self._client.loop)
 
-        def refill(limit: int) -> None:
-            for task in islice(queue, max(0, limit - len(owner))):
+        def refill() -> None:
+            for task in islice(queue, max(0, in_flight * self.workers - len(owner))):
                 future = self._client.submit(function, task, key=f"region-{next(self._number)}", pure=False)
                 owner[future] = task
                 finished.add(future)
 
-        refill(self._in_flight * self.workers)
+        refill()
         try:
             for future in finished:
-                task = owner.pop(future)
-                outcome: Outcome[Task, Result] = _outcome(task, future)
+                yield owner.pop(future), future
                 future.release()
-                refill(self._in_flight * self.workers)
-                yield outcome
+                refill()
         finally:
             self._client.cancel(list(owner), force=True)
 
     def close(self) -> None:
+        """Never waits long and leaves no process of its own behind, also in the middle of tasks."""
         with suppress(OSError, TimeoutError):
-            self._client.close(timeout=5)
+            self._client.close(timeout=CLOSE_TIMEOUT_S)
         if self._cluster is not None:
-            self._cluster.close(timeout=5)
+            with suppress(OSError, TimeoutError):
+                self._cluster.close(timeout=CLOSE_TIMEOUT_S)
+            for child in multiprocessing.active_children():
+                child.kill()
+
+
+def _killed(future: Any) -> bool:
+    return future.status == "error" and isinstance(future.exception(), KilledWorker)
 
 
 def _outcome(task: Any, future: Any) -> Outcome[Any, Any]:
     if future.status == "finished":
         return Outcome(task, future.result())
     error = future.exception()
-    if isinstance(error, KilledWorker):
+    if _killed(future):
         error = SlideError(
             task,
             "its worker process died again and again while computing it",
-            "look for an out-of-memory kill; lower --workers or --region-size, or use --scheduler serial to see more",
+            "if memory ran out lower --workers or --region-size; --scheduler serial shows more",
         )
     if not isinstance(error, Exception):
         error = SlideError(task, f"the scheduler gave the task up ({future.status})", "run the command again")
@@ -140,12 +161,13 @@ def _outcome(task: Any, future: Any) -> Outcome[Any, Any]:
 
 
 def _local_cluster(options: ClusterOptions) -> Any:
-    """Workers on this machine: on loopback without TLS, on any other interface with certificates made for this run."""
+    """Workers on this machine: plain on loopback; on any other interface TLS with certificates made for this run."""
     settings: dict[str, Any] = {
         "n_workers": options.workers,
         "threads_per_worker": 1,
         "host": options.host,
-        "dashboard_address": f"{options.host}:0" if options.dashboard else None,
+        # Without an address of its own the scheduler's status server would take the well-known port.
+        "scheduler_kwargs": {"dashboard": options.dashboard, "dashboard_address": f"{options.host}:0"},
         "silence_logs": logging.CRITICAL,
     }
     if not is_loopback(options.host):
@@ -166,9 +188,7 @@ def _security(options: ClusterOptions) -> Security | None:
     scheme, host = urlsplit(address).scheme, urlsplit(address).hostname or ""
     ca, certificate, key = options.tls
     if scheme == "tls":
-        return Security(
-            tls_ca_file=ca, tls_client_cert=certificate, tls_client_key=key, require_encryption=True
-        )
+        return Security(tls_ca_file=ca, tls_client_cert=certificate, tls_client_key=key, require_encryption=True)
     if scheme == "tcp" and is_loopback(host):
         return None
     raise UsageError(

@@ -15,9 +15,7 @@ class SerialExecutor:
     def __init__(self, setup: Callable[[], None]) -> None:
         setup()
 
-    def run(
-        self, function: Callable[[Task], Result], tasks: Iterable[Task]
-    ) -> Iterator[Outcome[Task, Result]]:
+    def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Outcome[Task, Result]]:
         for task in tasks:
             try:
                 yield Outcome(task, function(task))

@@ -1,0 +1,50 @@
+"""Functions that worker processes can import."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+READY = False
+
+
+def make_ready() -> None:
+    global READY  # noqa: PLW0603 - what a worker's setup leaves behind for its tasks
+    READY = True
+
+
+def was_made_ready(_: int) -> tuple[bool, int]:
+    return READY, os.getpid()
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def refuse_odd(number: int) -> int:
+    if number % 2:
+        raise ValueError(f"{number} is odd")
+    return number
+
+
+def die_once(task: tuple[str, int]) -> int:
+    """Kills its own process the first time that task 3 is tried."""
+    folder, number = task
+    mark = Path(folder) / "died"
+    if number == 3 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def always_die(number: int) -> int:
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def slow(number: int) -> int:
+    time.sleep(0.2)
+    return number

@@ -1,0 +1,76 @@
+"""The configuration: sources in their order, and errors that name key and remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from wsi_nuc.config import ConfigError, RunConfig, load_config
+
+
+def test_later_sources_win(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("out: a\nworkers: 1\nregion_size: 1024\nstitch: {iou: 0.4}\n")
+    config = load_config(file, ["region_size=2048", "workers=2"], {"workers": 3, "mpp": None})
+    assert (config.workers, config.region_size, config.stitch.iou) == (3, 2048, 0.4)
+    assert config.out.name == "a"
+    assert config.out.is_absolute()
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("region_sise=1", "region_size"),
+        ("labls=true", "labels"),
+        ("stitch.iuo=0.5", "stitch.iou"),
+        ("dask.dashbord=true", "dask.dashboard"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(key: str, near: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"did you mean {near}"):
+        load_config(None, [key], {"out": tmp_path})
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    ["workers=0", "mpp=-1", "mpp=nan", "device=gpu", "region_size=x", "stitch.iou=2", "novalue", "a=[", "mpp.x=1"],
+)
+def test_values_out_of_range_are_refused(assignment: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        load_config(None, [assignment], {"out": tmp_path})
+
+
+def test_a_missing_output_says_how_to_give_it() -> None:
+    with pytest.raises(ConfigError, match="--out"):
+        load_config(None, [], {})
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "just text", "a: [", "!!python/object/apply:os.system [echo]"])
+def test_files_that_are_no_configuration(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"bad\.yaml"):
+        load_config(file, [], {"out": tmp_path})
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml"):
+        load_config(tmp_path / "none.yaml", [], {"out": tmp_path})
+
+
+def test_a_configuration_survives_yaml(tmp_path: Path) -> None:
+    config = load_config(None, ["stitch.iou=0.25"], {"out": tmp_path, "labels": True})
+    file = tmp_path / "again.yaml"
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    assert load_config(file, [], {}) == config
+
+
+def test_every_command_line_option_is_a_key_of_the_schema() -> None:
+    import inspect
+
+    from wsi_nuc.cli.run_command import run
+
+    own = {"slides", "config", "assign", "quiet", "json"}
+    assert set(inspect.signature(run).parameters) - own <= set(RunConfig.model_fields)

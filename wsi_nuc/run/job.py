@@ -1,0 +1,160 @@
+"""One slide made ready: opened, hashed, its tissue found, its tiles planned, its place in the output known."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
+from pathlib import Path, PurePath
+from typing import Any
+
+import wsi_nuc
+from wsi_nuc.config import RunConfig
+from wsi_nuc.errors import SlideError, UsageError
+from wsi_nuc.events import Emit
+from wsi_nuc.models.base import ModelSpec
+from wsi_nuc.slides.base import SlideSource
+from wsi_nuc.slides.identity import Signature, content_sha256, stat_signature
+from wsi_nuc.slides.mpp import require_mpp
+from wsi_nuc.slides.registry import open_slide
+from wsi_nuc.store.manifest import Origin, identity, identity_key
+from wsi_nuc.tiling.geojson import read_polygons
+from wsi_nuc.tiling.plan import TilePlan, make_plan
+from wsi_nuc.tiling.tissue import Tissue, intersect, tissue_for
+from wsi_nuc.types import SlideInfo, SlideRef
+
+VERSIONED = ("numpy", "opencv-python-headless", "openslide-bin", "pyarrow", "shapely", "torch", "zarr")
+
+
+@dataclass(frozen=True, eq=False)
+class SlideJob:
+    """`area` (shapely, level-0 pixels) is where nuclei are kept: the tissue, cut to the region of interest.
+
+    `parts_key` names what the parts of regions depend on; `origin` what the published result depends on.
+    """
+
+    slide: str
+    ref: SlideRef
+    info: SlideInfo
+    mpp: float
+    signature: Signature
+    tissue: Tissue
+    area: Any
+    plan: TilePlan
+    spec: ModelSpec
+    origin: Origin
+    parts_key: str
+
+    @property
+    def content_sha256(self) -> str:
+        return str(self.origin.key["slide_sha256"])
+
+    @property
+    def area_mm2(self) -> float:
+        return float(self.area.area) * (self.mpp / 1000) ** 2
+
+    def check_unchanged(self) -> None:
+        """Raise if any file of the slide is not the one that was hashed."""
+        try:
+            unchanged = stat_signature(self.ref) == self.signature
+        except SlideError:
+            unchanged = False
+        if not unchanged:
+            raise SlideError(
+                self.slide,
+                "the slide changed during the run: it was replaced, rewritten or deleted",
+                "nothing was published; run it again when the file is at rest",
+            )
+
+
+def prepare(slide: str, config: RunConfig, spec: ModelSpec, emit: Emit) -> SlideJob:
+    """All that is decided before a tile is computed. The slide is hashed while its tissue is searched for."""
+    ref = SlideRef(slide, config.reader, config.mpp)
+    signature = stat_signature(ref)
+    with ThreadPoolExecutor(1) as beside:
+        hashed = beside.submit(content_sha256, ref)
+        source = open_slide(ref)
+        try:
+            info, mpp = source.info, require_mpp(slide, source.info)
+            tissue = tissue_for(source, mpp, config.tissue, slide, emit)
+            area = _area(tissue, source, config)
+        finally:
+            source.close()
+        plan = make_plan(slide, info, mpp, spec, area, config.region_size)
+        sha256 = hashed.result()
+    wanted = _result_config(config, info, mpp, spec)
+    key = identity_key(sha256, spec.weights_sha256, wanted, wsi_nuc.__version__)
+    shape = {**wanted, "tiles_per_region": plan.tiles_per_region, "core_px": spec.core_px, "halo_px": spec.halo_px}
+    return SlideJob(
+        slide=slide,
+        ref=ref,
+        info=info,
+        mpp=mpp,
+        signature=signature,
+        tissue=tissue,
+        area=area,
+        plan=plan,
+        spec=spec,
+        origin=Origin(key, _slide_facts(slide, info, mpp, sha256), _versions()),
+        parts_key=identity(sha256, spec.weights_sha256, _parts_config(shape), wsi_nuc.__version__),
+    )
+
+
+def _area(tissue: Tissue, source: SlideSource, config: RunConfig) -> Any:
+    if config.roi is None:
+        return tissue.polygons
+    return intersect(tissue.polygons, read_polygons(config.roi, source.info))
+
+
+def _result_config(config: RunConfig, info: SlideInfo, mpp: float, spec: ModelSpec) -> dict[str, Any]:
+    """The settings that show in the result. Workers, region size and the like do not."""
+    return {
+        "model": spec.name,
+        "device_class": "cpu" if config.device in ("auto", "cpu") else "cuda",
+        "reader": info.reader,
+        "mpp": mpp,
+        "tissue": config.tissue if config.tissue in ("auto", "none") else _file_sha256(config.tissue),
+        "roi": _file_sha256(config.roi) if config.roi else None,
+        "stitch": config.stitch.model_dump(),
+        "labels": config.labels,
+    }
+
+
+def _parts_config(shape: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in shape.items() if key not in ("stitch", "labels")}
+
+
+def _file_sha256(path: str) -> str:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(
+            path, f"cannot be read ({error.strerror})", "check the path of the GeoJSON file"
+        ) from None
+
+
+def _slide_facts(slide: str, info: SlideInfo, mpp: float, sha256: str) -> dict[str, Any]:
+    """What the manifest says of the slide: its file name and numbers, never its path or free text."""
+    return {
+        "file": PurePath(slide.rstrip("/")).name,
+        "sha256": sha256,
+        "width_px": info.width,
+        "height_px": info.height,
+        "mpp": mpp,
+        "mpp_source": info.mpp_source,
+        "reader": info.reader,
+        "levels": [[level.width, level.height, level.downsample] for level in info.levels],
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"wsi-nuc": wsi_nuc.__version__, "python": platform.python_version()}
+    for name in VERSIONED:
+        try:
+            found[name] = installed(name)
+        except PackageNotFoundError:
+            continue
+    return found

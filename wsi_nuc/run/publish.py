@@ -1,0 +1,127 @@
+"""From the parts of all regions to a published store: stitch, write, seal, commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsi_nuc.config import RunConfig
+from wsi_nuc.run.job import SlideJob
+from wsi_nuc.run.region import BadTile, Clock, RegionReport
+from wsi_nuc.stitch import RegionCandidates, StitchGeometry, StitchRule, StitchStats, stitch
+from wsi_nuc.store import layout
+from wsi_nuc.store import manifest as manifests
+from wsi_nuc.store.commit import Published, Staging, publish
+from wsi_nuc.store.labels import write_labels
+from wsi_nuc.store.manifest import Accounting
+from wsi_nuc.store.nuclei import NucleiWriter, Summary
+from wsi_nuc.store.parts import read_part
+from wsi_nuc.store.thumbnail import write_thumbnail
+from wsi_nuc.store.tissue import write_tissue
+from wsi_nuc.store.zarrfile import ZarrFolder
+from wsi_nuc.types import TileCounts
+
+# Edge of the squares that order the rows of a result, in model pixels. Part of the format, not a setting.
+BLOCK_PX = 4096
+
+
+def publish_slide(
+    job: SlideJob,
+    name: str,
+    parts: Mapping[int, Path],
+    reports: Sequence[RegionReport],
+    config: RunConfig,
+) -> Published:
+    """Write the result of a slide into a private folder and make it visible in one step."""
+    clock, stats = Clock(), StitchStats()
+    with Staging(config.out, name) as staging:
+        folder = ZarrFolder(staging.root)
+        with clock.stage("stitch and write"):
+            summary = _write_nuclei(folder, job, parts, config, stats)
+        with clock.stage("images"):
+            write_tissue(folder, job.area, job.mpp)
+            write_thumbnail(folder, job.tissue.thumbnail, job.tissue.l0_per_px)
+            if config.labels:
+                write_labels(folder, summary, job.info.width, job.info.height)
+        layout.seal(folder, job.origin.key, config.labels)
+        accounting = _accounting(job, reports)
+        run = {"seconds": _seconds(reports, clock), "regions": len(parts), "stitched_from": stats.candidates}
+
+        def finish(root: Path) -> dict[str, Any]:
+            return manifests.build(root, job.origin, accounting, _counts(job, summary), run)
+
+        return publish(staging, job.origin, finish, config.overwrite, job.check_unchanged)
+
+
+def _write_nuclei(
+    folder: ZarrFolder, job: SlideJob, parts: Mapping[int, Path], config: RunConfig, stats: StitchStats
+) -> Summary:
+    rule = StitchRule(config.stitch.iou, config.stitch.containment)
+    grid = job.plan.grid
+    with NucleiWriter(folder, job.spec.classes, job.mpp, grid.core_boxes_l0) as writer:
+        for table in stitch(_candidates(job, parts), _geometry(job), rule, stats):
+            writer.append(table)
+        return writer.finish(job.area_mm2)
+
+
+def _candidates(job: SlideJob, parts: Mapping[int, Path]) -> Iterator[RegionCandidates]:
+    """The parts in the order of the grid of regions, one in memory at a time."""
+    grid, edge = job.plan.grid, job.plan.tiles_per_region
+    per_row = -(-grid.cols // edge)
+    edge_l0 = edge * grid.core_px * grid.l0_per_grid
+    for index in sorted(parts):
+        table, own, _ = read_part(parts[index])
+        row, column = divmod(index, per_row)
+        x0, y0 = column * edge_l0, row * edge_l0
+        yield RegionCandidates((x0, y0, x0 + edge_l0, y0 + edge_l0), table, own)
+
+
+def _geometry(job: SlideJob) -> StitchGeometry:
+    grid, spec = job.plan.grid, job.spec
+    block_tiles = max(1, round(BLOCK_PX / grid.core_px))
+    scale = grid.l0_per_grid
+    return StitchGeometry(
+        region_l0=job.plan.tiles_per_region * grid.core_px * scale,
+        margin_l0=spec.margin_px * scale,
+        reach_l0=spec.largest_nucleus_px * scale,
+        block_l0=block_tiles * grid.core_px * scale,
+    )
+
+
+def _accounting(job: SlideJob, reports: Sequence[RegionReport]) -> Accounting:
+    planned = TileCounts.sum(report.counts for report in reports)
+    background = TileCounts(background=job.plan.background_tiles)
+    return Accounting(
+        tiles=TileCounts.sum([planned, background]),
+        missing_l0=tuple(_box(bad) for report in reports for bad in report.missing),
+        failed_l0=tuple(_box(bad) for report in reports for bad in report.failed),
+        repairs=sum(report.repairs for report in reports),
+    )
+
+
+def _box(bad: BadTile) -> tuple[int, int, int, int]:
+    x0, y0, x1, y1 = np.round(bad.box_l0).astype(int).tolist()
+    return x0, y0, x1, y1
+
+
+def _counts(job: SlideJob, summary: Summary) -> dict[str, Any]:
+    return {
+        "nuclei": summary.nuclei,
+        "at_seams": summary.seam,
+        "classes": summary.counts,
+        "area_mm2": job.area_mm2,
+        "tissue_share": job.tissue.share,
+        "tissue_method": job.tissue.method,
+    }
+
+
+def _seconds(reports: Sequence[RegionReport], clock: Clock) -> dict[str, float]:
+    """Worker seconds of each stage, summed over the regions of this run, and those of this process."""
+    total = dict(clock.seconds)
+    for report in reports:
+        for stage, seconds in report.seconds.items():
+            total[stage] = total.get(stage, 0.0) + seconds
+    return {stage: round(seconds, 3) for stage, seconds in sorted(total.items())}

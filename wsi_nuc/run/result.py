@@ -1,0 +1,50 @@
+"""What a call says of each slide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from wsi_nuc.errors import OK, SlideError, WsiNucError
+from wsi_nuc.store.commit import Published
+
+
+@dataclass(frozen=True, slots=True)
+class SlideResult:
+    """`status`: published, verified (it was there already), failed or interrupted; `exit_code` 0 for the first two."""
+
+    slide: str
+    status: str
+    store: str = ""
+    nuclei: int = 0
+    classes: dict[str, int] = field(default_factory=dict)
+    area_mm2: float = 0.0
+    tiles: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    error: str = ""
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        names = ("slide", "store", "status", "nuclei", "classes", "area_mm2", "tiles", "seconds", "error")
+        return {name: getattr(self, name) for name in names}
+
+
+def success(slide: str, published: Published, seconds: float) -> SlideResult:
+    counts, tiles = published.manifest["counts"], published.manifest["tiles"]
+    return SlideResult(
+        slide=slide,
+        status="published" if published.new else "verified",
+        store=str(published.path),
+        nuclei=counts["nuclei"],
+        classes=counts["classes"],
+        area_mm2=counts["area_mm2"],
+        tiles={key: tiles[key] for key in ("processed", "background", "missing", "failed")},
+        seconds=round(seconds, 3),
+    )
+
+
+def failure(slide: str, error: Exception, seconds: float) -> SlideResult:
+    """Every failure names its slide; one that nobody foresaw also says of what kind it is."""
+    known = error if isinstance(error, WsiNucError) else SlideError(slide, f"{type(error).__name__}: {error}")
+    text = str(known) if slide in str(known) else f"{slide}: {known}"
+    return SlideResult(slide, "failed", error=text, seconds=round(seconds, 3), exit_code=known.exit_code)

@@ -1,0 +1,233 @@
+"""A call of `run`: many slides through one executor, each slide its own success or failure.
+
+Regions of the next slide are computed while the one before it is stitched and published.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+
+from wsi_nuc.config import RunConfig
+from wsi_nuc.errors import Interrupted, SlideError
+from wsi_nuc.events import Emit, RegionFinished, SlideFinished, SlideStarted, Warned, ignore
+from wsi_nuc.executors.base import Executor, Outcome
+from wsi_nuc.models.base import ModelSpec
+from wsi_nuc.models.registry import model_spec
+from wsi_nuc.run.executor import make_executor
+from wsi_nuc.run.job import SlideJob, prepare
+from wsi_nuc.run.publish import publish_slide
+from wsi_nuc.run.region import RegionJob, RegionReport, process_region, report_of
+from wsi_nuc.run.resources import resolve_device
+from wsi_nuc.run.result import SlideResult, failure, success
+from wsi_nuc.store.commit import check_target, clean_up
+from wsi_nuc.store.durable import remove_tree
+from wsi_nuc.store.locks import private_dir, try_lock
+from wsi_nuc.store.names import store_name
+from wsi_nuc.store.parts import find_parts, parts_dir, read_part
+from wsi_nuc.store.paths import check_writable
+
+
+def run_slides(config: RunConfig, slides: Sequence[str], emit: Emit = ignore) -> Iterator[SlideResult]:
+    """One result a slide, as they are done. Raises only what concerns all slides: usage, model, output folder."""
+    check_writable(config.out)
+    spec = model_spec(config.model)
+    clean_up(config.out)
+    left = list(slides)
+    session = _Session(config, spec, emit)
+    try:
+        for result in session.results(slides):
+            left.remove(result.slide)
+            yield result
+    except Interrupted as stop:
+        for slide in left:
+            yield SlideResult(slide, "interrupted", error=str(stop), exit_code=stop.exit_code)
+    finally:
+        session.close()
+
+
+@dataclass
+class _Open:
+    """A slide whose regions are being computed. `todo` counts those that are not back yet."""
+
+    job: SlideJob
+    name: str
+    lock: int
+    started: float
+    todo: int = 0
+    reports: list[RegionReport] = field(default_factory=list)
+    error: Exception | None = None
+
+
+class _Session:
+    """Holds what outlives a slide: the executor, the publishing thread, and the slides that are open."""
+
+    def __init__(self, config: RunConfig, spec: ModelSpec, emit: Emit) -> None:
+        self._config, self._spec, self._emit = config, spec, emit
+        self._device = resolve_device(config.device, spec.uses_torch)
+        self._open: dict[str, _Open] = {}
+        self._done: deque[SlideResult | Future[SlideResult]] = deque()
+        self._busy: list[str] = []
+        self._publisher = ThreadPoolExecutor(1, "publish")
+        self._starter = ThreadPoolExecutor(1, "start")
+        self._executor = self._starter.submit(make_executor, config, self._device)
+
+    def results(self, slides: Sequence[str]) -> Iterator[SlideResult]:
+        yield from self._pass(slides, wait=False)
+        # Slides that another process was working on: by now it may have published them.
+        for slide in self._busy:
+            yield from self._pass([slide], wait=True)
+
+    def close(self) -> None:
+        self._publisher.shutdown(wait=False, cancel_futures=True)
+        with ExitStack() as stack:
+            stack.callback(self._starter.shutdown, wait=False)
+            self._executor.result().close()
+
+    def _pass(self, slides: Sequence[str], wait: bool) -> Iterator[SlideResult]:
+        jobs = self._region_jobs(slides, wait)
+        # The first slide is opened while the workers start.
+        first = list(islice(jobs, 1))
+        executor: Executor = self._executor.result()
+        for outcome in executor.run(process_region, chain(first, jobs)):
+            self._take(outcome)
+            yield from self._finished(wait=False)
+        yield from self._finished(wait=True)
+
+    def _finished(self, wait: bool) -> Iterator[SlideResult]:
+        while self._done:
+            head = self._done[0]
+            if isinstance(head, Future) and not (wait or head.done()):
+                return
+            self._done.popleft()
+            yield head.result() if isinstance(head, Future) else head
+
+    def _region_jobs(self, slides: Sequence[str], wait: bool) -> Iterator[RegionJob]:
+        for slide in slides:
+            started = time.perf_counter()
+            try:
+                opened = self._prepare(slide, wait, started)
+            except Exception as error:  # noqa: BLE001 - the slide boundary: any failure is this slide's
+                self._done.append(self._told(failure(slide, error, time.perf_counter() - started)))
+                continue
+            if opened is not None:
+                yield from self._todo(opened)
+
+    def _prepare(self, slide: str, wait: bool, started: float) -> _Open | None:
+        """None if there is nothing to compute: it is there already, or another process has it in hand."""
+        job = prepare(slide, self._config, self._spec, self._emit)
+        name = store_name(slide, self._config.out, job.content_sha256)
+        lock, locked = try_lock(self._lock_path(job), self._waiting(slide) if wait else None)
+        if locked is False:
+            os.close(lock)
+            self._busy.append(slide)
+            return None
+        there = check_target(self._config.out, name, job.origin.key, self._config.overwrite)
+        if there is not None and (self._config.allow_bad_tiles or not there.manifest["tiles"]["failed"]):
+            os.close(lock)
+            self._done.append(self._told(success(slide, there, time.perf_counter() - started)))
+            return None
+        return _Open(job, name, lock, started)
+
+    def _lock_path(self, job: SlideJob) -> Path:
+        return private_dir(self._config.out) / f"{job.parts_key[:16]}.lock"
+
+    def _waiting(self, slide: str) -> Callable[[], None]:
+        message = "another process is working on this slide; waiting for it"
+        return lambda: self._emit(Warned(slide, message))
+
+    def _todo(self, opened: _Open) -> Iterator[RegionJob]:
+        """The regions without a part. The last one is counted before the first is handed out."""
+        job, folder = opened.job, self._parts_dir(opened.job)
+        opened.reports = list(_resumable(folder))
+        resumed = {report.index for report in opened.reports}
+        tasks = [task for task in job.plan.tasks() if task.index not in resumed]
+        opened.todo = len(tasks)
+        regions = len(tasks) + len(resumed)
+        self._emit(SlideStarted(job.slide, regions, len(resumed), job.plan.planned_tiles))
+        self._open[str(folder)] = opened
+        if not tasks:
+            self._close_slide(opened)
+        for task in tasks:
+            if opened.error is None:
+                yield RegionJob(job.ref, task, self._config.model, self._device, str(folder))
+            else:
+                self._count_back(opened)
+
+    def _parts_dir(self, job: SlideJob) -> Path:
+        return parts_dir(self._config.scratch or self._config.out, job.parts_key)
+
+    def _take(self, outcome: Outcome[RegionJob, RegionReport]) -> None:
+        opened = self._open[outcome.task.parts_dir]
+        report = outcome.result
+        if report is None:
+            opened.error = opened.error or outcome.error
+        else:
+            opened.reports.append(report)
+            tiles = len(outcome.task.task.region.tiles)
+            finished = RegionFinished(
+                opened.job.slide, report.index, tiles, report.nuclei, report.seconds, report.rss_bytes
+            )
+            self._emit(finished)
+        self._count_back(opened)
+
+    def _count_back(self, opened: _Open) -> None:
+        opened.todo -= 1
+        if opened.todo == 0:
+            self._close_slide(opened)
+
+    def _close_slide(self, opened: _Open) -> None:
+        del self._open[str(self._parts_dir(opened.job))]
+        self._done.append(self._publisher.submit(self._publish, opened))
+
+    def _publish(self, opened: _Open) -> SlideResult:
+        """Runs in the publishing thread."""
+        job = opened.job
+        try:
+            if opened.error is not None:
+                raise opened.error
+            self._refuse_bad_tiles(opened)
+            parts = {report.index: Path(report.part) for report in opened.reports}
+            published = publish_slide(job, opened.name, parts, opened.reports, self._config)
+            if not self._config.keep_parts:
+                remove_tree(self._parts_dir(job).parent)
+            return self._told(success(job.slide, published, time.perf_counter() - opened.started))
+        except Exception as error:  # noqa: BLE001 - the slide boundary: any failure is this slide's
+            return self._told(failure(job.slide, error, time.perf_counter() - opened.started))
+        finally:
+            os.close(opened.lock)
+
+    def _told(self, result: SlideResult) -> SlideResult:
+        self._emit(SlideFinished(result.slide, result.status, result.nuclei, result.seconds, result.error))
+        return result
+
+    def _refuse_bad_tiles(self, opened: _Open) -> None:
+        for report in opened.reports:
+            for bad in report.missing:
+                self._emit(Warned(opened.job.slide, f"tile {bad.tile} at {bad.box_l0}: {bad.cause}"))
+        failed = sorted(bad for report in opened.reports for bad in report.failed)
+        if failed and not self._config.allow_bad_tiles:
+            named = "; ".join(f"tile {bad.tile} at level-0 {bad.box_l0}: {bad.cause}" for bad in failed[:5])
+            more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
+            raise SlideError(
+                opened.job.slide,
+                f"{len(failed)} tiles failed ({named}{more})",
+                "restore the file, or pass --allow-bad-tiles to publish without them; good regions are kept",
+            )
+
+
+def _resumable(folder: Path) -> Iterator[RegionReport]:
+    """Reports of the parts of an earlier run. A part with failed tiles is done anew: the cause may be gone."""
+    for index, path in find_parts(folder).items():
+        report = report_of(index, str(path), read_part(path)[2])
+        if report.failed:
+            path.unlink(missing_ok=True)
+        else:
+            yield report
