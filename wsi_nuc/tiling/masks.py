@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from wsi_nuc.types import Bool, Float32
+
+Number = TypeVar("Number", np.uint8, np.float32)
 
 
 def grown(mask: Bool, radius_px: float) -> Bool:
@@ -37,10 +40,19 @@ def without_specks(mask: Bool, smallest_px: float) -> Bool:
     """The mask without connected parts of fewer pixels."""
     import cv2
 
+    if not mask.any():
+        return mask
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     keep: Any = stats[:, cv2.CC_STAT_AREA] >= smallest_px
     keep[0] = False
     return np.asarray(keep[labels])
+
+
+def extremes(image: npt.NDArray[Number]) -> tuple[npt.NDArray[Number], npt.NDArray[Number]]:
+    """Least and greatest of three channels at each pixel; numpy reduces so short an axis ten times slower."""
+    first, second, third = image[..., 0], image[..., 1], image[..., 2]
+    low = np.minimum(np.minimum(first, second), third)
+    return low, np.maximum(np.maximum(first, second), third)
 
 
 def blurred(image: Float32, sigma_px: float) -> Float32:

@@ -16,9 +16,9 @@ CLOSE_UM = 20.0
 DILATE_UM = 30.0
 SPECK_MM2 = 0.005
 HOLE_MM2 = 0.05
-# Coverslip edges and scratches: longer than a millimetre and nowhere as wide as this.
-THIN_UM = 40.0
-LONG_UM = 1000.0
+# Coverslip edges and scratches: longer than two millimetres and nowhere as wide as this.
+THIN_UM = 90.0
+LONG_UM = 2000.0
 
 
 def cleaned(mask: Bool, view: Overview) -> Bool:
@@ -75,8 +75,9 @@ def _without_lines(mask: Bool, um_per_px: float) -> Bool:
     import cv2
 
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    widest_um = np.zeros(count)
-    np.maximum.at(widest_um, labels[mask], 2 * um_per_px * half_widths(mask)[mask])
+    # Half a line's width is reached along its spine: a part is wide if it has any pixel deeper than that.
+    thin_px = max(THIN_UM / 2 / um_per_px, 1.5)
+    wide = np.bincount(labels[half_widths(mask) >= thin_px], minlength=count) > 0
     long_um = um_per_px * stats[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].max(axis=1)
-    line = (widest_um < max(THIN_UM, 3 * um_per_px)) & (long_um > LONG_UM)
-    return mask & ~np.asarray(line[labels])
+    line = ~wide & (long_um > LONG_UM)
+    return np.asarray(mask & ~line[labels])

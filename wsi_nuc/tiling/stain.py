@@ -6,14 +6,16 @@ H&E absorbs green most, inks absorb red (blue, green ink) or all but red, black 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from wsi_nuc.tiling.masks import blurred, grown, without_specks
+from wsi_nuc.tiling.masks import blurred, extremes, grown, without_specks
 from wsi_nuc.tiling.overview import Overview
 from wsi_nuc.types import Bool, Float32, UInt8
 
-# A tenth of what pale eosin shows; below it lie the colour casts of lamps and stitched fields.
-FAINTEST_CHROMA = 0.018
+# Five grey levels between the channels of near-white: half of what pale eosin shows, twice a lamp's colour cast.
+FAINTEST_CHROMA = 0.010
 INK_SMALLEST_MM2 = 0.02
 INK_FRINGE_UM = 150.0
 BLACK = 60
@@ -39,9 +41,9 @@ def optical_density(rgb: UInt8) -> Float32:
 def white_point(rgb: UInt8) -> Float32:
     """The lamp's colour: the median of the brightest pixels that no stain can have; a neutral one if none are."""
     pixels = rgb.reshape(-1, 3)[:: max(1, rgb.size // 3_000_000)]
-    low, high = pixels.min(axis=1), pixels.max(axis=1)
+    low, high = extremes(pixels)
     green_dip = np.minimum(pixels[:, 0], pixels[:, 2]).astype(np.int16) - pixels[:, 1]
-    plain = pixels[(high >= 200) & (high - low < 30) & (green_dip < 8)]
+    plain = pixels[(high >= 200) & (high - low < 45) & (green_dip < 8)]
     if len(plain) < 0.005 * len(pixels):
         return np.full(3, 245, np.float32)
     brightness = plain.mean(axis=1)
@@ -54,10 +56,15 @@ def _bright_field(view: Overview) -> Bool:
     od = optical_density(view.rgb)
     hidden = _inked(view, od) | view.unknown
     od[hidden] = 0
-    od = blurred(od, SMOOTH_UM / view.um_per_px)
-    chroma, density = np.ptp(od, axis=-1), od.mean(axis=-1)
-    mask: Bool = (chroma > _threshold(chroma[(density < 0.1) & ~hidden])) & (chroma > 0.2 * density) & ~hidden
-    return mask
+    chroma, density = _chroma_density(blurred(od, SMOOTH_UM / view.um_per_px))
+    threshold = _threshold(chroma[(density < 0.1) & ~hidden])
+    return np.asarray((chroma > threshold) & (chroma > 0.2 * density) & ~hidden)
+
+
+def _chroma_density(od: Float32) -> tuple[Any, Any]:
+    """How much the channels differ, and their mean."""
+    low, high = extremes(od)
+    return high - low, (od[..., 0] + od[..., 1] + od[..., 2]) / np.float32(3)
 
 
 def _threshold(pale_chroma: Float32) -> float:
@@ -77,7 +84,7 @@ def _threshold(pale_chroma: Float32) -> float:
 def _inked(view: Overview, od_sharp: Float32) -> Bool:
     """Pen marks of any colour with their fringes, and black fill."""
     od = blurred(od_sharp, INK_SMOOTH_UM / view.um_per_px)
-    sharp_black = view.rgb.max(axis=-1) < BLACK
+    sharp_black = extremes(view.rgb)[1] < BLACK
     found = sharp_black.copy()
     smallest_px = INK_SMALLEST_MM2 * 1e6 / view.um_per_px**2
     for seeds, fringe in _ink_colours(od, sharp_black):
@@ -90,7 +97,7 @@ def _inked(view: Overview, od_sharp: Float32) -> Bool:
 def _ink_colours(od: Float32, black: Bool) -> list[tuple[Bool, Bool]]:
     """For black, blue, green and red ink: pixels that are nothing else, and pixels that may be its fringe."""
     red, green, blue = od[..., 0], od[..., 1], od[..., 2]
-    chroma, density = np.ptp(od, axis=-1), od.mean(axis=-1)
+    chroma, density = _chroma_density(od)
     dip = np.minimum(red, blue) - green
     bluish, reddish = red > 1.18 * green, (blue > 0.75 * green) & (red < 0.35 * green)
     return [
@@ -103,12 +110,13 @@ def _ink_colours(od: Float32, black: Bool) -> list[tuple[Bool, Bool]]:
 
 def _is_dark_field(rgb: UInt8) -> bool:
     """Mostly black, and what is not black is dim or of pure colours: black fill around a section is not that."""
-    lit = rgb.max(axis=-1) >= 50
-    return bool(lit.mean() < 0.5 and lit.any() and np.median(rgb[lit].min(axis=-1)) < 80)
+    low, high = extremes(rgb)
+    lit = high >= 50
+    return bool(lit.mean() < 0.5 and lit.any() and np.median(low[lit]) < 80)
 
 
 def _dark_field(view: Overview) -> Bool:
     """Signal above the background's own level; noise of a blank slide stays below the least step."""
-    signal = blurred(view.rgb.max(axis=-1).astype(np.float32), SMOOTH_UM / view.um_per_px)
+    signal = blurred(extremes(view.rgb)[1].astype(np.float32), SMOOTH_UM / view.um_per_px)
     background, spread = np.percentile(signal, 10), np.percentile(signal, 10) - np.percentile(signal, 1)
     return np.asarray(signal > background + max(DARK_SIGNAL, 4 * float(spread))) & ~view.unknown
