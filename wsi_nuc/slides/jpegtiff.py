@@ -1,8 +1,8 @@
 """The direct path for tiled JPEG TIFF and SVS: `pread` at the tile's offset, one decoder call, one copy.
 
 It opens a file only where it understands all of it; anything a vendor adds (overlaps, padding, several areas) is
-left to OpenSlide. Tiles within a few tiles of a box's edge are kept, so that neighbouring regions, which overlap by
-their halo, decode a shared tile once.
+left to OpenSlide. Tiles within a few tiles of a box's edge are kept, so that neighbouring regions, which overlap
+by their halo, decode a shared tile once.
 """
 
 from __future__ import annotations

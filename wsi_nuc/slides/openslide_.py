@@ -3,8 +3,8 @@
 Two of its habits are handled here. A handle that failed once repeats that error for ever, so it is reopened.
 And `read_region` takes level-0 coordinates: where a level's downsample is not whole, most of the level's pixels
 have no level-0 integer, and OpenSlide would interpolate between pixels, differently for each box. Such levels are
-read in fixed blocks, so that a pixel has one value whatever box asked for it; a block starts at most half a level-0
-pixel off.
+read in fixed blocks, so that a pixel has one value whatever box asked for it; a block starts at most half a
+level-0 pixel off.
 """
 
 from __future__ import annotations
