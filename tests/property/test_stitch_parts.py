@@ -55,18 +55,21 @@ def test_box_pairs_are_all_and_each_once(seed, count, widest):
     assert sorted(found) == [tuple(pair) for pair in np.argwhere(np.triu(share, 1)).tolist()]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     cell=st.tuples(st.integers(0, 4), st.integers(0, 4)),
     later=st.tuples(st.integers(0, 6), st.integers(0, 6)),
+    edge=st.integers(90, 140),
     seed=SEEDS,
 )
-def test_what_is_closed_can_no_longer_be_touched(cell, later, seed):
+def test_what_is_closed_can_no_longer_be_touched(cell, later, edge, seed):
     """A nucleus of a region that is still to come overlaps no closed box and opens no finished block."""
-    frame = geometry(100)
+    frame = geometry(edge)
     later = max(cell, later)
     rng = np.random.default_rng(seed)
-    prompt = np.array([later[1], later[0]]) * 100 + rng.uniform(-frame.margin_l0, 100 + frame.margin_l0, (50, 2))
+    inside = rng.uniform(-frame.margin_l0, edge + frame.margin_l0, (50, 2))
+    inside[:2] = [-frame.margin_l0, -frame.margin_l0], [edge, -frame.margin_l0]
+    prompt = np.array([later[1], later[0]]) * edge + inside
     come = np.hstack([prompt - frame.reach_l0, prompt + frame.reach_l0])
     low = rng.uniform(-50, 600, (200, 2))
     seen = np.hstack([low, low + rng.uniform(1, 40, (200, 2))])
