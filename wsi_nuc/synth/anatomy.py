@@ -16,7 +16,7 @@ BoxUm = tuple[float, float, float, float]
 
 GLAND_PITCH_UM = 112.0
 # Outlines of a gland, as a share of its radius: where nuclei sit and where the lumen begins.
-BASAL, NUCLEAR, APICAL = 1.0, 0.80, 0.50
+BASAL, NUCLEAR, APICAL = 1.0, 0.83, 0.46
 _FINEST_EDGE_UM = 24.0
 _GLAND_CHANNEL = 40
 # Field values above which a place counts as tumour and as inflammation (variance 1).
@@ -56,6 +56,7 @@ class Anatomy:
         self.stain = self._field(4, (0.8, 2500), (0.6, 400))
         self.warp = self._field(5, (190.0, 800), (34.0, 170), (4.5, 42))
         self.along = self._field(6, (30.0, 150))
+        self.drift = self._field(7, (34.0, 330)), self._field(9, (34.0, 330))
         self.heading = float(uniform(spec.seed, 70) * np.pi)
 
     def _field(self, channel: int, *parts: tuple[float, float]) -> Field:
@@ -115,21 +116,21 @@ class Anatomy:
         return np.asarray(np.arctan2(across_x, -across_y))
 
     def glands(self, box_um: BoxUm) -> Glands:
-        """Every gland whose centre lies within a gland's pitch of the box."""
+        """Every gland that can reach into the box, and some beyond."""
         first, last = (np.floor(np.array(c) / GLAND_PITCH_UM).astype(int) for c in (box_um[:2], box_um[2:]))
-        column, row = (
-            g.ravel() for g in np.meshgrid(*(np.arange(a - 1, b + 2) for a, b in zip(first, last, strict=True)))
-        )
+        # Two places beyond: a smooth drift moves the glands by up to one pitch, so that no rows show.
+        ranges = (np.arange(a - 2, b + 3) for a, b in zip(first, last, strict=True))
+        column, row = (g.ravel() for g in np.meshgrid(*ranges))
         lots = [uniform(self.spec.seed, _GLAND_CHANNEL, column, row, k) for k in range(10)]
-        x_um, y_um = (
-            (place + 0.4 + 0.2 * lot) * GLAND_PITCH_UM for place, lot in ((column, lots[0]), (row, lots[1]))
-        )
+        place = column + 0.5 * (row % 2), row
+        still_um = [(p + 0.35 + 0.3 * lot) * GLAND_PITCH_UM for p, lot in zip(place, lots, strict=False)]
+        x_um, y_um = (c + drift.at(*still_um) for c, drift in zip(still_um, self.drift, strict=True))
         present = (self.gland.at(x_um, y_um) > GLAND_LEVEL) & (self.tumour.at(x_um, y_um) < TUMOUR_LEVEL - 0.3)
-        present &= (lots[2] < 0.93) & self.in_tissue(x_um, y_um)
-        wobble = np.stack(lots[4:7], axis=1) * np.array([0.16, 0.07, 0.035])
+        present &= (lots[2] < 0.88) & self.in_tissue(x_um, y_um)
+        wobble = np.stack(lots[4:7], axis=1) * np.array([0.20, 0.11, 0.06])
         return Glands(
             np.stack([x_um, y_um], axis=1)[present],
-            (GLAND_PITCH_UM * (0.27 + 0.12 * lots[3]))[present],
+            (GLAND_PITCH_UM * (0.23 + 0.13 * lots[3]))[present],
             wobble[present],
             (np.stack(lots[7:10], axis=1) * 2 * np.pi)[present],
             np.stack([column, row], axis=1)[present],

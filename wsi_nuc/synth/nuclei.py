@@ -103,7 +103,9 @@ def _tumour(anatomy: Anatomy, box_um: BoxUm) -> Candidates:
 def _lymph(anatomy: Anatomy, box_um: BoxUm) -> Candidates:
     xy_um, lots = _scatter(anatomy, LYMPH, 7.2, box_um)
     crowd = smoothstep(anatomy.lymph.at(*xy_um.T), LYMPH_LEVEL - 0.45, LYMPH_LEVEL + 0.4)
-    keep = lots[:, 2] < 0.025 + 0.8 * crowd
+    # Few of them enter the tumour.
+    crowd *= 1 - 0.75 * smoothstep(anatomy.tumour.at(*xy_um.T), TUMOUR_LEVEL - 0.2, TUMOUR_LEVEL + 0.2)
+    keep = lots[:, 2] < 0.02 + 0.8 * crowd
     xy_um, lots = xy_um[keep], lots[keep]
     semi = (2.7 + 0.9 * lots[:, 9])[:, None] * np.stack([np.ones(len(lots)), 0.82 + 0.18 * lots[:, 10]], axis=1)
     return Candidates(xy_um, semi, lots[:, 11] * np.pi, np.full(len(lots), LYMPH), lots)

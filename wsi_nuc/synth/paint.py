@@ -22,7 +22,7 @@ from wsi_nuc.types import Box, Float32, Float64, Int64, UInt8
 
 BLOCK_PX = 1024
 # By kind (gland, tumour, lymph, spindle, other): haematoxylin, share that the chromatin varies, and rim.
-_DARK = np.array([0.88, 0.55, 1.35, 1.05, 0.80])
+_DARK = np.array([0.95, 0.66, 1.40, 1.12, 0.85])
 _CHROMATIN = np.array([0.20, 0.26, 0.22, 0.16, 0.22])
 _RIM = np.array([0.25, 0.42, 0.10, 0.10, 0.25])
 _BLUR_UM = 0.28
@@ -78,7 +78,7 @@ class Painter:
         self._chromatin = Grain(spec.seed, 1, 0.42 / spec.mpp, side)
         self._granules = Grain(spec.seed, 2, 0.7 / spec.mpp, side)
         self._sensor = Grain(spec.seed, 3, 0.5, side)
-        self._fine, self._bundle = Fibres(spec.seed, 4), Fibres(spec.seed, 5)
+        self._fine, self._middle, self._bundle = (Fibres(spec.seed, channel) for channel in (4, 5, 6))
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -114,8 +114,9 @@ class Painter:
 
     def _paint(self, canvas: _Canvas, drawn: Visible) -> UInt8:
         x_um, y_um, side = canvas.x_um, canvas.y_um, canvas.side_px
-        haematoxylin, eosin = self._matrix(canvas)
         labels = _labels(canvas, drawn)
+        near = cv2.GaussianBlur((labels > 0).astype(np.float32), (0, 0), max(0.5, 1.0 / canvas.mpp))
+        haematoxylin, eosin = self._matrix(canvas, near)
         nuclear = self._nuclei(canvas, drawn, labels)
         inside = labels > 0
         haematoxylin = np.where(inside, nuclear, haematoxylin)
@@ -138,22 +139,29 @@ class Painter:
         field = self.anatomy.tissue.grid(x_um, y_um)
         return np.asarray(smoothstep(field, level, level + self.anatomy.edge))
 
-    def _matrix(self, canvas: _Canvas) -> tuple[Float32, Float32]:
-        """Haematoxylin and eosin of everything but nuclei: collagen, cytoplasm, lumens."""
+    def _matrix(self, canvas: _Canvas, near: Float32) -> tuple[Float32, Float32]:
+        """Haematoxylin and eosin of everything but nuclei (`near`: 1 in them, soft around)."""
         x_um, y_um = canvas.x_um, canvas.y_um
         across, along = self.anatomy.fibre_phase(x_um, y_um), self._along(x_um, y_um)
-        fine = self._fine.draw(across, along, 2.6, 38.0)
-        bundle = self._bundle.draw(across, along, 9.0, 90.0)
-        cleft = smoothstep(bundle + np.float32(0.45) * fine, 1.35, 1.95)
-        eosin = (np.float32(0.44) + np.float32(0.085) * fine + np.float32(0.11) * bundle) * (1 - cleft)
-        haematoxylin = np.float32(0.07) * (1 - cleft)
+        fine = self._fine.draw(across, along, 1.5, 22.0)
+        middle = self._middle.draw(across, along, 4.2, 45.0)
+        bundle = self._bundle.draw(across, along, 11.0, 95.0)
+        # A crack between the bundles, never across a nucleus: those hang on to a strand of tissue.
+        cleft = smoothstep(bundle + np.float32(0.5) * middle + np.float32(0.25) * fine - 3 * near, 1.35, 2.0)
+        weave = np.float32(0.07) * fine + np.float32(0.10) * middle + np.float32(0.09) * np.minimum(bundle, 1)
+        eosin = (np.float32(0.43) + weave) * (1 - cleft)
+        haematoxylin = np.float32(0.06) * (1 - cleft)
         granules = self._granules.window(canvas.x0_l0, canvas.y0_l0, canvas.side_px)
         tumour = smoothstep(self.anatomy.tumour.grid(x_um, y_um), TUMOUR_LEVEL - 0.06, TUMOUR_LEVEL + 0.08)
         glands = self.anatomy.glands((x_um[0], y_um[0], x_um[-1], y_um[-1]))
         body = canvas.fill(glands.ring_um(BASAL), 0.7)
         lumen = canvas.fill(glands.ring_um(APICAL), 0.9)
         cells = np.maximum(tumour, body)
-        eosin += cells * (np.float32(0.33) + np.float32(0.045) * granules - eosin)
+        # Cytoplasm is darker between crowded nuclei and fades away from them.
+        shade = (
+            np.float32(0.24) + np.float32(0.16) * near + np.float32(0.045) * granules + np.float32(0.035) * middle
+        )
+        eosin += cells * (shade - eosin)
         haematoxylin += cells * (np.float32(0.17) + np.float32(0.03) * granules - haematoxylin)
         eosin *= 1 - np.float32(0.93) * lumen
         haematoxylin *= 1 - np.float32(0.9) * lumen
@@ -167,7 +175,7 @@ class Painter:
     def _nuclei(self, canvas: _Canvas, drawn: Visible, labels: Int64) -> Float32:
         """Haematoxylin inside nuclei: vesicular or dense, with a rim, chromatin and nucleoli."""
         kind, lots = drawn.origin.kind, drawn.origin.lots
-        dark = _DARK[kind] * (0.78 + 0.44 * lots[:, 13])
+        dark = _DARK[kind] * (0.76 + 0.36 * lots[:, 13] + 0.4 * lots[:, 13] ** 8)
         base, chromatin, rim = (
             np.concatenate([[0], column]).astype(np.float32)[labels]
             for column in (dark, dark * _CHROMATIN[kind], dark * _RIM[kind])

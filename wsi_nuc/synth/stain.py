@@ -19,7 +19,7 @@ class Stain:
     def __init__(self, seed: int) -> None:
         lots = 2 * uniform(seed, 80, np.arange(12)) - 1
         self.haematoxylin = self._vector(np.array([0.66, 0.69, 0.30]) + lots[0:3] * np.array([0.07, 0.04, 0.07]))
-        self.eosin = self._vector(np.array([0.09, 0.95, 0.28]) + lots[3:6] * np.array([0.06, 0.02, 0.13]))
+        self.eosin = self._vector(np.array([0.09, 0.90, 0.36]) + lots[3:6] * np.array([0.06, 0.02, 0.14]))
         self.haematoxylin *= 1 + 0.15 * lots[6]
         self.eosin *= 1 + 0.2 * lots[7]
         self.ink = -np.log(_INKS[int((lots[8] + 1) / 2 * len(_INKS))])
