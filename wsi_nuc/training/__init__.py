@@ -1,0 +1,1 @@
+"""Training of the networks. Nothing in the core imports this."""

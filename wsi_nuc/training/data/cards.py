@@ -1,0 +1,99 @@
+"""What must be known of a data set beside its files: classes, resolution, licence, and whether released weights
+may be trained on it. A `dataset.json` in the folder says it for one's own data."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsi_nuc.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """`classes`: names of the types, value 1 of a type image being the first. `point_classes`: names in point
+    files where they differ. `mpp`: microns per pixel of all images, None where the files say it or nobody knows.
+    `reader`: name in the registry, "" to find out by content. `trains_released`: whether weights that are given
+    to others may be trained on it; None where the licence has not been looked at, which counts as no."""
+
+    name: str
+    licence: str = "unknown"
+    trains_released: bool | None = None
+    classes: tuple[str, ...] = ()
+    point_classes: tuple[str, ...] = ()
+    mpp: float | None = None
+    reader: str = ""
+    note: str = ""
+
+
+_PANNUKE = ("neoplastic", "inflammatory", "connective", "dead", "epithelial")
+_CONSEP = ("other", "inflammatory", "epithelial", "spindle")
+_NUCLS = ("sTIL", "nonTIL_stromal", "tumor_any", "other_nucleus")
+_NC = "CC BY-NC-SA 4.0"
+_EVALUATE = "evaluation only, never in a package"
+
+KNOWN: dict[str, Card] = {
+    card.name: card
+    for card in (
+        Card("consep", "Apache-2.0 as relisted", True, _CONSEP, mpp=0.25),
+        Card("nucls15", "CC0", True, ("non-tumour", "tumour"), _NUCLS, 0.25),
+        Card("dsb2018_colour", "CC0", True, note="resolution unknown, about 0.3-0.45 um/px; not typical H&E"),
+        Card(
+            "brca_m2c",
+            "BSD-3-Clause",
+            True,
+            point_classes=("lymphocyte", "epithelial", "stromal"),
+            mpp=0.5,
+            note="points",
+        ),
+        Card("nuinsseg_binary", "CC BY 4.0", True, mpp=0.25, note="foreground only; mpp nominal for 40x"),
+        Card("monuseg", _NC, False, mpp=0.25, note=_EVALUATE),
+        Card("kumar", _NC, False, mpp=0.25, note=_EVALUATE),
+        Card("cpm17", "not stated", False, mpp=0.25, note=_EVALUATE),
+        Card("pannuke", _NC, False, _PANNUKE, mpp=0.25, reader="pannuke", note=_EVALUATE),
+        Card("tnbc", "not checked", None, mpp=0.25, reader="tnbc"),
+    )
+}
+
+
+def card_of(root: Path, name: str = "") -> Card:
+    """The card of the name asked for, else of `dataset.json`, else of the folder's own name, else a blank one."""
+    if name:
+        if name not in KNOWN:
+            raise UsageError(
+                name, "is no known data set", f"use one of {', '.join(KNOWN)}, or write a dataset.json"
+            )
+        return KNOWN[name]
+    path = root / "dataset.json"
+    if path.is_file():
+        return _read(path)
+    plain = root.name.lower().replace("-", "")
+    return KNOWN.get(plain, Card(root.name))
+
+
+def _read(path: Path) -> Card:
+    remedy = f"write an object with some of {', '.join(f.name for f in dataclasses.fields(Card))}"
+    try:
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(path, f"is no JSON ({error})", remedy) from error
+    known = {f.name for f in dataclasses.fields(Card)}
+    if not isinstance(found, dict) or set(found) - known:
+        extra = sorted(set(found) - known) if isinstance(found, dict) else type(found).__name__
+        raise UsageError(path, f"has unknown entries {extra}", remedy)
+    for key in ("classes", "point_classes"):
+        names = found.get(key, [])
+        if (
+            not isinstance(names, list)
+            or not all(isinstance(n, str) for n in names)
+            or len(set(names)) != len(names)
+        ):
+            raise UsageError(path, f"{key} is {names!r}", "give a list of different names")
+        found[key] = tuple(names)
+    mpp = found.get("mpp")
+    if mpp is not None and not (isinstance(mpp, int | float) and 0.01 < mpp < 100):
+        raise UsageError(path, f"mpp is {mpp!r}", "give microns per pixel, such as 0.25")
+    return Card(**{"name": path.parent.name, **found})

@@ -1,0 +1,223 @@
+"""What is in a data set and what is wrong with it: every image is read, and no fault stops the check."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from wsi_nuc.errors import UsageError
+from wsi_nuc.training.data.record import Dataset, LabelledImage
+from wsi_nuc.training.data.registry import load_dataset
+
+# Mean diameter of a nucleus in histology; a median outside says that mpp is wrong.
+PLAUSIBLE_UM = (3.0, 20.0)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Counts over all images that could be read. `broken` names those that could not and why, `warnings` what
+    a person should look at, `repairs` what was mended or noticed while reading, summed over images."""
+
+    folder: str
+    name: str
+    reader: str
+    licence: str
+    trains_released: bool | None
+    images: int
+    supervision: dict[str, int]
+    splits: dict[str, int]
+    groups: int
+    sizes: dict[str, int]
+    mpp: dict[str, int]
+    nuclei: int
+    nuclei_by_class: dict[str, int]
+    points: int
+    points_by_class: dict[str, int]
+    foreground_share: float | None
+    diameter_px: tuple[float, float, float] | None
+    diameter_um: float | None
+    repairs: dict[str, int]
+    broken: dict[str, str]
+    warnings: list[str]
+
+    @property
+    def ok(self) -> bool:
+        return not self.broken
+
+    def as_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False)
+
+    def as_text(self) -> str:
+        released = {True: "yes", False: "no", None: "not known, so no"}[self.trains_released]
+        lines = [
+            f"{self.name} ({self.folder}, reader {self.reader})",
+            f"licence            {self.licence}; may train released weights: {released}",
+            f"images             {self.images} in {self.groups} groups; {_list(self.supervision)}",
+            f"splits             {_list(self.splits)}",
+            f"sizes              {_list(self.sizes)}",
+            f"mpp                {_list(self.mpp)}",
+            f"nuclei             {self.nuclei}; {_list(self.nuclei_by_class) or 'no classes'}",
+            f"points             {self.points}; {_list(self.points_by_class) or 'no classes'}",
+        ]
+        if self.foreground_share is not None:
+            lines.append(f"foreground         {self.foreground_share:.1%} of the area")
+        if self.diameter_px is not None:
+            low, middle, high = self.diameter_px
+            um = "" if self.diameter_um is None else f", median {self.diameter_um:.1f} um"
+            lines.append(f"diameter           5 % {low:.1f}, median {middle:.1f}, 95 % {high:.1f} px{um}")
+        lines += [f"repair             {what}: {n}" for what, n in self.repairs.items()]
+        lines += [f"warning            {text}" for text in self.warnings]
+        lines += [f"BROKEN             {name}: {why}" for name, why in self.broken.items()]
+        return "\n".join(lines) + "\n"
+
+
+def _list(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in counts.items())
+
+
+@dataclass
+class _Tally:
+    """Running counts, an image at a time, so that a large data set needs the memory of one image."""
+
+    images: int = 0
+    counters: dict[str, Counter[str]] = field(
+        default_factory=lambda: {
+            k: Counter() for k in ("supervision", "splits", "sizes", "mpp", "nuclei", "points", "repairs")
+        }
+    )
+    groups: set[str] = field(default_factory=set)
+    nuclei: int = 0
+    points: int = 0
+    foreground: tuple[int, int] = (0, 0)
+    diameters_px: list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]] = field(default_factory=list)
+    diameters_um: list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]] = field(default_factory=list)
+    broken: dict[str, str] = field(default_factory=dict)
+    empty: list[str] = field(default_factory=list)
+
+    def add(self, image: LabelledImage) -> None:
+        self.images += 1
+        self.groups.add(image.group)
+        height, width = image.rgb.shape[:2]
+        self.counters["supervision"][image.supervision] += 1
+        self.counters["splits"][image.split or "(none)"] += 1
+        self.counters["sizes"][f"{width}x{height}"] += 1
+        self.counters["mpp"]["unknown" if image.mpp is None else f"{image.mpp:g}"] += 1
+        self.counters["repairs"].update(image.repairs)
+        if image.count == 0:
+            self.empty.append(image.id)
+        self._add_instances(image)
+        if image.points_xy is not None:
+            self.points += len(image.points_xy)
+            _count_classes(self.counters["points"], image.point_types, image.point_classes)
+        if image.foreground is not None:
+            on, of = self.foreground
+            self.foreground = on + int(image.foreground.sum()), of + image.foreground.size
+
+    def _add_instances(self, image: LabelledImage) -> None:
+        if image.instances is None:
+            return
+        area = np.bincount(image.instances.ravel())[1:]
+        self.nuclei += len(area)
+        diameter = 2 * np.sqrt(area / np.pi)
+        self.diameters_px.append(diameter)
+        if image.mpp is not None:
+            self.diameters_um.append(diameter * image.mpp)
+        if image.classes:
+            _count_classes(self.counters["nuclei"], image.types, image.classes)
+
+
+def _count_classes(into: Counter[str], types: Iterable[int] | None, classes: tuple[str, ...]) -> None:
+    for name in classes:
+        into.setdefault(name, 0)
+    into.update(classes[t] if t >= 0 else "(none)" for t in ([] if types is None else types))
+
+
+def check_dataset(root: Path | str, *, name: str = "", reader_name: str = "", sheet: Path | None = None) -> Report:
+    """Read every image of the folder and report. `sheet`: also draw an overlay of some images to this PNG."""
+    dataset = load_dataset(root, name=name, reader_name=reader_name)
+    tally = _Tally()
+    for i, entry in enumerate(dataset.entries):
+        try:
+            tally.add(dataset[i])
+        except UsageError as error:
+            tally.broken[entry.id] = str(error)
+    if sheet is not None:
+        from wsi_nuc.training.data.sheet import draw_sheet
+
+        draw_sheet([dataset[i] for i in _spread(dataset, tally)], sheet)
+    return _report(dataset, tally)
+
+
+def _spread(dataset: Dataset, tally: _Tally, wanted: int = 12) -> list[int]:
+    """Readable images spread evenly over the data set."""
+    good = [i for i, entry in enumerate(dataset.entries) if entry.id not in tally.broken]
+    return [good[k] for k in np.unique(np.linspace(0, len(good) - 1, min(wanted, len(good))).astype(int))]
+
+
+def _report(dataset: Dataset, tally: _Tally) -> Report:
+    counts = {name: dict(counter) for name, counter in tally.counters.items()}
+    px = np.concatenate(tally.diameters_px) if tally.diameters_px else np.zeros(0)
+    um = np.concatenate(tally.diameters_um) if tally.diameters_um else np.zeros(0)
+    on, of = tally.foreground
+    low, middle, high = (float(v) for v in np.percentile(px, [5, 50, 95])) if len(px) else (0.0, 0.0, 0.0)
+    median_um = float(np.median(um)) if len(um) else None
+    return Report(
+        folder=str(dataset.root),
+        name=dataset.card.name,
+        reader=dataset.reader,
+        licence=dataset.card.licence,
+        trains_released=dataset.card.trains_released,
+        images=tally.images,
+        supervision=counts["supervision"],
+        splits=counts["splits"],
+        groups=len(tally.groups),
+        sizes=counts["sizes"],
+        mpp=counts["mpp"],
+        nuclei=tally.nuclei,
+        nuclei_by_class=counts["nuclei"],
+        points=tally.points,
+        points_by_class=counts["points"],
+        foreground_share=on / of if of else None,
+        diameter_px=(low, middle, high) if len(px) else None,
+        diameter_um=median_um,
+        repairs=counts["repairs"],
+        broken=tally.broken,
+        warnings=_warnings(dataset, tally, px, median_um),
+    )
+
+
+def _warnings(
+    dataset: Dataset,
+    tally: _Tally,
+    diameters_px: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
+    median_um: float | None,
+) -> list[str]:
+    found = []
+    if dataset.card.note:
+        found.append(dataset.card.note)
+    if tally.counters["mpp"]["unknown"]:
+        found.append("no mpp: set it in dataset.json, or scale and detection radius cannot be right")
+    if median_um is not None and not PLAUSIBLE_UM[0] <= median_um <= PLAUSIBLE_UM[1]:
+        found.append(f"the median nucleus has {median_um:.1f} um: check mpp")
+    if specks := int((diameters_px < 4).sum()):
+        found.append(f"{specks} nuclei are under 4 px across")
+    if tally.empty:
+        found.append(f"{len(tally.empty)} images without a nucleus, such as {tally.empty[0]}")
+    across = _split_groups(dataset)
+    if across:
+        found.append(f"{len(across)} groups lie in several splits, such as {across[0]}")
+    return found
+
+
+def _split_groups(dataset: Dataset) -> list[str]:
+    """Groups whose images are in more than one split. PanNuke's tissues are in every fold by design."""
+    if dataset.reader == "pannuke":
+        return []
+    pairs = {(entry.group, entry.split) for entry in dataset.entries}
+    return sorted(group for group, n in Counter(group for group, _ in pairs).items() if n > 1)

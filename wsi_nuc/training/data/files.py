@@ -1,0 +1,98 @@
+"""Images, label images, tables and JSON from disk, with errors that name the file and its remedy."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_nuc.training.data.record import DataError
+from wsi_nuc.types import UInt8
+
+IMAGES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
+
+
+def read_array(path: Path) -> npt.NDArray[Any]:
+    """Pixels as stored: H x W or H x W x channels; a palette is resolved."""
+    from PIL import Image, UnidentifiedImageError
+
+    remedy = "export it again as PNG or TIFF"
+    try:
+        if path.suffix.lower() in (".tif", ".tiff"):
+            import tifffile
+
+            return np.asarray(tifffile.imread(path))
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB") if image.mode == "P" else image)
+    except FileNotFoundError:
+        raise DataError(path, "does not exist", "check the folder and the manifest") from None
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise DataError(path, f"cannot be read ({error})", remedy) from error
+
+
+def read_rgb(path: Path, repairs: Counter[str]) -> UInt8:
+    return as_rgb(read_array(path), path, repairs)
+
+
+def as_rgb(pixels: npt.NDArray[Any], where: object, repairs: Counter[str]) -> UInt8:
+    """H x W x 3 uint8. Alpha is dropped and grey repeated, both counted; other depths are refused."""
+    if pixels.dtype.kind == "f" and pixels.size and _holds_bytes(pixels):
+        pixels = pixels.astype(np.uint8)  # PanNuke keeps 0..255 in float64
+    if pixels.dtype != np.uint8:
+        raise DataError(where, f"is a {pixels.dtype} image", "convert it to 8 bits a channel")
+    if pixels.ndim == 2:
+        repairs["grey images"] += 1
+        pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+    elif pixels.ndim == 3 and pixels.shape[2] == 4:
+        repairs["images with alpha (dropped)"] += 1
+        pixels = pixels[:, :, :3]
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise DataError(where, f"has shape {pixels.shape}", "give height x width x 3")
+    return np.ascontiguousarray(pixels)
+
+
+def _holds_bytes(pixels: npt.NDArray[Any]) -> bool:
+    return bool(np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 255)
+
+
+def read_rows(path: Path, needed: Iterable[str]) -> list[dict[str, str]]:
+    """Rows of a CSV file with a header that holds the needed columns."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file)
+            header = table.fieldnames or []
+            rows = list(table)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(path, f"cannot be read ({error})", "save it as UTF-8 CSV") from error
+    missing = [name for name in needed if name not in header]
+    if missing:
+        raise DataError(
+            path, f"has no column {', '.join(missing)}", f"its first line is {','.join(header)[:80]!r}"
+        )
+    return rows
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise DataError(path, f"cannot be read ({error})", "export it again") from error
+
+
+def by_stem(folder: Path, suffixes: Iterable[str] = IMAGES) -> dict[str, Path]:
+    """Files of a folder by name without suffix; two files of one stem are an error."""
+    found: dict[str, Path] = {}
+    wanted = set(suffixes)
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.suffix.lower() not in wanted or path.name.startswith("."):
+            continue
+        if path.stem in found:
+            raise DataError(path, f"and {found[path.stem].name} have one name", "keep one of them")
+        found[path.stem] = path
+    return found

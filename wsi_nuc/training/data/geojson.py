@@ -1,0 +1,118 @@
+"""QuPath GeoJSON beside an image of the same name: annotations, detections or cells, with their classification.
+
+A cell's `nucleusGeometry` is preferred to its outline. Coordinates are pixels of the image, corners whole numbers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsi_nuc.evaluation.raster import Rings
+from wsi_nuc.training.data.assemble import class_index, inside, labels_of_polygons
+from wsi_nuc.training.data.cards import Card
+from wsi_nuc.training.data.files import by_stem, read_json, read_rgb
+from wsi_nuc.training.data.record import DataError, Entry, LabelledImage
+
+_SUFFIXES = (".geojson", ".json")
+
+
+def recognises(root: Path) -> bool:
+    return any(root.glob("**/*.geojson"))
+
+
+def entries(root: Path, card: Card) -> list[Entry]:
+    paths = sorted(root.glob("**/*.geojson"))
+    if not card.classes:
+        names = {class_name(f) for path in paths for f in features(path)}
+        card = replace(card, classes=tuple(sorted(names - {""})))
+    found = []
+    for path in paths:
+        folders = [path.parent, path.parent.parent / "images"]
+        image = next((files[path.stem] for files in map(by_stem, folders) if path.stem in files), None)
+        if image is None:
+            raise DataError(path, "has no image of the same name", "put the image beside it")
+        found.append(Entry(path.stem, partial(load, path, image, card), path.stem))
+    return found
+
+
+def load(path: Path, image: Path, card: Card) -> LabelledImage:
+    repairs: Counter[str] = Counter()
+    rgb = read_rgb(image, repairs)
+    outlines: list[Rings] = []
+    points: list[Sequence[float]] = []
+    kinds: dict[str, list[int]] = {"outline": [], "point": []}
+    for feature in features(path):
+        shape = feature.get("nucleusGeometry") or feature.get("geometry") or {}
+        kind = class_index(class_name(feature), card.classes, path)
+        rings, dots = _shapes(shape, path)
+        outlines += rings
+        points += dots
+        kinds["outline"] += [kind] * len(rings)
+        kinds["point"] += [kind] * len(dots)
+    if not outlines and not points:
+        repairs["images without an object"] += 1
+    labels, types = labels_of_polygons(outlines, np.array(kinds["outline"], np.int64), rgb, path, repairs)
+    xy, point_types = inside(
+        np.array(points, float).reshape(-1, 2), np.array(kinds["point"], np.int64), rgb, repairs
+    )
+    only_points = bool(points) and not outlines
+    return LabelledImage(
+        path.stem,
+        rgb,
+        None if only_points else labels,
+        None if only_points else types,
+        xy if points else None,
+        point_types if points else None,
+        mpp=card.mpp,
+        classes=card.classes,
+        point_classes=card.classes,
+        source=card.name,
+        repairs=repairs,
+    )
+
+
+def features(path: Path) -> list[dict[str, Any]]:
+    """The features of a collection, of a plain list (QuPath writes both), or the one."""
+    found = read_json(path)
+    if isinstance(found, dict):
+        found = found.get("features", [found])
+    if not isinstance(found, list) or not all(isinstance(f, dict) and "geometry" in f for f in found):
+        raise DataError(path, "is no GeoJSON feature collection", "export objects from QuPath as GeoJSON")
+    return found
+
+
+def class_name(feature: dict[str, Any]) -> str:
+    """Name of QuPath's classification, "" for none; older files hold it as plain text."""
+    found = (feature.get("properties") or {}).get("classification") or ""
+    if isinstance(found, dict):
+        found = found.get("name") or ": ".join(found.get("names") or [])
+    return str(found)
+
+
+def _shapes(shape: dict[str, Any], path: Path) -> tuple[list[Rings], list[Sequence[float]]]:
+    """Outlines (each with its holes) and points of a geometry."""
+    kind, coordinates = shape.get("type"), shape.get("coordinates") or []
+    try:
+        if kind == "Point":
+            return [], [[float(v) for v in coordinates[:2]]]
+        if kind == "MultiPoint":
+            return [], [[float(v) for v in c[:2]] for c in coordinates]
+        if kind == "Polygon":
+            return [_rings(coordinates)], []
+        if kind == "MultiPolygon":
+            # Parts of one object are one nucleus; even-odd filling takes all rings at once.
+            return [[ring for part in coordinates for ring in _rings(part)]], []
+    except (TypeError, ValueError, IndexError) as error:
+        raise DataError(path, f"has a {kind} that cannot be read ({error})", "export it again") from error
+    raise DataError(path, f"has a geometry of type {kind}", "keep polygons and points only")
+
+
+def _rings(coordinates: Sequence[Any]) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
+    return [np.array([[float(v) for v in xy[:2]] for xy in ring]).reshape(-1, 2) for ring in coordinates]

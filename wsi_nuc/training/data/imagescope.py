@@ -1,0 +1,80 @@
+"""Kumar and MoNuSeg as published: TIFF images and ImageScope XML, a region with its vertices a nucleus.
+
+Vertices are taken as positions on the plane on which a pixel covers [i, i + 1). Label images made by other tools
+from the same XML may be up to a pixel larger and shifted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+
+from wsi_nuc.training.data.assemble import labels_of_polygons
+from wsi_nuc.training.data.cards import Card
+from wsi_nuc.training.data.files import IMAGES, read_rgb
+from wsi_nuc.training.data.record import DataError, Entry, LabelledImage
+from wsi_nuc.types import Float64
+
+# Parts of a folder's name that tell the split; the first that fits.
+_SPLITS = {"test_same": "test_same", "test_diff": "test_diff", "test": "test", "val": "val", "train": "train"}
+
+
+def recognises(root: Path) -> bool:
+    return any(root.glob("**/*.xml"))
+
+
+def entries(root: Path, card: Card) -> list[Entry]:
+    images = {p.stem: p for p in sorted(root.glob("**/*")) if p.suffix.lower() in IMAGES}
+    found = []
+    for xml in sorted(root.glob("**/*.xml")):
+        if xml.stem not in images:
+            raise DataError(
+                xml, "has no image of the same name", "put the image beside it or into a sibling folder"
+            )
+        # TCGA-XX-YYYY names the patient.
+        patient = "-".join(xml.stem.split("-")[:3]) if xml.stem.startswith("TCGA-") else xml.stem
+        found.append(Entry(xml.stem, partial(load, xml, images[xml.stem], card), patient, split_of(xml, root)))
+    return found
+
+
+def split_of(path: Path, root: Path) -> str:
+    """The split that a folder's name between `root` and the file speaks of, "" if none does."""
+    for part in reversed(path.relative_to(root).parts[:-1]):
+        for word, split in _SPLITS.items():
+            if word in part.lower():
+                return split
+    return ""
+
+
+def load(xml: Path, image: Path, card: Card) -> LabelledImage:
+    repairs: Counter[str] = Counter()
+    rgb = read_rgb(image, repairs)
+    regions, mpp = read_regions(xml, repairs)
+    labels, types = labels_of_polygons(
+        [[ring] for ring in regions], np.full(len(regions), -1, np.int64), rgb, xml, repairs
+    )
+    return LabelledImage(
+        xml.stem, rgb, labels, types, mpp=mpp or card.mpp, classes=card.classes, source=card.name, repairs=repairs
+    )
+
+
+def read_regions(xml: Path, repairs: Counter[str]) -> tuple[list[Float64], float | None]:
+    """Outlines of all regions, and microns per pixel if the file says them. Regions that enclose nothing (clicks)
+    are dropped and counted."""
+    try:
+        tree = ElementTree.parse(xml).getroot()
+        rings = [
+            np.array([[float(v.attrib["X"]), float(v.attrib["Y"])] for v in region.iter("Vertex")]).reshape(-1, 2)
+            for region in tree.iter("Region")
+        ]
+        mpp = float(tree.attrib.get("MicronsPerPixel") or 0) or None
+    except (OSError, ElementTree.ParseError, KeyError, ValueError) as error:
+        raise DataError(xml, f"is no ImageScope annotation ({error!r})", "export it again") from error
+    kept = [ring for ring in rings if len(ring) >= 3]
+    if len(kept) < len(rings):
+        repairs["outlines under three vertices (dropped)"] += len(rings) - len(kept)
+    return kept, mpp

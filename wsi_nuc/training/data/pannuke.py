@@ -1,0 +1,111 @@
+"""PanNuke: three folds of NumPy arrays, and the three published splits of training, validation and test fold."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_nuc.evaluation.overlaps import compact
+from wsi_nuc.training.data.assemble import labels_for
+from wsi_nuc.training.data.cards import Card
+from wsi_nuc.training.data.files import as_rgb
+from wsi_nuc.training.data.record import DataError, Dataset, Entry, LabelledImage
+from wsi_nuc.types import Int64
+
+# Fold of training, validation and test, by the name that the papers' code gives the split.
+SPLITS = {"123": (1, 2, 3), "213": (2, 1, 3), "321": (3, 2, 1)}
+_FOLD = re.compile(r"fold[ _-]?(\d)", re.IGNORECASE)
+
+
+def recognises(root: Path) -> bool:
+    return bool(_image_files(root))
+
+
+def _image_files(root: Path) -> list[Path]:
+    return sorted(root.glob("**/images.npy"))
+
+
+def entries(root: Path, card: Card) -> list[Entry]:
+    found = []
+    for images in _image_files(root):
+        fold = _FOLD.search(str(images.relative_to(root.parent)))
+        if fold is None:
+            raise DataError(images, "lies in no folder named fold1, fold2 or fold3", "keep PanNuke's own folders")
+        masks, types = _beside(images, "masks"), _beside(images, "types")
+        tissues = [str(t) for t in _array(types)]
+        if not len(_array(images)) == len(_array(masks)) == len(tissues):
+            counts = f"{len(_array(images))} images, {len(_array(masks))} masks, {len(tissues)} tissues"
+            raise DataError(images, counts, "unpack the fold again")
+        for i, tissue in enumerate(tissues):
+            name = f"{fold[1]}_{i}"
+            found.append(Entry(name, partial(load, name, images, masks, i, card), tissue, f"fold{fold[1]}"))
+    return found
+
+
+def _beside(images: Path, kind: str) -> Path:
+    """masks.npy and types.npy lie beside images.npy, or masks.npy in a parallel folder."""
+    parallel = [kind if part == "images" else part for part in images.parts[:-1]]
+    for folder in (images.parent, Path(*parallel)):
+        if (folder / f"{kind}.npy").is_file():
+            return folder / f"{kind}.npy"
+    raise DataError(images, f"has no {kind}.npy beside it", "unpack the whole fold")
+
+
+@cache
+def _array(path: Path) -> npt.NDArray[Any]:
+    # Mapped, since a fold of float64 masks takes 6 GB; pickled arrays are refused.
+    try:
+        found: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(path, f"cannot be read ({error})", "unpack the fold again") from error
+    return found
+
+
+def load(name: str, images: Path, masks: Path, i: int, card: Card) -> LabelledImage:
+    repairs: Counter[str] = Counter()
+    where = f"{images}[{i}]"
+    rgb = as_rgb(np.asarray(_array(images)[i]), where, repairs)
+    raw, kinds = merge_channels(np.asarray(_array(masks)[i]), len(card.classes), f"{masks}[{i}]", repairs)
+    labels, ids = labels_for(rgb, raw, where, repairs)
+    return LabelledImage(
+        name, rgb, labels, kinds[ids - 1], mpp=card.mpp, classes=card.classes, source=card.name, repairs=repairs
+    )
+
+
+def merge_channels(
+    channels: npt.NDArray[Any], classes: int, where: object, repairs: Counter[str]
+) -> tuple[npt.NDArray[np.int32], Int64]:
+    """One label image from a channel of ids a class (the last channel, background, left out), and the class of
+    each id. Where two classes claim a pixel the later one has it, as in the authors' code."""
+    if channels.ndim != 3 or channels.shape[2] not in (classes, classes + 1):
+        raise DataError(where, f"has shape {channels.shape} for {classes} classes", "give one channel a class")
+    merged = np.zeros(channels.shape[:2], np.int32)
+    kinds: list[int] = []
+    for c in range(classes):
+        channel = channels[:, :, c]
+        if (channel != np.floor(channel)).any() or channel.min() < 0:
+            raise DataError(where, f"channel {c} holds values that are no ids", "unpack the fold again")
+        rows, ids = compact(channel.astype(np.int64))
+        twice = int(((rows > 0) & (merged > 0)).sum())
+        if twice:
+            repairs["pixels claimed by two nuclei"] += twice
+        merged[rows > 0] = rows[rows > 0] + len(kinds)
+        kinds += [c] * len(ids)
+    covered = len(kinds) - len(np.unique(merged[merged > 0]))
+    if covered:
+        repairs["nuclei covered by others (dropped)"] += covered
+    return merged, np.array(kinds, np.int64)
+
+
+def published_split(dataset: Dataset, name: str) -> tuple[Dataset, Dataset, Dataset]:
+    """Training, validation and test part of the published split "123", "213" or "321"."""
+    if name not in SPLITS:
+        raise DataError(f"split {name}", "is not published", f"use {', '.join(SPLITS)}")
+    train, val, test = (dataset.select(split=f"fold{fold}") for fold in SPLITS[name])
+    return train, val, test

@@ -1,0 +1,65 @@
+"""The readers of labelled data. A new one is one file with `recognises` and `entries`, and one line here."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from pathlib import Path
+from typing import Protocol, cast
+
+from wsi_nuc.training.data.cards import Card, card_of
+from wsi_nuc.training.data.record import DataError, Dataset, Entry
+
+# In the order in which they are asked: what a folder says of itself first, loose files last.
+READERS: dict[str, str] = {
+    "pannuke": "wsi_nuc.training.data.pannuke",
+    "tnbc": "wsi_nuc.training.data.tnbc",
+    "folder": "wsi_nuc.training.data.folder",
+    "mat": "wsi_nuc.training.data.mat",
+    "results": "wsi_nuc.training.data.results",
+    "geojson": "wsi_nuc.training.data.geojson",
+    "imagescope": "wsi_nuc.training.data.imagescope",
+}
+
+
+class Reader(Protocol):
+    def recognises(self, root: Path) -> bool: ...
+    def entries(self, root: Path, card: Card) -> list[Entry]: ...
+
+
+def reader(name: str) -> Reader:
+    if name not in READERS:
+        near = difflib.get_close_matches(name, READERS, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise DataError(f"reader {name}", "does not exist", f"{hint}the readers are {', '.join(READERS)}")
+    return cast(Reader, importlib.import_module(READERS[name]))
+
+
+def load_dataset(root: Path | str, *, name: str = "", reader_name: str = "") -> Dataset:
+    """The labelled images below a folder. `name`: a known data set, for its classes, resolution and licence
+    (else `dataset.json` or the folder's name says it); `reader_name`: a reader, else decided by content."""
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(root, "is no folder", "name the folder of the data set")
+    card = card_of(root, name)
+    chosen = reader_name or card.reader or detect(root)
+    entries = reader(chosen).entries(root, card)
+    if not entries:
+        raise DataError(root, f"the reader {chosen} finds no labelled image", "check the folder's layout")
+    ids = [entry.id for entry in entries]
+    twice = sorted({i for i in ids if ids.count(i) > 1}) if len(set(ids)) < len(ids) else []
+    if twice:
+        raise DataError(root, f"two images are called {twice[0]}", "give every image its own name")
+    return Dataset(root, card, chosen, tuple(sorted(entries, key=lambda entry: entry.id)))
+
+
+def detect(root: Path) -> str:
+    """The first reader that recognises the folder."""
+    for name in READERS:
+        if reader(name).recognises(root):
+            return name
+    raise DataError(
+        root,
+        "holds no labelled images of a known layout",
+        "use images/ with labels/, points/ or masks/, or a layout of PanNuke, MoNuSeg, CoNSeP, TNBC or QuPath",
+    )

@@ -1,0 +1,91 @@
+"""This project's own results as labels: `NAME.zarr` beside the image NAME, for corrected or pseudo labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsi_nuc.slides.registry import open_slide
+from wsi_nuc.training.data.assemble import class_index, labels_of_polygons
+from wsi_nuc.training.data.cards import Card
+from wsi_nuc.training.data.files import read_json
+from wsi_nuc.training.data.record import DataError, Entry, LabelledImage
+from wsi_nuc.types import SlideRef
+
+SHAPES = "shapes/nuclei/shapes.parquet"
+LARGEST_PX = 100_000_000
+
+
+def recognises(root: Path) -> bool:
+    return any(root.glob(f"*.zarr/{SHAPES}"))
+
+
+def entries(root: Path, card: Card) -> list[Entry]:
+    stores = sorted(path.parents[2] for path in root.glob(f"*.zarr/{SHAPES}"))
+    if not card.classes:
+        names = {name for store in stores for name in _read(store / SHAPES)["class"].unique().to_pylist()}
+        card = replace(card, classes=tuple(sorted(names - {None, ""})))
+    found = []
+    for store in stores:
+        name = store.name.removesuffix(".zarr")
+        image = next((p for p in (root / name, root / "images" / name) if p.is_file()), None)
+        if image is None:
+            raise DataError(
+                store, f"the image {name} is neither beside it nor in images/", "copy or link it there"
+            )
+        found.append(Entry(name, partial(load, store, image, card), name))
+    return found
+
+
+def load(store: Path, image: Path, card: Card) -> LabelledImage:
+    """Pixels and nuclei of the whole image, which therefore must be of moderate size."""
+    import shapely
+
+    repairs: Counter[str] = Counter()
+    source = open_slide(SlideRef(str(image)))
+    info = source.info
+    try:
+        if info.box_l0.area > LARGEST_PX:
+            raise DataError(
+                image, f"has {info.box_l0.area / 1e6:.0f} Mpx, {LARGEST_PX / 1e6:.0f} at most", "label crops of it"
+            )
+        block = source.read(0, info.box_l0)
+    finally:
+        source.close()
+    table = _read(store / SHAPES)
+    polygons = np.asarray(shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False)), object)
+    names = table["class"].to_pylist()
+    kinds = np.array([class_index(n or "", card.classes, store) for n in names], np.int64)
+    rings = [[shapely.get_coordinates(ring) for ring in shapely.get_rings(p)] for p in polygons]
+    labels, types = labels_of_polygons(rings, kinds, block.rgb, store, repairs)
+    return LabelledImage(
+        image.name,
+        block.rgb,
+        labels,
+        types,
+        mpp=_mpp(store) or info.mpp or card.mpp,
+        classes=card.classes,
+        source=card.name,
+        repairs=repairs,
+    )
+
+
+def _read(path: Path) -> Any:
+    import pyarrow
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path, columns=["class", "geometry"])
+    except (OSError, KeyError, pyarrow.ArrowException) as error:
+        raise DataError(path, f"cannot be read ({error})", "check the result with `wsi-nuc verify`") from error
+
+
+def _mpp(store: Path) -> float | None:
+    path = store / "manifest.json"
+    found = read_json(path).get("slide", {}).get("mpp") if path.is_file() else None
+    return float(found) if isinstance(found, int | float) else None
