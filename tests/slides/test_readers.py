@@ -130,8 +130,9 @@ def test_pixels_agree_with_openslide(slide: Find, reader: str, name: str) -> Non
     assert set(theirs) <= set(sizes)
     for level, size in enumerate(sizes):
         if size in theirs:
-            ours = source.read(level, Box(0, 0, *size)).rgb.astype(int)
-            pixels = np.asarray(other.read_region((0, 0), theirs[size], size))[..., :3]
+            corner = (min(size[0], 1400), min(size[1], 1400))
+            ours = source.read(level, Box(0, 0, *corner)).rgb.astype(int)
+            pixels = np.asarray(other.read_region((0, 0), theirs[size], corner))[..., :3]
             assert np.abs(ours - pixels).max() <= 2
 
 

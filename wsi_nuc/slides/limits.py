@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from wsi_nuc.errors import SlideError
 
 MAX_SIDE_PX = 2**31 - 1
@@ -33,7 +35,8 @@ def check_whole(name: str, width: int, height: int) -> None:
 def first_attributes(name: str, text: str, element: str) -> dict[str, str]:
     """Attributes of the first `element` (its name without namespace) of a slide's XML, {} where there is none.
 
-    No tree is built; entities, large and deep documents are refused before they cost anything.
+    Malformed XML is no reason to refuse the pixels: it ends the search. No tree is built; entities, large and deep
+    documents are refused before they cost anything.
     """
     from xml.parsers import expat
 
@@ -60,8 +63,6 @@ def first_attributes(name: str, text: str, element: str) -> dict[str, str]:
     parser = expat.ParserCreate()
     parser.StartElementHandler, parser.EndElementHandler = start, end
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
-    try:
+    with contextlib.suppress(expat.ExpatError):
         parser.Parse(text.encode("utf-8", "replace"), True)
-    except expat.ExpatError as error:
-        raise SlideError(name, f"its XML is malformed ({error})", NOT_A_SLIDE) from error
     return found[0] if found else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import threading
 from typing import Any, Protocol
 
@@ -43,10 +44,16 @@ class LocalFile:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise SlideError(path, f"cannot be opened ({error.strerror})", CHECK_PATH) from error
-        self.name, self.size = path, os.fstat(self._fd).st_size
+        status = os.fstat(self._fd)
+        if stat.S_ISDIR(status.st_mode):
+            raise SlideError(path, "is a folder, not a file", CHECK_PATH)
+        self.name, self.size = path, status.st_size
 
     def read_at(self, offset: int, count: int) -> bytes:
-        return os.pread(self._fd, count, offset)
+        try:
+            return os.pread(self._fd, count, offset)
+        except OSError as error:
+            raise SlideError(self.name, f"cannot be read ({error.strerror})", CHECK_PATH) from error
 
     def close(self) -> None:
         descriptor, self._fd = self._fd, -1

@@ -107,9 +107,8 @@ def _stated(properties: Mapping[str, str]) -> mpp.Stated:
     if properties.get("openslide.vendor") in TAG_VENDORS:
         x, y = (mpp.number(text) if text else 0.0 for text in pair)
         return mpp.Stated(tags_um=(x, y), objective=objective)
-    if not any(pair):
-        # OpenSlide drops what it cannot parse; the vendor's own field tells absent from unusable.
-        raw = properties.get("aperio.MPP", "")
+    if raw := properties.get("aperio.MPP"):
+        # OpenSlide drops or repairs what it cannot parse; the vendor's own field tells absent from unusable.
         pair = (raw, raw)
     return mpp.Stated(pair, objective=objective)
 

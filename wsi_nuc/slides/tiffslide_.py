@@ -12,11 +12,15 @@ import numpy as np
 
 from wsi_nuc.errors import DamagedPixels, SlideError
 from wsi_nuc.slides import mpp
+from wsi_nuc.slides.limits import MAX_DECODED_WHOLE_PX, MAX_TILE_PX
 from wsi_nuc.slides.localfile import COPY_AGAIN, RandomAccess, open_file
 from wsi_nuc.slides.pixels import DECODE_ERRORS, WHITE, clip_to, depth_shift, place, to_rgb8
 from wsi_nuc.slides.pyramid import select_levels
-from wsi_nuc.slides.tiff import Page, read_structure
+from wsi_nuc.slides.tiff import Page, Structure, read_structure
 from wsi_nuc.types import Bool, Box, PixelBlock, SlideInfo, SlideRef
+
+# Black is zero, RGB, YCbCr: what tifffile turns into grey or RGB by itself.
+COLOURS = (1, 2, 6)
 
 
 class TiffSlideSource:
@@ -90,10 +94,23 @@ def _open(path: str, file: RandomAccess) -> Any:
         raise SlideError(path, f"tiffslide: {error}", COPY_AGAIN) from error
 
 
+def _refusal(structure: Structure) -> str:
+    """Why tiffslide would show wrong colours or decode the whole image for every box; empty where it is fine."""
+    if structure.ndpi:
+        return ""
+    base = structure.pages[0]
+    if base.photometric not in COLOURS:
+        return f"its photometric interpretation is {base.photometric}, not grey, RGB or YCbCr"
+    area, strips = base.width * base.height, max(1, len(base.offsets))
+    if not base.tiled and (area <= MAX_DECODED_WHOLE_PX or area / strips > MAX_TILE_PX):
+        return "level 0 has no tiles"
+    return ""
+
+
 def _stated(properties: Any) -> mpp.Stated:
-    pair = [str(properties.get(f"tiffslide.mpp-{axis}") or "") for axis in "xy"]
-    vendor = str(properties.get("tiffslide.vendor") or "")
-    objective = str(properties.get("tiffslide.objective-power") or "")
+    names = ("tiffslide.mpp-x", "tiffslide.mpp-y", "tiffslide.vendor", "tiffslide.objective-power")
+    values = ("" if properties.get(name) is None else str(properties.get(name)) for name in names)
+    *pair, vendor, objective = values
     if vendor in ("", "generic-tiff"):
         x, y = (mpp.number(text) if text else 0.0 for text in pair)
         return mpp.Stated(tags_um=(x, y), objective=objective)
@@ -104,6 +121,8 @@ def open_slide(ref: SlideRef) -> TiffSlideSource:
     """Open a TIFF by path or URL with tiffslide, or SlideError with the reason."""
     file = open_file(ref.path)
     structure = read_structure(file)
+    if cause := _refusal(structure):
+        raise SlideError(ref.path, cause, "convert it to a tiled RGB TIFF")
     slide = _open(ref.path, file)
     sizes = [(int(w), int(h)) for w, h in slide.level_dimensions]
     kept, levels = select_levels(ref.path, sizes)
