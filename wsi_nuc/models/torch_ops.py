@@ -36,11 +36,12 @@ def _make_torchvision_importable() -> None:
         boxes._assert_has_ops = lambda: None
 
 
-_fragments: list[torch.library.Library] = []  # a library object takes its operators along when it is collected
+_fragments: list[Any] = []  # a library object takes its operators along when it is collected
 
 
 def _declare_operators() -> None:
-    fragment = torch.library.Library("torchvision", "FRAGMENT")
+    library: Any = torch.library.Library  # untyped in torch
+    fragment = library("torchvision", "FRAGMENT")
     fragment.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     fragment.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     fragment.impl("nms", greedy_nms, "CPU")

@@ -67,9 +67,7 @@ def _attend_window(
     return mixed.transpose(1, 2).reshape(batch, height, width, heads * dim)
 
 
-def _log_padded_mass(
-    logit_h: torch.Tensor, logit_w: torch.Tensor, height: int, width: int
-) -> torch.Tensor:
+def _log_padded_mass(logit_h: torch.Tensor, logit_w: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Log of the sum of exp(r_h + r_w) over the positions of a window that hold no token."""
     below = logit_h[..., height:].logsumexp(-1) + logit_w.logsumexp(-1)
     beside = logit_h[..., :height].logsumexp(-1) + logit_w[..., width:].logsumexp(-1)

@@ -19,7 +19,7 @@ import torch
 def image_to_tokens_shared(
     attention: Any, image: torch.Tensor, value: torch.Tensor, tokens: torch.Tensor
 ) -> torch.Tensor:
-    """Prompt tokens look at an image that all prompts share: `image` (keys) and `value` b i c, `tokens` b p t c."""
+    """Prompt tokens look at an image that all prompts share: `image` (keys), `value` b i c; `tokens` b p t c."""
     query, heads = attention.q_proj(tokens), attention.num_heads
     key, seen = (_split(part, heads) for part in (attention.k_proj(image), attention.v_proj(value)))
     logits = torch.einsum("bptnd,bind->bnpti", _split(query, heads), key)
@@ -27,13 +27,15 @@ def image_to_tokens_shared(
     return _project(attention, mixed.flatten(-2))
 
 
-def image_to_tokens(attention: Any, image: torch.Tensor, value: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+def image_to_tokens(
+    attention: Any, image: torch.Tensor, value: torch.Tensor, tokens: torch.Tensor
+) -> torch.Tensor:
     """The same for image tokens that differ by prompt: `image` and `value` b p i c."""
     query = _split(attention.q_proj(tokens), attention.num_heads)
     # q . b_k is the same for every key of a softmax and drops out; the weights sum to 1, so b_v is added once.
     query_c = torch.einsum("bptnd,ndc->bpntc", query, _heads_first(attention.k_proj.weight, attention))
     weights = _soft(query_c.flatten(2, 3) @ image.transpose(-1, -2), query.shape[-1])
-    mixed_c = (weights @ value).unflatten(2, query_c.shape[2:4])
+    mixed_c = (weights @ value).view_as(query_c)
     mixed = torch.einsum("bpntc,ndc->bptnd", mixed_c, _heads_first(attention.v_proj.weight, attention))
     return _project(attention, mixed.flatten(-2) + attention.v_proj.bias)
 
@@ -58,11 +60,11 @@ def tokens_to_image(attention: Any, image: torch.Tensor, key: torch.Tensor, valu
 
 
 def _split(x: torch.Tensor, heads: int) -> torch.Tensor:
-    return x.unflatten(-1, (heads, -1))
+    return x.view(*x.shape[:-1], heads, -1)
 
 
 def _heads_first(weight: torch.Tensor, attention: Any) -> torch.Tensor:
-    return weight.unflatten(0, (attention.num_heads, -1))
+    return weight.view(attention.num_heads, -1, weight.shape[-1])
 
 
 def _soft(logits: torch.Tensor, dim: int) -> torch.Tensor:

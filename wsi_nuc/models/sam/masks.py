@@ -19,7 +19,7 @@ TOKEN_PX = 16
 def full_logits(decoder: Any, image: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
     """n x tokens x 256 and n x 32 -> n x 4h x 4w logits of the whole (square) input, a quarter of its pixels."""
     side = round(image.shape[1] ** 0.5)
-    return _logits(decoder, image.transpose(1, 2).unflatten(2, (side, side)), filters)
+    return _logits(decoder, image.transpose(1, 2).reshape(len(image), -1, side, side), filters)
 
 
 def near_logits(
@@ -30,7 +30,7 @@ def near_logits(
     steps = torch.arange(side, device=image.device)
     index = (first[:, 1, None] + steps)[:, :, None] * grid + (first[:, 0, None] + steps)[:, None, :]
     rows = torch.arange(len(image), device=image.device)[:, None]
-    near = image[rows, index.flatten(1)].transpose(1, 2).unflatten(2, (side, side))
+    near = image[rows, index.flatten(1)].transpose(1, 2).reshape(len(image), -1, side, side)
     return _logits(decoder, near, filters)
 
 

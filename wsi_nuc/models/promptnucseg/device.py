@@ -1,0 +1,47 @@
+"""Where and how the networks run: device, precision and the fixed shapes of their calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from wsi_nuc.errors import UsageError
+from wsi_nuc.models.promptnucseg.settings import UseSettings
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """`tiles`, `windows`, `prompts`: of one call of prompter, image encoder and mask decoder. Every call has
+    exactly that many, blanks included, so no result depends on what happens to share its call."""
+
+    device: torch.device
+    bf16: bool
+    tiles: int
+    windows: int
+    prompts: int
+
+    @classmethod
+    def on(cls, device: str, use: UseSettings) -> Runner:
+        wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        if wanted.startswith("cuda") and not torch.cuda.is_available():
+            raise UsageError(f"--device {device}", "this torch sees no CUDA device", "use --device cpu")
+        bf16 = use.precision == "bf16" or (use.precision == "auto" and wanted.startswith("cuda"))
+        # On a CPU larger calls are no faster, and blanks cost their full price.
+        tiles, windows, prompts = (use.batch, use.windows**2, 512) if wanted.startswith("cuda") else (1, 1, 32)
+        return cls(torch.device(wanted), bf16, tiles, windows, prompts)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+
+
+def chunks(items: Sequence[Item], size: int) -> Iterator[tuple[list[Item], int]]:
+    """Lists of exactly `size` items, the last filled up with its first, and how many of them are real."""
+    for first in range(0, len(items), size):
+        part = list(items[first : first + size])
+        yield part + [part[0]] * (size - len(part)), len(part)

@@ -1,0 +1,48 @@
+"""Image embeddings of the windows of a batch, kept until the next batch: prompter and segmentor may share them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+
+from wsi_nuc.models.promptnucseg.device import Runner, chunks
+from wsi_nuc.models.promptnucseg.settings import WINDOW_PX
+from wsi_nuc.models.promptnucseg.windows import Window
+from wsi_nuc.models.sam.encoder import encode, normalise
+from wsi_nuc.models.sam.sizes import Sam
+from wsi_nuc.types import TileBatch
+
+WHITE = 255
+
+
+class WindowEncoder:
+    """Not for several threads at once: it remembers the batch it last saw."""
+
+    def __init__(self, sam: Sam, runner: Runner) -> None:
+        self._sam, self._runner = sam, runner
+        self._batch: TileBatch | None = None
+        self._rgb = torch.empty(0)
+        self._known: dict[Window, torch.Tensor] = {}
+
+    def embed(self, batch: TileBatch, windows: Iterable[Window]) -> dict[Window, torch.Tensor]:
+        """256 x 16 x 16 for each window."""
+        if batch is not self._batch:
+            self._batch, self._known = batch, {}
+            self._rgb = _at_least_a_window(torch.from_numpy(batch.rgb).to(self._runner.device))
+        missing = [window for window in windows if window not in self._known]
+        for part, real in chunks(missing, self._runner.windows):
+            pixels = torch.stack([self._cut(window) for window in part])
+            with self._runner.autocast():
+                found = encode(self._sam.image_encoder, normalise(pixels))
+            self._known.update(zip(part[:real], found[:real], strict=True))
+        return self._known
+
+    def _cut(self, window: Window) -> torch.Tensor:
+        return self._rgb[window.row, window.y0 : window.y0 + WINDOW_PX, window.x0 : window.x0 + WINDOW_PX]
+
+
+def _at_least_a_window(rgb: torch.Tensor) -> torch.Tensor:
+    below, beside = (max(0, WINDOW_PX - length) for length in rgb.shape[1:3])
+    return F.pad(rgb, (0, 0, 0, beside, 0, below), value=WHITE)

@@ -1,0 +1,121 @@
+"""What a PromptNucSeg file's header says of its networks and of how they are used. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+from wsi_nuc.errors import ModelError
+
+WINDOW_PX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class PrompterSettings:
+    """`backbone`: a timm name. `levels`: pyramid levels that an anchor looks at (3 on PanNuke, 4 elsewhere).
+    `space_px`: distance of anchors (8 on PanNuke, 16 elsewhere). `shared_encoder`: features come from the
+    segmentor's image encoder, and `backbone` is not used."""
+
+    backbone: str = "convnext_small"
+    levels: int = 3
+    channels: int = 256
+    space_px: int = 8
+    dropout: float = 0.1
+    shared_encoder: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentorSettings:
+    """`size`: a name of `sam.sizes.SIZES`. `class_token`: the segmentor classifies, not the prompter."""
+
+    size: str = "vit_b"
+    class_token: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UseSettings:
+    """How the trained networks are used. All lengths in pixels of the model's resolution.
+
+    `nms_radius_px`: of two points closer than this the better one stays (12 on PanNuke, 11 on Kumar).
+    `mask_filter`: drop points where the region mask is background. `negatives`: K nearest other points.
+    `overlap_px`: of the segmentor's windows of 256. `windows`: of them along each side of a tile.
+    `neighbourhood_tokens`: first decode only this many tokens (of 16 px) around a prompt; 16 decodes all.
+    `precision`: "fp32", "bf16", or "auto" (bf16 on a GPU).
+    """
+
+    nms_radius_px: float = 12.0
+    mask_filter: bool = True
+    negatives: int = 1
+    overlap_px: int = 64
+    windows: int = 6
+    neighbourhood_tokens: int = 5
+    largest_nucleus_px: int = 96
+    margin_px: int = 8
+    precision: str = "auto"
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        limits = {
+            "overlap_px": 0 <= self.overlap_px <= WINDOW_PX // 2,
+            "windows": 1 <= self.windows <= 64,
+            "neighbourhood_tokens": 1 <= self.neighbourhood_tokens <= WINDOW_PX // 16,
+            "largest_nucleus_px": 1 <= self.largest_nucleus_px <= WINDOW_PX,
+            "negatives": 0 <= self.negatives <= 16,
+            "precision": self.precision in ("auto", "fp32", "bf16"),
+            "core_px": self.core_px > 0,
+        }
+        for name, fine in limits.items():
+            if not fine:
+                value = getattr(self, name)
+                raise ModelError(f"use.{name} = {value!r}", "out of range", "correct the model file's header")
+
+    @property
+    def halo_px(self) -> int:
+        return self.largest_nucleus_px + self.margin_px
+
+    @property
+    def core_px(self) -> int:
+        """The windows of a tile, laid side by side, cover its core, the margin and half an overlap around them."""
+        covered = WINDOW_PX + (self.windows - 1) * (WINDOW_PX - self.overlap_px)
+        return covered - self.overlap_px - 2 * self.margin_px
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`classes` without background, in the order of the prompter's logits."""
+
+    classes: tuple[str, ...]
+    mpp: float
+    prompter: PrompterSettings = field(default_factory=PrompterSettings)
+    segmentor: SegmentorSettings = field(default_factory=SegmentorSettings)
+    use: UseSettings = field(default_factory=UseSettings)
+
+    def to_header(self) -> dict[str, Any]:
+        return asdict(self) | {"classes": list(self.classes)}
+
+    @classmethod
+    def from_header(cls, header: Mapping[str, Any]) -> Self:
+        """Only the keys of this record are read; a section's unknown key is an error."""
+        missing = [name for name in ("classes", "mpp") if name not in header]
+        if missing:
+            raise ModelError(
+                "model header", f"lacks {', '.join(missing)}", "convert the original checkpoint again"
+            )
+        return cls(
+            classes=tuple(str(name) for name in header["classes"]),
+            mpp=float(header["mpp"]),
+            prompter=_section(PrompterSettings, header, "prompter"),
+            segmentor=_section(SegmentorSettings, header, "segmentor"),
+            use=_section(UseSettings, header, "use"),
+        )
+
+
+def _section(kind: type[Any], header: Mapping[str, Any], name: str) -> Any:
+    given = header.get(name, {})
+    known = {f.name for f in fields(kind)}
+    unknown = sorted(set(given) - known)
+    if unknown:
+        cause = f"section {name} has the unknown key {unknown[0]!r}"
+        raise ModelError("model header", cause, f"known keys: {', '.join(sorted(known))}")
+    return kind(**given)

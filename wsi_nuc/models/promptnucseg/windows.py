@@ -1,0 +1,124 @@
+"""The segmentor's 256 px windows over a tile: each prompt is decoded in the one where it lies most central."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
+from wsi_nuc.models.sam.prompts import NEGATIVE, NO_POINT, POSITIVE
+from wsi_nuc.types import Float32, Int64, Prompts
+
+# Prompts of one window are decoded in groups of these sizes, filled up with blanks, so that the shape of a call
+# follows from the window alone and not from what else is in the batch.
+SLOTS = (8, 16, 32)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Window:
+    """`row`: of the batch; `x0`, `y0`: first pixel in tile pixels."""
+
+    row: int
+    y0: int
+    x0: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Up to `slots` prompts of one window. `prompt`: their indices; `xy_window`: slots x (1 + K) x 2, the point
+    itself first; `label`: slots x (1 + K)."""
+
+    window: Window
+    prompt: Int64
+    xy_window: Float32
+    label: Int64
+
+    @property
+    def slots(self) -> int:
+        return len(self.label)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where windows begin along x and y on tiles of one size."""
+
+    x: Int64
+    y: Int64
+
+    @classmethod
+    def of(cls, height: int, width: int, use: UseSettings) -> Layout:
+        return cls(*(window_starts(length, _inset(length, use), use.overlap_px) for length in (width, height)))
+
+    def windows(self, row: int) -> list[Window]:
+        return [Window(row, int(y0), int(x0)) for y0 in self.y for x0 in self.x]
+
+    def owner(self, xy_tile: Float32) -> Int64:
+        """N x 2: the start (x0, y0) of the window whose centre is nearest along each axis, the first at a tie."""
+        pairs = zip(xy_tile.T, (self.x, self.y), strict=True)
+        distance = [np.abs(at[:, None] - (starts + WINDOW_PX / 2)[None]) for at, starts in pairs]
+        return np.stack([self.x[distance[0].argmin(1)], self.y[distance[1].argmin(1)]], 1)
+
+
+def window_starts(length: int, inset: int, overlap_px: int) -> Int64:
+    """Starts of windows that cover `inset` to `length - inset`; the last is flush with the end."""
+    last = max(length - inset - WINDOW_PX, 0)
+    starts = np.arange(inset, last, WINDOW_PX - overlap_px, dtype=np.int64)
+    return np.append(starts, last)
+
+
+def _inset(length: int, use: UseSettings) -> int:
+    """A tile of the pipeline needs no masks in the outer part of its halo; any other image is covered whole."""
+    if length != use.core_px + 2 * use.halo_px:
+        return 0
+    return max(0, use.halo_px - use.margin_px - use.overlap_px // 2)
+
+
+def plan_jobs(prompts: Prompts, wanted: Sequence[int], layout: Layout, negatives: int) -> list[Job]:
+    """Jobs of all `wanted` prompts, in the order of their windows."""
+    index = np.asarray(wanted, np.int64)
+    starts = layout.owner(prompts.xy_tile[index])
+    keys = np.column_stack([prompts.row[index], starts[:, 1], starts[:, 0]])
+    jobs: list[Job] = []
+    for row, y0, x0 in np.unique(keys, axis=0):
+        mine = np.sort(index[(keys == (row, y0, x0)).all(1)])
+        jobs += _window_jobs(prompts, mine, Window(int(row), int(y0), int(x0)), negatives)
+    return jobs
+
+
+def _window_jobs(prompts: Prompts, mine: Int64, window: Window, negatives: int) -> list[Job]:
+    xy_window = prompts.xy_tile - np.array([window.x0, window.y0], np.float32)
+    inside = np.flatnonzero((prompts.row == window.row) & ((xy_window >= 0) & (xy_window < WINDOW_PX)).all(1))
+    near = _nearest_others(xy_window, mine, inside, negatives)
+    jobs = []
+    for first in range(0, len(mine), SLOTS[-1]):
+        part = slice(first, first + SLOTS[-1])
+        jobs.append(_filled(window, mine[part], xy_window, near[part]))
+    return jobs
+
+
+def _nearest_others(xy: Float32, mine: Int64, inside: Int64, count: int) -> Int64:
+    """len(mine) x count: the nearest points of the window for each prompt, -1 where there are not so many."""
+    near = np.full((len(mine), count), -1, np.int64)
+    others = min(count, len(inside) - 1)
+    if others <= 0:
+        return near
+    _, found = cKDTree(xy[inside]).query(xy[mine], k=others + 1)
+    found = inside[found]
+    # A prompt is its own nearest point, unless another lies on the same spot.
+    found = np.take_along_axis(found, np.argsort(found == mine[:, None], axis=1, kind="stable"), 1)
+    near[:, :others] = found[:, :others]
+    return near
+
+
+def _filled(window: Window, prompt: Int64, xy_window: Float32, near: Int64) -> Job:
+    slots = next(size for size in SLOTS if size >= len(prompt))
+    members = np.column_stack([prompt, near])
+    xy = np.zeros((slots, members.shape[1], 2), np.float32)
+    xy[: len(prompt)] = np.where(members[..., None] >= 0, xy_window[members], 0)
+    label = np.full((slots, members.shape[1]), NO_POINT, np.int64)
+    label[: len(prompt)] = np.where(members >= 0, NEGATIVE, NO_POINT)
+    label[: len(prompt), 0] = POSITIVE
+    return Job(window, prompt, xy, label)
