@@ -1,0 +1,1 @@
+"""The model without a network: haematoxylin, blobs, a bounded flood, and a rule of thumb for the class."""

@@ -1,0 +1,42 @@
+"""A point for each dark blob: maxima of differences of Gaussians over a few sizes."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from wsi_nuc.models.classical.foreground import Scene
+from wsi_nuc.models.classical.parameters import Parameters
+from wsi_nuc.models.classical.stain import Int32, blurred
+from wsi_nuc.types import Float32, Int64
+
+RATIO = 1.34
+
+
+def blobs(scene: Scene, parameters: Parameters) -> tuple[Int64, Float32]:
+    """N x 2 pixels (x, y) in reading order, and the strength of each blob in 0..1."""
+    strength = _strength(scene, parameters)
+    edge = 2 * parameters.apart_px + 1
+    largest = cv2.dilate(strength.astype(np.float32), np.ones((edge, edge), np.uint8))
+    y, x = np.nonzero((strength >= largest) & (strength > parameters.blob_floor))
+    xy = np.stack([x, y], axis=1).astype(np.int64)
+    keep = _first_of_equals(xy, parameters.apart_px)
+    value = strength[y, x][keep].astype(np.float32)
+    return xy[keep], value / (value + np.float32(2 * parameters.blob_floor))
+
+
+def _strength(scene: Scene, parameters: Parameters) -> Int32:
+    sizes = [parameters.blob_px * RATIO**k for k in range(parameters.blob_scales + 1)]
+    layers = [blurred(scene.soft, size).astype(np.int32) for size in sizes]
+    strength = layers[0] - layers[1]
+    for fine, coarse in zip(layers[1:-1], layers[2:], strict=True):
+        np.maximum(strength, fine - coarse, out=strength)
+    return strength
+
+
+def _first_of_equals(xy: Int64, apart_px: int) -> Int64:
+    """Two maxima this close are equally strong; the one that comes first in reading order stays."""
+    from scipy.spatial import cKDTree
+
+    pairs = cKDTree(xy).query_pairs(apart_px + 0.5, p=np.inf, output_type="ndarray") if len(xy) else xy
+    return np.setdiff1d(np.arange(len(xy)), pairs.max(axis=1) if len(pairs) else [])

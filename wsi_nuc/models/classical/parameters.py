@@ -1,0 +1,99 @@
+"""All constants of the classical model. They were chosen on 21 labelled colon images; see `DESIGN.md`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_nuc.errors import ModelError
+from wsi_nuc.types import Float64
+
+CLASSES = ("epithelial", "inflammatory", "connective", "other")
+FEATURES = ("bias", "log2 area", "log2 elongation", "darkness", "contrast")
+MPP = 0.5
+CORE_PX, HALO_PX, MARGIN_PX, CROP_PX = 1024, 144, 8, 64
+
+
+def _ruifrok() -> Float64:
+    """How much haematoxylin an optical density of red, green and blue stands for (Ruifrok & Johnston 2001)."""
+    stains = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
+    return np.asarray(np.linalg.inv(stains / np.linalg.norm(stains, axis=1, keepdims=True))[:, 0])
+
+
+def _class_weights() -> Float64:
+    return np.zeros((len(CLASSES), len(FEATURES)))
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Lengths in pixels of 0.5 um, densities in units of `stain.UNIT`.
+
+    `stain`: weights of the optical densities of red, green and blue. `smooth_px`: sigma of the first blur.
+    `window_px`: half edge of the window of the local threshold; `share`: where between the paler and the darker
+    mean it lies; `floor`: it is never lower; `contrast`: less difference between the two counts as this much;
+    `gain`: steepness of the soft foreground. `blob_px`: sigma of the smallest blob; `blob_scales`: how many, each
+    1.34 times the last; `blob_floor`: weakest blob; `apart_px`: two points are further apart than this in x or y.
+    `edge_px`: sigma that smooths the foreground's edge; `flood_px`: sigma that smooths the order of the flood;
+    `levels` and `steps`: the flood has that many levels of so many pixels each; `closing_px`: notches of up to twice
+    this are filled. `least_px` and `most_px`: areas of a nucleus. `class_weights`: C x features.
+    """
+
+    stain: Float64 = field(default_factory=_ruifrok)
+    smooth_px: float = 0.8
+    window_px: int = 32
+    share: float = 0.5
+    floor: int = 170
+    contrast: int = 150
+    gain: float = 1.5
+    blob_px: float = 2.0
+    blob_scales: int = 3
+    blob_floor: int = 250
+    apart_px: int = 5
+    edge_px: float = 0.7
+    flood_px: float = 1.5
+    levels: int = 10
+    steps: int = 2
+    closing_px: int = 2
+    least_px: int = 30
+    most_px: int = 1500
+    class_weights: Float64 = field(default_factory=_class_weights)
+
+    @property
+    def reach_px(self) -> int:
+        """How far from its point a nucleus can depend on pixels: the sum of all neighbourhoods, see DESIGN.md."""
+        flood = self.levels * self.steps
+        blob = blur_radius(self.blob_px * 1.34**self.blob_scales)
+        local = 2 * self.window_px + blur_radius(self.smooth_px)
+        return 2 * flood + self.apart_px + max(blob, blur_radius(self.flood_px), blur_radius(self.edge_px)) + local
+
+
+def blur_radius(sigma_px: float) -> int:
+    return int(np.ceil(3 * sigma_px))
+
+
+def to_state(parameters: Parameters) -> dict[str, npt.NDArray[np.float64]]:
+    """As tensors, the form in which a file holds them."""
+    return {f.name: np.atleast_1d(np.asarray(getattr(parameters, f.name), np.float64)) for f in fields(Parameters)}
+
+
+def from_state(state: dict[str, Any], subject: str) -> Parameters:
+    """The inverse of `to_state`; shapes and finite values were checked before."""
+    values: dict[str, Any] = {}
+    for f in fields(Parameters):
+        array = np.asarray(state[f.name], np.float64)
+        kind = type(f.default) if isinstance(f.default, (int, float)) else None
+        values[f.name] = array if kind is None else kind(array[0])
+    parameters = Parameters(**values)
+    positive = {name: value for name, value in values.items() if np.ndim(value) == 0 and not value > 0}
+    if positive:
+        raise ModelError(subject, f"these constants are not positive: {positive}", "save the model again")
+    if parameters.levels * parameters.steps + 2 * parameters.closing_px >= CROP_PX // 2:
+        cause = f"{parameters.levels} levels of {parameters.steps} px and a closing of {parameters.closing_px} px"
+        raise ModelError(subject, f"{cause} do not fit the crop of {CROP_PX} px", "choose fewer levels or steps")
+    if parameters.reach_px + MARGIN_PX > HALO_PX:
+        cause = f"with these constants a nucleus depends on pixels {parameters.reach_px} px away"
+        raise ModelError(subject, cause, f"choose smaller windows: at most {HALO_PX - MARGIN_PX} px can be read")
+    return parameters

@@ -1,0 +1,203 @@
+"""Checkpoint files: native safetensors with a JSON header, and foreign `.pth` files as tensors only.
+
+Nothing in a file is executed. The native header lies in the safetensors metadata under the key "wsi_nuc" and holds
+architecture, classes, mpp, normalisation, training_data, metrics and format_version. It is parsed here before the
+library sees the file, so that a damaged or hostile one is refused with its reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import pickle
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_nuc.errors import ModelError
+
+KEY = "wsi_nuc"
+FORMAT_VERSION = 1
+MAX_HEADER_BYTES = 16 << 20  # a ViT-H has 0.1 MiB of header
+LISTED = 8
+Shapes = Mapping[str, tuple[int, ...]]
+_AGAIN = "copy or download the file again"
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """The header of a native file. `details`: the whole JSON header; `shapes`: of every tensor."""
+
+    path: str
+    architecture: str
+    classes: tuple[str, ...]
+    mpp: float
+    sha256: str
+    details: Mapping[str, Any]
+    shapes: Shapes
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A native file whose header was accepted; tensors are read when asked for."""
+
+    info: CheckpointInfo
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        from safetensors.numpy import load_file
+
+        return self._loaded(load_file)
+
+    def tensors(self) -> dict[str, Any]:
+        """As torch tensors on the CPU."""
+        from safetensors.torch import load_file
+
+        return self._loaded(load_file)
+
+    def _loaded(self, load_file: Any) -> dict[str, Any]:
+        from safetensors import SafetensorError
+
+        try:
+            return dict(load_file(self.info.path))
+        except (SafetensorError, OSError, KeyError, TypeError) as error:
+            raise ModelError(self.info.path, f"its tensors cannot be read: {error}", _AGAIN) from error
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    return Checkpoint(read_info(path))
+
+
+def read_info(path: str | Path) -> CheckpointInfo:
+    """Header and hash of a native file."""
+    if Path(path).suffix.lower() != ".safetensors":
+        remedy = "convert it to safetensors first; foreign files carry no classes and no resolution"
+        raise ModelError(path, "not a native checkpoint (.safetensors)", remedy)
+    header = _safetensors_header(Path(path))
+    text = header.pop("__metadata__", {}).get(KEY)
+    if text is None:
+        raise ModelError(
+            path, f"a safetensors file without the {KEY!r} header", "convert it to a native checkpoint"
+        )
+    try:
+        details = json.loads(text)
+        shapes = {name: tuple(int(n) for n in entry["shape"]) for name, entry in header.items()}
+        architecture, mpp = str(details["architecture"]), float(details["mpp"])
+        classes, version = tuple(str(c) for c in details["classes"]), int(details["format_version"])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(path, f"its {KEY!r} header is incomplete ({error})", _AGAIN) from error
+    if version > FORMAT_VERSION:
+        raise ModelError(path, f"its format {version} is newer than {FORMAT_VERSION}", "upgrade wsi-nuc")
+    if not classes or len(set(classes)) < len(classes) or not (math.isfinite(mpp) and mpp > 0):
+        raise ModelError(path, f"its header makes no sense: classes {classes}, mpp {mpp}", "save the model again")
+    return CheckpointInfo(str(path), architecture, classes, mpp, sha256_of(path), details, shapes)
+
+
+def _safetensors_header(path: Path) -> dict[str, Any]:
+    """The JSON header, after checking that the file is as long as it says."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
+            if size < 8 or length > MAX_HEADER_BYTES or 8 + length > size:
+                cause = f"not a safetensors file, or truncated ({size} bytes, a header of {length} bytes)"
+                raise ModelError(path, cause, _AGAIN)
+            header = json.loads(file.read(length))
+            end = (
+                8
+                + length
+                + max((e["data_offsets"][1] for n, e in header.items() if n != "__metadata__"), default=0)
+            )
+    except OSError as error:
+        raise ModelError(
+            path, f"cannot be read: {error.strerror}", "check the path and its permissions"
+        ) from error
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
+        raise ModelError(path, "its safetensors header is damaged", _AGAIN) from error
+    if end != size:
+        raise ModelError(path, f"truncated or damaged: {size} bytes, its header says {end}", _AGAIN)
+    return dict(header)
+
+
+def save_checkpoint(path: str | Path, state: Mapping[str, npt.NDArray[Any]], header: Mapping[str, Any]) -> None:
+    """Write a native file. `header` holds architecture, classes, mpp, normalisation, training_data and metrics."""
+    from safetensors.numpy import save_file
+
+    text = json.dumps({**header, "format_version": FORMAT_VERSION}, sort_keys=True, allow_nan=False)
+    check_finite(path, state)
+    save_file({name: np.ascontiguousarray(array) for name, array in state.items()}, str(path), {KEY: text})
+
+
+def read_pth(path: str | Path) -> dict[str, Any]:
+    """Tensors of a foreign `.pth`. Only tensors are ever unpickled: a file with anything else is refused."""
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        cause = "it holds more than weights (pickled code or objects); nothing in it was executed"
+        raise ModelError(path, cause, "ask its author for safetensors, or save its state_dict alone") from error
+    except OSError as error:
+        raise ModelError(
+            path, f"cannot be read: {error.strerror}", "check the path and its permissions"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(path, f"truncated, or not a PyTorch file ({type(error).__name__})", _AGAIN) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
+        raise ModelError(path, "it holds no plain table of tensors", "save the model's state_dict alone")
+    return dict(content)
+
+
+def check_state(path: str | Path, expected: Shapes, found: Shapes) -> None:
+    """Refuse a state whose names or shapes differ, and list how."""
+    missing, unexpected = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    differing = [
+        f"{name} {tuple(found[name])} instead of {tuple(expected[name])}"
+        for name in sorted(set(expected) & set(found))
+        if tuple(expected[name]) != tuple(found[name])
+    ]
+    lists = {"missing": missing, "unexpected": unexpected, "of another shape": differing}
+    differences = [f"{len(names)} {what}: {_some(names)}" for what, names in lists.items() if names]
+    if differences:
+        remedy = "use the checkpoint of this architecture and these classes"
+        raise ModelError(path, "its tensors do not fit the model; " + "; ".join(differences), remedy)
+
+
+def check_class_count(path: str | Path, classes: tuple[str, ...], count: int) -> None:
+    """Refuse weights for another number of classes than the header names."""
+    if len(classes) != count:
+        cause = f"its weights are for {count} classes, its header names {len(classes)} ({', '.join(classes)})"
+        raise ModelError(path, cause, "use the checkpoint and the class names that belong together")
+
+
+def check_finite(path: str | Path, state: Mapping[str, Any]) -> None:
+    """Refuse NaN and infinity, naming the tensors."""
+    bad = [name for name, tensor in sorted(state.items()) if not _finite(tensor)]
+    if bad:
+        raise ModelError(path, f"NaN or infinite weights in {_some(bad)}", "use an intact checkpoint")
+
+
+def _finite(tensor: Any) -> bool:
+    if isinstance(tensor, np.ndarray):
+        return bool(np.isfinite(tensor).all())
+    import torch
+
+    return bool(torch.isfinite(tensor).all())
+
+
+def sha256_of(path: str | Path) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _some(names: list[str]) -> str:
+    rest = len(names) - LISTED
+    return ", ".join(names[:LISTED]) + (f" and {rest} more" if rest > 0 else "")
