@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import cv2
 import numpy as np
 
@@ -74,6 +76,7 @@ def paint(image: UInt8, mask: Bool, colour: tuple[int, ...], texture: float = 8.
     return np.clip(cv2.GaussianBlur(done, (0, 0), 0.7), 0, 255).astype(np.uint8)
 
 
+@functools.cache
 def section(tissue: tuple[int, ...] = EOSIN) -> tuple[UInt8, Bool]:
     """Two pieces of tissue on glass at 8 um/px, and where they are."""
     image = glass()

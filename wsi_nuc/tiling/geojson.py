@@ -15,6 +15,7 @@ from wsi_nuc.tiling.area import polygons_only, whole
 from wsi_nuc.types import SlideInfo
 
 LARGEST_BYTES = 256 * 2**20
+LARGEST_COORDINATE = 1e10
 CONTAINERS = {"FeatureCollection": "features", "GeometryCollection": "geometries"}
 REMEDY = "export the polygons as GeoJSON in level-0 pixels"
 
@@ -76,19 +77,19 @@ def _rings(path: str, node: Any) -> Iterator[Any]:
             todo.append(item.get(CONTAINERS[kind]) or [])
         elif kind == "Feature":
             todo.append(item.get("geometry") or [])
-        elif kind == "Polygon":
-            yield item.get("coordinates")
-        elif kind == "MultiPolygon":
-            yield from item.get("coordinates") or []
+        elif kind in ("Polygon", "MultiPolygon"):
+            rings = item.get("coordinates")
+            yield from rings if kind == "MultiPolygon" and isinstance(rings, list) else [rings]
 
 
 def _polygon(path: str, rings: Any) -> Any:
     try:
         xy = [np.array(ring, dtype=np.float64)[:, :2] for ring in rings]
-        if not all(np.isfinite(ring).all() for ring in xy):
-            _refuse(path, "a coordinate is not a finite number")
+        # NaN compares false; beyond the limit even doubles are coarser than a pixel's fraction.
+        if not all((np.abs(ring) < LARGEST_COORDINATE).all() for ring in xy):
+            _refuse(path, f"a coordinate is not a finite number below {LARGEST_COORDINATE:g}")
         return shapely.Polygon(xy[0], xy[1:])
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, IndexError, OverflowError) as error:
         raise UsageError(path, f"a polygon has malformed coordinates ({error})", REMEDY) from error
 
 

@@ -14,8 +14,8 @@ from wsi_nuc.tiling.masks import blurred, extremes, grown, without_specks
 from wsi_nuc.tiling.overview import Overview
 from wsi_nuc.types import Bool, Float32, UInt8
 
-# Five grey levels between the channels of near-white: half of what pale eosin shows, twice a lamp's colour cast.
-FAINTEST_CHROMA = 0.010
+# Six grey levels between the channels of near-white: half of what pale eosin shows, twice a lamp's colour cast.
+FAINTEST_CHROMA = 0.012
 INK_SMALLEST_MM2 = 0.02
 INK_FRINGE_UM = 150.0
 BLACK = 60
