@@ -22,9 +22,11 @@ from wsi_nuc.store.parts import read_part
 from wsi_nuc.store.thumbnail import write_thumbnail
 from wsi_nuc.store.tissue import write_tissue
 from wsi_nuc.store.zarrfile import ZarrFolder
+from wsi_nuc.tiling.plan import tiles_per_edge
 from wsi_nuc.types import TileCounts
 
-# Edge of the squares that order the rows of a result, in model pixels. Part of the format, not a setting.
+# Edge of the squares that order the rows of a result, in pixels as read. Part of the format, not a setting: it is
+# the default size of a region, for which stitching holds the least.
 BLOCK_PX = 4096
 
 
@@ -81,7 +83,7 @@ def _candidates(job: SlideJob, parts: Mapping[int, Path]) -> Iterator[RegionCand
 
 def _geometry(job: SlideJob) -> StitchGeometry:
     grid, spec = job.plan.grid, job.spec
-    block_tiles = max(1, round(BLOCK_PX / grid.core_px))
+    block_tiles = tiles_per_edge(BLOCK_PX, spec.core_px, job.plan.scale)
     scale = grid.l0_per_grid
     return StitchGeometry(
         region_l0=job.plan.tiles_per_region * grid.core_px * scale,

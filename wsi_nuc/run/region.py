@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 
 from wsi_nuc.errors import ModelError, SlideError, StorageError
-from wsi_nuc.inference.predict import predict
+from wsi_nuc.inference.predict import Prediction, predict_counted
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.run.level0 import inside_and_valid, to_level0
@@ -95,11 +95,11 @@ def process_region(job: RegionJob) -> RegionReport:
             found, problems = _predict_or_blame(model, batch, job)
         failed += problems
         with clock.stage("level0"):
-            for nuclei, in_core in found:
-                table, kept, changed = _to_slide(nuclei, job, source.info)
+            for one in found:
+                table, kept, changed = _to_slide(one.nuclei, job, source.info)
                 tables.append(table)
-                own.append(in_core[kept])
-                repairs += changed
+                own.append(one.own[kept])
+                repairs += one.repaired + changed
     bad = _BadTiles(tuple(sorted(missing)), tuple(sorted(failed)))
     with clock.stage("write part"):
         return _write(job, NucleiTable.concat(tables), np.concatenate(own), bad, repairs, clock)
@@ -152,10 +152,10 @@ def _batches(pixels: Sequence[TilePixels], size: int) -> Iterator[TileBatch]:
 
 def _predict_or_blame(
     model: NucleiModel, batch: TileBatch, job: RegionJob
-) -> tuple[list[tuple[TileNuclei, Bool]], list[BadTile]]:
+) -> tuple[list[Prediction], list[BadTile]]:
     """Predict the batch; where that fails, each tile alone, so that only the tile at fault is lost."""
     try:
-        return [predict(model, batch)], []
+        return [predict_counted(model, batch)], []
     except (ModelError, StorageError):
         raise
     except Exception as error:  # noqa: BLE001 - the tile boundary: whatever a tile provokes is that tile's failure
@@ -163,7 +163,7 @@ def _predict_or_blame(
             cause = error.cause if isinstance(error, SlideError) else f"{type(error).__name__}: {error}"
             tile = batch.tiles[0]
             return [], [BadTile(tile.index, _core_l0(job, tile.index), cause)]
-    found: list[tuple[TileNuclei, Bool]] = []
+    found: list[Prediction] = []
     bad: list[BadTile] = []
     for row, tile in enumerate(batch.tiles):
         alone = TileBatch(batch.rgb[row : row + 1], (tile,))

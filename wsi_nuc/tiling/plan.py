@@ -129,9 +129,13 @@ def make_plan(
     scale = choose_scale(subject, info, mpp, geometry.mpp)
     width, height = grid_size(info, scale.l0_per_grid)
     grid = TileGrid(width, height, geometry.core_px, geometry.halo_px, scale.l0_per_grid)
-    # Counted in pixels as read: a region of a slide that is read fourfold finer must not take 16 times the memory.
-    read_px_per_tile = geometry.core_px * max(1.0, scale.level_px_per_grid)
-    return TilePlan(grid, scale, max(1, round(region_px / read_px_per_tile)), tiles_in(area, grid), area)
+    tiles_per_region = tiles_per_edge(region_px, geometry.core_px, scale)
+    return TilePlan(grid, scale, tiles_per_region, tiles_in(area, grid), area)
+
+
+def tiles_per_edge(region_px: int, core_px: int, scale: Scale) -> int:
+    """Counted in pixels as read: a slide that is read fourfold finer must not take 16 times the memory."""
+    return max(1, round(region_px / (core_px * max(1.0, scale.level_px_per_grid))))
 
 
 def _check(geometry: TileGeometry, region_px: int) -> None:

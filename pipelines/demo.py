@@ -1,0 +1,105 @@
+"""A synthetic slide in, a verified store out, and a picture of what was found: the first thing to run.
+
+python pipelines/demo.py [--folder demo] [--size 4096]
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import typer
+
+from wsi_nuc.cli.progress import progress
+from wsi_nuc.config import RunConfig
+from wsi_nuc.run import SlideResult, run_slides
+from wsi_nuc.slides.registry import open_slide
+from wsi_nuc.synth import SynthSpec, truth_path, write_slide
+from wsi_nuc.types import Box, SlideRef
+
+COLOURS = [(214, 39, 40), (31, 119, 180), (44, 160, 44), (255, 187, 0)]
+PICTURE_PX = 1024
+SAME_NUCLEUS_IOU = 0.5
+
+
+def main(
+    folder: Annotated[Path, typer.Option(help="Where slide, result and picture go.")] = Path("demo"),
+    size: Annotated[int, typer.Option(min=1024, help="Edge of the slide in pixels.")] = 4096,
+) -> None:
+    """Write a synthetic slide, run it, compare with the truth and draw the outlines."""
+    folder.mkdir(parents=True, exist_ok=True)
+    slide = folder / "demo.svs"
+    if not slide.exists():
+        print(f"writing {slide}, {size} x {size} px of synthetic H&E ...")
+        write_slide(slide, SynthSpec(size=size, mpp=0.25, seed=7))
+    with progress(quiet=False) as emit:
+        result = next(iter(run_slides(RunConfig(out=folder / "results"), [str(slide)], emit)))
+    if result.error:
+        raise SystemExit(result.error)
+    picture = draw(slide, Path(result.store), folder / "nuclei.png")
+    report(result, slide, picture)
+
+
+def draw(slide: Path, store: Path, picture: Path) -> Path:
+    """Outlines of the densest square of the slide over its pixels, one colour a class."""
+    nuclei = read_nuclei(store)
+    box = densest_box(nuclei)
+    source = open_slide(SlideRef(str(slide)))
+    pixels = np.ascontiguousarray(source.read(0, box).rgb[:, :, ::-1])
+    source.close()
+    for geometry, class_id in zip(nuclei.geometry, nuclei.class_id, strict=True):
+        ring = np.asarray(geometry.exterior.coords) - (box.x0, box.y0)
+        # OpenCV counts from pixel centres, in 1/16 px here.
+        points = np.round((ring - 0.5) * 16).astype(np.int32)
+        cv2.polylines(pixels, [points], True, COLOURS[class_id % len(COLOURS)][::-1], 2, cv2.LINE_AA, 4)
+    cv2.imwrite(str(picture), pixels)
+    return picture
+
+
+def read_nuclei(store: Path) -> Any:
+    import geopandas
+
+    return geopandas.read_parquet(store / "shapes" / "nuclei" / "shapes.parquet")
+
+
+def densest_box(nuclei: Any) -> Box:
+    """The square of PICTURE_PX that holds the most nuclei."""
+    if not len(nuclei):
+        return Box(0, 0, PICTURE_PX, PICTURE_PX)
+    x, y = (nuclei[axis].to_numpy() for axis in "xy")
+    counts, ys, xs = np.histogram2d(
+        y, x, bins=[np.arange(0, edge.max() + PICTURE_PX, PICTURE_PX / 2) for edge in (y, x)]
+    )
+    row, column = np.unravel_index(np.argmax(counts), counts.shape)
+    x0, y0 = int(xs[column]), int(ys[row])
+    return Box(x0, y0, x0 + PICTURE_PX, y0 + PICTURE_PX)
+
+
+def report(result: SlideResult, slide: Path, picture: Path) -> None:
+    found, truth = agreement(Path(result.store), truth_path(slide))
+    print(f"\n{result.nuclei:,} nuclei on {result.area_mm2:.2f} mm2 of tissue in {result.seconds:.1f} s")
+    for name, count in result.classes.items():
+        print(f"  {name:<14} {count:>7,}")
+    print(f"of {truth:,} nuclei that were drawn, {found:,} are found with IoU >= {SAME_NUCLEUS_IOU}")
+    print(f"store    {result.store}   (geopandas, DuckDB, spatialdata, napari, QuPath)")
+    print(f"picture  {picture}")
+
+
+def agreement(store: Path, truth: Path) -> tuple[int, int]:
+    """How many of the drawn nuclei have a found one with enough overlap, and how many were drawn."""
+    import geopandas
+    import shapely
+
+    drawn, found = geopandas.read_parquet(truth).geometry.to_numpy(), read_nuclei(store).geometry.to_numpy()
+    if not len(found):
+        return 0, len(drawn)
+    one, other = shapely.STRtree(found).query(drawn, predicate="intersects")
+    overlap = shapely.area(shapely.intersection(drawn[one], found[other]))
+    union = shapely.area(drawn[one]) + shapely.area(found[other]) - overlap
+    return len(np.unique(one[overlap / union >= SAME_NUCLEUS_IOU])), len(drawn)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,281 @@
+"""Bad input: named, explained, with the documented exit code, and never at the cost of the other slides."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.command import answers, digest, manifest, start, wsi_nuc
+
+
+def test_a_bad_slide_costs_only_itself(small: Path, tmp_path: Path) -> None:
+    text = tmp_path / "notes.svs"
+    text.write_text("not a slide")
+    truncated = tmp_path / "truncated.svs"
+    truncated.write_bytes(small.read_bytes()[:5000])
+    missing, folder = tmp_path / "missing.svs", tmp_path / "folder"
+    folder.mkdir()
+    bad = [text, truncated, missing, folder]
+    done = wsi_nuc("run", *bad, small, "--out", tmp_path / "out", "--scheduler", "serial", "--json")
+    assert done.returncode == 3
+    told = {Path(one["slide"]).name: one for one in answers(done)}
+    assert told["small.svs"]["status"] == "published"
+    for path in bad:
+        assert told[path.name]["status"] == "failed"
+        assert str(path) in told[path.name]["error"]
+        assert not (tmp_path / "out" / f"{path.name}.zarr").exists()
+    assert "4 of 5 slides failed" in done.stderr
+
+
+@pytest.mark.real_data
+def test_every_edge_file_is_published_or_named(wsi: Path, tmp_path: Path) -> None:
+    slides = sorted((wsi / "edge").iterdir())
+    done = wsi_nuc("run", *slides, "--out", tmp_path, "--scheduler", "serial", "--json")
+    told = {Path(one["slide"]).name: one for one in answers(done)}
+    assert sorted(told) == [path.name for path in slides]
+    for name, one in told.items():
+        assert one["status"] in ("published", "failed"), name
+        assert bool(one["error"]) == (one["status"] == "failed")
+        assert (tmp_path / f"{name}.zarr").exists() == (one["status"] == "published")
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+
+
+def test_a_blank_slide_is_a_result(blank: Path, tmp_path: Path) -> None:
+    import geopandas
+
+    done = wsi_nuc("run", blank, "--out", tmp_path, "--scheduler", "serial", "--json")
+    assert done.returncode == 0, done.stderr
+    (told,) = answers(done)
+    assert told["status"] == "published"
+    assert told["nuclei"] == 0
+    assert told["tiles"]["processed"] == 0
+    nuclei = geopandas.read_parquet(Path(told["store"]) / "shapes/nuclei/shapes.parquet")
+    assert len(nuclei) == 0
+    assert {"class", "score", "area_um2", "geometry"} <= set(nuclei.columns)
+    assert wsi_nuc("verify", told["store"]).returncode == 0
+
+
+def test_slides_of_one_name_never_share_a_result(small: Path, blank: Path, tmp_path: Path) -> None:
+    names = []
+    for folder, source in (("a", small), ("b", blank)):
+        (tmp_path / folder).mkdir()
+        names.append(tmp_path / folder / "a slide 🔬\n1.svs")
+        shutil.copyfile(source, names[-1])
+    done = wsi_nuc("run", *names, "--out", tmp_path / "out", "--scheduler", "serial", "--json")
+    assert done.returncode == 0, done.stderr
+    stores = [one["store"] for one in answers(done)]
+    assert len(set(stores)) == 2
+    assert {manifest(store)["slide"]["file"] for store in stores} == {"a slide 🔬\n1.svs"}
+
+
+def test_the_same_slide_again_is_verified_not_repeated(small: Path, tmp_path: Path) -> None:
+    arguments = ("run", small, small, "--out", tmp_path, "--scheduler", "serial", "--json")
+    first, second = answers(wsi_nuc(*arguments)), answers(wsi_nuc(*arguments))
+    assert [one["status"] for one in first] == ["published", "verified"]
+    assert [one["status"] for one in second] == ["verified", "verified"]
+
+
+def test_other_settings_are_refused_with_the_difference(small: Path, tmp_path: Path) -> None:
+    arguments = ("run", small, "--out", tmp_path, "--scheduler", "serial")
+    assert wsi_nuc(*arguments).returncode == 0
+    before = digest(tmp_path / "small.svs.zarr")
+    refused = wsi_nuc(*arguments, "--labels")
+    assert refused.returncode == 2
+    assert "labels: False -> True" in refused.stderr
+    assert digest(tmp_path / "small.svs.zarr") == before
+    assert wsi_nuc(*arguments, "--labels", "--overwrite").returncode == 0
+    assert digest(tmp_path / "small.svs.zarr") != before
+
+
+def test_a_damaged_result_is_named_and_restored(small: Path, tmp_path: Path) -> None:
+    arguments = ("run", small, "--out", tmp_path, "--scheduler", "serial")
+    assert wsi_nuc(*arguments).returncode == 0
+    store = tmp_path / "small.svs.zarr"
+    before = digest(store)
+    parquet = store / "shapes/nuclei/shapes.parquet"
+    content = bytearray(parquet.read_bytes())
+    content[len(content) // 2] ^= 1
+    parquet.write_bytes(content)
+    checked = wsi_nuc("verify", store)
+    assert checked.returncode == 5
+    assert "shapes/nuclei/shapes.parquet" in checked.stderr
+    assert wsi_nuc(*arguments).returncode == 0
+    assert digest(store) == before
+    assert wsi_nuc("verify", store).returncode == 0
+
+
+@pytest.mark.parametrize("deed", ["replace", "delete"])
+def test_a_slide_that_changes_during_the_run_is_not_published(
+    deed: str, slide: Path, blank: Path, tmp_path: Path
+) -> None:
+    copy, out = tmp_path / "moving.svs", tmp_path / "out"
+    shutil.copyfile(slide, copy)
+    with start("run", copy, "--out", out, "--scheduler", "serial", "--region-size", 512) as process:
+        deadline = time.monotonic() + 60
+        while not list(out.glob(".wsi-nuc/*/parts/*.arrow")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if deed == "replace":
+            shutil.copyfile(blank, tmp_path / "other")
+            (tmp_path / "other").replace(copy)
+        else:
+            copy.unlink()
+        code = process.wait(timeout=200)
+        told = process.stderr.read() if process.stderr else ""
+    assert code == 3
+    assert str(copy) in told
+    assert "changed during the run" in told
+    assert not list(out.glob("*.zarr"))
+
+
+def _tile_offsets(path: Path) -> tuple[list[int], list[int]]:
+    import tifffile
+
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[0]
+        return list(page.dataoffsets), list(page.databytecounts)
+
+
+def test_a_damaged_tile_fails_the_slide_unless_it_is_allowed(slide: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "damaged.svs"
+    content = bytearray(slide.read_bytes())
+    offsets, sizes = _tile_offsets(slide)
+    middle = len(offsets) // 2 + 5
+    content[offsets[middle] : offsets[middle] + sizes[middle]] = b"\xff" * sizes[middle]
+    copy.write_bytes(content)
+    arguments = ("run", copy, "--out", tmp_path / "out", "--scheduler", "serial", "--json")
+    refused = wsi_nuc(*arguments)
+    assert refused.returncode == 3
+    assert "--allow-bad-tiles" in refused.stderr
+    assert not list((tmp_path / "out").glob("*.zarr"))
+    allowed = wsi_nuc(*arguments, "--allow-bad-tiles")
+    assert allowed.returncode == 0, allowed.stderr
+    (told,) = answers(allowed)
+    assert told["tiles"]["failed"] > 0
+    assert told["nuclei"] > 0
+    tiles = manifest(told["store"])["tiles"]
+    assert len(tiles["failed_boxes_l0"]) == tiles["failed"]
+    assert sum(told["tiles"].values()) == tiles["total"]
+
+
+def test_missing_data_inside_tissue_is_counted(slide: Path, tmp_path: Path) -> None:
+    """A tile of length zero is what scanners write for data that they did not keep."""
+    import tifffile
+
+    copy = tmp_path / "sparse.svs"
+    shutil.copyfile(slide, copy)
+    with tifffile.TiffFile(copy, mode="r+b") as tiff:
+        tag = tiff.pages[0].tags["TileByteCounts"]
+        counts = list(tag.value)
+        counts[len(counts) // 2 + 5] = 0
+        tag.overwrite(counts)
+    done = wsi_nuc("run", copy, "--out", tmp_path / "out", "--scheduler", "serial", "--json")
+    assert done.returncode == 0, done.stderr
+    (told,) = answers(done)
+    assert told["tiles"]["missing"] > 0
+    assert "no data" in done.stderr
+    assert manifest(told["store"])["tiles"]["missing_boxes_l0"]
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"type": "Point", "coordinates": [1, 2]}', "[]"])
+@pytest.mark.parametrize("option", ["--tissue", "--roi"])
+def test_an_unusable_geojson_is_named(option: str, text: str, small: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.geojson"
+    file.write_text(text)
+    done = wsi_nuc("run", small, "--out", tmp_path / "out", "--scheduler", "serial", option, file)
+    assert done.returncode in (2, 3)
+    assert str(file) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "out").glob("*.zarr"))
+
+
+def _square(path: Path, x: float, y: float, edge: float) -> Path:
+    ring = [[x, y], [x + edge, y], [x + edge, y + edge], [x, y + edge], [x, y]]
+    path.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    return path
+
+
+def test_a_region_of_interest_bounds_the_nuclei(small: Path, tmp_path: Path) -> None:
+    import geopandas
+
+    inside = _square(tmp_path / "inside.geojson", 200, 200, 300)
+    done = wsi_nuc("run", small, "--out", tmp_path / "out", "--scheduler", "serial", "--roi", inside, "--json")
+    assert done.returncode == 0, done.stderr
+    (told,) = answers(done)
+    nuclei = geopandas.read_parquet(Path(told["store"]) / "shapes/nuclei/shapes.parquet")
+    assert len(nuclei) > 0
+    assert nuclei.geometry.intersects(
+        geopandas.read_file(inside).geometry.set_crs(None, allow_override=True)[0].buffer(20)
+    ).all()
+    assert told["area_mm2"] <= (300 * 0.25 / 1000) ** 2 + 1e-9
+
+
+def test_a_region_of_interest_off_the_slide_is_an_error(small: Path, tmp_path: Path) -> None:
+    off = _square(tmp_path / "off.geojson", 90000, 90000, 100)
+    done = wsi_nuc("run", small, "--out", tmp_path / "out", "--scheduler", "serial", "--roi", off)
+    assert done.returncode == 3
+    assert str(off) in done.stderr
+    assert "level-0" in done.stderr
+
+
+@pytest.mark.real_data
+def test_a_slide_without_mpp_says_how_to_give_it(wsi: Path, tmp_path: Path) -> None:
+    slide = wsi / "TCGA-CR-7395-01A-01-TS1.crop.svs"
+    done = wsi_nuc("run", slide, "--out", tmp_path, "--scheduler", "serial")
+    assert done.returncode == 3
+    assert "--mpp" in done.stderr
+    described = wsi_nuc("info", slide)
+    assert described.returncode == 3
+    assert "4443 x 3567" in described.stdout
+
+
+def test_an_output_that_cannot_be_written_is_told_before_the_model_loads(small: Path, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    done = wsi_nuc("run", small, "--out", file, "--model", "no-such-model")
+    assert done.returncode == 5
+    assert str(file) in done.stderr
+
+
+def test_an_unknown_model_is_told_before_any_slide_is_read(tmp_path: Path) -> None:
+    done = wsi_nuc("run", tmp_path / "missing.svs", "--out", tmp_path, "--model", "clasical")
+    assert done.returncode == 4
+    assert "classical" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (("--set", "labls=1"), "labels"),
+        (("--device", "gpu"), "device"),
+        (("--device", "cuda:99"), "--device"),
+        (("--scheduler", "tcp://192.0.2.1:8786"), "tls"),
+        (("--reader", "opensldie"), "openslide"),
+    ],
+    ids=str,
+)
+def test_usage_errors(arguments: tuple[str, ...], hint: str, small: Path, tmp_path: Path) -> None:
+    done = wsi_nuc("run", small, "--out", tmp_path, *arguments)
+    assert done.returncode == 2
+    assert hint in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_header_of_a_million_pixels_is_refused_quickly(tmp_path: Path) -> None:
+    """A TIFF that claims 1,000,000 x 1,000,000 px in a few bytes."""
+    tags = [(256, 4, 1, 1_000_000), (257, 4, 1, 1_000_000), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
+    tags += [(273, 4, 1, 8), (277, 3, 1, 1), (278, 4, 1, 1_000_000), (279, 4, 1, 10)]
+    header = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(tags))
+    body = b"".join(struct.pack("<HHII", *tag) for tag in tags) + struct.pack("<I", 0)
+    slide = tmp_path / "huge.tif"
+    slide.write_bytes(header + body)
+    started = time.monotonic()
+    done = wsi_nuc("run", slide, "--out", tmp_path / "out", "--scheduler", "serial", "--mpp", 0.25)
+    assert done.returncode == 3
+    assert str(slide) in done.stderr
+    assert time.monotonic() - started < 30
