@@ -15,19 +15,29 @@ def area_and_centre(xy: Float64, offsets: Int64) -> tuple[Float64, Float64]:
     lengths = np.diff(offsets)
     if not len(lengths):
         return np.zeros(0), np.zeros((0, 2))
-    starts = offsets[:-1]
+    starts, ends = offsets[:-1], offsets[1:]
     # Relative to the first vertex: at 10^5 px from the origin the products would eat the small areas' digits.
-    local = xy - np.repeat(xy[starts], lengths, axis=0)
-    following = np.roll(local, -1, axis=0)
-    following[offsets[1:] - 1] = 0.0
-    cross = local[:, 0] * following[:, 1] - following[:, 0] * local[:, 1]
+    x, y = (xy[:, axis] - np.repeat(xy[starts, axis], lengths) for axis in (0, 1))
+    next_x, next_y = (_following(values, ends) for values in (x, y))
+    cross = x * next_y - next_x * y
     doubled = np.add.reduceat(cross, starts)
-    moment = np.add.reduceat((local + following) * cross[:, None], starts, axis=0)
     flat = doubled == 0
-    centre = moment / np.where(flat, 1.0, 3.0 * doubled)[:, None]
-    if flat.any():
-        centre[flat] = (np.add.reduceat(local, starts, axis=0) / lengths[:, None])[flat]
+    scale = 3.0 * np.where(flat, 1.0, doubled)
+    centre = np.column_stack(
+        [
+            np.where(flat, np.add.reduceat(v, starts) / lengths, np.add.reduceat((v + n) * cross, starts) / scale)
+            for v, n in ((x, next_x), (y, next_y))
+        ]
+    )
     return np.abs(doubled) / 2, centre + xy[starts]
+
+
+def _following(values: Float64, ends: Int64) -> Float64:
+    """Each vertex's successor in rings whose first vertex is at 0."""
+    following = np.empty_like(values)
+    following[:-1] = values[1:]
+    following[ends - 1] = 0.0
+    return following
 
 
 def crosses_core(bounds_l0: Float64, core_boxes_l0: Float64) -> Bool:

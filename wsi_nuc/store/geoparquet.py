@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -85,6 +86,9 @@ class GeoParquetFile:
 
         self._kinds, self._extent = kinds, Extent()
         self._file = DurableFile(path)
+        # Compressing one row group and computing the next one overlap; one pending group bounds the memory.
+        self._pool = ThreadPoolExecutor(1)
+        self._pending: Future[None] | None = None
         metadata = {"pandas": _pandas_metadata()}
         columns = [n for n in schema.names if n not in ("geometry", "bbox")]
         self._writer = pq.ParquetWriter(
@@ -103,15 +107,25 @@ class GeoParquetFile:
         self._extent.add(bounds)
         if len(batch):
             table = pa.Table.from_batches([batch]).replace_schema_metadata(self._writer.schema.metadata)
-            self._writer.write_table(table, row_group_size=len(batch))
+            self._settle()
+            self._pending = self._pool.submit(self._writer.write_table, table, row_group_size=len(batch))
+
+    def _settle(self) -> None:
+        """Wait for the row group in the background and raise what became of it."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
 
     def close(self) -> None:
+        self._settle()
+        self._pool.shutdown()
         self._writer.add_key_value_metadata({"geo": geo_metadata(self._kinds, self._extent.box)})
         self._writer.close()
         self._file.close()
 
     def abandon(self) -> None:
         """Let go of the file after a failure; the staging folder that holds it is thrown away."""
+        self._pool.shutdown(cancel_futures=True)
         self._file.abandon()
         self._writer.is_open = False
 

@@ -15,7 +15,7 @@ from wsi_nuc.store.manifest import owner_of
 _LONGEST_BYTES = 200
 _URL = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 # Control, format, surrogate and line-separating characters: nothing a terminal or a JSON file should meet.
-_ESCAPED = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_ESCAPED = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}
 
 
 def _file_name(slide: str) -> str:
@@ -25,7 +25,8 @@ def _file_name(slide: str) -> str:
 
 
 def _escape(character: str) -> str:
-    if unicodedata.category(character) not in _ESCAPED and character not in "/\\":
+    plain = character == " " or unicodedata.category(character) not in _ESCAPED
+    if plain and character not in "/\\":
         return character
     raw = character.encode("utf-8", "surrogatepass")
     return "".join(f"%{byte:02X}" for byte in raw)

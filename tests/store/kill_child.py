@@ -1,0 +1,66 @@
+"""Run by the tests: publishes stores in forked children, each killed at another durable call."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from tests.store.build import origin, publish_store
+from tests.store.faults import killing, recording
+from wsi_nuc.store import durable
+from wsi_nuc.store.commit import clean_up
+from wsi_nuc.store.manifest import read
+from wsi_nuc.store.verify import verify
+
+NAME = "x.svs.zarr"
+
+
+def killed_at(out_dir: Path, number: int, overwrite: bool) -> int:
+    """Publish in a child that dies before its `number`-th durable call; returns the child's wait status."""
+    child = os.fork()
+    if child == 0:
+        with killing(number):
+            publish_store(out_dir, 20, made=origin(b=1), overwrite=overwrite)
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+def state(out_dir: Path) -> str:
+    store = out_dir / NAME
+    if not store.exists():
+        return "nothing"
+    problems = verify(store)
+    return "broken " + "; ".join(problems) if problems else str(read(store)["made_from"]["config"].get("b", "old"))
+
+
+def count_calls(out_dir: Path, overwrite: bool) -> int:
+    if overwrite:
+        publish_store(out_dir, 10)
+    with recording() as calls:
+        publish_store(out_dir, 20, made=origin(b=1), overwrite=overwrite)
+    shutil.rmtree(out_dir)
+    return len(calls)
+
+
+def main(folder: str, mode: str, step: int) -> None:
+    overwrite = mode != "fresh"
+    if mode == "two-steps":
+        durable.exchange = lambda one, other: False
+    for number in range(0, count_calls(Path(folder, "count"), overwrite), step):
+        out_dir = Path(folder, str(number))
+        if overwrite:
+            publish_store(out_dir, 10)
+        status = killed_at(out_dir, number, overwrite)
+        at_once = state(out_dir)
+        clean_up(out_dir)
+        left = len(list((out_dir / ".wsi-nuc").glob("staging/*")))
+        after = state(out_dir)
+        publish_store(out_dir, 20, made=origin(b=1), overwrite=True)
+        print(number, status, at_once, after, left, state(out_dir), sep="|")
+        shutil.rmtree(out_dir)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -1,0 +1,370 @@
+"""Publishing is all or nothing, whatever fails, and a result is never replaced by accident."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import shutil
+import subprocess
+from itertools import cycle
+from pathlib import Path
+
+import pytest
+
+from tests.store.build import nuclei, origin, publish_store, write_store
+from tests.store.faults import before_call, failing, recording
+from wsi_nuc.errors import STORAGE, USAGE, StorageError, UsageError
+from wsi_nuc.store import commit, durable
+from wsi_nuc.store.commit import Staging, check_target, clean_up, differences, publish
+from wsi_nuc.store.locks import private_dir, try_lock
+from wsi_nuc.store.manifest import Accounting, build, digest, read
+from wsi_nuc.store.paths import check_writable
+from wsi_nuc.store.verify import damage, verify
+from wsi_nuc.types import TileCounts
+
+NAME = "x.svs.zarr"
+CODES = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.ESTALE)
+
+
+def visible(out_dir: Path) -> list[str]:
+    return sorted(path.name for path in out_dir.iterdir() if path.name != ".wsi-nuc")
+
+
+def staged(out_dir: Path) -> list[Path]:
+    return list((private_dir(out_dir) / "staging").glob("*"))
+
+
+def calls_of_one_commit(out_dir: Path) -> list[str]:
+    with recording() as calls:
+        publish_store(out_dir)
+    return calls
+
+
+def test_published_store_is_intact_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    result = publish_store(tmp_path)
+    assert result.new
+    assert verify(result.path) == []
+    assert visible(tmp_path) == [NAME]
+    assert staged(tmp_path) == []
+
+
+def test_manifest_accounts_and_repeats(tmp_path: Path) -> None:
+    first, second = (publish_store(tmp_path / name).manifest for name in ("a", "b"))
+    assert first == second
+    assert first["tiles"]["total"] == 256
+    assert first["counts"]["nuclei"] == 50
+    assert digest({**first, "run": {"seconds": 99.0}}) == first["digest"]
+    assert digest({**first, "repairs": 1}) != first["digest"]
+
+
+def test_any_failing_call_publishes_nothing_and_the_next_run_succeeds(tmp_path: Path) -> None:
+    calls = calls_of_one_commit(tmp_path / "whole")
+    kinds = {kind: [n for n, c in enumerate(calls) if c == kind] for kind in set(calls)}
+    assert {"write", "close", "fsync", "rename"} <= set(kinds)
+    # First and last of every kind of call; the slow test below takes every call and every error.
+    chosen = sorted({n for of_kind in kinds.values() for n in (of_kind[0], of_kind[-1])})
+    for number, code in zip(chosen, cycle(CODES), strict=False):
+        check_one_failure(tmp_path / f"out{number}", number, code)
+
+
+def check_one_failure(out_dir: Path, number: int, code: int) -> None:
+    with failing(number, code), pytest.raises(StorageError) as caught:
+        publish_store(out_dir)
+    assert caught.value.exit_code == STORAGE
+    # After the rename only syncs of folders are left: then the new state may be there, but whole.
+    if out_dir.exists() and visible(out_dir):
+        assert verify(out_dir / NAME) == []
+    assert not out_dir.exists() or staged(out_dir) == []
+    assert verify(publish_store(out_dir).path) == []
+    shutil.rmtree(out_dir)
+
+
+@pytest.mark.slow
+def test_every_single_call_may_fail(tmp_path: Path) -> None:
+    for number in range(len(calls_of_one_commit(tmp_path / "whole"))):
+        check_one_failure(tmp_path / f"out{number}", number, CODES[number % len(CODES)])
+
+
+def test_full_disk_is_named_with_bytes_needed_and_free(tmp_path: Path) -> None:
+    with (
+        failing(2, errno.ENOSPC, only="write"),
+        pytest.raises(StorageError, match=r"[\d,]+ bytes needed, [\d,]+ free"),
+    ):
+        publish_store(tmp_path)
+
+
+def test_close_that_fails_publishes_nothing(tmp_path: Path) -> None:
+    with failing(5, errno.EIO, only="close"), pytest.raises(StorageError):
+        publish_store(tmp_path)
+    assert visible(tmp_path) == []
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> object:
+    """Makes small file systems of a given size, where this user may mount."""
+    mounted = []
+
+    def make(size_kib: int) -> Path:
+        folder = tmp_path / f"disk{size_kib}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size_kib}k", "tmpfs", str(folder)]
+        done = subprocess.run(command, capture_output=True, check=False)
+        if done.returncode:
+            return Path()
+        mounted.append(folder)
+        return folder
+
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("percent", [10, 50, 99])
+def test_disk_that_runs_full(tmp_path: Path, tiny_disk: object, percent: int) -> None:
+    whole = publish_store(tmp_path / "whole", 3000).path
+    # A page a file and a folder is what tmpfs really takes.
+    used_kib = sum(-(-p.stat().st_size // 4096) * 4 if p.is_file() else 0 for p in whole.rglob("*"))
+    disk = tiny_disk(max(4, used_kib * percent // 100 // 4 * 4))  # type: ignore[operator]
+    if disk == Path():
+        number = len(calls_of_one_commit(tmp_path / "count")) * percent // 100 - 8
+        check_one_failure(tmp_path / "out", number, errno.ENOSPC)
+        return
+    with pytest.raises(StorageError, match=r"No space left on device .*bytes needed"):
+        publish_store(disk, 3000)
+    assert visible(disk) == []
+    assert [p for p in staged(disk) if p.is_dir()] == []
+    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+    assert publish_store(disk, 3000).manifest == read(whole)
+
+
+def test_the_same_result_again_is_verified_not_replaced(tmp_path: Path) -> None:
+    first = publish_store(tmp_path)
+    inode = first.path.stat().st_ino
+    again = publish_store(tmp_path, overwrite=True)
+    assert not again.new
+    assert again.path.stat().st_ino == inode
+    found = check_target(tmp_path, NAME, origin().key)
+    assert found is not None
+    assert found.manifest == first.manifest
+
+
+def test_other_settings_are_refused_with_the_difference(tmp_path: Path) -> None:
+    before = publish_store(tmp_path).manifest
+    other = origin(region_px=2048)
+    for attempt in (lambda: check_target(tmp_path, NAME, other.key), lambda: publish_store(tmp_path, made=other)):
+        with pytest.raises(UsageError, match=r"config\.region_px: None -> 2048") as caught:
+            attempt()
+        assert caught.value.exit_code == USAGE
+    assert verify(tmp_path / NAME) == []
+    assert read(tmp_path / NAME) == before
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_overwrite_replaces_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, atomic: bool) -> None:
+    if not atomic:
+        monkeypatch.setattr(durable, "exchange", lambda one, other: False)
+    publish_store(tmp_path)
+    other = origin(region_px=2048)
+    assert check_target(tmp_path, NAME, other.key, overwrite=True) is None
+    result = publish_store(tmp_path, 20, made=other, overwrite=True)
+    assert result.new
+    assert verify(result.path) == []
+    assert read(result.path)["counts"]["nuclei"] == 20
+    assert visible(tmp_path) == [NAME]
+    assert staged(tmp_path) == []
+
+
+def test_overwrite_in_two_steps_recovers_from_a_stop_in_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durable, "exchange", lambda one, other: False)
+    before = publish_store(tmp_path).manifest
+    other = origin(region_px=2048)
+    renames = [c for c in calls_of_one_commit(tmp_path / "count") if c == "rename"]
+    # The manifest's rename, the old result's rename to the backup, then the one that fails.
+    with failing(len(renames), errno.EIO, only="rename"), pytest.raises(StorageError):
+        publish_store(tmp_path, 20, made=other, overwrite=True)
+    assert visible(tmp_path) == ["count"]
+    clean_up(tmp_path)
+    assert read(tmp_path / NAME) == before
+    assert verify(tmp_path / NAME) == []
+
+
+def test_foreign_folder_is_never_touched(tmp_path: Path) -> None:
+    (tmp_path / NAME).mkdir(parents=True)
+    (tmp_path / NAME / "mine.txt").write_text("precious")
+    for overwrite in (False, True):
+        with pytest.raises(StorageError, match="no result of wsi-nuc"):
+            publish_store(tmp_path, overwrite=overwrite)
+    assert (tmp_path / NAME / "mine.txt").read_text() == "precious"
+
+
+def test_the_last_check_stops_the_publication(tmp_path: Path) -> None:
+    def changed() -> None:
+        raise StorageError("x.svs", "changed during the run", "repeat the same command")
+
+    made = origin()
+    with Staging(tmp_path, NAME) as staging:
+        write_store(staging.root, [nuclei(5)], made)
+        accounting = Accounting(TileCounts())
+        with pytest.raises(StorageError, match="changed during"):
+            publish(staging, made, lambda root: build(root, made, accounting, {}, {}), check=changed)
+    assert visible(tmp_path) == []
+
+
+def test_what_does_not_read_back_is_not_published(tmp_path: Path) -> None:
+    def flip(operation: str, path: Path) -> None:
+        # The device returns other bytes than were written, after they were hashed for the manifest.
+        if operation == "rename" and path.name == "manifest.json":
+            data = path.parent / "shapes/nuclei/shapes.parquet"
+            data.write_bytes(b"PAR0" + data.read_bytes()[4:])
+
+    with before_call(flip), pytest.raises(StorageError, match="did not read back"):
+        publish_store(tmp_path)
+    assert visible(tmp_path) == []
+
+
+def _job(out_dir: str, results: object) -> None:
+    published = publish_store(Path(out_dir))
+    results.put((published.new, published.manifest["digest"]))  # type: ignore[attr-defined]
+
+
+def test_many_jobs_on_one_slide_make_one_commit(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    results = context.SimpleQueue()
+    jobs = [context.Process(target=_job, args=(str(tmp_path), results)) for _ in range(8)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join(60)
+    assert [job.exitcode for job in jobs] == [0] * 8
+    got = [results.get() for _ in jobs]
+    assert sorted(new for new, _ in got) == [False] * 7 + [True]
+    assert len({published for _, published in got}) == 1
+    assert verify(tmp_path / NAME) == []
+
+
+def test_clean_up_spares_the_living(tmp_path: Path) -> None:
+    with Staging(tmp_path, NAME) as living:
+        dead = living.root.with_name("dead.zarr")
+        dead.mkdir()
+        (dead / "zarr.json").write_text("{}")
+        assert clean_up(tmp_path) == 1
+        assert not dead.exists()
+        assert living.root.is_dir()
+
+
+@pytest.mark.parametrize("where", [".wsi-nuc", ".wsi-nuc/staging", NAME])
+def test_links_in_the_output_are_refused(tmp_path: Path, where: str) -> None:
+    outside, out_dir = tmp_path / "outside", tmp_path / "out"
+    outside.mkdir()
+    (out_dir / where).parent.mkdir(parents=True)
+    (out_dir / where).symlink_to(outside)
+    with pytest.raises(StorageError, match="symbolic link"):
+        publish_store(out_dir)
+    assert list(outside.iterdir()) == []
+
+
+def test_link_swapped_in_during_the_run_is_refused(tmp_path: Path) -> None:
+    outside, out_dir, made = tmp_path / "outside", tmp_path / "out", origin()
+    outside.mkdir()
+
+    def swap(root: Path) -> dict[str, object]:
+        (out_dir / NAME).symlink_to(outside)
+        return build(root, made, Accounting(TileCounts()), {}, {})
+
+    with Staging(out_dir, NAME) as staging:
+        write_store(staging.root, [nuclei(5)], made)
+        with pytest.raises(StorageError, match="symbolic link"):
+            publish(staging, made, swap)
+    assert list(outside.iterdir()) == []
+
+
+def test_output_folder_replaced_during_the_run_is_refused(tmp_path: Path) -> None:
+    out_dir, made = tmp_path / "out", origin()
+
+    def swap(root: Path) -> dict[str, object]:
+        manifest = build(root, made, Accounting(TileCounts()), {}, {})
+        shutil.copytree(out_dir, tmp_path / "copy", symlinks=True)
+        out_dir.rename(tmp_path / "old")
+        (tmp_path / "copy").rename(out_dir)
+        return manifest
+
+    with Staging(out_dir, NAME) as staging:
+        write_store(staging.root, [nuclei(5)], made)
+        with pytest.raises(StorageError, match="replaced by another folder"):
+            publish(staging, made, swap)
+    assert visible(out_dir) == []
+
+
+@pytest.mark.parametrize("victim", ["shapes/nuclei/shapes.parquet", "tables/nuclei_table/X/c/0/0", "zarr.json"])
+@pytest.mark.parametrize("how", ["deleted", "flipped", "truncated", "link"])
+def test_damage_is_named_and_republished(tmp_path: Path, victim: str, how: str) -> None:
+    path = publish_store(tmp_path).path
+    before, file = read(path), path / victim
+    data = bytearray(file.read_bytes())
+    file.unlink()
+    if how == "flipped":
+        data[len(data) // 2] ^= 1
+    if how in ("flipped", "truncated"):
+        file.write_bytes(data if how == "flipped" else data[:-1])
+    if how == "link":
+        file.symlink_to(tmp_path / "elsewhere")
+    found = damage(path)
+    assert found.files == (victim,)
+    assert victim in found.problems[0]
+    assert found.identity == origin().identity
+    assert check_target(tmp_path, NAME, origin().key) is None
+    again = publish_store(tmp_path)
+    assert again.new
+    assert read(path) == before
+    assert verify(path) == []
+
+
+def test_lost_and_edited_manifests_and_strangers_are_noticed(tmp_path: Path) -> None:
+    path = publish_store(tmp_path).path
+    manifest = path / "manifest.json"
+    edited = json.loads(manifest.read_text())
+    edited["counts"]["nuclei"] = 7
+    (path / "notes.txt").write_text("x")
+    manifest.write_text(json.dumps(edited))
+    assert set(damage(path).files) == {"manifest.json", "notes.txt"}
+    manifest.unlink()
+    found = damage(path)
+    assert found.files == ("manifest.json",)
+    assert found.identity == origin().identity
+    assert publish_store(tmp_path).new
+    assert verify(path) == []
+
+
+def test_unwritable_output_is_found_before_work_starts(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("x")
+    with pytest.raises(StorageError, match="not a folder"):
+        check_writable(file)
+    with failing(0, errno.EROFS, only="create"), pytest.raises(StorageError, match="Choose another output folder"):
+        check_writable(tmp_path / "out")
+    with pytest.raises(StorageError, match="bytes are needed"):
+        check_writable(tmp_path, needed=2**60)
+    check_writable(tmp_path / "fine")
+    assert [p.name for p in private_dir(tmp_path / "fine").iterdir()] == []
+
+
+def test_differences_name_the_leaves() -> None:
+    old, new = {"a": 1, "b": {"c": 2, "d": 3}}, {"a": 1, "b": {"c": 4}, "e": "x"}
+    assert differences(old, new) == ["b.c: 2 -> 4", "b.d: 3 -> None", "e: None -> 'x'"]
+
+
+def test_lock_of_a_file_that_was_removed_meanwhile_is_not_trusted(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    first, locked = try_lock(path)
+    assert locked
+    path.unlink()
+    second, also = try_lock(path)
+    assert also
+    assert path.exists()
+    third, refused = try_lock(path)
+    assert refused is False
+    for fd in (first, second, third):
+        commit.os.close(fd)
