@@ -70,7 +70,7 @@ def candidates(anatomy: Anatomy, box_um: BoxUm) -> Candidates:
     both = both.select(anatomy.in_tissue(both.xy_um[:, 0], both.xy_um[:, 1]))
     # Ink hides what lies below it: no nucleus there, so that the truth stays exact.
     points = shapely.points(both.xy_um)
-    clear = np.ones(len(both), bool)
+    clear = np.full(len(both), anatomy.spec.density > 0)
     for line, width_um in anatomy.ink:
         clear &= shapely.distance(points, line) > width_um / 2 + REACH_UM + 4
     return both.select(clear)
