@@ -58,9 +58,9 @@ def test_a_task_stays_small_beside_the_whole_plan() -> None:
 @pytest.mark.parametrize(("mpp", "model_mpp"), [(0.25, 0.25), (0.25, 1.0), (0.5, 0.25)])
 def test_a_region_never_holds_more_than_about_the_asked_pixels(mpp: float, model_mpp: float) -> None:
     plan = make_plan("toy", LARGE, mpp, replace(SPEC, mpp=model_mpp), whole(LARGE.box_l0), 4096)
-    assert plan.estimated_bytes() < 1.5 * 4096**2 * 4
+    assert plan.estimated_bytes() < 4 * 4096**2 * 4
     for task, _ in zip(plan.tasks(), range(3), strict=False):
-        assert task.level_box(task.region.read_box).area * 4 <= 1.05 * plan.estimated_bytes()
+        assert task.level_box(task.region.read_box).area <= 1.3 * 4096**2
 
 
 def test_different_plans_have_different_digests() -> None:

@@ -10,7 +10,7 @@ import shapely
 from tests.tiling.scenes import DENSE, EOSIN, PALE, PENS, ArraySource, blob, glass, paint, pen_strokes, section
 from wsi_nuc.errors import DamagedPixels
 from wsi_nuc.events import Event, Warned
-from wsi_nuc.tiling.overview import MOST_PIXELS, STRIP_PIXELS, choose_view, overview
+from wsi_nuc.tiling.overview import BLOCK_PX, MOST_PIXELS, choose_view, overview
 from wsi_nuc.tiling.tissue import Tissue, find_tissue, intersect, tissue_for
 from wsi_nuc.types import Bool, Box, Level, SlideInfo, UInt8
 
@@ -207,8 +207,9 @@ def test_the_view_is_small_and_comes_from_the_cheapest_level(size: int, downsamp
     assert index == len(levels) - (2 if len(levels) > 1 else 1)
 
 
-def test_a_large_level_is_read_in_strips() -> None:
+def test_a_large_level_is_read_in_blocks_and_each_pixel_once() -> None:
     source = ArraySource(np.full((6000, 9000, 3), 240, np.uint8))
     view = overview(source, 0.25)
-    assert max(box.area for _, box in source.reads) <= STRIP_PIXELS * 1.2
+    assert max(box.area for _, box in source.reads) <= BLOCK_PX**2
+    assert sum(box.area for _, box in source.reads) <= 6000 * 9000 * 1.02
     assert (view.rgb == 240).all()

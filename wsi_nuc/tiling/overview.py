@@ -16,7 +16,7 @@ COARSEST_UM = 8.0
 MOST_PIXELS = 4_000_000
 # A patch of a few hundred microns would be a handful of pixels at 8 um: it is shown finer, up to this many.
 PATCH_PIXELS = 250_000
-STRIP_PIXELS = 16_000_000
+BLOCK_PX = 4096
 SMALLEST_BLOCK = 256
 
 
@@ -42,8 +42,8 @@ def overview(source: SlideSource, mpp: float) -> Overview:
     shape = (max(1, math.ceil(level.height / factor)), max(1, math.ceil(level.width / factor)))
     rgb, unknown = np.full((*shape, 3), 255, np.uint8), np.zeros(shape, np.bool_)
     failures: list[DamagedPixels] = []
-    for strip in _strips(shape, factor):
-        for box, block in _readable(source, index, strip, factor, failures.append):
+    for part in _blocks(shape, factor):
+        for box, block in _readable(source, index, part, factor, failures.append):
             _average(block, box, factor, level, (rgb, unknown))
     if failures and unknown.all():
         raise failures[0]
@@ -60,11 +60,15 @@ def choose_view(info: SlideInfo, mpp: float) -> tuple[int, int]:
     return index, max(1, math.floor(wanted / info.levels[index].downsample))
 
 
-def _strips(shape: tuple[int, int], factor: int) -> list[Box]:
-    """Boxes of view pixels, each of a bounded number of level pixels."""
+def _blocks(shape: tuple[int, int], factor: int) -> list[Box]:
+    """Boxes of view pixels; square, because strips as wide as a slide would decode file tiles several times."""
     height, width = shape
-    rows = max(1, STRIP_PIXELS // (width * factor * factor))
-    return [Box(0, y, width, min(height, y + rows)) for y in range(0, height, rows)]
+    edge = max(1, BLOCK_PX // factor)
+    return [
+        Box(x, y, min(width, x + edge), min(height, y + edge))
+        for y in range(0, height, edge)
+        for x in range(0, width, edge)
+    ]
 
 
 def _readable(

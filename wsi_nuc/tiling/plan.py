@@ -73,10 +73,12 @@ class TilePlan:
             yield RegionTask(region, self.grid, self.scale, tuple(parts[near]))
 
     def estimated_bytes(self, batch: int = 1) -> int:
-        """Pixels that one worker holds at most: a whole region as read, and one batch of tiles as floats."""
+        """Pixels that one worker holds at most: a region as read, its tiles if resampled, a batch as floats."""
         edge_px = self.tiles_per_region * self.grid.core_px + 2 * self.grid.halo_px
         region_bytes = (edge_px * self.scale.level_px_per_grid) ** 2 * RGB_AND_MISSING_BYTES
-        return int(region_bytes) + batch * self.grid.read_px**2 * 3 * 4
+        tile_bytes = self.grid.read_px**2 * 3
+        resampled = 0 if self.scale.native else self.tiles_per_region**2
+        return int(region_bytes) + (resampled + 4 * batch) * tile_bytes
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values only; `planned` as run lengths, row by row, the first of them background."""
