@@ -34,7 +34,7 @@ def boxes(draw):
     return table(rings, score), np.array(own, bool)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(scene=boxes(), region=st.sampled_from([32.0, 100.0]), rule=RULES, seed=SEEDS)
 def test_boxes_at_exact_thresholds_and_ties(scene, region, rule, seed):
     candidates, own = scene
@@ -42,7 +42,7 @@ def test_boxes_at_exact_thresholds_and_ties(scene, region, rule, seed):
     assert rows_of(found) == rows_of(candidates.select(np.array(reference_rows(candidates, own, rule), np.int64)))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=SEEDS, other=SEEDS, count=st.integers(1, 250))
 def test_same_bytes_for_every_cut_into_regions(seed, other, count):
     candidates, own = crowd(seed, count, edge=500)
@@ -51,7 +51,7 @@ def test_same_bytes_for_every_cut_into_regions(seed, other, count):
         assert identical(stitched(candidates, own, region, other), whole)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=SEEDS, count=st.integers(1, 150))
 def test_candidates_of_the_margin_only_fill_gaps(seed, count):
     """What the tiles say about their own cores is the same with a margin and without one."""
@@ -61,7 +61,7 @@ def test_candidates_of_the_margin_only_fill_gaps(seed, count):
     assert set(alone) <= set(both)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=SEEDS, count=st.integers(1, 150))
 def test_no_two_survivors_are_rivals_and_every_loser_has_a_winner(seed, count):
     candidates, own = crowd(seed, count, edge=260)
@@ -74,7 +74,7 @@ def test_no_two_survivors_are_rivals_and_every_loser_has_a_winner(seed, count):
     assert identical(stitched(everything, own_of_all, 100), found)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=SEEDS, count=st.integers(1, 200))
 def test_written_block_by_block(seed, count):
     candidates, own = crowd(seed, count, edge=500)

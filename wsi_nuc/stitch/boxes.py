@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from wsi_nuc.stitch.ragged import chunks, ranges
 from wsi_nuc.types import Float64, Int64
 
 _PAIRS_AT_ONCE = 1 << 21
@@ -22,10 +23,9 @@ def overlapping(bounds: Float64) -> Iterator[tuple[Int64, Int64]]:
     order = np.lexsort((bounds[box, 1], strip))
     box, strip = box[order], strip[order]
     reaches = _followers(bounds, box, strip)
-    for start, stop in _chunks(reaches):
+    for start, stop in chunks(reaches, _PAIRS_AT_ONCE):
         upper = np.repeat(np.arange(start, stop), reaches[start:stop])
-        ends = np.cumsum(reaches[start:stop])
-        lower = upper + 1 + np.arange(ends[-1]) - np.repeat(ends - reaches[start:stop], reaches[start:stop])
+        lower = ranges(np.arange(start, stop) + 1, reaches[start:stop])
         a, b = box[upper], box[lower]
         # Two wide boxes may meet in several strips; only the first that both lie in reports them.
         once = np.maximum(first[a], first[b]) == strip[upper]
@@ -37,9 +37,7 @@ def overlapping(bounds: Float64) -> Iterator[tuple[Int64, Int64]]:
 def _spread(box: Int64, first: Int64, last: Int64) -> tuple[Int64, Int64]:
     """Every box once for each strip that it lies in."""
     count = last - first + 1
-    repeated = np.repeat(box, count)
-    step = np.arange(len(repeated)) - np.repeat(np.cumsum(count) - count, count)
-    return repeated, first[repeated] + step
+    return np.repeat(box, count), ranges(first, count)
 
 
 def _followers(bounds: Float64, box: Int64, strip: Int64) -> Int64:
@@ -52,15 +50,3 @@ def _followers(bounds: Float64, box: Int64, strip: Int64) -> Int64:
     stop = np.searchsorted(tops, bottoms + 1e-3, side="left")
     followers: Int64 = np.maximum(stop - np.arange(len(box)) - 1, 0)
     return followers
-
-
-def _chunks(counts: Int64) -> Iterator[tuple[int, int]]:
-    """Stretches of entries with about _PAIRS_AT_ONCE pairs each; a single entry is never split."""
-    ends = np.cumsum(counts)
-    start = 0
-    while start < len(counts):
-        done = ends[start - 1] if start else 0
-        stop = max(int(np.searchsorted(ends, done + _PAIRS_AT_ONCE, side="right")), start + 1)
-        if ends[stop - 1] > done:
-            yield start, stop
-        start = stop

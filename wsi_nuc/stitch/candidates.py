@@ -9,6 +9,7 @@ import numpy as np
 
 from wsi_nuc.errors import ModelError
 from wsi_nuc.stitch.geometry import SLACK_L0, StitchGeometry
+from wsi_nuc.stitch.ragged import ranges
 from wsi_nuc.types import Bool, Float64, Int64, NucleiTable
 
 _RAGGED = ("xy", "offsets")
@@ -44,7 +45,7 @@ def gather(table: NucleiTable, rows: Int64) -> NucleiTable:
     """What `table.select(rows)` returns; `take` copies whole vertices, ten times faster than an index does."""
     lengths = table.ring_lengths[rows]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    vertices = np.arange(offsets[-1]) + np.repeat(table.offsets[:-1][rows] - offsets[:-1], lengths)
+    vertices = ranges(table.offsets[:-1][rows], lengths)
     rest = {f.name: getattr(table, f.name).take(rows, axis=0) for f in fields(table) if f.name not in _RAGGED}
     return replace(table, xy=table.xy.take(vertices, axis=0), offsets=offsets, **rest)
 

@@ -8,11 +8,11 @@ pair, exact to rounding, that cannot fail on an invalid ring (it then counts win
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from wsi_nuc.stitch.ragged import chunks, ranges
 from wsi_nuc.types import Float64, Int64, NucleiTable
 
 _EDGE_PAIRS_AT_ONCE = 1 << 20
@@ -76,22 +76,12 @@ def intersection_areas(table: NucleiTable, a: Int64, b: Int64) -> Float64:
     floor = np.minimum(bounds[a, 1], bounds[b, 1])
     left, right = np.maximum(bounds[a, 0], bounds[b, 0]), np.minimum(bounds[a, 2], bounds[b, 2])
     areas = np.zeros(len(a))
-    for start, stop in _batches(table.ring_lengths[a] * table.ring_lengths[b]):
+    for start, stop in chunks(table.ring_lengths[a] * table.ring_lengths[b], _EDGE_PAIRS_AT_ONCE):
         part = slice(start, stop)
         pair, edge_a, edge_b = _edge_pairs(table, edges, (a[part], b[part]), (left[part], right[part]))
         common = _common(edges, edge_a, edge_b, floor[part][pair])
         areas[part] = np.bincount(pair, common, minlength=stop - start)
     return np.abs(areas)
-
-
-def _batches(counts: Int64) -> Iterator[tuple[int, int]]:
-    ends = np.cumsum(counts)
-    start = 0
-    while start < len(counts):
-        done = ends[start - 1] if start else 0
-        stop = max(int(np.searchsorted(ends, done + _EDGE_PAIRS_AT_ONCE, side="right")), start + 1)
-        yield start, stop
-        start = stop
 
 
 def _edge_pairs(
@@ -103,7 +93,7 @@ def _edge_pairs(
     first_b = np.cumsum(per_pair) - per_pair
     count = per_pair[pair_a]
     row = np.repeat(np.arange(len(edge_a)), count)
-    other = first_b[pair_a][row] + np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+    other = ranges(first_b[pair_a], count)
     meet = edges.x_left[edge_a][row] < edges.x_right[edge_b][other]
     meet &= edges.x_left[edge_b][other] < edges.x_right[edge_a][row]
     row, other = row[meet], other[meet]
@@ -116,7 +106,7 @@ def _edges_within(
     """Pair and edge for all edges of the rings that are not vertical and reach into the pair's window of x."""
     count = table.ring_lengths[ring]
     pair = np.repeat(np.arange(len(ring)), count)
-    edge = np.arange(len(pair)) + np.repeat(table.offsets[:-1][ring] - (np.cumsum(count) - count), count)
+    edge = ranges(table.offsets[:-1][ring], count)
     useful = (edges.x_right[edge] > window[0][pair]) & (edges.x_left[edge] < window[1][pair])
     useful &= edges.sign[edge] != 0
     return pair[useful], edge[useful]
