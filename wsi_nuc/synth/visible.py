@@ -66,15 +66,24 @@ def _uncover(polygon: Polygons, height: Float64) -> tuple[Polygons, Bool]:
     # Judged against all candidates, dropped ones too: otherwise one drop could travel across the slide.
     shown = covered <= (1 - _LEAST_VISIBLE) * area
     cutting = shown[below] & shown[above]
+    rest = _cut(polygon, below[cutting], above[cutting])
+    holes = shapely.get_num_interior_rings(rest) > 0
+    return rest, shown & (shapely.area(rest) >= _LEAST_VISIBLE * area) & ~holes & shapely.is_valid(rest)
+
+
+def _cut(polygon: Polygons, below: Int64, above: Int64) -> Polygons:
+    """The largest part of each polygon that the polygons above it leave, pair by pair."""
     result = polygon.copy()
-    for row in np.unique(below[cutting]):
-        front = polygon[above[cutting & (below == row)]]
-        rest = _largest(shapely.difference(polygon[row], shapely.union_all(front)))
-        result[row] = rest
-        shown[row] = rest.area >= _LEAST_VISIBLE * area[row] and not rest.interiors and rest.is_valid
-    return result, shown
-
-
-def _largest(shape: Any) -> Any:
-    parts = [part for part in shapely.get_parts(shape) if part.geom_type == "Polygon"]
-    return max(parts, key=lambda part: part.area, default=shapely.Polygon())
+    order = np.lexsort((above, below))
+    below, above = below[order], above[order]
+    # The n-th front of every polygon at once, so that the loop is as long as the deepest pile.
+    turn = np.arange(len(below)) - np.searchsorted(below, below)
+    for n in range(int(turn.max(initial=-1)) + 1):
+        now = turn == n
+        result[below[now]] = shapely.difference(result[below[now]], polygon[above[now]])
+    parts, row = shapely.get_parts(result, return_index=True)
+    best = np.lexsort((shapely.area(parts), row))
+    last = np.append(row[1:] != row[:-1], True) if len(row) else np.zeros(0, bool)
+    kept = np.full(len(polygon), shapely.Polygon(), object)
+    kept[row[last]] = parts[best[last]]
+    return kept
