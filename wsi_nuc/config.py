@@ -28,8 +28,8 @@ class StitchConfig(_Section):
     """Two candidates are one nucleus when their IoU, or the part of the smaller that lies in the larger, is over
     the limit."""
 
-    iou: float = Field(default=0.3, gt=0, lt=1)
-    containment: float = Field(default=0.7, gt=0, le=1)
+    iou: float = Field(default=0.5, gt=0, lt=1)
+    containment: float = Field(default=0.8, gt=0, le=1)
 
 
 class DaskConfig(_Section):

@@ -22,8 +22,10 @@ def usable_cpus() -> int:
 
 def resolve_device(asked: str, uses_torch: bool) -> str:
     """cpu, cuda or cuda:N for "auto" and the like; UsageError where the device is not there."""
-    if asked == "cpu" or not uses_torch:
+    if asked == "cpu" or (asked == "auto" and not uses_torch):
         return "cpu"
+    if not uses_torch:
+        raise UsageError(f"--device {asked}", "this model runs on the CPU only", "leave the option out")
     import torch
 
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0

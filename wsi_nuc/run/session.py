@@ -192,6 +192,8 @@ class _Session:
         job = opened.job
         try:
             if opened.error is not None:
+                # A slide that is gone or replaced fails in many ways; the change is what the user must know.
+                job.check_unchanged()
                 raise opened.error
             self._refuse_bad_tiles(opened)
             parts = {report.index: Path(report.part) for report in opened.reports}

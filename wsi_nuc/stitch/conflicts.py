@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsi_nuc.stitch.boxes import overlapping
-from wsi_nuc.stitch.candidates import Candidates, gather
+from wsi_nuc.stitch.candidates import Candidates
 from wsi_nuc.stitch.order import rank
 from wsi_nuc.stitch.overlap import intersection_areas, octagon_unions, ring_areas
 from wsi_nuc.stitch.rule import StitchRule
@@ -46,7 +46,7 @@ def conflicts(candidates: Candidates, rule: StitchRule) -> Conflicts:
     order = np.lexsort((first, second))
     first, second = first[order], second[order]
     rows = rows[by_place]
-    rivals = _rivals(gather(candidates.table, rows), areas[rows], (first, second), rule)
+    rivals = _rivals(candidates.table.select(rows), areas[rows], (first, second), rule)
     return Conflicts(rows[first[rivals]], rows[second[rivals]])
 
 
@@ -66,7 +66,7 @@ def _rivals(table: NucleiTable, areas: Float64, pair: tuple[Int64, Int64], rule:
     unclear = np.flatnonzero(~rivals)
     a, b = a[unclear], b[unclear]
     rows = np.union1d(a, b)
-    common = intersection_areas(gather(table, rows), np.searchsorted(rows, a), np.searchsorted(rows, b))
+    common = intersection_areas(table.select(rows), np.searchsorted(rows, a), np.searchsorted(rows, b))
     # Of a ring inside the other, rounding must not make more than the whole.
     common = np.minimum(common, np.minimum(areas[a], areas[b]))
     rivals[unclear] = _in_conflict(common, areas[a], areas[b], rule)

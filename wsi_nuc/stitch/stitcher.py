@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from wsi_nuc.stitch.candidates import Candidates, RegionCandidates, admit, gather
+from wsi_nuc.stitch.candidates import Candidates, RegionCandidates, admit
 from wsi_nuc.stitch.conflicts import conflicts
 from wsi_nuc.stitch.geometry import BlockKey, Frontier, StitchGeometry
 from wsi_nuc.stitch.greedy import KEPT, OPEN, settle
@@ -124,14 +124,14 @@ class _Held:
         ends = np.flatnonzero(np.any(np.diff(blocks[order], axis=0, append=-(2**62)) != 0, axis=1)) + 1
         for start, stop in zip([0, *ends[:-1]], ends, strict=False):
             row, column = blocks[order[start]].tolist()
-            self.kept[row, column].append(gather(table, rows[order[start:stop]]))
+            self.kept[row, column].append(table.select(rows[order[start:stop]]))
 
     def _emit(self, frontier: Frontier) -> Iterator[NucleiTable]:
         limit = min([frontier.first_open_block(), *self.first_undecided.values()])
         for block in sorted(key for key in self.kept if key < limit):
             table = NucleiTable.concat(self.kept.pop(block))
             self.rows -= len(table)
-            yield gather(table, canonical(table, self.geometry))
+            yield table.select(canonical(table, self.geometry))
 
 
 @dataclass(frozen=True, slots=True)
