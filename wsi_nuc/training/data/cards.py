@@ -39,7 +39,15 @@ KNOWN: dict[str, Card] = {
     card.name: card
     for card in (
         Card("consep", "Apache-2.0 as relisted", True, _CONSEP, mpp=0.25),
-        Card("nucls15", "CC0", True, ("non-tumour", "tumour"), _NUCLS, 0.25),
+        Card(
+            "nucls15",
+            "CC0",
+            True,
+            ("non-tumour", "tumour"),
+            _NUCLS,
+            0.25,
+            note="half of the dotted lymphocytes have type tumour: trust the points, not the types",
+        ),
         Card("dsb2018_colour", "CC0", True, note="resolution unknown, about 0.3-0.45 um/px; not typical H&E"),
         Card(
             "brca_m2c",
@@ -47,7 +55,7 @@ KNOWN: dict[str, Card] = {
             True,
             point_classes=("lymphocyte", "epithelial", "stromal"),
             mpp=0.5,
-            note="points",
+            note="points only",
         ),
         Card("nuinsseg_binary", "CC BY 4.0", True, mpp=0.25, note="foreground only; mpp nominal for 40x"),
         Card("monuseg", _NC, False, mpp=0.25, note=_EVALUATE),

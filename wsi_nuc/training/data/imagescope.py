@@ -21,6 +21,8 @@ from wsi_nuc.types import Float64
 
 # Parts of a folder's name that tell the split; the first that fits.
 _SPLITS = {"test_same": "test_same", "test_diff": "test_diff", "test": "test", "val": "val", "train": "train"}
+# Folders of pictures that are labels.
+_NO_IMAGES = {"labels", "masks", "types", "binary_masks"}
 
 
 def recognises(root: Path) -> bool:
@@ -28,17 +30,27 @@ def recognises(root: Path) -> bool:
 
 
 def entries(root: Path, card: Card) -> list[Entry]:
-    images = {p.stem: p for p in sorted(root.glob("**/*")) if p.suffix.lower() in IMAGES}
+    images: dict[str, list[Path]] = {}
+    for path in sorted(root.glob("**/*")):
+        if path.suffix.lower() in IMAGES and path.parent.name.lower() not in _NO_IMAGES:
+            images.setdefault(path.stem, []).append(path)
     found = []
     for xml in sorted(root.glob("**/*.xml")):
-        if xml.stem not in images:
-            raise DataError(
-                xml, "has no image of the same name", "put the image beside it or into a sibling folder"
-            )
+        image = _image_of(xml, images.get(xml.stem, []))
         # TCGA-XX-YYYY names the patient.
         patient = "-".join(xml.stem.split("-")[:3]) if xml.stem.startswith("TCGA-") else xml.stem
-        found.append(Entry(xml.stem, partial(load, xml, images[xml.stem], card), patient, split_of(xml, root)))
+        found.append(Entry(xml.stem, partial(load, xml, image, card), patient, split_of(xml, root)))
     return found
+
+
+def _image_of(xml: Path, candidates: list[Path]) -> Path:
+    beside = [path for path in candidates if path.parent == xml.parent]
+    if beside:
+        return beside[0]
+    if len(candidates) != 1:
+        which = f"{len(candidates)} images" if candidates else "no image"
+        raise DataError(xml, f"has {which} of the same name", "put the image beside it or into a sibling folder")
+    return candidates[0]
 
 
 def split_of(path: Path, root: Path) -> str:

@@ -59,15 +59,15 @@ def fill_holes(labels: Int32, repairs: Counter[str]) -> None:
     number, patch = cv2.connectedComponents((labels == 0).astype(np.uint8), connectivity=4)
     low, high = np.full(number, np.iinfo(np.int32).max), np.zeros(number, np.int32)
     # A patch that reaches the border of the image may go on outside: it is no hole.
-    border = np.concatenate([patch[0], patch[-1], patch[:, 0], patch[:, -1]])
-    high[border] = np.iinfo(np.int32).max
+    closed = np.arange(number) > 0
+    closed[np.concatenate([patch[0], patch[-1], patch[:, 0], patch[:, -1]])] = False
     for axis in (0, 1):
         here, there = (patch, labels) if axis == 0 else (patch.T, labels.T)
         for p, neighbour in ((here[1:], there[:-1]), (here[:-1], there[1:])):
             edge = (p > 0) & (neighbour > 0)
             np.minimum.at(low, p[edge], neighbour[edge])
             np.maximum.at(high, p[edge], neighbour[edge])
-    holes = (low == high) & (np.arange(number) > 0)
+    holes = closed & (low == high)
     if holes.any():
         inside = holes[patch] & (labels == 0)
         labels[inside] = low[patch[inside]]

@@ -13,7 +13,7 @@ from wsi_nuc.training.data.record import DataError, LabelledImage
 from wsi_nuc.types import Bool, UInt8
 
 CELL_PX, TITLE_PX, COLUMNS = 384, 30, 4
-# Colours that stand out from pink and purple, by class; the last one marks nuclei without a class.
+# Colours that stand out from pink and purple, by class.
 COLOURS = (
     (0, 255, 255),
     (255, 255, 0),
@@ -23,15 +23,15 @@ COLOURS = (
     (90, 160, 255),
     (255, 60, 60),
 )
-NO_CLASS = (0, 0, 0)
+NO_CLASS = (140, 255, 200)
 
 
 def draw_sheet(images: Sequence[LabelledImage], path: Path) -> None:
-    """Draw a cell an image, the centre of it at twice its size, and write the sheet as PNG."""
+    """Draw a cell an image, the middle of it at twice its size, and write the sheet as PNG."""
     if not images:
         raise DataError(path, "there is no readable image to draw", "mend the broken ones first")
     rows = -(-len(images) // COLUMNS)
-    width, height = min(len(images), COLUMNS) * CELL_PX, rows * (CELL_PX + TITLE_PX) + TITLE_PX
+    width, height = max(2, min(len(images), COLUMNS)) * CELL_PX, rows * (CELL_PX + TITLE_PX) + TITLE_PX
     sheet = Image.new("RGB", (width, height), (32, 32, 32))
     for i, image in enumerate(images):
         x, y = i % COLUMNS * CELL_PX, i // COLUMNS * (CELL_PX + TITLE_PX)
@@ -49,7 +49,12 @@ def _legend(sheet: Image.Image, images: Sequence[LabelledImage]) -> None:
     draw, x = ImageDraw.Draw(sheet), 6
     shown = dict.fromkeys(
         [(name, _colour(i)) for image in images for i, name in enumerate(image.classes)]
-        + [(f"+ {name}", _colour(i)) for image in images for i, name in enumerate(image.point_classes)]
+        + [
+            (f"+ {name}", _colour(i))
+            for image in images
+            for i, name in enumerate(image.point_classes)
+            if image.points_xy is not None
+        ]
     )
     for name, colour in [*shown, ("no class", NO_CLASS)]:
         draw.rectangle((x, sheet.height - 20, x + 12, sheet.height - 8), fill=colour, outline=(255, 255, 255))
@@ -62,10 +67,9 @@ def _colour(kind: int) -> tuple[int, int, int]:
 
 
 def overlay(image: LabelledImage) -> UInt8:
-    """CELL_PX x CELL_PX x 3: the centre of the image at twice its size, outlines inside the nuclei's borders."""
+    """CELL_PX x CELL_PX x 3: a window of the image at twice its size, outlines inside the nuclei's borders."""
     half = CELL_PX // 2
-    height, width = image.rgb.shape[:2]
-    top, left = max(0, (height - half) // 2), max(0, (width - half) // 2)
+    left, top = _corner(image, half)
     window = (slice(top, top + half), slice(left, left + half))
     canvas = np.zeros((CELL_PX, CELL_PX, 3), np.uint8)
     crop = _twice(image.rgb[window])
@@ -81,6 +85,18 @@ def overlay(image: LabelledImage) -> UInt8:
         crop[edge] = np.array([_colour(int(k)) for k in kinds], np.uint8)[ids[edge]]
     canvas[: crop.shape[0], : crop.shape[1]] = crop
     return _with_points(canvas, image, left, top)
+
+
+def _corner(image: LabelledImage, side: int) -> tuple[int, int]:
+    """x, y of a window around the nucleus that is nearest to the middle of the image, within the image."""
+    size = np.array(image.rgb.shape[1::-1])
+    xy = np.zeros((0, 2)) if image.points_xy is None else image.points_xy
+    labelled = image.instances if image.instances is not None else image.foreground
+    if labelled is not None:
+        xy = np.vstack([xy, np.argwhere(labelled)[:, ::-1]])
+    middle = xy[((xy - size / 2) ** 2).sum(axis=1).argmin()] if len(xy) else size / 2
+    left, top = (int(v) for v in np.clip(middle - side / 2, 0, np.maximum(size - side, 0)))
+    return left, top
 
 
 def _twice(pixels: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
