@@ -82,7 +82,7 @@ def _cross(spokes: Float64, offsets: Int64) -> Float64:
 
 
 def _one_ring_per_mask(mask: UInt8) -> tuple[Outlines, Bool]:
-    """One outline a mask that has any, and which masks had to be parted at a corner."""
+    """One outline a mask that is large enough, and which masks had to be parted at a corner."""
     parted = np.zeros(len(mask), np.bool_)
     found = outlines(mask)
     parted[found.mask[found.pinched]] = True
@@ -93,6 +93,7 @@ def _one_ring_per_mask(mask: UInt8) -> tuple[Outlines, Bool]:
         found = outlines(mask)
     best = np.lexsort((np.arange(len(found)), -found.area_px, found.mask))
     best = best[np.r_[True, np.diff(found.mask[best]) > 0]] if len(best) else best
+    best = best[found.area_px[best] >= MIN_AREA_PX]
     xy, offsets = take_rings(found.xy, found.offsets, best)
     return Outlines(xy, offsets, found.mask[best], found.area_px[best], found.pinched[best]), parted
 

@@ -1,4 +1,4 @@
-"""What the pipeline asks of a model: a prompter proposes a point a nucleus, a segmentor turns points into masks."""
+"""What the pipeline asks of a model: the prompter proposes a point a nucleus, the segmentor makes masks of them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def check_geometry(spec: ModelSpec) -> None:
     if spec.halo_px < needed:
         raise ModelError(
             f"model {spec.name}",
-            f"its halo of {spec.halo_px} px is too narrow: one nucleus of {spec.largest_nucleus_px} px with its "
+            f"its halo of {spec.halo_px} px is too narrow: a nucleus of {spec.largest_nucleus_px} px with its "
             f"point {spec.margin_px} px beyond the core would be cut at the edge of the tile",
             f"set halo_px to at least {needed}",
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 
@@ -29,7 +31,7 @@ def _strength(scene: Scene, parameters: Parameters) -> Int32:
     sizes = [parameters.blob_px * RATIO**k for k in range(parameters.blob_scales + 1)]
     layers = [blurred(scene.soft, size).astype(np.int32) for size in sizes]
     strength = layers[0] - layers[1]
-    for fine, coarse in zip(layers[1:-1], layers[2:], strict=True):
+    for fine, coarse in pairwise(layers[1:]):
         np.maximum(strength, fine - coarse, out=strength)
     return strength
 

@@ -12,7 +12,9 @@ import numpy.typing as npt
 from wsi_nuc.models.classical.flood import Labels
 from wsi_nuc.models.classical.foreground import Scene
 from wsi_nuc.models.classical.parameters import CROP_PX
-from wsi_nuc.types import Bool, Float64, Int64, UInt8
+from wsi_nuc.types import Bool, Float32, Float64, Int64, UInt8
+
+EXCESS_UNIT = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +27,25 @@ class Shapes:
     excess: Float64
 
 
-def crops(labels: Labels, xy: Int64, label: Int64, closing_px: int) -> UInt8:
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """Images of one tile with half a crop of zeros around. Their values are whole numbers whose
+    sum over the largest nucleus stays below 2**24: float32 adds them exactly, in whatever order."""
+
+    labels: Labels
+    stain: Float32
+    excess: Float32
+
+    @classmethod
+    def of(cls, labels: Labels, scene: Scene) -> Layers:
+        half = CROP_PX // 2
+        excess = np.rint(np.clip(scene.excess, -20, 20) / EXCESS_UNIT).astype(np.float32)
+        return cls(np.pad(labels, half), np.pad(scene.stain.astype(np.float32), half), np.pad(excess, half))
+
+
+def crops(layers: Layers, xy: Int64, label: Int64, closing_px: int) -> UInt8:
     """N x CROP_PX x CROP_PX (0/1), centred on the points and smoothed; `label`: the label of each."""
-    windows = _windows(np.pad(labels, CROP_PX // 2), xy)
+    windows = _windows(layers.labels, xy)
     own = windows == label[:, None, None]
     # Pale centres and notches are filled, but never with what another nucleus holds.
     free = own | (windows == 0)
@@ -47,25 +65,29 @@ def _morphed(mask: UInt8, operation: int, shape: int, radius: int) -> UInt8:
     return np.asarray(tall, np.uint8).reshape(mask.shape)
 
 
-def shapes(mask: UInt8, scene: Scene, xy: Int64) -> Shapes:
-    half = CROP_PX // 2
-    flat = mask.reshape(len(mask), -1).astype(np.float64)
-    y, x = np.mgrid[:CROP_PX, :CROP_PX].reshape(2, -1).astype(np.float64)
-    # Products of whole numbers: exact, in whatever order the matrix product adds them up.
-    area, sx, sy, sxx, syy, sxy = (flat @ np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1)).T
+def shapes(mask: UInt8, layers: Layers, xy: Int64) -> Shapes:
+    flat = mask.reshape(len(mask), -1).astype(np.float32)
+    sums = (flat @ _moments()).astype(np.float64)
+    area, sx, sy, sxx, syy, sxy = sums.T
     area_px = np.maximum(area, 1)
+    # A twelfth is the second moment of a pixel about its own middle.
     xx, yy = sxx / area_px - (sx / area_px) ** 2 + 1 / 12, syy / area_px - (sy / area_px) ** 2 + 1 / 12
     half_gap = np.hypot((xx - yy) / 2, sxy / area_px - sx * sy / area_px**2)
     middle = (xx + yy) / 2
     elongation = np.sqrt((middle + half_gap) / np.maximum(middle - half_gap, 1 / 12))
-    stain = _mean(np.pad(scene.stain.astype(np.float64), half), mask, xy, area_px)
-    # Rounded to whole numbers, so that this sum is exact too.
-    excess = _mean(np.pad(np.rint(scene.excess * 1000), half), mask, xy, area_px) / 1000
-    return Shapes(area, elongation, stain, excess)
+    stain, excess = (_sums(image, flat, xy) / area_px for image in (layers.stain, layers.excess))
+    return Shapes(area, elongation, stain, excess * EXCESS_UNIT)
 
 
-def _mean(padded: Float64, mask: UInt8, xy: Int64, area_px: Float64) -> Float64:
-    return np.asarray(np.einsum("nij,nij->n", _windows(padded, xy), mask) / area_px)
+def _moments() -> Float32:
+    """CROP_PX**2 x 6: one, x, y, x2, y2, xy of each pixel."""
+    y, x = np.mgrid[:CROP_PX, :CROP_PX].reshape(2, -1)
+    return np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1).astype(np.float32)
+
+
+def _sums(padded: Float32, flat: Float32, xy: Int64) -> Float64:
+    values = _windows(padded, xy).reshape(flat.shape)
+    return np.asarray(np.einsum("np,np->n", values, flat), np.float64)
 
 
 def plausible(found: Shapes, least_px: int, most_px: int) -> Bool:

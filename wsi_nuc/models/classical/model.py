@@ -13,7 +13,7 @@ from wsi_nuc.models.classical.blobs import blobs
 from wsi_nuc.models.classical.classes import class_probabilities
 from wsi_nuc.models.classical.flood import flood
 from wsi_nuc.models.classical.foreground import Scene, look
-from wsi_nuc.models.classical.masks import crops, plausible, shapes
+from wsi_nuc.models.classical.masks import Layers, crops, plausible, shapes
 from wsi_nuc.models.classical.parameters import CROP_PX, Parameters
 from wsi_nuc.types import Int64, MaskCrops, Prompts, TileBatch, UInt8
 
@@ -68,15 +68,15 @@ class ClassicalSegmentor:
         xy = np.floor(prompts.xy_tile).astype(np.int64)
         # Reading order decides ties, whatever order the prompts are given in.
         here = here[np.lexsort((xy[here, 0], xy[here, 1]))]
-        labels = flood(scene, xy[here], self.parameters)
+        layers = Layers.of(flood(scene, xy[here], self.parameters), scene)
         label_of = np.zeros(len(prompts), np.int64)
         label_of[here] = np.arange(1, len(here) + 1)
         closing_px = self.parameters.closing_px
         pieces = [some[i : i + CHUNK] for i in range(0, len(some), CHUNK)]
-        return [self._masks(scene, crops(labels, xy[p], label_of[p], closing_px), xy[p], p) for p in pieces]
+        return [self._masks(layers, crops(layers, xy[p], label_of[p], closing_px), xy[p], p) for p in pieces]
 
-    def _masks(self, scene: Scene, mask: UInt8, xy: Int64, prompt: Int64) -> MaskCrops:
-        found = shapes(mask, scene, xy)
+    def _masks(self, layers: Layers, mask: UInt8, xy: Int64, prompt: Int64) -> MaskCrops:
+        found = shapes(mask, layers, xy)
         keep = plausible(found, self.parameters.least_px, self.parameters.most_px)
         probabilities = class_probabilities(found, self.parameters.class_weights)
         score = np.clip(found.excess / (found.excess + 0.5), 0, 1).astype(np.float32)

@@ -37,8 +37,8 @@ class Parameters:
     `gain`: steepness of the soft foreground. `blob_px`: sigma of the smallest blob; `blob_scales`: how many, each
     1.34 times the last; `blob_floor`: weakest blob; `apart_px`: two points are further apart than this in x or y.
     `edge_px`: sigma that smooths the foreground's edge; `flood_px`: sigma that smooths the order of the flood;
-    `levels` and `steps`: the flood has that many levels of so many pixels each; `closing_px`: notches of up to twice
-    this are filled. `least_px` and `most_px`: areas of a nucleus. `class_weights`: C x features.
+    `levels` and `steps`: the flood has so many levels of so many pixels each; `closing_px`: notches up to twice as
+    wide are filled. `least_px` and `most_px`: areas of a nucleus. `class_weights`: C x features.
     """
 
     stain: Float64 = field(default_factory=_ruifrok)
