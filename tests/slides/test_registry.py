@@ -11,13 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from tests.slides.make import MAKERS, picture, zarr_folder
 from wsi_nuc.errors import SlideError, UsageError
-from wsi_nuc.slides import cache
+from wsi_nuc.slides import cache, jpegtiff
 from wsi_nuc.slides.identity import content_sha256, stat_signature
+from wsi_nuc.slides.localfile import LocalFile
 from wsi_nuc.slides.pyramid import downsample, select_levels
 from wsi_nuc.slides.registry import READERS, open_slide
+from wsi_nuc.slides.tiff import read_structure
+from wsi_nuc.slides.tilecache import TileCache
 from wsi_nuc.types import Box, SlideRef
 
 Find = Callable[[str], Path]
@@ -207,3 +211,45 @@ def test_descriptors_do_not_leak(slide: Find, tmp_path: Path) -> None:
             open_slide(SlideRef(str(broken)))
     after = len(list(listing.iterdir())) if listing.exists() else 0
     assert after <= before + 2
+
+
+def test_the_tile_cache_stays_within_its_bytes_and_reuses_its_buffers() -> None:
+    tile = 32 * 32 * 3
+    store = TileCache(max_bytes=4 * tile)
+    seen = set()
+    for at in range(40):
+        buffer = store.take(32, 32)
+        buffer[:] = at
+        seen.add(buffer.__array_interface__["data"][0])
+        store.put((0, 0, at), buffer)
+    target = np.zeros((32, 32, 3), np.uint8)
+    window = (slice(0, 32), slice(0, 32))
+    kept = [at for at in range(40) if store.copy((0, 0, at), window, target) and (target == at).all()]
+    assert kept == [36, 37, 38, 39]
+    assert len(seen) <= 6
+    store.put((0, 0, 39), store.take(32, 32))
+    assert store.copy((0, 0, 36), window, target)
+    store.clear()
+    assert not store.copy((0, 0, 39), window, target)
+
+
+@pytest.mark.parametrize("name", ["aperio.svs", "generic.tif", "pyramid.ome.tif"])
+def test_a_grid_of_regions_decodes_each_tile_once(slide: Find, name: str) -> None:
+    source = jpegtiff.open_slide(SlideRef(str(slide(name))))
+    for y in range(0, 501, 200):
+        for x in range(0, 701, 200):
+            source.read(0, Box(x, y, x + 200, y + 200).grow(32))
+    assert source.tiles_decoded == 6 * 4
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["cmu", "tcga", "os1"])
+def test_the_structure_is_what_tifffile_finds(slide: Find, name: str) -> None:
+    file = LocalFile(str(slide(name)))
+    pages = read_structure(file).pages
+    with tifffile.TiffFile(slide(name)) as tiff:
+        assert len(pages) == len(tiff.pages)
+        for ours, theirs in zip(pages, tiff.pages, strict=True):
+            assert (ours.height, ours.width) == theirs.shape[:2]
+            assert tuple(ours.offsets) == theirs.dataoffsets
+            assert tuple(ours.byte_counts) == theirs.databytecounts

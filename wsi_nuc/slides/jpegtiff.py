@@ -7,9 +7,6 @@ by their halo, decode a shared tile once.
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -18,46 +15,18 @@ from wsi_nuc.errors import DamagedPixels, SlideError
 from wsi_nuc.slides import mpp
 from wsi_nuc.slides.limits import first_attributes
 from wsi_nuc.slides.localfile import COPY_AGAIN, LocalFile
-from wsi_nuc.slides.pixels import DECODE_ERRORS, WHITE, canvas, clip_to, rows_and_columns
+from wsi_nuc.slides.pixels import DECODE_ERRORS, WHITE, canvas, clip_to
 from wsi_nuc.slides.pyramid import select_levels
 from wsi_nuc.slides.tiff import Page, Structure, read_structure
+from wsi_nuc.slides.tilecache import TileCache, TileKey, Window
 from wsi_nuc.types import Box, PixelBlock, SlideInfo, SlideRef, UInt8
 
 JPEG, J2K_RGB = 7, 33005
 RGB, YCBCR = 2, 6
-EDGE_TILES = 3
+# Twice the halo of a region: what neighbouring boxes have in common.
+EDGE_PX = 512
 CACHE_BYTES = 96 * 2**20
 VENDOR_MARKS = ("Philips", "<scn", "<iScan", "iScan", "MedScan", "Ventana", "NDPI", "Hamamatsu")
-TileKey = tuple[int, int, int]
-
-
-class TileCache:
-    """The least recently used decoded tiles within a number of bytes, for any number of threads."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max, self._bytes = max_bytes, 0
-        self._tiles: OrderedDict[TileKey, UInt8] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: TileKey) -> UInt8 | None:
-        with self._lock:
-            if key in self._tiles:
-                self._tiles.move_to_end(key)
-            return self._tiles.get(key)
-
-    def put(self, key: TileKey, pixels: UInt8) -> None:
-        with self._lock:
-            if key in self._tiles or pixels.nbytes > self._max:
-                return
-            self._tiles[key] = pixels
-            self._bytes += pixels.nbytes
-            while self._bytes > self._max:
-                self._bytes -= self._tiles.popitem(last=False)[1].nbytes
-
-    def clear(self) -> None:
-        with self._lock:
-            self._tiles.clear()
-            self._bytes = 0
 
 
 def _colourspaces(page: Page, first_tile: bytes) -> tuple[str, str]:
@@ -98,69 +67,65 @@ class JpegTiff:
         inside = clip_to(self._info.levels[level], box)
         rgb = canvas(box, inside)
         missing = None
-        for row, column, at_edge in _tiles_of(self._pages[level], inside):
-            pixels = self._tile(level, row, column, at_edge)
-            whole, window = _overlap(self._pages[level], row, column, inside)
-            target = rows_and_columns(window, box)
-            if pixels is not None:
-                rgb[target] = pixels[rows_and_columns(window, whole)]
-                continue
-            missing = np.zeros(rgb.shape[:2], np.bool_) if missing is None else missing
-            rgb[target], missing[target] = WHITE, True
+        page = self._pages[level]
+        columns = _spans(page.tile_width, inside.x0, inside.x1, box.x0)
+        for row, y, target_y, row_shared in _spans(page.tile_height, inside.y0, inside.y1, box.y0):
+            for column, x, target_x, column_shared in columns:
+                target, shared = rgb[target_y, target_x], row_shared or column_shared
+                if self._fetch((level, row, column), (y, x), target, shared):
+                    continue
+                missing = np.zeros(rgb.shape[:2], np.bool_) if missing is None else missing
+                target[:], missing[target_y, target_x] = WHITE, True
         return PixelBlock(rgb, missing)
 
-    def _tile(self, level: int, row: int, column: int, keep: bool) -> UInt8 | None:
-        """Decoded pixels of one tile, None where the file stores none."""
-        pixels = self._cache.get((level, row, column))
-        if pixels is not None:
-            return pixels
+    def _fetch(self, key: TileKey, window: Window, target: UInt8, keep: bool) -> bool:
+        """Copy `window` of one tile to `target`; False where the file stores no such tile."""
+        if self._cache.copy(key, window, target):
+            return True
+        level, row, column = key
         page = self._pages[level]
         at = row * page.columns + column
         count, offset = int(page.byte_counts[at]), int(page.offsets[at])
         if count == 0 or offset == 0:
-            return None
-        pixels = self._decode(level, row, column, self._file.read_at(offset, count))
+            return False
+        data = self._file.read_at(offset, count)
+        buffer = self._cache.take(page.tile_height, page.tile_width)
+        if problem := self._decode(level, data, buffer):
+            self._cache.give(buffer)
+            subject = f"{self._file.name}, level {level}, tile row {row} column {column}"
+            raise DamagedPixels(subject, f"is damaged: {problem}", f"{COPY_AGAIN}, or pass --allow-bad-tiles")
+        target[:] = buffer[window]
         if keep:
-            self._cache.put((level, row, column), pixels)
-        return pixels
-
-    def _decode(self, level: int, row: int, column: int, data: bytes) -> UInt8:
-        page = self._pages[level]
-        problem = ""
-        # The decoder fills a truncated JPEG with grey and says nothing, so its end is looked for first.
-        if page.compression == JPEG and (data[:2] != b"\xff\xd8" or data.find(b"\xff\xd9", -64) < 0):
-            problem = "its JPEG data have no beginning or no end"
+            self._cache.put(key, buffer)
         else:
-            try:
-                pixels: UInt8 = self._decoders[level](data)
-                self.tiles_decoded += 1
-                if pixels.shape == (page.tile_height, page.tile_width, 3) and pixels.dtype == np.uint8:
-                    return pixels
-                problem = f"it decodes to {pixels.shape} {pixels.dtype}"
-            except DECODE_ERRORS as error:
-                problem = str(error) or type(error).__name__
-        subject = f"{self._file.name}, level {level}, tile row {row} column {column}"
-        raise DamagedPixels(subject, f"is damaged: {problem}", f"{COPY_AGAIN}, or pass --allow-bad-tiles")
+            self._cache.give(buffer)
+        return True
+
+    def _decode(self, level: int, data: bytes, buffer: UInt8) -> str:
+        """Decode one tile into `buffer`; what is wrong with it, or nothing."""
+        # The decoder fills a truncated JPEG with grey and says nothing, so its end is looked for first.
+        if self._pages[level].compression == JPEG and (data[:2] != b"\xff\xd8" or data.find(b"\xff\xd9", -64) < 0):
+            return "its JPEG data have no beginning or no end"
+        try:
+            self._decoders[level](data, out=buffer)
+        except DECODE_ERRORS as error:
+            return str(error) or type(error).__name__
+        self.tiles_decoded += 1
+        return ""
 
 
-def _overlap(page: Page, row: int, column: int, inside: Box) -> tuple[Box, Box]:
-    """The whole tile and its part in `inside`, in pixels of the level."""
-    x, y = column * page.tile_width, row * page.tile_height
-    whole = Box(x, y, x + page.tile_width, y + page.tile_height)
-    return whole, whole.intersect(inside)
-
-
-def _tiles_of(page: Page, inside: Box) -> Iterator[tuple[int, int, bool]]:
-    """Row and column of each tile that `inside` touches, and whether a neighbouring box may want it too."""
-    if not inside.area:
-        return
-    first_row, last_row = inside.y0 // page.tile_height, (inside.y1 - 1) // page.tile_height
-    first_column, last_column = inside.x0 // page.tile_width, (inside.x1 - 1) // page.tile_width
-    for row in range(first_row, last_row + 1):
-        near_row = min(row - first_row, last_row - row) < EDGE_TILES
-        for column in range(first_column, last_column + 1):
-            near_column = min(column - first_column, last_column - column) < EDGE_TILES
-            yield row, column, near_row or near_column
+def _spans(tile: int, start: int, stop: int, origin: int) -> list[tuple[int, slice, slice, bool]]:
+    """Along one axis, for each tile that start..stop touches: its index, the part of it, where that lies from
+    `origin` on, and whether a neighbouring box may want the tile too."""
+    first, last = start // tile, (stop - 1) // tile
+    edge = max(2, -(-EDGE_PX // tile))
+    found = []
+    for index in range(first, last + 1 if stop > start else first):
+        corner = index * tile
+        low, high = max(corner, start), min(corner + tile, stop)
+        shared = min(index - first, last - index) < edge
+        found.append((index, slice(low - corner, high - corner), slice(low - origin, high - origin), shared))
+    return found
 
 
 def _refusal(page: Page) -> str:

@@ -1,0 +1,74 @@
+"""Decoded tiles that a neighbouring box may want again, in memory that is reused.
+
+A fresh array a tile costs as much in page faults as half the decoding, so buffers come from large slabs and go
+back to them. A buffer may be reused once it was evicted, so cached pixels are only ever copied out under the lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+import numpy as np
+
+from wsi_nuc.types import UInt8
+
+SLAB_BYTES = 8 * 2**20
+TileKey = tuple[int, int, int]
+Window = tuple[slice, slice]
+
+
+class TileCache:
+    """The least recently used tiles within `max_bytes`, for any number of threads."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max, self._bytes = max_bytes, 0
+        self._tiles: OrderedDict[TileKey, UInt8] = OrderedDict()
+        self._free: dict[tuple[int, ...], list[UInt8]] = {}
+        self._lock = threading.Lock()
+
+    def copy(self, key: TileKey, window: Window, target: UInt8) -> bool:
+        """Copy `window` of a cached tile to `target`; False if the tile is not here."""
+        with self._lock:
+            pixels = self._tiles.get(key)
+            if pixels is None:
+                return False
+            self._tiles.move_to_end(key)
+            target[:] = pixels[window]
+            return True
+
+    def take(self, height: int, width: int) -> UInt8:
+        """A buffer of height x width x 3 that belongs to the caller until `put` or `give`."""
+        shape = (height, width, 3)
+        with self._lock:
+            free = self._free.setdefault(shape, [])
+            if not free:
+                free.extend(np.empty((max(1, SLAB_BYTES // (height * width * 3)), *shape), np.uint8))
+            return free.pop()
+
+    def give(self, buffer: UInt8) -> None:
+        """Return a buffer unused."""
+        with self._lock:
+            self._free.setdefault(buffer.shape, []).append(buffer)
+
+    def put(self, key: TileKey, buffer: UInt8) -> None:
+        """Keep a decoded tile; the buffer is the cache's from now on."""
+        with self._lock:
+            self._bytes += buffer.nbytes
+            # Two threads may have decoded the same tile: the second one replaces the first.
+            replaced = self._tiles.pop(key, None)
+            self._tiles[key] = buffer
+            if replaced is not None:
+                self._drop(replaced)
+            while self._bytes > self._max:
+                self._drop(self._tiles.popitem(last=False)[1])
+
+    def _drop(self, buffer: UInt8) -> None:
+        self._bytes -= buffer.nbytes
+        self._free.setdefault(buffer.shape, []).append(buffer)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._tiles.clear()
+            self._free.clear()
+            self._bytes = 0
