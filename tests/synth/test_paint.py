@@ -12,15 +12,15 @@ from wsi_nuc.synth.spec import SynthSpec
 from wsi_nuc.synth.stain import GLASS
 from wsi_nuc.types import Box
 
-SPEC = SynthSpec(size=3 * BLOCK_PX, height=2 * BLOCK_PX, seed=11, tissue=0.8, pen=True)
+SPEC = SynthSpec(size=2 * BLOCK_PX, seed=11, tissue=0.8, pen=True)
 
 
 @pytest.fixture(scope="module")
 def whole() -> np.ndarray:
-    return Painter(SPEC).region(Box(0, 0, 3 * BLOCK_PX, 2 * BLOCK_PX))
+    return Painter(SPEC).region(Box(0, 0, 2 * BLOCK_PX, 2 * BLOCK_PX))
 
 
-@pytest.mark.parametrize("box", [Box(1000, 900, 1100, 1200), Box(2040, 0, 2060, 40), Box(5, 1500, 300, 1700)])
+@pytest.mark.parametrize("box", [Box(1000, 900, 1100, 1200), Box(1020, 0, 1030, 40), Box(5, 1500, 300, 1700)])
 def test_a_region_drawn_alone_is_the_crop_of_the_whole(whole, box):
     alone = Painter(SPEC).region(box)
     assert (alone == whole[box.y0 : box.y1, box.x0 : box.x1]).all()
@@ -29,9 +29,7 @@ def test_a_region_drawn_alone_is_the_crop_of_the_whole(whole, box):
 def test_no_seam_shows_between_blocks(whole):
     grey = whole.mean(axis=2)
     steps = np.abs(np.diff(grey, axis=1)).mean(axis=0)
-    seams = steps[[BLOCK_PX - 1, 2 * BLOCK_PX - 1]]
-    around = np.array([steps[s - 20 : s + 20].mean() for s in (BLOCK_PX, 2 * BLOCK_PX)])
-    assert (seams < 1.6 * around).all()
+    assert steps[BLOCK_PX - 1] < 1.3 * steps[BLOCK_PX - 20 : BLOCK_PX + 20].mean()
 
 
 def test_the_share_of_tissue_is_the_asked_one():
@@ -49,16 +47,15 @@ def test_blank_means_glass_only_and_ink_remains():
 
 def test_nuclei_keep_clear_of_ink():
     painter = Painter(SPEC)
-    polygons = np.concatenate([painter.block(c, r).polygon for c in range(3) for r in range(2)])
+    polygons = np.concatenate([painter.block(c, r).polygon for c in range(2) for r in range(2)])
     for line, width_um in painter.anatomy.ink:
         line_l0 = shapely.transform(line, lambda xy: xy / SPEC.mpp)
         assert shapely.distance(polygons, line_l0).min() * SPEC.mpp > width_um / 2
 
 
 def test_the_same_tissue_at_half_the_resolution():
-    fine, coarse = (Painter(SynthSpec(size=1024 * s, mpp=0.25 * 2 / s, seed=4, tissue=1.0)) for s in (2, 1))
-    many = np.concatenate([fine.block(c, r).polygon for c in range(2) for r in range(2)])
-    same = coarse.block(0, 0).polygon
+    fine, coarse = (Painter(SynthSpec(size=512 * s, mpp=0.25 * 2 / s, seed=4, tissue=1.0)) for s in (2, 1))
+    many, same = fine.block(0, 0).polygon, coarse.block(0, 0).polygon
     assert abs(len(many) - len(same)) <= 0.02 * len(many)
     tree = shapely.STRtree(shapely.transform(shapely.centroid(many), lambda xy: xy / 2))
     _, distance = tree.query_nearest(shapely.centroid(same), return_distance=True, all_matches=False)
