@@ -31,7 +31,20 @@ def expected_shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor that a file with these settings holds; nothing is allocated."""
     with torch.device("meta"):
         net = PromptNucSegNet(settings)
-    return {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+    return {name: tuple(tensor.shape) for name, tensor in net.state_dict().items() if not _is_counter(name)}
+
+
+def class_counts(settings: Settings, shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
+    """For how many classes the heads are, as far as they are there."""
+    heads = {"prompter.cls_head.layers.3.bias": 1}
+    if settings.segmentor.class_token:
+        heads["segmentor.mask_decoder.cls_head.layers.2.bias"] = 0
+    return [shapes[name][0] - background for name, background in heads.items() if name in shapes]
+
+
+def _is_counter(name: str) -> bool:
+    """The batch norm's count of training steps: no weight, and without use at its fixed momentum."""
+    return name.endswith("num_batches_tracked")
 
 
 def spec_of(settings: Settings, weights_sha256: str, name: str = "promptnucseg") -> ModelSpec:
@@ -54,11 +67,12 @@ def build_net(settings: Settings, state: Mapping[str, torch.Tensor]) -> PromptNu
     """The networks with these weights, ready to infer. `state` has been checked against `expected_shapes`."""
     with torch.device("meta"):
         net = PromptNucSegNet(settings)
-    net.load_state_dict(dict(state), assign=True)
+    counters = {name: torch.zeros((), dtype=torch.int64) for name in net.state_dict() if _is_counter(name)}
+    net.load_state_dict({**counters, **state}, assign=True)
     return net.float().eval().requires_grad_(False)
 
 
-def assemble(net: PromptNucSegNet, settings: Settings, device: str, weights_sha256: str) -> NucleiModel:
+def assemble(net: PromptNucSegNet, settings: Settings, device: str, spec: ModelSpec) -> NucleiModel:
     """Put trained networks behind the pipeline's protocols. Training and evaluation call this too."""
     runner = Runner.on(device, settings.use)
     net = net.to(runner.device).eval()
@@ -69,4 +83,4 @@ def assemble(net: PromptNucSegNet, settings: Settings, device: str, weights_sha2
         else NetPrompter(net.prompter, runner, settings.use)
     )
     segmentor = NetSegmentor(net.segmentor, encoder, runner, settings.use)
-    return NucleiModel(spec_of(settings, weights_sha256), prompter, segmentor)
+    return NucleiModel(spec, prompter, segmentor)

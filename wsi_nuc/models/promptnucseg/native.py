@@ -1,0 +1,70 @@
+"""PromptNucSeg in native files: what the registry calls, and what training saves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wsi_nuc.models.base import ModelSpec, NucleiModel
+from wsi_nuc.models.promptnucseg.build import (
+    PromptNucSegNet,
+    assemble,
+    build_net,
+    class_counts,
+    expected_shapes,
+    spec_of,
+)
+from wsi_nuc.models.promptnucseg.settings import Settings
+from wsi_nuc.models.sam.encoder import PIXEL_MEAN, PIXEL_STD
+from wsi_nuc.models.weights import (
+    Checkpoint,
+    CheckpointInfo,
+    check_class_count,
+    check_finite,
+    check_state,
+    save_checkpoint,
+)
+
+ARCHITECTURE = "promptnucseg"
+
+
+def spec_of_file(info: CheckpointInfo) -> ModelSpec:
+    """Refuses a file whose tensors do not fit its header; no tensor is read."""
+    return spec_of(_checked(info), info.sha256, Path(info.path).stem)
+
+
+def load_file(checkpoint: Checkpoint, device: str) -> NucleiModel:
+    settings = _checked(checkpoint.info)
+    state = checkpoint.tensors()
+    check_finite(checkpoint.info.path, state)
+    spec = spec_of(settings, checkpoint.info.sha256, Path(checkpoint.info.path).stem)
+    return assemble(build_net(settings, state), settings, device, spec)
+
+
+def save_net(
+    path: str | Path, net: PromptNucSegNet, settings: Settings, about: Mapping[str, Any] | None = None
+) -> None:
+    """Write trained networks; `about` holds training_data and metrics."""
+    wanted = expected_shapes(settings)
+    state = {name: tensor for name, tensor in net.state_dict().items() if name in wanted}
+    save_state(path, state, header_of(settings, ARCHITECTURE, about))
+
+
+def save_state(path: str | Path, state: Mapping[str, Any], header: Mapping[str, Any]) -> None:
+    save_checkpoint(path, {name: tensor.detach().cpu().float().numpy() for name, tensor in state.items()}, header)
+
+
+def header_of(settings: Settings, architecture: str, about: Mapping[str, Any] | None) -> dict[str, Any]:
+    normalisation = {"mean": list(PIXEL_MEAN), "std": list(PIXEL_STD)}
+    unknown: dict[str, Any] = {"training_data": "unknown", "metrics": {}}
+    named = {"architecture": architecture, "normalisation": normalisation}
+    return unknown | dict(about or {}) | settings.to_header() | named
+
+
+def _checked(info: CheckpointInfo) -> Settings:
+    settings = Settings.from_header(info.details)
+    for count in class_counts(settings, info.shapes):
+        check_class_count(info.path, settings.classes, count)
+    check_state(info.path, expected_shapes(settings), info.shapes)
+    return settings
