@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from wsi_nuc.types import NucleiTable
+
 CLASSES = ("round", "long")
 # Boxes x, y, width, height of three nuclei and their class index; the picture is 48 wide and 40 high.
 BOXES = ((4, 5, 8, 7), (20, 10, 14, 5), (6, 26, 9, 9))
@@ -113,17 +115,30 @@ def geojson(root: Path) -> None:
     save(root / "one.png", rgb())
 
 
-def results(root: Path) -> None:
-    import geopandas
-    import shapely
+def results(root: Path, nuclei: int = len(BOXES)) -> None:
+    from wsi_nuc.store.nuclei import NucleiWriter
+    from wsi_nuc.store.zarrfile import ZarrFolder
 
     card(root)
     save(root / "one.png", rgb())
-    path = root / "one.png.zarr/shapes/nuclei/shapes.parquet"
-    path.parent.mkdir(parents=True)
-    names = [CLASSES[t] for t in TYPES]
-    shapes = [shapely.Polygon(ring) for ring in rings()]
-    geopandas.GeoDataFrame({"class": names}, geometry=shapes).to_parquet(path)
+    n = len(BOXES)
+    one, xy = np.ones(n, np.float32), np.array(rings(), float).reshape(-1, 2)
+    table = NucleiTable(
+        xy=xy,
+        offsets=np.arange(n + 1) * 4,
+        prompt_xy=np.zeros((n, 2)),
+        score=one,
+        prompt_score=one,
+        predicted_iou=one,
+        class_probs=np.eye(len(CLASSES), dtype=np.float32)[list(TYPES)],
+        tile=np.zeros(n, np.int64),
+    )
+    folder = ZarrFolder(root / "one.png.zarr")
+    with NucleiWriter(
+        folder, CLASSES, 0.25, lambda tiles: np.tile([0.0, 0, WIDTH, HEIGHT], (len(tiles), 1))
+    ) as writer:
+        writer.append(table.select(np.arange(nuclei)))
+        writer.finish(1.0)
 
 
 def pannuke(root: Path) -> None:

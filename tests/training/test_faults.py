@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
 
 from tests.training import layouts
 from wsi_nuc.errors import UsageError
 from wsi_nuc.training.data import DataError, check_dataset, load_dataset
+from wsi_nuc.training.data.files import read_array
 from wsi_nuc.training.data.labels import clean_labels, fragmented, types_of
 
 IDS = st.sampled_from([0, 0, 1, 5, 70_000])
@@ -309,3 +314,74 @@ def test_incomplete_folds_are_named(tmp_path: Path) -> None:
     (tmp_path / "Fold 2/images/fold2/types.npy").unlink()
     with pytest.raises(DataError, match=r"has no types\.npy"):
         load_dataset(tmp_path)
+
+
+@given(
+    st.sampled_from([".tif", ".png", ".bmp", ".jpg"]), st.integers(0, 10_000), st.integers(0, 255), st.booleans()
+)
+@settings(max_examples=150, deadline=None)
+def test_damaged_pictures_are_read_or_refused_but_never_crash(
+    suffix: str, place: int, value: int, cut: bool
+) -> None:
+    picture = _encoded(suffix)
+    damaged = bytearray(picture[: place % len(picture)] if cut else picture)
+    if not cut:
+        damaged[place % len(picture)] = value
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"one{suffix}"
+        path.write_bytes(damaged)
+        try:
+            outcome = read_array(path).dtype.kind
+        except DataError as error:
+            outcome = error.subject
+        assert outcome in {"b", "u", "i", "f", str(path)}
+
+
+@cache
+def _encoded(suffix: str) -> bytes:
+    out = io.BytesIO()
+    if suffix == ".tif":
+        import tifffile
+
+        tifffile.imwrite(out, layouts.rgb(), compression="zlib")
+    else:
+        Image.fromarray(layouts.rgb()).save(out, {".png": "png", ".bmp": "bmp", ".jpg": "jpeg"}[suffix])
+    return out.getvalue()
+
+
+def test_a_result_without_nuclei_is_an_image_without_nuclei(tmp_path: Path) -> None:
+    layouts.results(tmp_path, nuclei=0)
+    image = load_dataset(tmp_path)[0]
+    assert image.count == 0
+    assert image.types is not None
+    assert len(image.types) == 0
+    (tmp_path / "dataset.json").unlink()
+    assert load_dataset(tmp_path)[0].count == 0
+
+
+def test_a_damaged_result_and_an_unreadable_slide_are_named(tmp_path: Path) -> None:
+    layouts.results(tmp_path)
+    (tmp_path / "one.png").write_bytes(b"no picture")
+    assert "one.png" in check_dataset(tmp_path).broken["one.png"]
+    layouts.save(tmp_path / "one.png", layouts.rgb())
+    (tmp_path / "one.png.zarr/shapes/nuclei/shapes.parquet").write_bytes(b"PAR1")
+    assert "shapes.parquet" in check_dataset(tmp_path).broken["one.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("mat", ["Train/Images/one.png"]),
+        ("tnbc", ["Slide_01/one.png"]),
+        ("imagescope", ["train/Tissue Images/one.tif"]),
+        ("geojson", ["one.png"]),
+        ("results", ["one.png"]),
+    ],
+)
+def test_labels_whose_image_is_missing_are_named(name: str, files: list[str], tmp_path: Path) -> None:
+    layouts.LAYOUTS[name](tmp_path)
+    for file in files:
+        (tmp_path / file).unlink()
+    with pytest.raises(DataError, match=r"image") as caught:
+        load_dataset(tmp_path, name="tnbc" if name == "tnbc" else "")
+    assert "one" in caught.value.subject

@@ -206,3 +206,12 @@ def test_overlapping_outlines_are_counted(tmp_path: Path) -> None:
 def test_a_data_set_can_be_sliced_without_reading(tmp_path: Path) -> None:
     layouts.pannuke(tmp_path)
     assert load_dataset(tmp_path)[2:4].ids == ("2_0", "2_1")
+
+
+def test_results_name_the_classes_in_the_order_of_their_model(tmp_path: Path) -> None:
+    layouts.results(tmp_path)
+    (tmp_path / "dataset.json").unlink()
+    image = load_dataset(tmp_path)[0]
+    assert image.classes == layouts.CLASSES
+    assert image.types is not None
+    assert image.types.tolist() == list(layouts.TYPES)

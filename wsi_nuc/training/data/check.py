@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_nuc.errors import UsageError
+from wsi_nuc.errors import WsiNucError
 from wsi_nuc.training.data.record import Dataset, LabelledImage
 from wsi_nuc.training.data.registry import load_dataset
 
@@ -145,7 +145,7 @@ def check_dataset(root: Path | str, *, name: str = "", reader_name: str = "", sh
     for i, entry in enumerate(dataset.entries):
         try:
             tally.add(dataset[i])
-        except UsageError as error:
+        except WsiNucError as error:
             tally.broken[entry.id] = str(error)
     if sheet is not None:
         from wsi_nuc.training.data.sheet import draw_sheet

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import struct
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,14 +17,19 @@ import numpy.typing as npt
 from wsi_nuc.training.data.record import DataError
 from wsi_nuc.types import UInt8
 
+# What decoders raise on damaged files, found by damaging files; imagecodecs' own errors are RuntimeErrors.
+_UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, MemoryError),
+    *(struct.error, zlib.error),
+)
+
 IMAGES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 
 
 def read_array(path: Path) -> npt.NDArray[Any]:
     """Pixels as stored: H x W or H x W x channels; a palette is resolved."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    remedy = "export it again as PNG or TIFF"
     try:
         if path.suffix.lower() in (".tif", ".tiff"):
             import tifffile
@@ -32,8 +39,8 @@ def read_array(path: Path) -> npt.NDArray[Any]:
             return np.asarray(image.convert("RGB") if image.mode == "P" else image)
     except FileNotFoundError:
         raise DataError(path, "does not exist", "check the folder and the manifest") from None
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(path, f"cannot be read ({error})", remedy) from error
+    except (*_UNREADABLE, Image.DecompressionBombError) as error:
+        raise DataError(path, f"cannot be read ({error})", "export it again as PNG or TIFF") from error
 
 
 def read_rgb(path: Path, repairs: Counter[str]) -> UInt8:

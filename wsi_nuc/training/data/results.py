@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from wsi_nuc.slides.registry import open_slide
+from wsi_nuc.store.layout import NUCLEI_SHAPES, PARQUET
 from wsi_nuc.training.data.assemble import class_index, labels_of_polygons
 from wsi_nuc.training.data.cards import Card
 from wsi_nuc.training.data.files import read_json
 from wsi_nuc.training.data.record import DataError, Entry, LabelledImage
 from wsi_nuc.types import SlideRef
 
-SHAPES = "shapes/nuclei/shapes.parquet"
+SHAPES = f"{NUCLEI_SHAPES}/{PARQUET}"
 LARGEST_PX = 100_000_000
 
 
@@ -28,8 +29,9 @@ def recognises(root: Path) -> bool:
 def entries(root: Path, card: Card) -> list[Entry]:
     stores = sorted(path.parents[2] for path in root.glob(f"*.zarr/{SHAPES}"))
     if not card.classes:
-        names = {name for store in stores for name in _read(store / SHAPES)["class"].unique().to_pylist()}
-        card = replace(card, classes=tuple(sorted(names - {None, ""})))
+        # In the order of the model that wrote them, classes without a nucleus included.
+        names = dict.fromkeys(name for store in stores for name in _classes(_read(store / SHAPES)))
+        card = replace(card, classes=tuple(names))
     found = []
     for store in stores:
         name = store.name.removesuffix(".zarr")
@@ -83,6 +85,16 @@ def _read(path: Path) -> Any:
         return pq.read_table(path, columns=["class", "geometry"])
     except (OSError, KeyError, pyarrow.ArrowException) as error:
         raise DataError(path, f"cannot be read ({error})", "check the result with `wsi-nuc verify`") from error
+
+
+def _classes(table: Any) -> list[str]:
+    import pyarrow
+
+    column = table["class"].combine_chunks()
+    if isinstance(column, pyarrow.ChunkedArray):  # what a table without rows gives
+        return []
+    named = column.dictionary if pyarrow.types.is_dictionary(column.type) else column.unique().sort()
+    return [name for name in named.to_pylist() if name]
 
 
 def _mpp(store: Path) -> float | None:
