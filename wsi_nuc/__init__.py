@@ -1,1 +1,29 @@
+"""wsi-nuc: every nucleus of a whole-slide image, found, outlined, classified and verified.
+
+The public names are imported when they are first used, so that the command line starts at once.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
 __version__ = "0.1.0"
+
+__all__ = ["RunConfig", "SlideResult", "describe_slide", "load_model", "open_slide", "run_slides", "verify"]
+
+_HOME = {
+    "RunConfig": "wsi_nuc.config",
+    "SlideResult": "wsi_nuc.run",
+    "describe_slide": "wsi_nuc.run",
+    "load_model": "wsi_nuc.models.registry",
+    "open_slide": "wsi_nuc.slides.registry",
+    "run_slides": "wsi_nuc.run",
+    "verify": "wsi_nuc.store.verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

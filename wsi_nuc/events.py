@@ -27,13 +27,6 @@ class RegionFinished:
 
 
 @dataclass(frozen=True, slots=True)
-class StageFinished:
-    slide: str
-    stage: str
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
 class Warned:
     slide: str
     message: str
@@ -50,7 +43,7 @@ class SlideFinished:
     error: str = ""
 
 
-Event = SlideStarted | RegionFinished | StageFinished | Warned | SlideFinished
+Event = SlideStarted | RegionFinished | Warned | SlideFinished
 Emit = Callable[[Event], None]
 
 
