@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -195,9 +194,3 @@ def structure_offsets(path: Path) -> list[int]:
             for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
                 found |= {offset, offset + count}
     return sorted(found)
-
-
-def attributes_of(path: Path, version: str) -> dict[str, Any]:
-    name = ".zattrs" if version == "0.4" else "zarr.json"
-    loaded: dict[str, Any] = json.loads((path / name).read_text())
-    return loaded

@@ -1,8 +1,8 @@
 """The direct path for tiled JPEG TIFF and SVS: `pread` at the tile's offset, one decoder call, one copy.
 
 It opens a file only where it understands all of it; anything a vendor adds (overlaps, padding, several areas) is
-left to OpenSlide. Tiles within a few tiles of a box's edge are kept, so that neighbouring regions, which overlap
-by their halo, decode a shared tile once.
+left to OpenSlide. Tiles near the right and lower edge of a box are kept, so that neighbouring regions, which
+overlap by their halo, decode a shared tile once.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ class JpegTiff:
         missing = None
         page = self._pages[level]
         columns = _spans(page.tile_width, inside.x0, inside.x1, box.x0)
-        for row, y, target_y, row_shared in _spans(page.tile_height, inside.y0, inside.y1, box.y0):
-            for column, x, target_x, column_shared in columns:
-                target, shared = rgb[target_y, target_x], row_shared or column_shared
-                if self._fetch((level, row, column), (y, x), target, shared):
+        for row, y, target_y, row_wanted in _spans(page.tile_height, inside.y0, inside.y1, box.y0):
+            for column, x, target_x, column_wanted in columns:
+                target, wanted = rgb[target_y, target_x], row_wanted or column_wanted
+                if self._fetch((level, row, column), (y, x), target, wanted):
                     continue
                 missing = np.zeros(rgb.shape[:2], np.bool_) if missing is None else missing
                 target[:], missing[target_y, target_x] = WHITE, True
@@ -80,7 +80,7 @@ class JpegTiff:
 
     def _fetch(self, key: TileKey, window: Window, target: UInt8, keep: bool) -> bool:
         """Copy `window` of one tile to `target`; False where the file stores no such tile."""
-        if self._cache.copy(key, window, target):
+        if self._cache.copy(key, window, target, keep):
             return True
         level, row, column = key
         page = self._pages[level]
@@ -116,15 +116,20 @@ class JpegTiff:
 
 def _spans(tile: int, start: int, stop: int, origin: int) -> list[tuple[int, slice, slice, bool]]:
     """Along one axis, for each tile that start..stop touches: its index, the part of it, where that lies from
-    `origin` on, and whether a neighbouring box may want the tile too."""
+    `origin` on, and whether a later box may want the tile too.
+
+    In rows, columns or Morton order a box comes before its neighbours to the right and below, so only those count;
+    in another order the pixels are the same and more tiles are decoded twice.
+    """
     first, last = start // tile, (stop - 1) // tile
     edge = max(2, -(-EDGE_PX // tile))
     found = []
     for index in range(first, last + 1 if stop > start else first):
         corner = index * tile
         low, high = max(corner, start), min(corner + tile, stop)
-        shared = min(index - first, last - index) < edge
-        found.append((index, slice(low - corner, high - corner), slice(low - origin, high - origin), shared))
+        found.append(
+            (index, slice(low - corner, high - corner), slice(low - origin, high - origin), last - index < edge)
+        )
     return found
 
 

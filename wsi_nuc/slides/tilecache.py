@@ -27,14 +27,17 @@ class TileCache:
         self._free: dict[tuple[int, ...], list[UInt8]] = {}
         self._lock = threading.Lock()
 
-    def copy(self, key: TileKey, window: Window, target: UInt8) -> bool:
-        """Copy `window` of a cached tile to `target`; False if the tile is not here."""
+    def copy(self, key: TileKey, window: Window, target: UInt8, keep: bool = True) -> bool:
+        """Copy `window` of a cached tile to `target`; False if it is not here. Without `keep` it is let go."""
         with self._lock:
-            pixels = self._tiles.get(key)
+            pixels = self._tiles.pop(key, None)
             if pixels is None:
                 return False
-            self._tiles.move_to_end(key)
             target[:] = pixels[window]
+            if keep:
+                self._tiles[key] = pixels
+            else:
+                self._drop(pixels)
             return True
 
     def take(self, height: int, width: int) -> UInt8:
