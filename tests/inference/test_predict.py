@@ -84,7 +84,7 @@ def test_columns_belong_to_their_prompts_whatever_the_order_of_crops() -> None:
     assert sorted(nuclei.tile.tolist()) == [10, 10, 11, 12, 12]
     assert own.all()
     centres = np.add.reduceat(nuclei.xy, nuclei.offsets[:-1]) / nuclei.ring_lengths[:, None]
-    assert np.allclose(centres, nuclei.prompt_xy, atol=1e-6)
+    assert np.allclose(centres, nuclei.prompt_xy, atol=0.3)
     assert np.array_equal(nuclei.tile, np.sort(nuclei.tile))
     assert nuclei.class_id.tolist() == [1] * 5
     assert np.isnan(nuclei.predicted_iou).all()
@@ -128,7 +128,7 @@ def test_a_tile_that_never_fits_is_named_with_a_remedy() -> None:
 def test_numbers_that_are_not_finite_name_the_tile(what: str) -> None:
     stand_in = StandIn()
     setattr(stand_in, what, True)
-    with pytest.raises(SlideError, match="tile 11: .*not finite") as caught:
+    with pytest.raises(SlideError, match=r"tile 11: .*not finite") as caught:
         predict(model(stand_in), batch_of([(1, 30, 30)], tiles=2))
     assert caught.value.exit_code == 3
 

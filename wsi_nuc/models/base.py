@@ -1,4 +1,4 @@
-"""What the pipeline asks of a model: the prompter proposes a point a nucleus, the segmentor makes masks of them."""
+"""What the pipeline asks of a model: a prompter proposes a point per nucleus, a segmentor makes masks of them."""
 
 from __future__ import annotations
 

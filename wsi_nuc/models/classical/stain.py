@@ -29,7 +29,7 @@ def haematoxylin(rgb: UInt8, parameters: Parameters) -> UInt16:
     amount = tables[:, 0][red] + tables[:, 1][green] + tables[:, 2][blue]
     od = density.astype(np.int32)
     # Haematoxylin absorbs green at least as well as red; ink of felt pens does not.
-    ink = 2 * od[red] > 3 * od[green] + 300
+    ink = 4 * od[red] > 5 * od[green] + 400
     dark = np.maximum(np.maximum(red, green), blue) < DARK
     amount[ink | dark] = 0
     return blurred(np.clip(amount, 0, MOST).astype(np.uint16), parameters.smooth_px)
