@@ -43,13 +43,20 @@ class Staging:
         self._out_stat = self.out_dir.stat()
         self._lock_path = self.root.with_suffix(".lock")
         self._lock, _ = try_lock(self._lock_path)
-        durable.make_dir(self.root)
+        try:
+            durable.make_dir(self.root)
+        except StorageError:
+            self._let_go()
+            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         durable.remove_tree(self.root)
+        self._let_go()
+
+    def _let_go(self) -> None:
         self._lock_path.unlink(missing_ok=True)
         os.close(self._lock)
 

@@ -62,7 +62,9 @@ def polygons_wkb(xy: Float64, offsets: Int64) -> tuple[UInt8, Int64]:
     heads[byte_offsets[:-1]] = head.view(f"V{_HEAD.itemsize}")
     pairs = np.ascontiguousarray(xy, dtype="<f8").view(np.complex128)[:, 0]
     shift = byte_offsets[:-1] + _HEAD.itemsize - _POINT_BYTES * offsets[:-1]
-    slots[np.repeat(shift, points - 1) + _POINT_BYTES * np.arange(len(pairs))] = pairs
+    places = np.arange(0, _POINT_BYTES * len(pairs), _POINT_BYTES)
+    places += np.repeat(shift, points - 1)
+    slots[places] = pairs
     slots[ends - _POINT_BYTES] = pairs[offsets[:-1]]
     return out, byte_offsets
 
