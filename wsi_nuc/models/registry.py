@@ -26,6 +26,7 @@ MODELS: dict[str, tuple[str, str]] = {
 # architecture -> module with spec_of_file(info) and load_file(checkpoint, device)
 ARCHITECTURES: dict[str, str] = {
     "classical": "wsi_nuc.models.classical.builtin",
+    "promptnucseg": "wsi_nuc.models.promptnucseg.native",
 }
 
 FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")

@@ -54,6 +54,7 @@ class NetSegmentor:
                 for part, real in chunks(fitting, max(1, self._runner.prompts // slots)):
                     embedding = torch.stack([embeddings[job.window] for job in part])
                     parts += self._decode(part, real, embedding)
+        parts = [part for part in parts if len(part.prompt)]
         sizes = sorted({part.crop.shape[-1] for part in parts})
         return [_collect([p for p in parts if p.crop.shape[-1] == size], prompts) for size in sizes]
 

@@ -1,0 +1,32 @@
+"""SAM's ViT-B at 256 px in fp32 on the CPU: without padded windows against segment-anything's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from benchmarks.table import Row, interleaved, print_rows
+from wsi_nuc.models.sam.encoder import encode
+from wsi_nuc.models.sam.sizes import Sam
+
+
+def measure() -> list[Row]:
+    torch.manual_seed(0)
+    encoder: Any = Sam("vit_b").image_encoder.eval()
+    with torch.inference_mode():
+        for name, parameter in encoder.named_parameters():
+            if parameter.ndim == 1 or "rel_pos" in name or "pos_embed" in name:
+                parameter.add_(torch.randn(parameter.shape) * 0.1)
+        pixels = torch.randn(1, 3, 256, 256)
+        difference = float((encoder(pixels) - encode(encoder, pixels)).abs().max())
+        padded, unpadded = interleaved(lambda: encoder(pixels), lambda: encode(encoder, pixels))
+    return [
+        Row("ViT-B encoder, padded / without padding", padded / unpadded, "x", ">= 1.3", padded / unpadded >= 1.3),
+        Row("ViT-B encoder, largest difference", difference, "", "<= 1e-4", difference <= 1e-4),
+        Row("ViT-B encoder", 1 / unpadded, "images/s", "-", True),
+    ]
+
+
+if __name__ == "__main__":
+    print_rows(measure())
