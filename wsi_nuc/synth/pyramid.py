@@ -58,6 +58,9 @@ class Pyramid:
         for band in self._bands:
             if rgb is not None:
                 band.paste(column, rgb, row)
+                # Whole tiles wait for nothing: a row of level-0 blocks would be most of the memory.
+                if band.takes_whole_tiles:
+                    self._flush(band)
             rgb = None if rgb is None else cv2.resize(rgb, None, fx=1 / 4, fy=1 / 4, interpolation=cv2.INTER_AREA)
 
     def end_row(self, row: int, last: bool) -> None:
@@ -86,6 +89,10 @@ class _Band:
         self._part_px = BLOCK_PX // factor
         self._height_px = max(TILE_PX, self._part_px)
         self._parts: dict[tuple[int, int], UInt8] = {}
+
+    @property
+    def takes_whole_tiles(self) -> bool:
+        return self._part_px >= TILE_PX
 
     def complete_after(self, row: int) -> bool:
         return (row + 1) * self._part_px % self._height_px == 0
