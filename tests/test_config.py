@@ -74,3 +74,10 @@ def test_every_command_line_option_is_a_key_of_the_schema() -> None:
 
     own = {"slides", "config", "assign", "quiet", "json"}
     assert set(inspect.signature(run).parameters) - own <= set(RunConfig.model_fields)
+
+
+def test_the_shipped_configuration_states_every_key_with_its_default() -> None:
+    file = Path(__file__).parents[1] / "configs" / "run.yaml"
+    stated = yaml.safe_load(file.read_text())
+    defaults = RunConfig(out=Path("results")).model_dump(mode="json")
+    assert {**stated, "out": None} == {**defaults, "out": None}

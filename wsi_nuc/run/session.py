@@ -20,7 +20,7 @@ from wsi_nuc.errors import Interrupted, SlideError
 from wsi_nuc.events import Emit, RegionFinished, SlideFinished, SlideStarted, Warned, ignore
 from wsi_nuc.executors.base import Executor, Outcome
 from wsi_nuc.models.base import ModelSpec
-from wsi_nuc.models.registry import model_spec
+from wsi_nuc.models.registry import MODELS, load_model, model_spec
 from wsi_nuc.run.executor import make_executor
 from wsi_nuc.run.job import SlideJob, prepare
 from wsi_nuc.run.publish import publish_slide
@@ -38,7 +38,7 @@ from wsi_nuc.store.paths import check_writable
 def run_slides(config: RunConfig, slides: Sequence[str], emit: Emit = ignore) -> Iterator[SlideResult]:
     """One result a slide, as they are done. Raises only what concerns all slides: usage, model, output folder."""
     check_writable(config.out)
-    spec = model_spec(config.model)
+    spec = _checked_spec(config.model)
     clean_up(config.out)
     left = list(slides)
     session = _Session(config, spec, emit)
@@ -51,6 +51,11 @@ def run_slides(config: RunConfig, slides: Sequence[str], emit: Emit = ignore) ->
             yield SlideResult(slide, "interrupted", error=str(stop), exit_code=stop.exit_code)
     finally:
         session.close()
+
+
+def _checked_spec(model: str) -> ModelSpec:
+    """A file is loaded once here: whatever is wrong with its weights is told before any slide is read."""
+    return model_spec(model) if model in MODELS else load_model(model, "cpu").spec
 
 
 @dataclass
