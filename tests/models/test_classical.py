@@ -156,9 +156,9 @@ def test_the_rule_of_thumb_calls_typical_nuclei_by_their_class(model: NucleiMode
         probs = class_probabilities(found, Parameters().class_weights)
         return model.spec.classes[int(np.argmax(probs))]
 
-    assert called(shapes(220, 1.3, 500, 0.4)) == "epithelial"
-    assert called(shapes(80, 1.1, 900, 0.8)) == "inflammatory"
-    assert called(shapes(90, 3.5, 350, 0.5)) == "connective"
+    assert called(shapes(220, 1.3, 0.4)) == "epithelial"
+    assert called(shapes(60, 1.1, 0.8)) == "inflammatory"
+    assert called(shapes(90, 3.5, 0.5)) == "connective"
 
 
 def test_constants_survive_their_file_form_and_bad_ones_are_refused() -> None:

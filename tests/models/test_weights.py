@@ -87,7 +87,7 @@ def test_any_difference_of_names_or_shapes_is_listed(
         ({"gain": None}, "1 missing: gain"),
         ({"surplus": np.zeros(2)}, "1 unexpected: surplus"),
         ({"stain": np.zeros(4)}, r"of another shape: stain \(4,\) instead of \(3,\)"),
-        ({"class_weights": np.zeros((5, 5))}, r"class_weights \(5, 5\) instead of \(4, 5\)"),
+        ({"class_weights": np.zeros((5, 4))}, r"class_weights \(5, 4\) instead of \(4, 4\)"),
         ({"stain": np.array([1.0, np.nan, 0.0])}, "NaN or infinite weights in stain"),
         ({"contrast": np.array([np.inf])}, "NaN or infinite weights in contrast"),
         ({"contrast": np.array([-1.0])}, "not positive: .*contrast"),

@@ -1,7 +1,7 @@
 """A class from the look of a mask: a rule of thumb, not a diagnosis.
 
-A softmax over five numbers a reader can picture: lymphocytes are small, round and dark; fibroblasts elongated;
-epithelial nuclei large and pale. The weights were fitted to 21 labelled colon images and say little elsewhere.
+A softmax over numbers a reader can picture: lymphocytes are small, round and stand out from their surroundings;
+fibroblasts are elongated; epithelial nuclei are large. The weights were fitted to 21 labelled colon images and say little elsewhere.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from wsi_nuc.types import Float32, Float64
 
 
 def features(found: Shapes) -> Float64:
-    """N x 5, in the order of `parameters.FEATURES`, each about -2..2."""
+    """N x 4, in the order of `parameters.FEATURES`, each about -2..2."""
     area_um2 = np.maximum(found.area_px, 1) * MPP**2
     columns = [
         np.ones(len(area_um2)),
         np.log2(area_um2 / 32),
         np.log2(found.elongation),
-        found.stain / 1000 - 0.5,
         found.excess - 0.5,
     ]
     return np.stack(columns, axis=1)

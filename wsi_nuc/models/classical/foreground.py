@@ -16,10 +16,9 @@ SOFT = 4000  # the soft foreground is 0..SOFT, half of it at the threshold
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Of one tile, all H x W: `stain`; `soft`, the foreground 0..SOFT; `order` the same, smoothed, which the flood
+    """Of one tile, all H x W: `soft`, the foreground 0..SOFT; `order` the same, smoothed, which the flood
     follows; `inside`, what may become a nucleus; `excess`, stain over the local threshold in local contrasts."""
 
-    stain: UInt16
     soft: UInt16
     order: UInt16
     inside: Bool
@@ -32,7 +31,7 @@ def look(rgb: UInt8, parameters: Parameters) -> Scene:
     excess = (stain - threshold) / contrast
     soft = (np.clip(excess * parameters.gain + 0.5, 0, 1) * SOFT).astype(np.uint16)
     inside = blurred(soft, parameters.edge_px) > SOFT // 2
-    return Scene(stain, soft, blurred(soft, parameters.flood_px), inside, excess)
+    return Scene(soft, blurred(soft, parameters.flood_px), inside, excess)
 
 
 def local_threshold(stain: UInt16, parameters: Parameters) -> tuple[Float64, Float64]:

@@ -19,11 +19,10 @@ EXCESS_UNIT = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """Of each mask: pixels; the ratio of its axes; mean stain; mean excess over the local threshold."""
+    """Of each mask: pixels; the ratio of its axes; mean excess over the local threshold."""
 
     area_px: Float64
     elongation: Float64
-    stain: Float64
     excess: Float64
 
 
@@ -33,14 +32,13 @@ class Layers:
     sum over the largest nucleus stays below 2**24: float32 adds them exactly, in whatever order."""
 
     labels: Labels
-    stain: Float32
     excess: Float32
 
     @classmethod
     def of(cls, labels: Labels, scene: Scene) -> Layers:
         half = CROP_PX // 2
         excess = np.rint(np.clip(scene.excess, -20, 20) / EXCESS_UNIT).astype(np.float32)
-        return cls(np.pad(labels, half), np.pad(scene.stain.astype(np.float32), half), np.pad(excess, half))
+        return cls(np.pad(labels, half), np.pad(excess, half))
 
 
 def crops(layers: Layers, xy: Int64, label: Int64, closing_px: int) -> UInt8:
@@ -75,8 +73,8 @@ def shapes(mask: UInt8, layers: Layers, xy: Int64) -> Shapes:
     half_gap = np.hypot((xx - yy) / 2, sxy / area_px - sx * sy / area_px**2)
     middle = (xx + yy) / 2
     elongation = np.sqrt((middle + half_gap) / np.maximum(middle - half_gap, 1 / 12))
-    stain, excess = (_sums(image, flat, xy) / area_px for image in (layers.stain, layers.excess))
-    return Shapes(area, elongation, stain, excess * EXCESS_UNIT)
+    excess = _sums(layers.excess, flat, xy) / area_px
+    return Shapes(area, elongation, excess * EXCESS_UNIT)
 
 
 def _moments() -> Float32:

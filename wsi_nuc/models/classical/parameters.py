@@ -12,7 +12,7 @@ from wsi_nuc.errors import ModelError
 from wsi_nuc.types import Float64
 
 CLASSES = ("epithelial", "inflammatory", "connective", "other")
-FEATURES = ("bias", "log2 area", "log2 elongation", "darkness", "contrast")
+FEATURES = ("bias", "log2 area", "log2 elongation", "contrast")
 MPP = 0.5
 CORE_PX, HALO_PX, MARGIN_PX, CROP_PX = 1024, 144, 8, 64
 
@@ -24,14 +24,14 @@ def _ruifrok() -> Float64:
 
 
 def _class_weights() -> Float64:
-    """A row a class, a column a feature: epithelial nuclei are large, lymphocytes small, round and dark, connective
-    ones long. Fitted by a ridge-penalised softmax; rounded, since the second digit means nothing."""
+    """A row a class, a column a feature: epithelial nuclei are large, lymphocytes small and round,
+    connective ones long. Fitted by a ridge-penalised softmax; rounded, since the second digit means nothing."""
     return np.array(
         [
-            [0.98, 0.48, 0.12, -0.67, -1.27],
-            [-0.03, -0.33, -0.72, 2.15, 0.28],
-            [-0.21, -0.43, 0.66, -1.47, 0.13],
-            [-0.75, 0.27, -0.06, -0.02, 0.86],
+            [0.83, 0.54, 0.17, -1.34],
+            [0.46, -0.47, -0.91, 0.52],
+            [-0.51, -0.38, 0.80, -0.05],
+            [-0.78, 0.30, -0.05, 0.87],
         ]
     )
 
