@@ -5,26 +5,28 @@ Later sources win: defaults < ``--config FILE`` < ``--set`` < options. An unknow
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 MAX_CONFIG_BYTES = 1 << 20
+Schema = TypeVar("Schema", bound=BaseModel)
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message names the key and the remedy."""
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
-class StitchConfig(_Section):
+class StitchConfig(Section):
     """Two candidates are one nucleus when their IoU, or the part of the smaller that lies in the larger, is over
     the limit."""
 
@@ -32,7 +34,7 @@ class StitchConfig(_Section):
     containment: float = Field(default=0.8, gt=0, le=1)
 
 
-class DaskConfig(_Section):
+class DaskConfig(Section):
     """`host` other than loopback turns TLS on; `tls_*` are PEM files for a scheduler that is already running."""
 
     host: str = "127.0.0.1"
@@ -43,7 +45,7 @@ class DaskConfig(_Section):
     tls_key: str | None = None
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """Everything that `wsi-nuc run` can be told."""
 
     out: Path
@@ -71,18 +73,24 @@ class RunConfig(_Section):
 
 
 def load_config(file: Path | None, assignments: Iterable[str], options: Mapping[str, Any]) -> RunConfig:
-    """Merge the sources; `options` whose value is None were not given."""
+    return load_section(RunConfig, file, assignments, options)
+
+
+def load_section(
+    schema: type[Schema], file: Path | None, assignments: Iterable[str], options: Mapping[str, Any]
+) -> Schema:
+    """Merge the sources of any schema; `options` whose value is None were not given."""
     merged: dict[str, Any] = _read_yaml(file) if file else {}
-    _check_keys(merged, RunConfig, str(file))
+    check_keys(merged, schema, str(file))
     for assignment in assignments:
         key, sign, text = assignment.partition("=")
         if not sign:
             raise ConfigError(f"--set {assignment}: expected key=value")
         _assign(merged, key.strip().split("."), _parse_value(assignment, text))
     merged.update({key: value for key, value in options.items() if value is not None})
-    _check_keys(merged, RunConfig, "--set")
+    check_keys(merged, schema, "--set")
     try:
-        return RunConfig(**merged)
+        return schema(**merged)
     except ValidationError as error:
         raise ConfigError(_first_problem(error)) from None
 
@@ -117,16 +125,28 @@ def _assign(target: dict[str, Any], path: list[str], value: Any) -> None:
     target[path[-1]] = value
 
 
-def _check_keys(given: Mapping[str, Any], schema: type[BaseModel], where: str, prefix: str = "") -> None:
+def check_keys(given: Mapping[str, Any], schema: type[Any], where: str, prefix: str = "") -> None:
     """An unknown key is named together with the nearest one that exists."""
+    known = _keys(schema)
     for key, value in given.items():
-        if key not in schema.model_fields:
-            near = difflib.get_close_matches(str(key), schema.model_fields, n=1, cutoff=0.5)
-            hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(schema.model_fields)}"
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(known)}"
             raise ConfigError(f"{where}: unknown key {prefix}{key}; {hint}")
-        section = schema.model_fields[key].annotation
-        if isinstance(section, type) and issubclass(section, BaseModel) and isinstance(value, Mapping):
-            _check_keys(value, section, where, f"{key}.")
+        if isinstance(value, Mapping) and _keys(known[key]):
+            check_keys(value, known[key], where, f"{prefix}{key}.")
+
+
+def _keys(schema: Any) -> dict[str, Any]:
+    """Name and type of the keys of a section (a model or a dataclass); none for any other type."""
+    if not isinstance(schema, type):
+        return {}
+    if issubclass(schema, BaseModel):
+        return {name: field.annotation for name, field in schema.model_fields.items()}
+    if dataclasses.is_dataclass(schema):
+        hints = get_type_hints(schema)
+        return {field.name: hints[field.name] for field in dataclasses.fields(schema)}
+    return {}
 
 
 def _first_problem(error: ValidationError) -> str:
