@@ -1,7 +1,8 @@
 """A class from the look of a mask: a rule of thumb, not a diagnosis.
 
 A softmax over numbers a reader can picture: lymphocytes are small, round and stand out from their surroundings;
-fibroblasts are elongated; epithelial nuclei are large. The weights were fitted to 21 labelled colon images and say little elsewhere.
+fibroblasts are elongated; epithelial nuclei are large. The weights were fitted to 21 labelled colon images and say
+little elsewhere.
 """
 
 from __future__ import annotations
