@@ -56,4 +56,5 @@ class Interrupted(KeyboardInterrupt):
     exit_code = INTERRUPTED
 
     def __init__(self, signal_name: str) -> None:
-        super().__init__(f"stopped by {signal_name}. Finished regions are kept: the same command goes on from there.")
+        kept = "Finished regions are kept: the same command goes on from there."
+        super().__init__(f"stopped by {signal_name}. {kept}")

@@ -161,7 +161,7 @@ def _outcome(task: Any, future: Any) -> Outcome[Any, Any]:
 
 
 def _local_cluster(options: ClusterOptions) -> Any:
-    """Workers on this machine: plain on loopback; on any other interface TLS with certificates made for this run."""
+    """Workers on this machine: plain on loopback; elsewhere TLS with certificates made for this run."""
     settings: dict[str, Any] = {
         "n_workers": options.workers,
         "threads_per_worker": 1,

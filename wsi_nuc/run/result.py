@@ -11,7 +11,7 @@ from wsi_nuc.store.commit import Published
 
 @dataclass(frozen=True, slots=True)
 class SlideResult:
-    """`status`: published, verified (it was there already), failed or interrupted; `exit_code` 0 for the first two."""
+    """`status`: published, verified (there already), failed or interrupted; `exit_code` is 0 for the first two."""
 
     slide: str
     status: str
