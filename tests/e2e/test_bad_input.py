@@ -46,10 +46,12 @@ def test_every_edge_file_is_published_or_named(wsi: Path, tmp_path: Path) -> Non
     assert "Traceback" not in done.stderr
 
 
-def test_a_blank_slide_is_a_result(blank: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("labels", [(), ("--labels",)], ids=["", "labels"])
+def test_a_blank_slide_is_a_result(labels: tuple[str, ...], blank: Path, tmp_path: Path) -> None:
     import geopandas
+    import spatialdata
 
-    done = wsi_nuc("run", blank, "--out", tmp_path, "--scheduler", "serial", "--json")
+    done = wsi_nuc("run", blank, "--out", tmp_path, "--scheduler", "serial", "--json", *labels)
     assert done.returncode == 0, done.stderr
     (told,) = answers(done)
     assert told["status"] == "published"
@@ -59,6 +61,7 @@ def test_a_blank_slide_is_a_result(blank: Path, tmp_path: Path) -> None:
     assert len(nuclei) == 0
     assert {"class", "score", "area_um2", "geometry"} <= set(nuclei.columns)
     assert wsi_nuc("verify", told["store"]).returncode == 0
+    assert "thumbnail" in spatialdata.read_zarr(told["store"])
 
 
 def test_slides_of_one_name_never_share_a_result(small: Path, blank: Path, tmp_path: Path) -> None:

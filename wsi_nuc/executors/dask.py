@@ -56,12 +56,12 @@ class ClusterOptions:
 class _Setup(WorkerPlugin):  # type: ignore[misc]
     name = "wsi-nuc-setup"
 
-    def __init__(self, call: Callable[[], None]) -> None:
-        self.call = call
+    def __init__(self, call: Callable[[], None], own_workers: bool) -> None:
+        self.call, self.own_workers = call, own_workers
 
     def setup(self, worker: Any) -> None:
         # Ctrl-C reaches the whole process group; only the main process decides what it means.
-        if threading.current_thread() is threading.main_thread():
+        if self.own_workers and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.call()
 
@@ -83,7 +83,7 @@ class DaskExecutor:
                 f"no scheduler answers there ({error})",
                 "start one with `dask scheduler`, or leave the option out for workers on this machine",
             ) from None
-        self._client.register_plugin(_Setup(setup))
+        self._client.register_plugin(_Setup(setup, own_workers=self._cluster is not None))
         self._number = count()
         self._workers, self._counted_at = options.workers, float("-inf")
 
@@ -133,6 +133,8 @@ class DaskExecutor:
     def close(self) -> None:
         """Never waits long and leaves no process of its own behind, also in the middle of tasks."""
         with suppress(OSError, TimeoutError):
+            if self._cluster is None:
+                self._client.unregister_worker_plugin(_Setup.name)
             self._client.close(timeout=CLOSE_TIMEOUT_S)
         if self._cluster is not None:
             with suppress(OSError, TimeoutError):

@@ -205,6 +205,8 @@ class _Session:
             published = publish_slide(job, opened.name, parts, opened.reports, self._config)
             if not self._config.keep_parts:
                 remove_tree(self._parts_dir(job).parent)
+            # Unlinked while it is held: whoever waits for it sees that, and finds the result.
+            self._lock_path(job).unlink(missing_ok=True)
             return self._told(success(job.slide, published, time.perf_counter() - opened.started))
         except Exception as error:  # noqa: BLE001 - the slide boundary: any failure is this slide's
             return self._told(failure(job.slide, error, time.perf_counter() - opened.started))
