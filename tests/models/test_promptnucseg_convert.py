@@ -14,10 +14,11 @@ from safetensors.torch import save_file
 
 from tests.models.nets import official_sam, random_batch, stir
 from wsi_nuc.errors import ModelError
-from wsi_nuc.models.convert import PART, Target, convert
-from wsi_nuc.models.promptnucseg.native import load_file
+from wsi_nuc.models.convert import Target, convert
+from wsi_nuc.models.promptnucseg.native import PART, load_file
 from wsi_nuc.models.promptnucseg.prompter import PrompterNet
 from wsi_nuc.models.promptnucseg.settings import PrompterSettings
+from wsi_nuc.models.registry import model_spec
 from wsi_nuc.models.torch_ops import load
 from wsi_nuc.models.weights import open_checkpoint, read_info
 
@@ -58,6 +59,8 @@ def test_values_are_carried_over_unchanged_and_only_tables_are_resized(files: Pa
     out = tmp_path / "part.safetensors"
     info = convert([files / "sam.pth"], out, FIVE)
     assert info.architecture == PART
+    with pytest.raises(ModelError, match=r"parts of a model only \(segmentor\)"):
+        model_spec(str(out))
     before, after = torch.load(files / "sam.pth", weights_only=True), load_tensors(out)
     assert {f"segmentor.{name}" for name in before} == set(after)
     resized = {name for name, tensor in before.items() if not torch.equal(tensor, after[f"segmentor.{name}"])}

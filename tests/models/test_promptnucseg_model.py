@@ -16,11 +16,11 @@ from wsi_nuc.models.promptnucseg.build import PromptNucSegNet, assemble, build_n
 from wsi_nuc.models.promptnucseg.device import Runner, chunks
 from wsi_nuc.models.promptnucseg.native import load_file, save_net, spec_of_file
 from wsi_nuc.models.promptnucseg.settings import Settings, UseSettings
+from wsi_nuc.models.registry import load_model
 from wsi_nuc.models.sam import masks
 from wsi_nuc.models.sam.decoder import Decoded, decode
 from wsi_nuc.models.sam.encoder import encode, normalise
 from wsi_nuc.models.sam.prompts import embed_points
-from wsi_nuc.models.registry import load_model
 from wsi_nuc.models.weights import open_checkpoint, read_info
 from wsi_nuc.types import Bool, Box, MaskCrops, Prompts, Tile, TileBatch
 

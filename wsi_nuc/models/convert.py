@@ -16,14 +16,13 @@ import torch
 
 from wsi_nuc.errors import ModelError
 from wsi_nuc.models.promptnucseg.build import class_counts, expected_shapes
-from wsi_nuc.models.promptnucseg.native import ARCHITECTURE, header_of, save_state
+from wsi_nuc.models.promptnucseg.native import ARCHITECTURE, PART, header_of, save_state
 from wsi_nuc.models.promptnucseg.settings import PrompterSettings, SegmentorSettings, Settings, UseSettings
 from wsi_nuc.models.sam.sizes import PATCH_PX, SIZES
 from wsi_nuc.models.sam.tables import resize_tables
 from wsi_nuc.models.torch_ops import load
 from wsi_nuc.models.weights import CheckpointInfo, check_class_count, check_state, read_info, read_pth
 
-PART = "promptnucseg-part"
 SEGMENTOR, PROMPTER, BACKBONE = "segmentor.", "prompter.", "prompter.backbone.backbone."
 # Tried in this order: the published backbone first.
 BACKBONES = tuple(

@@ -27,6 +27,7 @@ MODELS: dict[str, tuple[str, str]] = {
 ARCHITECTURES: dict[str, str] = {
     "classical": "wsi_nuc.models.classical.builtin",
     "promptnucseg": "wsi_nuc.models.promptnucseg.native",
+    "promptnucseg-part": "wsi_nuc.models.promptnucseg.native",
 }
 
 FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")

@@ -33,7 +33,7 @@ class Runner:
             raise UsageError(f"--device {device}", "this torch sees no CUDA device", "use --device cpu")
         bf16 = use.precision == "bf16" or (use.precision == "auto" and wanted.startswith("cuda"))
         # On a CPU larger calls are no faster, and blanks cost their full price.
-        tiles, windows, prompts = (use.batch, use.windows**2, 512) if wanted.startswith("cuda") else (1, 1, 32)
+        tiles, windows, prompts = (use.batch, use.windows**2, 256) if wanted.startswith("cuda") else (1, 1, 32)
         return cls(torch.device(wanted), bf16, tiles, windows, prompts)
 
     def autocast(self) -> AbstractContextManager[None]:

@@ -30,7 +30,7 @@ class WindowEncoder:
         """256 x 16 x 16 for each window."""
         if batch is not self._batch:
             self._batch, self._known = batch, {}
-            self._rgb = _at_least_a_window(torch.from_numpy(batch.rgb).to(self._runner.device))
+            self._rgb = _at_least_a_window(torch.tensor(batch.rgb).to(self._runner.device))
         missing = [window for window in windows if window not in self._known]
         for part, real in chunks(missing, self._runner.windows):
             pixels = torch.stack([self._cut(window) for window in part])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wsi_nuc.errors import ModelError
 from wsi_nuc.models.base import ModelSpec, NucleiModel
 from wsi_nuc.models.promptnucseg.build import (
     PromptNucSegNet,
@@ -27,6 +28,7 @@ from wsi_nuc.models.weights import (
 )
 
 ARCHITECTURE = "promptnucseg"
+PART = "promptnucseg-part"
 
 
 def spec_of_file(info: CheckpointInfo) -> ModelSpec:
@@ -63,6 +65,10 @@ def header_of(settings: Settings, architecture: str, about: Mapping[str, Any] | 
 
 
 def _checked(info: CheckpointInfo) -> Settings:
+    if info.architecture == PART:
+        parts = ", ".join(sorted({name.partition(".")[0] for name in info.shapes}))
+        remedy = "convert a prompter and a segmentor together, or train from it"
+        raise ModelError(info.path, f"it holds parts of a model only ({parts})", remedy)
     settings = Settings.from_header(info.details)
     for count in class_counts(settings, info.shapes):
         check_class_count(info.path, settings.classes, count)

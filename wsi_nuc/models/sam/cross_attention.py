@@ -46,17 +46,19 @@ def tokens_to_image(attention: Any, image: torch.Tensor, key: torch.Tensor, valu
     key = _split(attention.k_proj(key), heads)
     if image.ndim == 3:
         query = _split(attention.q_proj(image), heads)
-        logits = torch.einsum("bind,bptnd->bpint", query, key)
+        logits = torch.einsum("bptnd,bind->bpnti", key, query)
     else:
         key_c = torch.einsum("bptnd,ndc->bpntc", key, _heads_first(attention.q_proj.weight, attention))
         offset = torch.einsum("bptnd,nd->bpnt", key, attention.q_proj.bias.view(heads, -1))
-        logits = torch.einsum("bpic,bpntc->bpint", image, key_c) + offset[:, :, None]
-    weights = _soft(logits, key.shape[-1])
+        logits = torch.einsum("bpntc,bpic->bpnti", key_c, image) + offset[..., None]
+    # Over the few tokens, but not along the last axis: there a softmax of 8 numbers at a time is slow.
+    weights = _soft(logits, key.shape[-1], axis=3)
     value = _split(attention.v_proj(value), heads)
     out_weight = attention.out_proj.weight.view(-1, heads, value.shape[-1])
     value_c = torch.einsum("bptnd,cnd->bpntc", value, out_weight)
-    mixed: torch.Tensor = weights.flatten(3) @ value_c.flatten(2, 3) + attention.out_proj.bias
-    return mixed
+    mixed = weights.flatten(2, 3).transpose(-1, -2) @ value_c.flatten(2, 3)
+    changed: torch.Tensor = mixed + attention.out_proj.bias
+    return changed
 
 
 def _split(x: torch.Tensor, heads: int) -> torch.Tensor:
@@ -67,8 +69,8 @@ def _heads_first(weight: torch.Tensor, attention: Any) -> torch.Tensor:
     return weight.view(attention.num_heads, -1, weight.shape[-1])
 
 
-def _soft(logits: torch.Tensor, dim: int) -> torch.Tensor:
-    return torch.softmax(logits * dim**-0.5, -1).to(logits.dtype)
+def _soft(logits: torch.Tensor, dim: int, axis: int = -1) -> torch.Tensor:
+    return torch.softmax(logits * dim**-0.5, axis).to(logits.dtype)
 
 
 def _project(attention: Any, mixed: torch.Tensor) -> torch.Tensor:
