@@ -37,8 +37,8 @@ class TruthWriter:
             metadata={"geo": json.dumps(_GEO)},
         )
         self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
-        self._polygons: list[npt.NDArray[Any]] = []
-        self._class_ids: list[Int64] = []
+        self._wkb: list[bytes] = []
+        self._names: list[str] = []
         self.counts: Counter[str] = Counter(dict.fromkeys(CLASSES, 0))
 
     @property
@@ -46,23 +46,20 @@ class TruthWriter:
         return sum(self.counts.values())
 
     def add(self, polygon: npt.NDArray[Any], class_id: Int64) -> None:
-        self._polygons.append(polygon)
-        self._class_ids.append(class_id)
-        if sum(map(len, self._polygons)) >= 50_000:
+        # Bytes at once: shapely's objects live in the drawing threads' heaps and would keep them large.
+        self._wkb += shapely.to_wkb(polygon).tolist()
+        self._names += [CLASSES[i] for i in class_id]
+        if len(self._names) >= 10_000:
             self._flush()
 
     def _flush(self) -> None:
         import pyarrow as pa
 
-        if not self._polygons:
-            return
-        polygon, class_id = np.concatenate(self._polygons), np.concatenate(self._class_ids)
-        first = self.nuclei
-        names = [CLASSES[i] for i in class_id]
-        ids = np.arange(first, first + len(names))
-        self._writer.write_table(pa.table([ids, names, list(shapely.to_wkb(polygon))], schema=self._schema))
-        self.counts.update(names)
-        self._polygons, self._class_ids = [], []
+        if self._names:
+            ids = np.arange(self.nuclei, self.nuclei + len(self._names))
+            self._writer.write_table(pa.table([ids, self._names, self._wkb], schema=self._schema))
+            self.counts.update(self._names)
+            self._wkb, self._names = [], []
 
     def __enter__(self) -> Self:
         return self
