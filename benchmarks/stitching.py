@@ -10,7 +10,6 @@ Rates are in seconds of CPU time of the one thread, without the making of the ca
 from __future__ import annotations
 
 import math
-import resource
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.child import peak_mib
 from benchmarks.table import Row, interleaved, print_rows
 from wsi_nuc.stitch import RegionCandidates, StitchGeometry, stitch
 from wsi_nuc.types import Float64, Int64, NucleiTable
@@ -200,7 +200,7 @@ def _peak(edge: int) -> None:
     """The run of a process that only reports its own peak."""
     for _ in stitch(regions(edge, edge), GEOMETRY):
         pass
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(peak_mib())
 
 
 if __name__ == "__main__":

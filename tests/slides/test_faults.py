@@ -240,7 +240,8 @@ def described(path: Path, text: bytes) -> bytes:
 
 
 PROBE = """
-import resource, sys
+import re, sys
+from pathlib import Path
 from wsi_nuc.errors import SlideError
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.types import SlideRef
@@ -250,7 +251,8 @@ for path in sys.argv[1:]:
         print("OPENED", path)
     except SlideError as error:
         print(error.cause)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+# ru_maxrss would begin with the size of the process that started this one.
+print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024)
 """
 
 
