@@ -1,0 +1,143 @@
+"""Batches in an order that only seed and step decide, so that a resumed training sees the very same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from wsi_nuc.errors import UsageError
+from wsi_nuc.models.promptnucseg.settings import WINDOW_PX
+from wsi_nuc.models.sam.prompts import NO_POINT
+from wsi_nuc.training.augment import Augmentation
+from wsi_nuc.training.config import TrainConfig
+from wsi_nuc.training.data.record import LabelledImage
+from wsi_nuc.training.samples import Sample, make_sample
+
+Key = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """B samples; prompts are filled up to P with blanks (`prompt_id` 0). `points`: of each image its N x 3 points,
+    x and y as pixel indices (first pixel's centre at 0) and class (-1: not said), None where points are not known.
+    """
+
+    ids: tuple[str, ...]
+    rgb: torch.Tensor
+    instances: torch.Tensor
+    region: torch.Tensor
+    has_region: torch.Tensor
+    points: tuple[torch.Tensor | None, ...]
+    prompt_xy: torch.Tensor
+    prompt_label: torch.Tensor
+    prompt_id: torch.Tensor
+    prompt_type: torch.Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        moved: dict[str, Any] = {
+            f.name: value.to(device, non_blocking=True)
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), torch.Tensor)
+        }
+        return replace(self, **moved)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    most = max(1, *(len(sample.prompt_id) for sample in samples))
+    blank = np.zeros((WINDOW_PX, WINDOW_PX), np.bool_)
+    return Batch(
+        ids=tuple(sample.id for sample in samples),
+        rgb=torch.from_numpy(np.stack([sample.rgb for sample in samples])),
+        instances=torch.from_numpy(np.stack([sample.instances for sample in samples])),
+        region=torch.from_numpy(np.stack([blank if s.region is None else s.region for s in samples])),
+        has_region=torch.tensor([sample.region is not None for sample in samples]),
+        points=tuple(_points(sample) for sample in samples),
+        prompt_xy=_filled([sample.prompt_xy for sample in samples], most, 0),
+        prompt_label=_filled([sample.prompt_label for sample in samples], most, NO_POINT),
+        prompt_id=_filled([sample.prompt_id for sample in samples], most, 0),
+        prompt_type=_filled([sample.prompt_type for sample in samples], most, -1),
+    )
+
+
+def _points(sample: Sample) -> torch.Tensor | None:
+    if sample.points_xy is None or sample.point_types is None:
+        return None
+    return torch.from_numpy(np.column_stack([sample.points_xy - 0.5, sample.point_types]).astype(np.float32))
+
+
+def _filled(arrays: Sequence[np.ndarray[Any, Any]], most: int, value: int) -> torch.Tensor:
+    out = np.full((len(arrays), most, *arrays[0].shape[1:]), value, arrays[0].dtype)
+    for row, array in zip(out, arrays, strict=True):
+        row[: len(array)] = array
+    return torch.from_numpy(out)
+
+
+class Crops(Dataset[Sample]):
+    """`crops[epoch, index]`: a crop of image `index % images`, the same one every time."""
+
+    def __init__(self, images: Sequence[LabelledImage], config: TrainConfig) -> None:
+        self._images, self._config = images, config
+        self._augmentation = Augmentation(config.data.augment)
+
+    def __getitem__(self, key: Key) -> Sample:
+        epoch, index = key
+        seed = int(np.random.SeedSequence((self._config.seed, epoch, index)).generate_state(1)[0])
+        image = self._images[index % len(self._images)]
+        return make_sample(image, self._augmentation, self._config.prompts, self._config.use, seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Which crops make up step `s`: epochs in their own shuffled order, the last batch filled up from its start.
+
+    Each of `world` processes takes its share of every batch; the batch as a whole does not depend on `world`.
+    """
+
+    crops: int
+    batch: int
+    seed: int
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch % self.world:
+            cause = f"{self.batch} images cannot be shared evenly by {self.world} processes"
+            raise UsageError("batch", cause, f"use a multiple of {self.world}")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.crops // self.batch)
+
+    def keys(self, step: int) -> list[Key]:
+        epoch, place = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.crops)
+        rows = np.resize(order, self.steps_per_epoch * self.batch).reshape(-1, self.batch)[place]
+        return [(epoch, int(index)) for index in rows[self.rank :: self.world]]
+
+    def from_step(self, first: int, end: int) -> Iterator[list[Key]]:
+        return (self.keys(step) for step in range(first, end))
+
+
+class _Steps:
+    """The batch sampler: an iterable that tells its length."""
+
+    def __init__(self, order: Order, first: int, end: int) -> None:
+        self._order, self._first, self._end = order, first, end
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return self._order.from_step(self._first, self._end)
+
+    def __len__(self) -> int:
+        return max(0, self._end - self._first)
+
+
+def batches(crops: Crops, order: Order, first: int, end: int, workers: int) -> Iterator[Batch]:
+    """The batches of steps `first` to `end`, made ahead by `workers` processes (0: by this one)."""
+    steps: Any = _Steps(order, first, end)
+    loader: Any = DataLoader(crops, batch_sampler=steps, collate_fn=collate, num_workers=workers)
+    return iter(loader)

@@ -1,0 +1,50 @@
+"""The course of a training as CSV, one row an epoch, and as a picture where matplotlib is installed."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+VALIDATION = ("pq", "aji", "f1")
+Rows = Sequence[dict[str, float]]
+
+
+def write_curves(folder: Path, rows: Rows) -> None:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with (folder / "curves.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({n: f"{v:.6g}" for n, v in row.items() if not math.isnan(v)} for row in rows)
+
+
+def draw_curves(folder: Path, rows: Rows) -> bool:
+    """Losses above, validation below; False where matplotlib is not there to draw them."""
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        return False
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (upper, lower) = pyplot.subplots(2, 1, figsize=(8, 7), sharex=True, layout="constrained")
+    losses = [n for n in dict.fromkeys(n for row in rows for n in row) if n.startswith("loss")]
+    _lines(upper, rows, losses)
+    upper.set(ylabel="loss (mean of the epoch)", yscale="log")
+    _lines(lower, rows, VALIDATION)
+    lower.set(ylabel="validation", xlabel="epoch", ylim=(0, 1))
+    figure.savefig(folder / "curves.png", dpi=110)
+    pyplot.close(figure)
+    return True
+
+
+def _lines(axes: Any, rows: Rows, names: Sequence[str]) -> None:
+    for name in names:
+        points = [(row["epoch"], row[name]) for row in rows if not math.isnan(row.get(name, math.nan))]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 40 else None)
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend()

@@ -1,0 +1,116 @@
+"""The losses of the paper, Eqs. 2 to 6, for batches in which not every image has every kind of label."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from wsi_nuc.models.promptnucseg.prompter import Proposed, anchor_grid, resize_mask
+from wsi_nuc.training.batches import Batch
+from wsi_nuc.training.config import LossConfig
+from wsi_nuc.training.matching import match, match_nearest
+
+Losses = dict[str, torch.Tensor]
+FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0  # as in the focal loss paper and in SAM
+
+
+def focal(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Element-wise focal loss of logits against 0/1."""
+    target = target.to(logits.dtype)
+    cross = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    missed = torch.where(target > 0, torch.sigmoid(-logits), torch.sigmoid(logits))
+    weight = torch.where(target > 0, FOCAL_ALPHA, 1 - FOCAL_ALPHA)
+    return weight * missed**FOCAL_GAMMA * cross
+
+
+def dice(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Dice loss of each of n masks (n x h x w)."""
+    probs, target = logits.sigmoid().flatten(1), target.to(logits.dtype).flatten(1)
+    return 1 - (2 * (probs * target).sum(1) + 1) / (probs.sum(1) + target.sum(1) + 1)
+
+
+def actual_iou(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """IoU of each mask, thresholded as inference does."""
+    found, target = (logits > 0).flatten(1), target.flatten(1)
+    union = (found | target).sum(1)
+    return (found & target).sum(1) / union.clamp(min=1)
+
+
+def focal_classes(logits: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+    """Multi-class focal loss of each row (the [cls] token's)."""
+    log_p = logits.log_softmax(-1).gather(1, types[:, None])[:, 0]
+    return -((1 - log_p.exp()) ** FOCAL_GAMMA) * log_p
+
+
+def segmentor_losses(
+    logits: torch.Tensor, predicted_iou: torch.Tensor, target: torch.Tensor, omega: float
+) -> Losses:
+    """Eq. 2, mean over the n masks; no mask gives 0, still connected to the parameters."""
+    if not len(logits):
+        nothing = logits.sum() + predicted_iou.sum()
+        return {"focal": nothing, "dice": nothing, "iou": nothing}
+    logits, predicted_iou = logits.float(), predicted_iou.float()
+    return {
+        "focal": omega * focal(logits, target).mean(),
+        "dice": dice(logits, target).mean(),
+        "iou": F.mse_loss(predicted_iou, actual_iou(logits.detach(), target)),
+    }
+
+
+def prompter_losses(proposed: Proposed, space_px: int, batch: Batch, config: LossConfig) -> Losses:
+    """Eqs. 4 to 6 over the images whose points, and those whose region, are known."""
+    nothing = proposed.xy.sum() * 0 + proposed.logits.sum() * 0
+    distances, log_p, anchors, nuclei = nothing, nothing, 0, 0
+    for xy, logits, known in zip(proposed.xy, proposed.logits, batch.points, strict=True):
+        if known is None:
+            continue
+        points = known.to(xy.device)
+        rows, columns = _matched(xy, logits, points, proposed.size, space_px, config)
+        distances = distances + _distance(xy[rows], points[columns, :2], config.regression).sum()
+        log_p = log_p + _log_likelihood(logits, rows, points[columns, 2].long(), config.beta)
+        anchors, nuclei = anchors + len(xy), nuclei + len(rows)
+    found = {
+        "regression": config.gamma * distances / max(1, nuclei),
+        "class": -log_p / max(1, anchors),
+    }
+    if proposed.mask_logits is not None and config.mask > 0:
+        found["mask"] = config.mask * _region(proposed, batch)
+    return found
+
+
+def _matched(
+    xy: torch.Tensor,
+    logits: torch.Tensor,
+    points: torch.Tensor,
+    size: tuple[int, int],
+    space_px: int,
+    config: LossConfig,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if config.matching == "nearest":
+        return match_nearest(anchor_grid(size, space_px, xy.device).flatten(0, 1), points)
+    return match(xy, logits, points, config.alpha)
+
+
+def _distance(xy: torch.Tensor, target: torch.Tensor, kind: str) -> torch.Tensor:
+    squared = ((xy - target) ** 2).sum(1)
+    # The root has no slope at 0: without the epsilon an exact hit gives NaN.
+    return squared if kind == "squared" else (squared + 1e-6).sqrt()
+
+
+def _log_likelihood(logits: torch.Tensor, rows: torch.Tensor, types: torch.Tensor, beta: float) -> torch.Tensor:
+    """The bracket of Eq. 4: matched anchors by their class, all others as background."""
+    log_q = logits.log_softmax(-1)
+    any_nucleus = log_q[rows, :-1].logsumexp(-1)
+    of_class = log_q[rows, types.clamp(min=0)]
+    others = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
+    others[rows] = False
+    return torch.where(types < 0, any_nucleus, of_class).sum() + beta * log_q[others, -1].sum()
+
+
+def _region(proposed: Proposed, batch: Batch) -> torch.Tensor:
+    """Eq. 5, mean over the pixels of images whose foreground is known."""
+    assert proposed.mask_logits is not None
+    logits = resize_mask(proposed.mask_logits, proposed.size)
+    known = batch.has_region.to(logits.dtype)
+    by_image = focal(logits, batch.region).mean((1, 2))
+    return (by_image * known).sum() / known.sum().clamp(min=1)

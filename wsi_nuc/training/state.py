@@ -1,0 +1,106 @@
+"""All that a stopped training needs to go on exactly: weights, average, optimiser, schedule, random numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from wsi_nuc.errors import StorageError, UsageError
+from wsi_nuc.training.config import TrainConfig
+from wsi_nuc.training.ema import Ema
+
+# What may differ between a training and its continuation, since no number depends on it.
+FREE = ("out", "device", "threads")
+
+
+@dataclass
+class Progress:
+    """`step`: of the next batch. `best`: the best validation so far. `rows`: one an epoch, for the curves."""
+
+    step: int = 0
+    best: float = float("-inf")
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass
+class Trained:
+    """What changes while a stage runs."""
+
+    module: nn.Module
+    ema: Ema
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    progress: Progress
+
+
+def save_state(path: Path, trained: Trained, config: TrainConfig) -> None:
+    """Replace the file at once: a kill leaves the old state or the new one."""
+    content = {
+        "config": json.dumps(_fixed(config)),
+        "module": trained.module.state_dict(),
+        "ema": trained.ema.net.state_dict(),
+        "optimizer": trained.optimizer.state_dict(),
+        "schedule": trained.schedule.state_dict(),
+        "progress": vars(trained.progress),
+        "random": torch.get_rng_state(),
+        "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+    half = path.with_suffix(".tmp")
+    try:
+        with half.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        half.replace(path)
+    except OSError as error:
+        raise StorageError(path, f"cannot be written: {error.strerror}", "free space and start again") from error
+
+
+def load_state(path: Path, trained: Trained, config: TrainConfig, device: torch.device) -> bool:
+    """Go on from the file, if there is one. A state of other settings is refused."""
+    if not path.exists():
+        return False
+    content = _read(path, device)
+    _same_settings(path, json.loads(content["config"]), config)
+    trained.module.load_state_dict(content["module"])
+    trained.ema.net.load_state_dict(content["ema"])
+    trained.optimizer.load_state_dict(content["optimizer"])
+    trained.schedule.load_state_dict(content["schedule"])
+    for name, value in content["progress"].items():
+        setattr(trained.progress, name, value)
+    torch.set_rng_state(content["random"].cpu())
+    if torch.cuda.is_available() and content["random_cuda"]:
+        torch.cuda.set_rng_state_all([state.cpu() for state in content["random_cuda"]])
+    return True
+
+
+def _read(path: Path, device: torch.device) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        remedy = f"remove {path} to start this stage again"
+        raise UsageError(path, f"the saved state cannot be read ({type(error).__name__})", remedy) from error
+    return content
+
+
+def _fixed(config: TrainConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json", exclude=set(FREE))
+
+
+def _same_settings(path: Path, saved: Mapping[str, Any], config: TrainConfig) -> None:
+    now = json.loads(json.dumps(_fixed(config)))
+    changed = [key for key in sorted({*saved, *now}) if saved.get(key) != now.get(key)]
+    if changed:
+        raise UsageError(
+            path.parent.parent,
+            f"holds a training with other settings of {', '.join(changed)}",
+            "give another --out, or --overwrite to start again",
+        )
