@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from wsi_nuc.stitch.order import canonical
 from wsi_nuc.stitch.rule import StitchRule
 from wsi_nuc.types import Bool, Float64, Int64, NucleiTable
 
+SWEEP_COLUMNS = 4
 _BEFORE_ALL: BlockKey = (-(2**62), 0)
 _AFTER_ALL: BlockKey = (2**62, 0)
 
@@ -80,13 +81,17 @@ class _Held:
 
     def advance(self, last: BlockKey, cell: BlockKey) -> Iterator[NucleiTable]:
         """All regions before `cell` are in; `last` was the previous one."""
-        window = _Window.between(self.geometry, last, cell)
-        self._decide(window, Frontier.before(self.geometry, cell))
-        yield from self._emit(Frontier.before(self.geometry, cell))
+        frontier = Frontier.before(self.geometry, cell)
+        same_row = last[0] == cell[0]
+        windows = [_Window.between(self.geometry, last, cell)] if same_row else self._sweep()
+        for window in windows:
+            self._decide(window, frontier)
+        yield from self._emit(frontier)
 
     def finish(self) -> Iterator[NucleiTable]:
         end = Frontier.end(self.geometry)
-        self._decide(_Window.all(), end)
+        for window in [*self._sweep(), _Window.all()]:
+            self._decide(window, end)
         yield from self._emit(end)
 
     def _put(self, column: int, candidates: Candidates) -> None:
@@ -95,6 +100,10 @@ class _Held:
         first = blocks[np.lexsort((blocks[:, 1], blocks[:, 0]))[0]]
         known = self.first_undecided.get(column, _AFTER_ALL)
         self.first_undecided[column] = min(known, (int(first[0]), int(first[1])))
+
+    def _sweep(self) -> list[_Window]:
+        """All columns, a few at a time: the frontier of a wide slide is never in memory twice."""
+        return _Window.sweep(self.geometry, min(self.undecided, default=0), max(self.undecided, default=0))
 
     def _take(self, window: _Window) -> list[Candidates]:
         columns = sorted(column for column in self.undecided if window.first <= column <= window.last)
@@ -152,14 +161,29 @@ class _Window:
 
     @classmethod
     def between(cls, geometry: StitchGeometry, last: BlockKey, cell: BlockKey) -> _Window:
-        if last[0] != cell[0]:
-            return cls.all()
-        edge, guard = geometry.region_l0, geometry.prompt_guard_l0
-        # One contact for rivals at the rim, one for the boxes that the step closes, one for chains.
-        around = 3 * geometry.contact_l0 + 2 * guard
+        edge, around = geometry.region_l0, cls._around(geometry)
         first = math.floor((last[1] * edge - around) / edge)
         final = math.floor((cell[1] * edge + around) / edge)
-        rim = guard + geometry.contact_l0
+        return cls._of(geometry, first, final)
+
+    @classmethod
+    def sweep(cls, geometry: StitchGeometry, first: int, final: int) -> list[_Window]:
+        """Overlapping windows over the columns `first` to `final`, open at both ends."""
+        lap = math.ceil(cls._around(geometry) / geometry.region_l0)
+        starts = range(first, final + 1, SWEEP_COLUMNS)
+        windows = [cls._of(geometry, start - lap, start + SWEEP_COLUMNS - 1 + lap) for start in starts]
+        windows[0] = replace(windows[0], from_l0=-math.inf)
+        windows[-1] = replace(windows[-1], to_l0=math.inf)
+        return windows
+
+    @staticmethod
+    def _around(geometry: StitchGeometry) -> float:
+        """One contact for rivals at the rim, one for the boxes that a step closes, one for chains."""
+        return 3 * geometry.contact_l0 + 2 * geometry.prompt_guard_l0
+
+    @classmethod
+    def _of(cls, geometry: StitchGeometry, first: int, final: int) -> _Window:
+        edge, rim = geometry.region_l0, geometry.prompt_guard_l0 + geometry.contact_l0
         return cls(first, final, first * edge + rim, (final + 1) * edge - rim)
 
     def decidable(self, prompt_x_l0: Float64) -> Bool:
