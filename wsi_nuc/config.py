@@ -83,10 +83,7 @@ def load_section(
     merged: dict[str, Any] = _read_yaml(file) if file else {}
     check_keys(merged, schema, str(file))
     for assignment in assignments:
-        key, sign, text = assignment.partition("=")
-        if not sign:
-            raise ConfigError(f"--set {assignment}: expected key=value")
-        _assign(merged, key.strip().split("."), _parse_value(assignment, text))
+        _assign(merged, *parse_assignment(assignment))
     merged.update({key: value for key, value in options.items() if value is not None})
     check_keys(merged, schema, "--set")
     try:
@@ -109,9 +106,13 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     return loaded
 
 
-def _parse_value(assignment: str, text: str) -> Any:
+def parse_assignment(assignment: str) -> tuple[list[str], Any]:
+    """Path and value of a `--set key.key=value`; the value is YAML."""
+    key, sign, text = assignment.partition("=")
+    if not sign:
+        raise ConfigError(f"--set {assignment}: expected key=value")
     try:
-        return yaml.safe_load(text)
+        return key.strip().split("."), yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {assignment}: the value is no YAML: {error}") from None
 

@@ -7,8 +7,10 @@ import sys
 import typer
 
 import wsi_nuc
-from wsi_nuc.cli.commands import info, models, synth, verify
+from wsi_nuc.cli.commands import info, synth, verify
+from wsi_nuc.cli.model_commands import models_app
 from wsi_nuc.cli.run_command import run
+from wsi_nuc.cli.train_commands import data_app, evaluate, train
 from wsi_nuc.errors import USAGE, WsiNucError
 
 app = typer.Typer(
@@ -19,8 +21,10 @@ app = typer.Typer(
     epilog="Exit codes: 0 all done, 2 usage, 3 some slides failed (each named), 4 model, 5 storage, "
     "75 interrupted (the same command resumes).",
 )
-for command in (run, info, verify, synth, models):
+for command in (run, info, verify, synth, train, evaluate):
     app.command()(command)
+app.add_typer(models_app, name="models")
+app.add_typer(data_app, name="data")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,4 +1,4 @@
-"""The small commands: info, verify, synth and models."""
+"""The small commands: info, verify and synth."""
 
 from __future__ import annotations
 
@@ -70,11 +70,3 @@ def synth(
 
     truth = write_slide(file, SynthSpec(size=size, mpp=mpp, seed=seed))
     typer.echo(f"{file}: {truth}")
-
-
-def models() -> None:
-    """List the models that come with wsi-nuc."""
-    from wsi_nuc.models.registry import describe
-
-    for line in describe():
-        typer.echo(line)

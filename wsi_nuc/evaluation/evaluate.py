@@ -78,11 +78,11 @@ def _named_as(image: LabelledImage, table: Int64 | None, model: NucleiModel) -> 
         for number in range(len(model.spec.classes)):
             if table[number] >= 0:
                 back[table[number]] = number
-    types = None if image.types is None else back[image.types]
-    point_types = None if image.point_types is None else back[image.point_types]
-    if len(true_classes(image)) == 0:
-        return replace(image, types=None, point_types=None)
-    return replace(image, types=types, point_types=point_types)
+    types = image.types if image.instances is not None else image.point_types
+    known = back[types] if types is not None and true_classes(image) else None
+    if image.instances is not None:
+        return replace(image, types=known, points_xy=None, point_types=None)
+    return replace(image, point_types=known)
 
 
 def with_types(nuclei: Nuclei, types: Int64) -> Nuclei:

@@ -1,0 +1,102 @@
+"""`wsi-nuc models`: list what comes with the program, show what a file holds, convert foreign weights."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wsi_nuc.errors import UsageError
+
+Option = typer.Option
+models_app = typer.Typer(invoke_without_command=True, help="Models: list, show, convert.")
+
+
+@models_app.callback()
+def models(context: typer.Context) -> None:
+    """List the models that come with wsi-nuc."""
+    if context.invoked_subcommand is None:
+        list_models()
+
+
+@models_app.command("list")
+def list_models() -> None:
+    """List the models that come with wsi-nuc."""
+    from wsi_nuc.models.registry import describe
+
+    for line in describe():
+        typer.echo(line)
+
+
+@models_app.command("show")
+def show(
+    file: Annotated[Path, typer.Argument(help="A native checkpoint (.safetensors).")],
+    json: Annotated[bool, Option("--json", help="The whole header as JSON.")] = False,
+) -> None:
+    """What a checkpoint's header says: architecture, classes, resolution, training data, metrics."""
+    from wsi_nuc.models.weights import read_info
+
+    info = read_info(file)
+    if json:
+        typer.echo(jsonlib.dumps(dict(info.details) | {"sha256": info.sha256}, indent=1))
+        return
+    size = sum(_product(shape) for shape in info.shapes.values())
+    lines = {
+        "architecture": info.architecture,
+        "classes": ", ".join(info.classes),
+        "mpp": info.mpp,
+        "parameters": f"{size / 1e6:.1f} M in {len(info.shapes)} tensors",
+        "sha256": info.sha256,
+    }
+    lines |= {key: value for key, value in info.details.items() if key not in lines and key != "format_version"}
+    typer.echo("\n".join(f"{key:<14} {value}" for key, value in lines.items()))
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    out = 1
+    for length in shape:
+        out *= length
+    return out
+
+
+@models_app.command("convert")
+def convert(
+    sources: Annotated[
+        list[Path], typer.Argument(help="Official SAM, timm or authors' files, .pth or .safetensors.")
+    ],
+    out: Annotated[Path, Option("--out", "-o", help="The native file to write (.safetensors).")],
+    classes: Annotated[str, Option(help="Names of the classes, separated by commas.")] = "nucleus",
+    mpp: Annotated[float, Option(min=0.01, max=100, help="Microns per pixel that it was trained at.")] = 0.25,
+    space: Annotated[
+        int | None, Option(min=1, help="Distance of anchors in pixels; default: as published.")
+    ] = None,
+    assign: Annotated[
+        list[str] | None, Option("--set", help="key=value of how the model is used, such as negatives=1.")
+    ] = None,
+) -> None:
+    """Turn foreign weights into a native file; tensors that do not fit are listed, and nothing is written."""
+    from wsi_nuc.models.convert import Target
+    from wsi_nuc.models.convert import convert as run_conversion
+
+    if out.suffix != ".safetensors":
+        raise UsageError(f"--out {out}", "native files end in .safetensors", "give such a name")
+    names = tuple(name.strip() for name in classes.split(",") if name.strip())
+    info = run_conversion(sources, out, Target(names, mpp, space, _values(assign or [])))
+    typer.echo(f"{out}: {info.architecture}, {len(info.shapes)} tensors, sha256 {info.sha256}")
+
+
+def _values(assign: list[str]) -> dict[str, Any]:
+    from wsi_nuc.config import ConfigError, check_keys, parse_assignment
+    from wsi_nuc.models.promptnucseg.settings import UseSettings
+
+    values: dict[str, Any] = {}
+    try:
+        for assignment in assign:
+            path, value = parse_assignment(assignment)
+            values[".".join(path)] = value
+        check_keys(values, UseSettings, "--set")
+    except ConfigError as error:
+        raise UsageError("--set", str(error)) from None
+    return values

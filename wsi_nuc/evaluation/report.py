@@ -1,0 +1,95 @@
+"""The results of an evaluation as the papers' tables, and with every digit as JSON beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from wsi_nuc.evaluation.protocol import Means, image_means, mean, pannuke_means
+from wsi_nuc.evaluation.tables import Table, as_markdown, as_text, table_1, table_2, table_3, to_json
+from wsi_nuc.evaluation.variants import EvaluateConfig, Result
+
+# Column of the overview and where it comes from.
+KINDS = ("AJI", "AJI+", "Dice", "DQ", "SQ", "PQ", "P", "R", "F1")
+
+
+def tables_of(results: Sequence[Result]) -> list[Table]:
+    """An overview of all rows and sets, PQ and F1 by class, and PanNuke's tables for its data."""
+    found = [overview(results)]
+    for name in dict.fromkeys(result.data for result in results):
+        here = [result for result in results if result.data == name]
+        if here[0].classes and not here[0].pannuke:
+            found.append(by_class(name, here))
+    pannuke = [result for result in results if result.pannuke]
+    return found + (_pannuke(pannuke) if pannuke else [])
+
+
+def overview(results: Sequence[Result]) -> Table:
+    sets = tuple(dict.fromkeys(result.data for result in results))
+    by_place: dict[tuple[str, str], list[Means]] = {}
+    for result in results:
+        by_place.setdefault((result.row, result.data), []).append(image_means(result.scores))
+    rows = {
+        row: [value for name in sets for value in _averaged(by_place.get((row, name), []))]
+        for row in dict.fromkeys(result.row for result in results)
+    }
+    columns = tuple((name, kind) for name in sets for kind in KINDS)
+    return Table("Overview", "Means over images; detection over all nuclei", "Variant", columns, rows)
+
+
+def _averaged(splits: Sequence[Means]) -> list[float]:
+    each = [
+        (m.aji, m.aji_plus, m.dice, m.dq, m.sq, m.pq, m.detection.precision, m.detection.recall, m.detection.f1)
+        for m in splits
+    ]
+    return [mean(column) for column in zip(*each, strict=True)] if each else [float("nan")] * len(KINDS)
+
+
+def by_class(name: str, results: Sequence[Result]) -> Table:
+    """PQ (mean over images) and HoVer-Net's F1 (over all nuclei) of every class."""
+    classes = results[0].classes
+    rows = {}
+    for result in results:
+        means = image_means(result.scores)
+        pq = means.pq_by_class or (float("nan"),) * len(classes)
+        rows[result.row] = [v for c in range(len(classes)) for v in (pq[c], means.hover_by_class[c].f1)]
+    columns = tuple((c, kind) for c in classes for kind in ("PQ", "F1"))
+    return Table("Classes", f"PQ and F1 by class on {name}", "Variant", columns, rows)
+
+
+def _pannuke(results: Sequence[Result]) -> list[Table]:
+    rows: dict[str, list[Result]] = {}
+    for result in results:
+        rows.setdefault(result.row, []).append(result)
+    own = {row: [pannuke_means(r.scores) for r in found] for row, found in rows.items()}
+    images = {row: [image_means(r.scores) for r in found] for row, found in rows.items()}
+    classes = results[0].classes
+    tables = [table_1(own)]
+    return [*tables, table_2(images, classes), table_3(own, classes)] if classes else tables
+
+
+def write_report(config: EvaluateConfig, results: Sequence[Result]) -> str:
+    """The tables as text; with `out`, also `tables.md`, `scores.json` and each variant's scores by image."""
+    tables = tables_of(results)
+    if config.out is not None:
+        config.out.mkdir(parents=True, exist_ok=True)
+        (config.out / "tables.md").write_text("\n".join(as_markdown(table) for table in tables), encoding="utf-8")
+        everything = {"config": config.model_dump(mode="json"), "results": [_plain(result) for result in results]}
+        text = json.dumps(everything, indent=1, allow_nan=False)
+        (config.out / "scores.json").write_text(text, encoding="utf-8")
+    return "\n".join(as_text(table) for table in tables)
+
+
+def _plain(result: Result) -> dict[str, Any]:
+    plain: dict[str, Any] = {
+        "variant": result.variant,
+        "row": result.row,
+        "data": result.data,
+        "classes": list(result.classes),
+        "means": json.loads(to_json(image_means(result.scores))),
+        "images": json.loads(to_json(list(result.scores))),
+    }
+    if result.pannuke:
+        plain["pannuke"] = json.loads(to_json(pannuke_means(result.scores)))
+    return plain

@@ -1,0 +1,127 @@
+"""Several models, or one used in several ways, on several data sets: the papers' tables and their ablations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from wsi_nuc.config import ConfigError, Section, check_keys, load_section
+from wsi_nuc.errors import ModelError, UsageError
+from wsi_nuc.evaluation.evaluate import Scoring, evaluate_images
+from wsi_nuc.evaluation.protocol import ImageScore
+from wsi_nuc.models.base import NucleiModel
+from wsi_nuc.models.promptnucseg.settings import UseSettings
+from wsi_nuc.models.registry import load_model
+from wsi_nuc.training.config import SourceConfig
+from wsi_nuc.training.data.record import Dataset
+from wsi_nuc.training.images import chosen
+
+Tell = Callable[[str, str, float], None]
+
+
+class VariantConfig(Section):
+    """`use`: values of the model file's section `use` to change. `data`: names of the sets it is scored on (all
+    where empty). `row`: variants of one row are the splits that its numbers are averaged over."""
+
+    model: str
+    oracle: bool = False
+    use: dict[str, Any] = Field(default_factory=dict)
+    data: tuple[str, ...] = ()
+    row: str = ""
+
+
+class EvaluateConfig(Section):
+    """Everything that `wsi-nuc evaluate` can be told. `classes`: model's class name -> data set's. `protocol`:
+    "pannuke", "images", or "auto" by the reader of the data."""
+
+    data: dict[str, SourceConfig] = Field(min_length=1)
+    variants: dict[str, VariantConfig] = Field(min_length=1)
+    classes: dict[str, str] = Field(default_factory=dict)
+    protocol: Literal["auto", "images", "pannuke"] = "auto"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    out: Path | None = None
+
+
+def load_evaluate_config(
+    file: Path | None, assignments: Iterable[str], options: Mapping[str, Any], data: Mapping[str, Any]
+) -> EvaluateConfig:
+    """`options` may hold `models` and `oracle`, and `data` a path: they stand for the file's variants and data."""
+    given = {key: value for key, value in options.items() if key not in ("models", "oracle")}
+    models, oracle = options.get("models"), bool(options.get("oracle"))
+    if models:
+        given["variants"] = {_name(model, oracle): {"model": model, "oracle": oracle} for model in models}
+    elif oracle:
+        raise ConfigError("--oracle goes with --model; in a configuration file it is a key of the variant")
+    if data.get("path"):
+        source = {key: value for key, value in data.items() if value is not None}
+        given["data"] = {str(data.get("name") or Path(data["path"]).name): source}
+    config = load_section(EvaluateConfig, file, assignments, given)
+    for name, variant in config.variants.items():
+        check_keys(variant.use, UseSettings, f"variants.{name}.use")
+        missing = set(variant.data) - set(config.data)
+        if missing:
+            raise ConfigError(f"variants.{name}.data: {missing.pop()} is none of {', '.join(config.data)}")
+    return config
+
+
+def _name(model: str, oracle: bool) -> str:
+    path = Path(model)
+    stem = f"{path.parent.name}/{path.stem}" if path.suffix and path.parent.name else path.stem
+    return f"{stem} (oracle)" if oracle else stem
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Scores of one variant on one set."""
+
+    variant: str
+    row: str
+    data: str
+    classes: tuple[str, ...]
+    pannuke: bool
+    scores: tuple[ImageScore, ...]
+
+
+def evaluate_variants(config: EvaluateConfig, tell: Tell | None = None) -> list[Result]:
+    """Every variant on every set it is meant for, in the order of the configuration."""
+    sets = {name: chosen(source) for name, source in config.data.items()}
+    results = []
+    for name, variant in config.variants.items():
+        model = variant_model(variant, config.device)
+        wanted = variant.data or tuple(sets)
+        results += [_result(config, name, model, of, sets[of], tell) for of in wanted]
+    return results
+
+
+def _result(
+    config: EvaluateConfig, name: str, model: NucleiModel, of: str, data: Dataset, tell: Tell | None
+) -> Result:
+    variant = config.variants[name]
+    scoring = Scoring(oracle=variant.oracle, classes=config.classes, mpp=data.card.mpp)
+    scores = evaluate_images(
+        model, data, scoring, lambda score: tell(name, score.id, score.panoptic.pq) if tell else None
+    )
+    pannuke = config.protocol == "pannuke" or (config.protocol == "auto" and data.reader == "pannuke")
+    judged = max((len(score.panoptic_by_class) or len(score.detection_by_class) for score in scores), default=0)
+    names = data.card.classes if judged == len(data.card.classes) else data.card.point_classes
+    return Result(name, variant.row or name, of, names if judged else (), pannuke, tuple(scores))
+
+
+def variant_model(variant: VariantConfig, device: str) -> NucleiModel:
+    """The model, with the variant's own way of using it."""
+    if not variant.use:
+        return load_model(variant.model, device)
+    from wsi_nuc.models.promptnucseg.native import ARCHITECTURE, load_file
+    from wsi_nuc.models.weights import Checkpoint, read_info
+
+    if Path(variant.model).suffix != ".safetensors":
+        raise UsageError(variant.model, "has no section `use` to change", "give the file of a trained model")
+    info = read_info(variant.model)
+    if info.architecture != ARCHITECTURE:
+        raise ModelError(variant.model, f"is a {info.architecture}, without a section `use`", "leave `use` out")
+    use = {**info.details.get("use", {}), **variant.use}
+    return load_file(Checkpoint(replace(info, details={**info.details, "use": use})), device)
