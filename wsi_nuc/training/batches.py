@@ -139,5 +139,7 @@ class _Steps:
 def batches(crops: Crops, order: Order, first: int, end: int, workers: int) -> Iterator[Batch]:
     """The batches of steps `first` to `end`, made ahead by `workers` processes (0: by this one)."""
     steps: Any = _Steps(order, first, end)
-    loader: Any = DataLoader(crops, batch_sampler=steps, collate_fn=collate, num_workers=workers)
+    # A loader draws a number when it starts; from the common generator that would shift a resumed training's.
+    own = torch.Generator().manual_seed(0)
+    loader: Any = DataLoader(crops, batch_sampler=steps, collate_fn=collate, num_workers=workers, generator=own)
     return iter(loader)

@@ -1,0 +1,179 @@
+"""The loop: resume equals no interruption, faults have names, every kind of label trains, several processes too."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.tiny import draw, foreground_only, points_only, tiny_config
+from wsi_nuc.errors import ModelError, UsageError
+from wsi_nuc.models.registry import load_model
+from wsi_nuc.models.weights import open_checkpoint
+from wsi_nuc.training import batches as batches_module
+from wsi_nuc.training.config import TrainConfig
+from wsi_nuc.training.events import EpochDone, Event, StepDone
+from wsi_nuc.training.losses import Losses
+from wsi_nuc.training.network import LossNet
+from wsi_nuc.training.train import TrainingError, train
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = open_checkpoint(path).tensors()
+    return found
+
+
+class Killed(BaseException):
+    """Nothing catches this: as good as a kill."""
+
+
+@pytest.mark.parametrize(("stop_at", "ema"), [(1, 0.0), (3, 0.9)])
+def test_resume_after_a_kill_equals_an_uninterrupted_training(tmp_path: Path, stop_at: int, ema: float) -> None:
+    data = draw(tmp_path / "data", images=3)
+    stage = {"batch": 2, "epochs": 2, "lr": 1e-3, "ema": ema, "schedule": "cosine", "clip": 1.0}
+
+    def config(name: str) -> TrainConfig:
+        return tiny_config(
+            tmp_path / name, data, validate=True, train={"together": stage}, data={"augment": True},
+            prompter={"dropout": 0.2},
+        )  # fmt: skip
+
+    def kill(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == stop_at:
+            raise Killed
+
+    whole = train(config("whole"))
+    with pytest.raises(Killed):
+        train(config("stopped"), kill)
+    torch.rand(7)  # the random numbers of another process are elsewhere
+    resumed = train(config("stopped"))
+    one, two = tensors(whole), tensors(resumed)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    without_speed = [
+        [{k: v for k, v in row.items() if k != "images_per_s"} for row in rows(tmp_path / name / "together")]
+        for name in ("whole", "stopped")
+    ]
+    assert without_speed[0] == without_speed[1]
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "curves.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_finished_training_is_not_done_again_and_other_settings_are_refused(tmp_path: Path) -> None:
+    data = draw(tmp_path / "data")
+    train(tiny_config(tmp_path / "out", data))
+    seen: list[Event] = []
+    train(tiny_config(tmp_path / "out", data), seen.append)
+    assert not [event for event in seen if isinstance(event, StepDone)]
+    with pytest.raises(UsageError, match=r"other settings of seed.*--overwrite"):
+        train(tiny_config(tmp_path / "out", data, seed=1))
+    train(tiny_config(tmp_path / "out", data, seed=1), seen.append, overwrite=True)
+    assert [event for event in seen if isinstance(event, StepDone)]
+
+
+def test_a_loss_that_is_no_number_names_step_and_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward, calls = LossNet.forward, [0]
+
+    def broken(self: LossNet, batch: batches_module.Batch) -> Losses:
+        calls[0] += 1
+        found = forward(self, batch)
+        return found | {"dice": found["dice"] * float("nan")} if calls[0] == 2 else found
+
+    monkeypatch.setattr(LossNet, "forward", broken)
+    config = tiny_config(tmp_path / "out", draw(tmp_path / "data"), data={"crops_per_image": 2})
+    with pytest.raises(TrainingError, match=r"step 1: .*dice nan.*0_[01], 0_[01]"):
+        train(config)
+
+
+@pytest.mark.parametrize("nuclei", [0, 1])
+def test_images_with_zero_or_one_nucleus_train_and_evaluate(tmp_path: Path, nuclei: int) -> None:
+    data = draw(tmp_path / "data", images=2, nuclei=nuclei)
+    path = train(tiny_config(tmp_path / "out", data, validate=True, stages=["segmentor", "prompter"]))
+    assert load_model(str(path)).spec.classes == ("nucleus",)
+
+
+def test_masks_points_and_foreground_train_in_one_batch(tmp_path: Path) -> None:
+    config = tiny_config(
+        tmp_path / "out",
+        draw(tmp_path / "a", images=1),
+        points_only(tmp_path / "b", [(30.5, 40.5), (100.5, 90.5)]),
+        foreground_only(tmp_path / "c"),
+        train={"together": {"batch": 3, "epochs": 1}},
+    )
+    seen: list[Event] = []
+    train(config, seen.append)
+    last = [event.row for event in seen if isinstance(event, EpochDone)][-1]
+    assert {"loss_dice", "loss_class", "loss_regression", "loss_mask"} <= set(last)
+    assert all(last[name] > 0 for name in ("loss_dice", "loss_class", "loss_mask"))
+
+
+def test_points_alone_train_a_prompter(tmp_path: Path) -> None:
+    data = points_only(tmp_path / "b", [(30.5, 40.5), (100.5, 90.5)])
+    path = train(tiny_config(tmp_path / "out", data, validate=True, stages=["prompter"]))
+    assert not any(name.startswith("segmentor.") for name in tensors(path))
+    assert open_checkpoint(path).info.details["metrics"]["f1"] >= 0
+
+
+def test_shared_encoder_and_class_token_train_end_to_end(tmp_path: Path) -> None:
+    config = tiny_config(
+        tmp_path / "out",
+        draw(tmp_path / "data"),
+        validate=True,
+        prompter={"backbone": "convnext_atto", "channels": 16, "space_px": 16, "shared_encoder": True},
+        segmentor={"size": "vit_mini", "class_token": True},
+    )
+    before = LossNet  # the class itself: what follows must use it as it is
+    path = train(config)
+    assert before is LossNet
+    assert load_model(str(path)).spec.classes == ("nucleus",)
+
+
+def test_the_second_stage_starts_from_the_first_and_keeps_it(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    path = train(tiny_config(out, draw(tmp_path / "data"), validate=True, stages=["segmentor", "prompter"]))
+    whole, first = tensors(path), tensors(out / "segmentor" / "best.safetensors")
+    assert all(torch.equal(whole[name], first[name]) for name in first)
+    assert (out / "prompter" / "curves.png").stat().st_size > 1000
+
+
+def test_training_goes_on_from_a_file_and_one_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    data = draw(tmp_path / "data")
+    first = train(tiny_config(tmp_path / "one", data))
+    slow = {"together": {"batch": 2, "epochs": 1, "lr": 1e-12}}
+    second = train(tiny_config(tmp_path / "two", data, init=[first], train=slow, seed=5))
+    one, two = tensors(first), tensors(second)
+    assert all(torch.allclose(one[n], two[n], atol=1e-4) for n in one if "running" not in n)
+    with pytest.raises(ModelError, match="of its tensors do not fit this model"):
+        train(tiny_config(tmp_path / "three", data, init=[first], segmentor={"size": "vit_tiny"}))
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    """The batch and its gradient are the same; only the order of sums differs."""
+    data = draw(tmp_path / "data", images=4)
+    lines = tiny_config(tmp_path / "x", data, validate=True).model_dump_json()
+    file = tmp_path / "config.yaml"
+    file.write_text(lines)
+    command = [sys.executable, "-m", "wsi_nuc", "train", str(file), "-q", "--set", "threads=1"]
+    command += ["--set", "train.together.lr=1e-6", "--set", "loss.mask=0"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    for name, prefix in (("one", []), ("two", launch)):
+        full = [*prefix, *command[1:], "--out", str(tmp_path / name)] if prefix else [*command, "--out", str(tmp_path / name)]
+        done = subprocess.run(full, env=environment, capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, done.stderr
+    one, two = (rows(tmp_path / name / "together") for name in ("one", "two"))
+    assert [float(row["loss_dice"]) for row in two] == pytest.approx([float(row["loss_dice"]) for row in one], rel=0.02)
+    assert len(one) == len(two) == 2
