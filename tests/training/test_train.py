@@ -1,4 +1,4 @@
-"""The loop: resume equals no interruption, faults have names, every kind of label trains, several processes too."""
+"""The loop: resume equals no interruption, faults have names, every kind of label trains, several processes."""
 
 from __future__ import annotations
 
@@ -171,9 +171,15 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     for name, prefix in (("one", []), ("two", launch)):
-        full = [*prefix, *command[1:], "--out", str(tmp_path / name)] if prefix else [*command, "--out", str(tmp_path / name)]
+        full = (
+            [*prefix, *command[1:], "--out", str(tmp_path / name)]
+            if prefix
+            else [*command, "--out", str(tmp_path / name)]
+        )
         done = subprocess.run(full, env=environment, capture_output=True, text=True, timeout=240, check=False)
         assert done.returncode == 0, done.stderr
     one, two = (rows(tmp_path / name / "together") for name in ("one", "two"))
-    assert [float(row["loss_dice"]) for row in two] == pytest.approx([float(row["loss_dice"]) for row in one], rel=0.02)
+    assert [float(row["loss_dice"]) for row in two] == pytest.approx(
+        [float(row["loss_dice"]) for row in one], rel=0.02
+    )
     assert len(one) == len(two) == 2

@@ -1,0 +1,196 @@
+"""Evaluation runs the code of inference: a model that knows the truth scores 1, whatever frame and scale."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from tests.training.tiny import draw
+from wsi_nuc.cli import app
+from wsi_nuc.config import ConfigError
+from wsi_nuc.errors import UsageError
+from wsi_nuc.evaluation.evaluate import Scoring, class_table, evaluate_image, evaluate_images, quality
+from wsi_nuc.evaluation.predict import predict_image, truth_of
+from wsi_nuc.evaluation.protocol import image_means
+from wsi_nuc.evaluation.report import tables_of
+from wsi_nuc.evaluation.variants import evaluate_variants, load_evaluate_config
+from wsi_nuc.models.base import ModelSpec, NucleiModel
+from wsi_nuc.training.data.record import LabelledImage
+from wsi_nuc.types import MaskCrops, Prompts, TileBatch
+
+SPEC = ModelSpec("truth", ("round", "long"), 0.25, 256, 104, 96, 8, 2, "")
+
+
+@dataclass
+class KnowsAll:
+    """Prompter and segmentor in one: `labels` at the model's resolution, their classes, and points to propose."""
+
+    labels: np.ndarray
+    types: np.ndarray
+    xy: np.ndarray
+    asked: int = 0
+
+    def propose(self, batch: TileBatch) -> Prompts:
+        count = len(self.xy)
+        probs = np.eye(2, dtype=np.float32)[self.types]
+        return Prompts(self.xy.astype(np.float32), np.ones(count, np.float32), probs, np.zeros(count, np.int64))
+
+    def segment(self, batch: TileBatch, prompts: Prompts, wanted: Sequence[int]) -> Sequence[MaskCrops]:
+        self.asked += len(wanted)
+        index = np.asarray(wanted, np.int64)
+        at = np.clip(prompts.xy_tile[index].astype(int), 0, np.array(self.labels.shape[::-1]) - 1)
+        under = self.labels[at[:, 1], at[:, 0]]
+        masks = ((self.labels[None] == under[:, None, None]) & (under > 0)[:, None, None]).astype(np.uint8)
+        ones = np.ones(len(index), np.float32)
+        return [
+            MaskCrops(masks, np.zeros((len(index), 2), np.int64), index, ones, ones, prompts.class_probs[index])
+        ]
+
+
+def scene(mpp: float = 0.25, nuclei: int = 9, classes: tuple[str, ...] = ("round", "long")) -> LabelledImage:
+    labels = np.zeros((240, 320), np.int32)
+    for n in range(nuclei):
+        cv2.ellipse(labels, (40 + 100 * (n % 3), 40 + 75 * (n // 3)), (14, 22), 25 * n, 0, 360, n + 1, -1)
+    types = np.arange(nuclei) % 2
+    rgb = np.full((240, 320, 3), 220, np.uint8)
+    return LabelledImage("scene", rgb, labels, types.astype(np.int64), mpp=mpp, classes=classes)
+
+
+def knowing(image: LabelledImage) -> NucleiModel:
+    """A model at 0.25 um/px that knows the image."""
+    assert image.instances is not None
+    assert image.types is not None
+    assert image.mpp is not None
+    scale = image.mpp / 0.25
+    labels = cv2.resize(
+        image.instances.astype(np.float32), None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST
+    )
+    whole = KnowsAll(labels.astype(np.int32), image.types, truth_of(image).points.xy * scale)
+    return NucleiModel(SPEC, whole, whole)
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.125, 0.5])
+@pytest.mark.parametrize("oracle", [False, True])
+def test_the_truth_scores_nearly_one_at_every_resolution(mpp: float, oracle: bool) -> None:
+    image = scene(mpp)
+    score = evaluate_image(knowing(image), image, Scoring(oracle=oracle))
+    assert score.panoptic.dq == 1
+    assert score.panoptic.sq > 0.93
+    assert score.detection.f1 == 1
+    assert [one.f1 for one in score.hover_by_class] == [1, 1]
+
+
+def test_the_oracle_asks_for_the_annotated_points_only() -> None:
+    image = scene()
+    model = knowing(image)
+    blind = replace(model, prompter=KnowsAll(np.zeros((1, 1)), np.zeros(0, np.int64), np.zeros((0, 2))))
+    assert evaluate_image(blind, image, Scoring()).panoptic.pq == 0
+    assert evaluate_image(blind, image, Scoring(oracle=True)).panoptic.dq == 1
+    assert isinstance(model.segmentor, KnowsAll)
+    assert model.segmentor.asked == 9
+
+
+def test_two_points_on_one_nucleus_give_it_once() -> None:
+    image = scene()
+    model = knowing(image)
+    assert isinstance(model.prompter, KnowsAll)
+    twice = KnowsAll(
+        model.prompter.labels, np.r_[image.types, image.types], np.r_[model.prompter.xy, model.prompter.xy + 2]
+    )
+    found = predict_image(replace(model, prompter=twice), image)
+    assert len(found.points.xy) == 9
+
+
+@pytest.mark.parametrize("nuclei", [0, 1])
+def test_zero_and_one_nucleus(nuclei: int) -> None:
+    image = scene(nuclei=nuclei)
+    score = evaluate_image(knowing(image), image, Scoring(oracle=True))
+    assert score.detection.tp == nuclei
+    assert quality([score]) == pytest.approx(score.panoptic.pq if nuclei else -1.0)
+
+
+def test_classes_are_compared_by_name() -> None:
+    image = scene(classes=("long", "round"))  # the data set counts the other way round
+    assert image.types is not None
+    model = knowing(replace(image, types=1 - image.types))
+    assert [one.f1 for one in evaluate_image(model, image, Scoring()).hover_by_class] == [1, 1]
+    foreign = scene(classes=("lymphocyte", "other"))
+    assert evaluate_image(knowing(foreign), foreign, Scoring()).hover_by_class == ()
+    mapped = Scoring(classes={"round": "lymphocyte"})
+    assert evaluate_image(knowing(foreign), foreign, mapped).hover_by_class[0].f1 == 1
+    table = class_table(("a", "b"), foreign, {"a": "other"})
+    assert table is not None
+    assert table.tolist() == [1, -1, -1]
+
+
+def test_points_alone_are_scored_as_detection_and_a_foreground_is_refused() -> None:
+    image = scene()
+    model, xy = knowing(image), truth_of(image).points.xy
+    dots = replace(image, instances=None, types=None, points_xy=xy, point_types=np.zeros(9, np.int64),
+                   point_classes=("nucleus",))  # fmt: skip
+    scores = evaluate_images(model, [dots], Scoring())
+    assert np.isnan(image_means(scores).pq)
+    assert quality(scores) == image_means(scores).detection.f1 == 1
+    assert quality(evaluate_images(model, [image], Scoring(masks=False))) == 1
+    with pytest.raises(UsageError, match="only its foreground is known"):
+        evaluate_image(model, replace(dots, points_xy=None, foreground=np.zeros((240, 320), bool)), Scoring())
+
+
+def test_variants_by_name_are_rows_and_splits_are_averaged(tmp_path: Path) -> None:
+    draw(tmp_path / "a", images=1, nuclei=8)
+    draw(tmp_path / "b", images=1, nuclei=8, seed=1)
+    file = tmp_path / "two.yaml"
+    content = {
+        "data": {"A": {"path": str(tmp_path / "a")}, "B": {"path": str(tmp_path / "b")}},
+        "variants": {
+            "plain": {"model": "classical"},
+            "split 1": {"model": "classical", "oracle": True, "data": ["A"], "row": "oracle"},
+            "split 2": {"model": "classical", "oracle": True, "data": ["B"], "row": "oracle"},
+        },
+    }
+    file.write_text(json.dumps(content))
+    config = load_evaluate_config(file, [], {}, {})
+    results = evaluate_variants(config)
+    assert [(r.variant, r.data) for r in results] == [
+        ("plain", "A"),
+        ("plain", "B"),
+        ("split 1", "A"),
+        ("split 2", "B"),
+    ]
+    table = tables_of(results)[0]
+    assert list(table.rows) == ["plain", "oracle"]
+    assert len(table.columns) == 2 * 9
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("variants.x.use.negativ=1", "did you mean negatives"),
+        ("variants.x.data=[nowhere]", "nowhere is none of A"),
+        ("protocoll=images", "did you mean protocol"),
+    ],
+)
+def test_mistakes_are_named(assignment: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "e.yaml"
+    file.write_text(json.dumps({"data": {"A": {"path": "a"}}, "variants": {"x": {"model": "classical"}}}))
+    with pytest.raises(ConfigError, match=said):
+        load_evaluate_config(file, [assignment], {}, {})
+
+
+def test_the_command_writes_tables_and_strict_json(tmp_path: Path) -> None:
+    data = draw(tmp_path / "data", images=2, nuclei=8)
+    command = ["evaluate", str(data), "--model", "classical", "--oracle", "--out", str(tmp_path / "out"), "-q"]
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "classical (oracle)" in done.stdout
+    assert "| classical (oracle) |" in (tmp_path / "out" / "tables.md").read_text()
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert len(scores["results"][0]["images"]) == 2
+    assert scores["results"][0]["means"]["pq"] > 0
