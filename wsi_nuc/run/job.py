@@ -6,6 +6,7 @@ import hashlib
 import platform
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from pathlib import Path, PurePath
@@ -150,6 +151,7 @@ def _slide_facts(slide: str, info: SlideInfo, mpp: float, sha256: str) -> dict[s
     }
 
 
+@cache
 def _versions() -> dict[str, str]:
     found = {"wsi-nuc": wsi_nuc.__version__, "python": platform.python_version()}
     for name in VERSIONED:

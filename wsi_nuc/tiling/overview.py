@@ -15,7 +15,7 @@ from wsi_nuc.types import Bool, Box, Level, PixelBlock, SlideInfo, UInt8
 COARSEST_UM = 8.0
 MOST_PIXELS = 4_000_000
 # A patch of a few hundred microns would be a handful of pixels at 8 um: it is shown finer, up to this many.
-PATCH_PIXELS = 250_000
+PATCH_PIXELS = 100_000
 BLOCK_PX = 4096
 SMALLEST_BLOCK = 256
 
