@@ -172,7 +172,8 @@ def test_a_sparse_slide_costs_little_memory_and_disk(tmp_path):
     slide = tmp_path / "sparse.svs"
     command = [sys.executable, "-c", _SPARSE, str(tmp_path / "warm.svs"), str(slide), str(size)]
     grown_kib = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert grown_kib < 120 * 1024
+    # Its pixels are 3.3 GB; what is held is a row of blocks and the tiles on their way into the file.
+    assert grown_kib < 256 * 1024
     assert slide.stat().st_size < 40e6
     assert slide.read_bytes()[2] == 43
     with openslide.OpenSlide(slide) as opened:

@@ -12,7 +12,7 @@ from wsi_nuc.run.resources import usable_cpus
 
 
 def make_executor(config: RunConfig, device: str) -> Executor:
-    setup = partial(prepare_worker, config.model, device)
+    setup = partial(prepare_worker, config.model, device, tuple(config.inference.options.items()))
     if config.scheduler == "serial":
         return SerialExecutor(setup)
     from wsi_nuc.executors.dask import ClusterOptions, DaskExecutor

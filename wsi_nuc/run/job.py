@@ -112,6 +112,7 @@ def _area(tissue: Tissue, source: SlideSource, config: RunConfig) -> Any:
 
 def _result_config(config: RunConfig, info: SlideInfo, mpp: float, spec: ModelSpec) -> dict[str, Any]:
     """The settings that show in the result. Workers, region size and the like do not."""
+    inference = config.inference.options
     return {
         "model": spec.name,
         "device_class": "cpu" if config.device in ("auto", "cpu") else "cuda",
@@ -121,6 +122,7 @@ def _result_config(config: RunConfig, info: SlideInfo, mpp: float, spec: ModelSp
         "roi": _file_sha256(config.roi) if config.roi else None,
         "stitch": config.stitch.model_dump(),
         "labels": config.labels,
+        **({"inference": inference} if inference else {}),
     }
 
 

@@ -35,16 +35,20 @@ from wsi_nuc.types import (
     TileNuclei,
 )
 
+Options = tuple[tuple[str, Any], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class RegionJob:
-    """Everything a worker needs for one region; a few kilobytes, however large the slide."""
+    """Everything a worker needs for one region; a few kilobytes, however large the slide. `options`: name and
+    value of every way in which the model is used other than its file says."""
 
     slide: SlideRef
     task: RegionTask
     model: str
     device: str
     parts_dir: str
+    options: Options = ()
 
     def __str__(self) -> str:
         return f"{self.slide.path}, region {self.task.index}"
@@ -74,16 +78,16 @@ class RegionReport:
     rss_bytes: int = 0
 
 
-def prepare_worker(model: str, device: str) -> None:
+def prepare_worker(model: str, device: str, options: Options = ()) -> None:
     """Called once in every process that computes regions."""
     cv2.setNumThreads(1)
-    _model(model, device)
+    _model(model, device, options)
 
 
 def process_region(job: RegionJob) -> RegionReport:
     """Compute one region and leave its part file. Doing it twice gives the same file."""
     clock = Clock()
-    model = _model(job.model, job.device)
+    model = _model(job.model, job.device, job.options)
     with clock.stage("read"):
         source = cached_slide(job.slide)
         pixels = list(read_region(source, job.task))
@@ -140,8 +144,8 @@ class _BadTiles:
 
 
 @lru_cache(maxsize=2)
-def _model(name: str, device: str) -> NucleiModel:
-    return load_model(name, device)
+def _model(name: str, device: str, options: Options = ()) -> NucleiModel:
+    return load_model(name, device, dict(options)) if options else load_model(name, device)
 
 
 def _batches(pixels: Sequence[TilePixels], size: int) -> Iterator[TileBatch]:

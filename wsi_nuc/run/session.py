@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import Interrupted, SlideError
@@ -38,7 +39,7 @@ from wsi_nuc.store.paths import check_writable
 def run_slides(config: RunConfig, slides: Sequence[str], emit: Emit = ignore) -> Iterator[SlideResult]:
     """One result a slide, as they are done. Raises only what concerns all slides: usage, model, output folder."""
     check_writable(config.out)
-    spec = _checked_spec(config.model)
+    spec = _checked_spec(config.model, config.inference.options)
     clean_up(config.out)
     left = list(slides)
     session = _Session(config, spec, emit)
@@ -53,8 +54,10 @@ def run_slides(config: RunConfig, slides: Sequence[str], emit: Emit = ignore) ->
         session.close()
 
 
-def _checked_spec(model: str) -> ModelSpec:
+def _checked_spec(model: str, options: dict[str, Any]) -> ModelSpec:
     """A file is loaded once here: whatever is wrong with its weights is told before any slide is read."""
+    if options:
+        return load_model(model, "cpu", options).spec
     return model_spec(model) if model in MODELS else load_model(model, "cpu").spec
 
 
@@ -149,20 +152,22 @@ class _Session:
         return lambda: self._emit(Warned(slide, message))
 
     def _todo(self, opened: _Open) -> Iterator[RegionJob]:
-        """The regions without a part. The last one is counted before the first is handed out."""
+        """The regions without a part, made one by one; all are counted before the first is handed out."""
         job, folder = opened.job, self._parts_dir(opened.job)
+        options = tuple(self._config.inference.options.items())
         opened.reports = list(_resumable(folder))
         resumed = {report.index for report in opened.reports}
-        tasks = [task for task in job.plan.tasks() if task.index not in resumed]
-        opened.todo = len(tasks)
-        regions = len(tasks) + len(resumed)
+        regions = sum(1 for _ in job.plan.regions())
+        opened.todo = regions - len(resumed)
         self._emit(SlideStarted(job.slide, regions, len(resumed), job.plan.planned_tiles))
         self._open[str(folder)] = opened
-        if not tasks:
+        if not opened.todo:
             self._close_slide(opened)
-        for task in tasks:
+        for task in job.plan.tasks():
+            if task.index in resumed:
+                continue
             if opened.error is None:
-                yield RegionJob(job.ref, task, self._config.model, self._device, str(folder))
+                yield RegionJob(job.ref, task, self._config.model, self._device, str(folder), options)
             else:
                 self._count_back(opened)
 
