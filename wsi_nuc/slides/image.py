@@ -96,10 +96,7 @@ def open_slide(ref: SlideRef) -> Picture:
     except (*DECODE_ERRORS, SyntaxError) as error:
         raise SlideError(ref.path, f"cannot be decoded as an image ({_reason(error)})", COPY_AGAIN) from error
     height, width = rgb.shape[:2]
-    found = mpp.resolve(ref.mpp, stated)
-    level = Level(width, height, 1.0)
-    info = SlideInfo("image", vendor, width, height, (level,), found.value, found.source, found.problem)
-    return Picture(rgb, info)
+    return Picture(rgb, mpp.describe("image", vendor, (Level(width, height, 1.0),), ref.mpp, stated))
 
 
 def _reason(error: BaseException) -> str:

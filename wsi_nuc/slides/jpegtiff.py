@@ -11,11 +11,11 @@ from functools import partial
 
 import numpy as np
 
-from wsi_nuc.errors import DamagedPixels, SlideError
+from wsi_nuc.errors import SlideError
 from wsi_nuc.slides import mpp
 from wsi_nuc.slides.limits import first_attributes
-from wsi_nuc.slides.localfile import COPY_AGAIN, LocalFile
-from wsi_nuc.slides.pixels import DECODE_ERRORS, WHITE, canvas, clip_to
+from wsi_nuc.slides.localfile import LocalFile
+from wsi_nuc.slides.pixels import DECODE_ERRORS, WHITE, canvas, clip_to, damaged
 from wsi_nuc.slides.pyramid import select_levels
 from wsi_nuc.slides.tiff import Page, Structure, read_structure
 from wsi_nuc.slides.tilecache import TileCache, TileKey, Window
@@ -92,8 +92,7 @@ class JpegTiff:
         buffer = self._cache.take(page.tile_height, page.tile_width)
         if problem := self._decode(level, data, buffer):
             self._cache.give(buffer)
-            subject = f"{self._file.name}, level {level}, tile row {row} column {column}"
-            raise DamagedPixels(subject, f"is damaged: {problem}", f"{COPY_AGAIN}, or pass --allow-bad-tiles")
+            raise damaged(self._file.name, level, f"tile row {row} column {column}", problem)
         target[:] = buffer[window]
         if keep:
             self._cache.put(key, buffer)
@@ -189,16 +188,5 @@ def open_slide(ref: SlideRef) -> JpegTiff:
     pages = choose_pages(ref.path, structure)
     kept, levels = select_levels(ref.path, [(page.width, page.height) for page in pages])
     vendor, stated = stated_resolution(ref.path, structure.pages[0])
-    found = mpp.resolve(ref.mpp, stated)
-    info = SlideInfo(
-        reader="jpegtiff",
-        vendor=vendor,
-        width=levels[0].width,
-        height=levels[0].height,
-        levels=levels,
-        mpp=found.value,
-        mpp_source=found.source,
-        mpp_problem=found.problem,
-        objective=mpp.objective_power(stated.objective),
-    )
+    info = mpp.describe("jpegtiff", vendor, levels, ref.mpp, stated)
     return JpegTiff(file, info, tuple(pages[i] for i in kept))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wsi_nuc.errors import SlideError, UsageError
-from wsi_nuc.types import SlideInfo
+from wsi_nuc.types import Level, SlideInfo
 
 SMALLEST_UM, LARGEST_UM = 0.02, 100.0
 # Resolution tags coarser than this are print resolutions: 600 dpi is 42 um a pixel.
@@ -104,6 +104,24 @@ def resolve(user_mpp: float | None, stated: Stated) -> Mpp:
     if power := objective_power(stated.objective):
         return Mpp(OBJECTIVE_UM / power, "objective")
     return Mpp(None, "", "the file does not state its microns per pixel")
+
+
+def describe(
+    reader: str, vendor: str, levels: tuple[Level, ...], user_mpp: float | None, stated: Stated
+) -> SlideInfo:
+    """What every reader says of its slide, with the microns per pixel that are believed."""
+    found = resolve(user_mpp, stated)
+    return SlideInfo(
+        reader=reader,
+        vendor=vendor,
+        width=levels[0].width,
+        height=levels[0].height,
+        levels=levels,
+        mpp=found.value,
+        mpp_source=found.source,
+        mpp_problem=found.problem,
+        objective=objective_power(stated.objective),
+    )
 
 
 def require_mpp(path: str, info: SlideInfo) -> float:

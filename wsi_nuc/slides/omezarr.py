@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from wsi_nuc.errors import DamagedPixels, SlideError
+from wsi_nuc.errors import SlideError
 from wsi_nuc.slides import mpp
 from wsi_nuc.slides.limits import MAX_TILE_PX, NOT_A_SLIDE
 from wsi_nuc.slides.localfile import COPY_AGAIN, refuse_url
-from wsi_nuc.slides.pixels import DECODE_ERRORS, WHITE, clip_to, depth_shift, place, to_rgb8
+from wsi_nuc.slides.pixels import DECODE_ERRORS, WHITE, clip_to, damaged, depth_shift, place, to_rgb8
 from wsi_nuc.slides.pyramid import select_levels
 from wsi_nuc.types import Bool, Box, PixelBlock, SlideInfo, SlideRef
 
@@ -59,10 +59,7 @@ class OmeZarr:
         try:
             rgb = to_rgb8(self._stored(level, inside), self._shift)
         except DECODE_ERRORS as error:
-            subject = f"{self._path}, level {level}, x {inside.x0}-{inside.x1} y {inside.y0}-{inside.y1}"
-            raise DamagedPixels(
-                subject, f"is damaged: {error}", f"{COPY_AGAIN}, or pass --allow-bad-tiles"
-            ) from error
+            raise damaged(self._path, level, inside, error) from error
         missing = self._missing(level, inside)
         rgb[missing] = WHITE
         return place(box, inside, rgb, missing)
@@ -176,17 +173,7 @@ def open_slide(ref: SlideRef) -> OmeZarr:
     except (*DECODE_ERRORS, AttributeError, AssertionError) as error:
         raise SlideError(ref.path, f"its OME-Zarr metadata are unusable ({error})", COPY_AGAIN) from error
     kept, levels = select_levels(ref.path, sizes)
-    found = mpp.resolve(ref.mpp, stated)
-    info = SlideInfo(
-        reader="zarr",
-        vendor="ome-zarr",
-        width=levels[0].width,
-        height=levels[0].height,
-        levels=levels,
-        mpp=found.value,
-        mpp_source=found.source,
-        mpp_problem=found.problem,
-    )
+    info = mpp.describe("zarr", "ome-zarr", levels, ref.mpp, stated)
     try:
         return OmeZarr(ref.path, [arrays[i] for i in kept], axes, info)
     except DECODE_ERRORS as error:

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wsi_nuc.errors import DamagedPixels, SlideError
+from wsi_nuc.errors import SlideError
 from wsi_nuc.slides import mpp
 from wsi_nuc.slides.localfile import CHECK_PATH, COPY_AGAIN, refuse_url
-from wsi_nuc.slides.pixels import clip_to, over_white, place, rows_and_columns
+from wsi_nuc.slides.pixels import clip_to, damaged, over_white, place, rows_and_columns
 from wsi_nuc.slides.pyramid import select_levels
 from wsi_nuc.types import Bool, Box, PixelBlock, SlideInfo, SlideRef, UInt8
 
@@ -72,10 +72,7 @@ class OpenSlideSource:
             rgba = np.asarray(handle.read_region(location, stored, (box.width, box.height)))
         except OpenSlideError as error:
             self._replace(handle)
-            subject = f"{self._path}, level {level}, x {box.x0}-{box.x1} y {box.y0}-{box.y1}"
-            raise DamagedPixels(
-                subject, f"is damaged: {error}", f"{COPY_AGAIN}, or pass --allow-bad-tiles"
-            ) from error
+            raise damaged(self._path, level, box, error) from error
         return over_white(rgba), rgba[..., 3] == 0
 
     def _replace(self, broken: Any) -> None:
@@ -138,18 +135,7 @@ def open_slide(ref: SlideRef) -> OpenSlideSource:
 
     probe = reopen()
     kept, levels = select_levels(path, probe.level_dimensions)
-    stated = _stated(probe.properties)
-    found = mpp.resolve(ref.mpp, stated)
-    info = SlideInfo(
-        reader="openslide",
-        vendor=probe.properties.get("openslide.vendor", ""),
-        width=levels[0].width,
-        height=levels[0].height,
-        levels=levels,
-        mpp=found.value,
-        mpp_source=found.source,
-        mpp_problem=found.problem,
-        objective=mpp.objective_power(stated.objective),
-    )
+    vendor = probe.properties.get("openslide.vendor", "")
+    info = mpp.describe("openslide", vendor, levels, ref.mpp, _stated(probe.properties))
     probe.close()
     return OpenSlideSource(path, reopen, info, kept)

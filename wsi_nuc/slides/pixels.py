@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wsi_nuc.errors import DamagedPixels
+from wsi_nuc.slides.localfile import COPY_AGAIN
 from wsi_nuc.types import Box, Level, PixelBlock, UInt8
 
 WHITE = 255
@@ -52,6 +54,13 @@ def place(box: Box, inside: Box, rgb: UInt8, missing: npt.NDArray[np.bool_] | No
     full = np.zeros((box.height, box.width), np.bool_)
     full[window] = mask
     return PixelBlock(out, full)
+
+
+def damaged(path: str, level: int, where: Box | str, cause: object) -> DamagedPixels:
+    """The error of every reader for data that it cannot decode; `where` is a box or a tile of the level."""
+    place = where if isinstance(where, str) else f"x {where.x0}-{where.x1} y {where.y0}-{where.y1}"
+    remedy = f"{COPY_AGAIN}, or pass --allow-bad-tiles"
+    return DamagedPixels(f"{path}, level {level}, {place}", f"is damaged: {cause}", remedy)
 
 
 def depth_shift(sample: npt.NDArray[Any]) -> int:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from wsi_nuc.errors import DamagedPixels, SlideError
+from wsi_nuc.errors import SlideError
 from wsi_nuc.slides import mpp
 from wsi_nuc.slides.limits import MAX_DECODED_WHOLE_PX, MAX_TILE_PX
 from wsi_nuc.slides.localfile import COPY_AGAIN, RandomAccess, open_file
-from wsi_nuc.slides.pixels import DECODE_ERRORS, WHITE, clip_to, depth_shift, place, to_rgb8
+from wsi_nuc.slides.pixels import DECODE_ERRORS, WHITE, clip_to, damaged, depth_shift, place, to_rgb8
 from wsi_nuc.slides.pyramid import select_levels
 from wsi_nuc.slides.tiff import Page, Structure, read_structure
 from wsi_nuc.types import Bool, Box, PixelBlock, SlideInfo, SlideRef
@@ -47,10 +47,7 @@ class TiffSlideSource:
         try:
             rgb = to_rgb8(self._stored(level, inside), self._shift)
         except DECODE_ERRORS as error:
-            subject = f"{self._path}, level {level}, x {inside.x0}-{inside.x1} y {inside.y0}-{inside.y1}"
-            raise DamagedPixels(
-                subject, f"is damaged: {error}", f"{COPY_AGAIN}, or pass --allow-bad-tiles"
-            ) from error
+            raise damaged(self._path, level, inside, error) from error
         missing = _missing(self._pages[level], inside)
         if missing is not None:
             rgb[missing] = WHITE
@@ -127,18 +124,8 @@ def open_slide(ref: SlideRef) -> TiffSlideSource:
     sizes = [(int(w), int(h)) for w, h in slide.level_dimensions]
     kept, levels = select_levels(ref.path, sizes)
     by_size = {(p.width, p.height): p for p in reversed(structure.pages) if p.tiled}
-    found = mpp.resolve(ref.mpp, _stated(slide.properties))
-    info = SlideInfo(
-        reader="tiffslide",
-        vendor=str(slide.properties.get("tiffslide.vendor") or "generic-tiff"),
-        width=levels[0].width,
-        height=levels[0].height,
-        levels=levels,
-        mpp=found.value,
-        mpp_source=found.source,
-        mpp_problem=found.problem,
-        objective=mpp.objective_power(_stated(slide.properties).objective),
-    )
+    vendor = str(slide.properties.get("tiffslide.vendor") or "generic-tiff")
+    info = mpp.describe("tiffslide", vendor, levels, ref.mpp, _stated(slide.properties))
     file.close()
     try:
         return TiffSlideSource(ref.path, slide, info, kept, [by_size.get(sizes[i]) for i in kept])
