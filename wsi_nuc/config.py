@@ -34,6 +34,23 @@ class StitchConfig(Section):
     containment: float = Field(default=0.8, gt=0, le=1)
 
 
+class InferenceConfig(Section):
+    """How a model file's networks are used, where not as the file says. `mode`: "parity" does as the published
+    code does; `tta`: average six views; `mask_filter`: drop points on the region mask's background; `overlap_px`:
+    of the windows; `box_iou`: limit of parity mode's suppression (0.3 on Kumar)."""
+
+    mode: str | None = Field(default=None, pattern="^(default|parity)$")
+    tta: bool | None = None
+    mask_filter: bool | None = None
+    overlap_px: int | None = Field(default=None, ge=0, le=128)
+    box_iou: float | None = Field(default=None, gt=0, le=1)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Those that were given."""
+        return self.model_dump(exclude_none=True)
+
+
 class DaskConfig(Section):
     """`host` other than loopback turns TLS on; `tls_*` are PEM files for a scheduler that is already running."""
 
@@ -63,6 +80,7 @@ class RunConfig(Section):
     overwrite: bool = False
     keep_parts: bool = False
     scratch: Path | None = None
+    inference: InferenceConfig = InferenceConfig()
     stitch: StitchConfig = StitchConfig()
     dask: DaskConfig = DaskConfig()
 

@@ -30,31 +30,38 @@ ARCHITECTURES: dict[str, str] = {
     "promptnucseg-part": "wsi_nuc.models.promptnucseg.native",
 }
 
+WITH_OPTIONS = ("promptnucseg", "promptnucseg-part")
+
 FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
 
-def load_model(name_or_file: str, device: str = "cpu") -> NucleiModel:
-    """A model of the registry, or the one that a native checkpoint file holds."""
+def load_model(name_or_file: str, device: str = "cpu", options: Mapping[str, Any] | None = None) -> NucleiModel:
+    """A model of the registry, or the one that a native checkpoint file holds. `options`: values in place of those
+    that the file's section `use` has."""
     if _is_file(name_or_file):
         from wsi_nuc.models.weights import open_checkpoint
 
         checkpoint = open_checkpoint(name_or_file)
-        loader = _function(_architecture(checkpoint.info.architecture, name_or_file), "load_file")
-        model: NucleiModel = loader(checkpoint, device)
+        architecture = checkpoint.info.architecture
+        loader = _function(_architecture(architecture, name_or_file), "load_file")
+        model: NucleiModel = loader(checkpoint, device, *_extra(name_or_file, architecture, options))
     else:
+        _extra(name_or_file, "", options)
         model = _function(_entry(name_or_file), "load")(device)
     check_geometry(model.spec)
     return model
 
 
-def model_spec(name_or_file: str) -> ModelSpec:
+def model_spec(name_or_file: str, options: Mapping[str, Any] | None = None) -> ModelSpec:
     """What planning needs, without loading weights; of a file, only the header and the hash are read."""
     if _is_file(name_or_file):
         from wsi_nuc.models.weights import read_info
 
         info = read_info(name_or_file)
-        spec: ModelSpec = _function(_architecture(info.architecture, name_or_file), "spec_of_file")(info)
+        spec_of_file = _function(_architecture(info.architecture, name_or_file), "spec_of_file")
+        spec: ModelSpec = spec_of_file(info, *_extra(name_or_file, info.architecture, options))
     else:
+        _extra(name_or_file, "", options)
         spec = _function(_entry(name_or_file), "spec")()
     check_geometry(spec)
     return spec
@@ -75,6 +82,19 @@ def _is_file(name_or_file: str) -> bool:
         return False
     path = Path(name_or_file)
     return path.suffix.lower() in FILE_SUFFIXES or len(path.parts) > 1 or path.is_file()
+
+
+def _extra(
+    name_or_file: str, architecture: str, options: Mapping[str, Any] | None
+) -> tuple[Mapping[str, Any], ...]:
+    """The last argument of an architecture's functions, left out where there are no options."""
+    if not options:
+        return ()
+    if architecture not in WITH_OPTIONS:
+        cause = f"it has no other ways to be used ({', '.join(options)})"
+        remedy = "leave the section `inference` out, or give the file of a model with networks"
+        raise ModelError(f"model {name_or_file!r}", cause, remedy)
+    return (options,)
 
 
 def _entry(name: str) -> str:

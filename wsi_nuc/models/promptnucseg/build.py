@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
 
-from wsi_nuc.models.base import ModelSpec, NucleiModel, Prompter
+from wsi_nuc.models.base import ModelSpec, NucleiModel, Prompter, Segmentor
 from wsi_nuc.models.promptnucseg.device import Runner
 from wsi_nuc.models.promptnucseg.embedding import WindowEncoder
+from wsi_nuc.models.promptnucseg.parity import ParitySegmentor
 from wsi_nuc.models.promptnucseg.prompter import PrompterNet
 from wsi_nuc.models.promptnucseg.proposing import NetPrompter, SharedPrompter
 from wsi_nuc.models.promptnucseg.segmenting import NetSegmentor
-from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, Settings
+from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, Settings, UseSettings
+from wsi_nuc.models.promptnucseg.whole import AveragingSegmentor
 from wsi_nuc.models.sam.sizes import Sam
 
 
@@ -55,7 +57,7 @@ def spec_of(settings: Settings, weights_sha256: str, name: str = "promptnucseg")
         mpp=settings.mpp,
         core_px=use.core_px,
         halo_px=use.halo_px,
-        largest_nucleus_px=use.largest_nucleus_px,
+        largest_nucleus_px=use.reach_px,
         margin_px=use.margin_px,
         batch=use.batch,
         weights_sha256=weights_sha256,
@@ -82,5 +84,10 @@ def assemble(net: PromptNucSegNet, settings: Settings, device: str, spec: ModelS
         if settings.prompter.shared_encoder
         else NetPrompter(net.prompter, runner, settings.use)
     )
-    segmentor = NetSegmentor(net.segmentor, encoder, runner, settings.use)
-    return NucleiModel(spec, prompter, segmentor)
+    return NucleiModel(spec, prompter, _segmentor(settings.use)(net.segmentor, encoder, runner, settings.use))
+
+
+def _segmentor(use: UseSettings) -> Callable[[Sam, WindowEncoder, Runner, UseSettings], Segmentor]:
+    if use.mode == "parity":
+        return ParitySegmentor
+    return AveragingSegmentor if use.tta else NetSegmentor

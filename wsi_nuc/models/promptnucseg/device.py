@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,6 +13,7 @@ from wsi_nuc.errors import UsageError
 from wsi_nuc.models.promptnucseg.settings import UseSettings
 
 Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +46,20 @@ def chunks(items: Sequence[Item], size: int) -> Iterator[tuple[list[Item], int]]
     for first in range(0, len(items), size):
         part = list(items[first : first + size])
         yield part + [part[0]] * (size - len(part)), len(part)
+
+
+def in_calls(items: Sequence[Item], size: int, call: Callable[[list[Item], int], Found]) -> Iterator[Found]:
+    """`call(part, real)` for the chunks of `items`. Where memory runs out, half as many go at once from there on;
+    a single item that does not fit is the caller's to tell."""
+    first = 0
+    while first < len(items):
+        part = list(items[first : first + size])
+        try:
+            found = call(part + [part[0]] * (size - len(part)), len(part))
+        except (MemoryError, torch.cuda.OutOfMemoryError):
+            if size == 1:
+                raise
+            size = -(-size // 2)
+            continue
+        first += len(part)
+        yield found

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import torch
 import torch.nn.functional as F
 
-from wsi_nuc.models.promptnucseg.device import Runner, chunks
+from wsi_nuc.models.promptnucseg.device import Runner, in_calls
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX
+from wsi_nuc.models.promptnucseg.views import AS_IT_IS, View
 from wsi_nuc.models.promptnucseg.windows import Window
 from wsi_nuc.models.sam.encoder import encode, normalise
 from wsi_nuc.models.sam.sizes import Sam
@@ -24,20 +25,26 @@ class WindowEncoder:
         self._sam, self._runner = sam, runner
         self._batch: TileBatch | None = None
         self._rgb = torch.empty(0)
-        self._known: dict[Window, torch.Tensor] = {}
+        self._known: dict[View, dict[Window, torch.Tensor]] = {}
 
-    def embed(self, batch: TileBatch, windows: Iterable[Window]) -> dict[Window, torch.Tensor]:
-        """256 x 16 x 16 for each window."""
+    def embed(
+        self, batch: TileBatch, windows: Iterable[Window], view: View = AS_IT_IS
+    ) -> dict[Window, torch.Tensor]:
+        """256 x 16 x 16 for each window, as `view` shows it."""
         if batch is not self._batch:
             self._batch, self._known = batch, {}
             self._rgb = _at_least_a_window(torch.tensor(batch.rgb).to(self._runner.device))
-        missing = [window for window in windows if window not in self._known]
-        for part, real in chunks(missing, self._runner.windows):
-            pixels = torch.stack([self._cut(window) for window in part])
-            with self._runner.autocast():
-                found = encode(self._sam.image_encoder, normalise(pixels))
-            self._known.update(zip(part[:real], found[:real], strict=True))
-        return self._known
+        known = self._known.setdefault(view, {})
+        missing = [window for window in windows if window not in known]
+        for found in in_calls(missing, self._runner.windows, lambda part, real: self._encoded(part, real, view)):
+            known.update(found)
+        return known
+
+    def _encoded(self, part: list[Window], real: int, view: View) -> dict[Window, torch.Tensor]:
+        pixels = view.apply(normalise(torch.stack([self._cut(window) for window in part]))).contiguous()
+        with self._runner.autocast():
+            found = encode(self._sam.image_encoder, pixels)
+        return dict(zip(part[:real], found[:real], strict=True))
 
     def _cut(self, window: Window) -> torch.Tensor:
         return self._rgb[window.row, window.y0 : window.y0 + WINDOW_PX, window.x0 : window.x0 + WINDOW_PX]

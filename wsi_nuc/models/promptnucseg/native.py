@@ -31,13 +31,13 @@ ARCHITECTURE = "promptnucseg"
 PART = "promptnucseg-part"
 
 
-def spec_of_file(info: CheckpointInfo) -> ModelSpec:
-    """Refuses a file whose tensors do not fit its header; no tensor is read."""
-    return spec_of(_checked(info), info.sha256, Path(info.path).stem)
+def spec_of_file(info: CheckpointInfo, options: Mapping[str, Any] | None = None) -> ModelSpec:
+    """Refuses a file whose tensors do not fit its header; no tensor is read. `options`: see `Settings.used`."""
+    return spec_of(_checked(info).used(options), info.sha256, Path(info.path).stem)
 
 
-def load_file(checkpoint: Checkpoint, device: str) -> NucleiModel:
-    settings = _checked(checkpoint.info)
+def load_file(checkpoint: Checkpoint, device: str, options: Mapping[str, Any] | None = None) -> NucleiModel:
+    settings = _checked(checkpoint.info).used(options)
     state = checkpoint.tensors()
     check_finite(checkpoint.info.path, state)
     spec = spec_of(settings, checkpoint.info.sha256, Path(checkpoint.info.path).stem)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from wsi_nuc.models.promptnucseg.decoding import DecodingRule, decode_points, suppress_doubles
-from wsi_nuc.models.promptnucseg.device import Runner, chunks
+from wsi_nuc.models.promptnucseg.device import Runner, in_calls
 from wsi_nuc.models.promptnucseg.embedding import WindowEncoder
 from wsi_nuc.models.promptnucseg.prompter import PrompterNet
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
+from wsi_nuc.models.promptnucseg.views import average_proposed, views_for
 from wsi_nuc.models.promptnucseg.windows import Layout, Window
 from wsi_nuc.models.sam.encoder import normalise
 from wsi_nuc.types import Prompts, TileBatch
@@ -20,25 +23,27 @@ class NetPrompter:
     def __init__(self, net: PrompterNet, runner: Runner, use: UseSettings) -> None:
         self._net, self._runner = net, runner
         self._rule = DecodingRule(use.nms_radius_px, use.mask_filter)
+        self._views = views_for(use.averages_points)
 
     def propose(self, batch: TileBatch) -> Prompts:
-        found = []
+        def call(part: list[int], real: int) -> Prompts:
+            prompts = self._propose(torch.from_numpy(batch.rgb[part]).to(self._runner.device))
+            return shift(prompts.select(prompts.row < real), part[0], 0, 0)
+
         with torch.inference_mode():
-            for part, real in chunks(range(len(batch.rgb)), self._runner.tiles):
-                pixels = torch.from_numpy(batch.rgb[part]).to(self._runner.device)
-                prompts = self._propose(pixels)
-                prompts = prompts.select(prompts.row < real)
-                found.append(shift(prompts, part[0], 0, 0))
-        return concat(found)
+            return concat(list(in_calls(range(len(batch.rgb)), self._runner.tiles, call)))
 
     def _propose(self, rgb: torch.Tensor) -> Prompts:
         size = (rgb.shape[1], rgb.shape[2])
         below, beside = (-length % self._net.space_px for length in size)
         pixels = F.pad(normalise(rgb), (0, beside, 0, below), mode="reflect")
-        with self._runner.autocast():
-            padded = (size[0] + below, size[1] + beside)
-            proposed = self._net(pixels, padded, with_mask=self._rule.mask_filter)
-        return decode_points(proposed, size, self._rule)
+        seen = []
+        for view in self._views:
+            with self._runner.autocast():
+                padded = view.size((size[0] + below, size[1] + beside))
+                shown = view.apply(pixels).contiguous()
+                seen.append(self._net(shown, padded, with_mask=self._rule.mask_filter))
+        return decode_points(average_proposed(seen, self._views, self._net.space_px), size, self._rule)
 
 
 class SharedPrompter:
@@ -47,23 +52,28 @@ class SharedPrompter:
     def __init__(self, net: PrompterNet, encoder: WindowEncoder, runner: Runner, use: UseSettings) -> None:
         self._net, self._encoder, self._runner, self._use = net, encoder, runner, use
         self._rule = DecodingRule(use.nms_radius_px, use.mask_filter)
+        self._views = views_for(use.averages_points)
 
     def propose(self, batch: TileBatch) -> Prompts:
         layout = Layout.of(batch.rgb.shape[1], batch.rgb.shape[2], self._use)
         windows = [window for row in range(len(batch.rgb)) for window in layout.windows(row)]
-        found = []
+
+        def call(part: list[Window], real: int) -> list[Prompts]:
+            prompts = self._propose(batch, part)
+            return [_owned(prompts, i, window, layout) for i, window in enumerate(part[:real])]
+
         with torch.inference_mode():
-            embeddings = self._encoder.embed(batch, windows)
-            for part, real in chunks(windows, self._runner.windows):
-                prompts = self._propose(torch.stack([embeddings[window] for window in part]))
-                found += [_owned(prompts, i, window, layout) for i, window in enumerate(part[:real])]
+            found = list(chain.from_iterable(in_calls(windows, self._runner.windows, call)))
         return suppress_doubles(_inside(concat(found), batch), self._use.nms_radius_px)
 
-    def _propose(self, embedding: torch.Tensor) -> Prompts:
-        size = (WINDOW_PX, WINDOW_PX)
-        with self._runner.autocast():
-            proposed = self._net(embedding, size, with_mask=self._rule.mask_filter)
-        return decode_points(proposed, size, self._rule)
+    def _propose(self, batch: TileBatch, windows: list[Window]) -> Prompts:
+        size, seen = (WINDOW_PX, WINDOW_PX), []
+        for view in self._views:
+            known = self._encoder.embed(batch, dict.fromkeys(windows), view)
+            embedding = torch.stack([known[window] for window in windows])
+            with self._runner.autocast():
+                seen.append(self._net(embedding, size, with_mask=self._rule.mask_filter))
+        return decode_points(average_proposed(seen, self._views, self._net.space_px), size, self._rule)
 
 
 def _owned(prompts: Prompts, place: int, window: Window, layout: Layout) -> Prompts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
 from wsi_nuc.errors import ModelError
@@ -42,6 +42,8 @@ class UseSettings:
     `overlap_px`: of the segmentor's windows of 256. `windows`: of them along each side of a tile.
     `neighbourhood_tokens`: first decode only this many tokens (of 16 px) around a prompt; 16 decodes all.
     `precision`: "fp32", "bf16", or "auto" (bf16 on a GPU).
+    `mode`: "default", or "parity": windows, edge rule and suppression as published (see `parity`); `box_iou` is
+    that suppression's limit (0.5, on Kumar 0.3). `tta`: average six views; the prompter's too in the default mode.
     """
 
     nms_radius_px: float = 12.0
@@ -54,6 +56,9 @@ class UseSettings:
     margin_px: int = 8
     precision: str = "auto"
     batch: int = 1
+    mode: str = "default"
+    tta: bool = False
+    box_iou: float = 0.5
 
     def __post_init__(self) -> None:
         limits = {
@@ -64,6 +69,8 @@ class UseSettings:
             "negatives": 0 <= self.negatives <= 16,
             "precision": self.precision in ("auto", "fp32", "bf16"),
             "core_px": self.core_px > 0,
+            "mode": self.mode in ("default", "parity"),
+            "box_iou": 0 <= self.box_iou <= 1,
         }
         for name, fine in limits.items():
             if not fine:
@@ -71,8 +78,18 @@ class UseSettings:
                 raise ModelError(f"use.{name} = {value!r}", "out of range", "correct the model file's header")
 
     @property
+    def reach_px(self) -> int:
+        """The largest mask that comes out: the published way cuts none, so one may fill its window."""
+        return WINDOW_PX if self.mode == "parity" else self.largest_nucleus_px
+
+    @property
+    def averages_points(self) -> bool:
+        """The released code has no other views for its prompter."""
+        return self.tta and self.mode == "default"
+
+    @property
     def halo_px(self) -> int:
-        return self.largest_nucleus_px + self.margin_px
+        return self.reach_px + self.margin_px
 
     @property
     def core_px(self) -> int:
@@ -90,6 +107,12 @@ class Settings:
     prompter: PrompterSettings = field(default_factory=PrompterSettings)
     segmentor: SegmentorSettings = field(default_factory=SegmentorSettings)
     use: UseSettings = field(default_factory=UseSettings)
+
+    def used(self, options: Mapping[str, Any] | None) -> Self:
+        """The same networks used in another way: `options` are keys of `use` with new values."""
+        if not options:
+            return self
+        return replace(self, use=_section(UseSettings, {"use": asdict(self.use) | dict(options)}, "use"))
 
     def to_header(self) -> dict[str, Any]:
         return asdict(self) | {"classes": list(self.classes)}

@@ -84,13 +84,19 @@ def plan_jobs(prompts: Prompts, wanted: Sequence[int], layout: Layout, negatives
     jobs: list[Job] = []
     for row, y0, x0 in np.unique(keys, axis=0):
         mine = np.sort(index[(keys == (row, y0, x0)).all(1)])
-        jobs += _window_jobs(prompts, mine, Window(int(row), int(y0), int(x0)), negatives)
+        window = Window(int(row), int(y0), int(x0))
+        jobs += window_jobs(prompts, mine, _inside(prompts, window), window, negatives)
     return jobs
 
 
-def _window_jobs(prompts: Prompts, mine: Int64, window: Window, negatives: int) -> list[Job]:
+def _inside(prompts: Prompts, window: Window) -> Int64:
     xy_window = prompts.xy_tile - np.array([window.x0, window.y0], np.float32)
-    inside = np.flatnonzero((prompts.row == window.row) & ((xy_window >= 0) & (xy_window < WINDOW_PX)).all(1))
+    return np.flatnonzero((prompts.row == window.row) & ((xy_window >= 0) & (xy_window < WINDOW_PX)).all(1))
+
+
+def window_jobs(prompts: Prompts, mine: Int64, inside: Int64, window: Window, negatives: int) -> list[Job]:
+    """Jobs of the prompts `mine` of a window, whose negatives are among those `inside` it."""
+    xy_window = prompts.xy_tile - np.array([window.x0, window.y0], np.float32)
     near = _nearest_others(xy_window, mine, inside, negatives)
     jobs = []
     for first in range(0, len(mine), SLOTS[-1]):

@@ -1,0 +1,108 @@
+"""Prompts decoded on their whole window, in one view or averaged over six: what averaging and parity need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from wsi_nuc.models.promptnucseg.crops import Part, collect, limited, slots_of
+from wsi_nuc.models.promptnucseg.device import Runner, in_calls
+from wsi_nuc.models.promptnucseg.embedding import WindowEncoder
+from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
+from wsi_nuc.models.promptnucseg.views import View, views_for
+from wsi_nuc.models.promptnucseg.windows import SLOTS, Job, Layout, plan_jobs
+from wsi_nuc.models.sam import masks
+from wsi_nuc.models.sam.decoder import decode
+from wsi_nuc.models.sam.prompts import embed_points
+from wsi_nuc.models.sam.sizes import Sam
+from wsi_nuc.types import MaskCrops, Prompts, TileBatch
+
+SIZE = (WINDOW_PX, WINDOW_PX)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """n filled slots of one call: `logits` n x 64 x 64 of the window, `prompt` n, `start` n x 2 (x0, y0 of the
+    window in tile pixels), `xy` n x 2 in window pixels, `predicted_iou` n, `class_probs` n x C or None."""
+
+    logits: torch.Tensor
+    prompt: torch.Tensor
+    start: torch.Tensor
+    xy: torch.Tensor
+    predicted_iou: torch.Tensor
+    class_probs: torch.Tensor | None
+
+
+class WholeDecoder:
+    """`slip_px`: how far the points of a rotated view are off (see `views`)."""
+
+    def __init__(
+        self, sam: Sam, encoder: WindowEncoder, runner: Runner, views: Sequence[View], slip_px: float = 0.0
+    ) -> None:
+        self._sam, self._encoder, self._runner = sam, encoder, runner
+        self._views, self._slip_px = views, slip_px
+
+    def decode(self, batch: TileBatch, jobs: Sequence[Job]) -> Iterator[Decoded]:
+        for slots in SLOTS:
+            fitting = [job for job in jobs if job.slots == slots]
+            size = max(1, self._runner.prompts // slots)
+            yield from in_calls(fitting, size, lambda part, real: self._call(batch, part, real))
+
+    def _call(self, batch: TileBatch, jobs: list[Job], real: int) -> Decoded:
+        device = self._runner.device
+        xy = torch.from_numpy(np.stack([job.xy_window for job in jobs])).to(device)
+        label = torch.from_numpy(np.stack([job.label for job in jobs])).to(device)
+        seen = [self._in_view(batch, jobs, view, (xy, label)) for view in self._views]
+        logits = torch.stack([one[0] for one in seen]).mean(0)
+        iou = torch.stack([one[1] for one in seen]).mean(0)
+        probs = [one[2] for one in seen if one[2] is not None]
+        prompt, start = (torch.from_numpy(part).to(device) for part in slots_of(jobs, real))
+        filled = torch.nonzero(prompt >= 0)[:, 0]
+        return Decoded(
+            logits=logits[filled],
+            prompt=prompt[filled],
+            start=start[filled],
+            xy=xy[:, :, 0].flatten(0, 1)[filled],
+            predicted_iou=iou[filled],
+            class_probs=torch.stack(probs).mean(0)[filled] if probs else None,
+        )
+
+    def _in_view(
+        self, batch: TileBatch, jobs: list[Job], view: View, points: tuple[torch.Tensor, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Logits, predicted IoU and class probabilities of every slot, back in the frame of the window."""
+        known = self._encoder.embed(batch, dict.fromkeys(job.window for job in jobs), view)
+        embedding = torch.stack([known[job.window] for job in jobs])
+        xy = view.points(points[0], SIZE, self._slip_px)
+        with self._runner.autocast():
+            decoded = decode(self._sam, embedding, embed_points(self._sam.prompt_encoder, xy, points[1]))
+            image, filters = decoded.image.flatten(0, 1), decoded.filters.flatten(0, 1)
+            logits = masks.full_logits(self._sam.mask_decoder, image, filters)
+        classes = decoded.class_logits
+        probs = None if classes is None else classes.flatten(0, 1).float().softmax(-1)
+        return view.undo(logits.float()), decoded.predicted_iou.flatten().float(), probs
+
+
+class AveragingSegmentor:
+    """The default plan of windows, with every prompt decoded in six views. Averaged logits have no neighbourhood
+    of their own, so whole windows are decoded."""
+
+    def __init__(self, sam: Sam, encoder: WindowEncoder, runner: Runner, use: UseSettings) -> None:
+        self._decoder = WholeDecoder(sam, encoder, runner, views_for(use.tta))
+        self._use = use
+
+    def segment(self, batch: TileBatch, prompts: Prompts, wanted: Sequence[int]) -> Sequence[MaskCrops]:
+        if not len(wanted):
+            return []
+        layout = Layout.of(batch.rgb.shape[1], batch.rgb.shape[2], self._use)
+        jobs = plan_jobs(prompts, wanted, layout, self._use.negatives)
+        with torch.inference_mode():
+            return collect([self._part(one) for one in self._decoder.decode(batch, jobs)], prompts)
+
+    def _part(self, one: Decoded) -> Part:
+        mask, origin = masks.enlarge(one.logits) > 0, torch.zeros_like(one.start)
+        crop, origin = limited(mask, origin, one.xy, self._use.largest_nucleus_px)
+        return Part(crop, origin + one.start, one.prompt, one.predicted_iou, one.class_probs)
