@@ -194,3 +194,9 @@ def test_the_command_writes_tables_and_strict_json(tmp_path: Path) -> None:
     scores = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert len(scores["results"][0]["images"]) == 2
     assert scores["results"][0]["means"]["pq"] > 0
+
+
+@pytest.mark.parametrize("name", ["ablations-cpm17", "tables-pannuke"])
+def test_the_shipped_studies_load(name: str) -> None:
+    config = load_evaluate_config(Path(__file__).parents[2] / "configs" / f"{name}.yaml", [], {}, {})
+    assert {variant.model.rpartition("/")[2] for variant in config.variants.values()} == {"model.safetensors"}
