@@ -183,3 +183,9 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         [float(row["loss_dice"]) for row in one], rel=0.02
     )
     assert len(one) == len(two) == 2
+
+
+def test_the_files_of_a_training_are_readable_by_others_as_the_umask_says(tmp_path: Path) -> None:
+    path = train(tiny_config(tmp_path / "out", draw(tmp_path / "data"), stages=["prompter"]))
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import pickle
 import struct
 from collections.abc import Mapping
@@ -131,6 +132,10 @@ def save_checkpoint(path: str | Path, state: Mapping[str, npt.NDArray[Any]], hea
     text = json.dumps({**header, "format_version": FORMAT_VERSION}, sort_keys=True, allow_nan=False)
     check_finite(path, state)
     save_file({name: np.ascontiguousarray(array) for name, array in state.items()}, str(path), {KEY: text})
+    # The library leaves the file to its owner alone, whatever the umask says.
+    umask = os.umask(0)
+    os.umask(umask)
+    Path(path).chmod(0o666 & ~umask)
 
 
 def read_pth(path: str | Path) -> dict[str, Any]:

@@ -32,7 +32,8 @@ def draw_curves(folder: Path, rows: Rows) -> bool:
     figure, (upper, lower) = pyplot.subplots(2, 1, figsize=(8, 7), sharex=True, layout="constrained")
     losses = [n for n in dict.fromkeys(n for row in rows for n in row) if n.startswith("loss")]
     _lines(upper, rows, losses)
-    upper.set(ylabel="loss (mean of the epoch)", yscale="log")
+    positive = all(row[name] > 0 for row in rows for name in losses if name in row)
+    upper.set(ylabel="loss (mean of the epoch)", yscale="log" if positive else "linear")
     _lines(lower, rows, VALIDATION)
     lower.set(ylabel="validation", xlabel="epoch", ylim=(0, 1))
     figure.savefig(folder / "curves.png", dpi=110)

@@ -171,7 +171,7 @@ def _bf16(config: TrainConfig, device: torch.device) -> bool:
 def _refuse_non_finite(total: torch.Tensor, losses: Losses, part: str, step: int, batch: Batch) -> None:
     if bool(torch.isfinite(total)):
         return
-    parts = ", ".join(f"{name} {float(value):g}" for name, value in losses.items())
+    parts = ", ".join(f"{name} {value.item():g}" for name, value in losses.items())
     raise TrainingError(
         f"stage {part}, step {step}",
         f"the loss is not a finite number ({parts}); images of the batch: {', '.join(batch.ids)}",
