@@ -13,7 +13,7 @@ from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.types import Bool, Box, Level, PixelBlock, SlideInfo, UInt8
 
 COARSEST_UM = 8.0
-MOST_PIXELS = 4_000_000
+MOST_PIXELS = 3_000_000
 # A patch of a few hundred microns would be a handful of pixels at 8 um: it is shown finer, up to this many.
 PATCH_PIXELS = 100_000
 BLOCK_PX = 4096
@@ -57,7 +57,12 @@ def choose_view(info: SlideInfo, mpp: float) -> tuple[int, int]:
     wanted = max(min(COARSEST_UM / mpp, math.sqrt(area / PATCH_PIXELS)), math.sqrt(area / MOST_PIXELS), 1.0)
     usable = [i for i, level in enumerate(info.levels) if level.downsample <= wanted] or [0]
     index = max(usable, key=lambda i: info.levels[i].downsample)
-    return index, max(1, math.floor(wanted / info.levels[index].downsample))
+    level = info.levels[index]
+    factor = max(1, math.floor(wanted / level.downsample))
+    # Whole factors are coarse steps: rounded down, the view could be twice as large as it may be.
+    while math.ceil(level.width / factor) * math.ceil(level.height / factor) > MOST_PIXELS:
+        factor += 1
+    return index, factor
 
 
 def _blocks(shape: tuple[int, int], factor: int) -> list[Box]:
