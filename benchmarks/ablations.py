@@ -11,8 +11,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.table import Row, print_rows
 from wsi_nuc.evaluation.protocol import image_means
 from wsi_nuc.evaluation.variants import EvaluateConfig, evaluate_variants
@@ -29,7 +27,6 @@ SHORT = {"batch": 4, "epochs": 4, "warmup_steps": 40, "validate_every": 4, "save
 def measure() -> list[Row]:
     if not DATA.is_dir():
         return [Row(f"ablations: no data at {DATA}", 0.0, "", "CoNSeP's training images", False)]
-    torch.set_num_threads(2)
     with tempfile.TemporaryDirectory() as folder:
         return _rows(_scores(_models(Path(folder))))
 
@@ -42,7 +39,13 @@ def _models(folder: Path) -> dict[str, Path]:
     prompter = folder / "whole" / "prompter" / "best.safetensors"
     return {
         "whole": whole,
-        "k0": _train(folder / "k0-whole", "prompter", f"init=[{k0}, {prompter}]", "train.prompter.lr=1e-12"),
+        "k0": _train(
+            folder / "k0-whole",
+            "prompter",
+            f"init=[{k0}, {prompter}]",
+            "train.prompter.lr=1e-12",
+            "train.prompter.epochs=1",
+        ),
         "no aux": _train(folder / "no-aux", "prompter", f"init=[{k1}]", "loss.mask=0"),
         "nearest": _train(folder / "nearest", "prompter", f"init=[{k1}]", "loss.matching=nearest"),
     }
@@ -51,7 +54,7 @@ def _models(folder: Path) -> dict[str, Path]:
 def _train(out: Path, stage: str, *changes: str) -> Path:
     given: dict[str, Any] = {
         "out": out, "stages": [stage], "init": [], "device": "cpu",
-        "data": {"train": [{"path": str(DATA), "images": TRAINED_ON}], "crops_per_image": 66, "augment": True},
+        "data": {"train": [{"path": str(DATA), "images": TRAINED_ON}], "crops_per_image": 33, "augment": True},
     }  # fmt: skip
     assignments = [f"train.{stage}.{key}={value}" for key, value in SHORT.items()]
     inits = [change for change in changes if change.startswith("init=")]

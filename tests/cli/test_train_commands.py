@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from tests.training.tiny import draw, tiny_config
 from wsi_nuc.cli import app
-from wsi_nuc.errors import ModelError, UsageError
+from wsi_nuc.errors import INTERRUPTED, ModelError, UsageError
 
 runner = CliRunner()
 
@@ -75,3 +75,15 @@ def test_data_check_reports_and_fails_on_a_broken_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [["train", "--set", "sed=1"], ["evaluate", "--set", "devise=cpu"]])
 def test_an_unknown_key_names_the_nearest(arguments: list[str]) -> None:
     assert "did you mean" in str(fails(*arguments))
+
+
+def test_a_stopped_training_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("wsi_nuc.training.train.train", stopped)
+    file = tmp_path / "own.yaml"
+    file.write_text(tiny_config(tmp_path / "out", draw(tmp_path / "data")).model_dump_json())
+    done = runner.invoke(app, ["train", str(file)])
+    assert done.exit_code == INTERRUPTED
+    assert "same command goes on" in done.stderr

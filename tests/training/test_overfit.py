@@ -36,7 +36,7 @@ def cut(data: Path, folder: Path) -> Path:
 @pytest.mark.real_data
 @pytest.mark.timeout(1500)
 def test_two_real_images_are_learnt_by_heart(real_data: Path, tmp_path: Path) -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # two would wait for each other whenever another test runs beside this one
     data = cut(real_data, tmp_path / "two")
     source = f"[{{path: {data}}}]"
     config = load_train_config(

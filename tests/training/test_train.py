@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.models.nets import official_sam
 from tests.training.tiny import draw, foreground_only, points_only, tiny_config
 from wsi_nuc.errors import ModelError, UsageError
 from wsi_nuc.models.registry import load_model
@@ -37,7 +38,7 @@ class Killed(BaseException):
     """Nothing catches this: as good as a kill."""
 
 
-@pytest.mark.parametrize(("stop_at", "ema"), [(1, 0.0), (3, 0.9)])
+@pytest.mark.parametrize(("stop_at", "ema"), [pytest.param(1, 0.0, marks=pytest.mark.slow), pytest.param(3, 0.9)])
 def test_resume_after_a_kill_equals_an_uninterrupted_training(tmp_path: Path, stop_at: int, ema: float) -> None:
     data = draw(tmp_path / "data", images=3)
     stage = {"batch": 2, "epochs": 2, "lr": 1e-3, "ema": ema, "schedule": "cosine", "clip": 1.0}
@@ -160,6 +161,7 @@ def test_training_goes_on_from_a_file_and_one_that_does_not_fit_is_refused(tmp_p
         train(tiny_config(tmp_path / "three", data, init=[first], segmentor={"size": "vit_tiny"}))
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     """The batch and its gradient are the same; only the order of sums differs."""
     data = draw(tmp_path / "data", images=4)
@@ -189,3 +191,17 @@ def test_the_files_of_a_training_are_readable_by_others_as_the_umask_says(tmp_pa
     path = train(tiny_config(tmp_path / "out", draw(tmp_path / "data"), stages=["prompter"]))
     (tmp_path / "plain").touch()
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_training_starts_from_an_official_file(tmp_path: Path) -> None:
+    sam = official_sam("vit_mini")
+    torch.save(sam.state_dict(), tmp_path / "sam.pth")
+    slow = {"segmentor": {"batch": 2, "epochs": 1, "lr": 1e-12}}
+    config = tiny_config(
+        tmp_path / "out", draw(tmp_path / "data"), stages=["segmentor"], init=[tmp_path / "sam.pth"], train=slow
+    )
+    trained = tensors(train(config))
+    name = "mask_decoder.output_upscaling.0.weight"
+    assert torch.allclose(trained[f"segmentor.{name}"], sam.state_dict()[name], atol=1e-6)
+    with pytest.raises(ModelError, match="there is no such file"):
+        train(tiny_config(tmp_path / "x", tmp_path / "data", init=[tmp_path / "gone.pth"]))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsi_nuc.errors import UsageError
+from wsi_nuc.errors import INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
     from wsi_nuc.evaluation.variants import EvaluateConfig
@@ -35,9 +36,18 @@ def train(
     from wsi_nuc.cli.train_progress import training_progress
     from wsi_nuc.training.train import train as run_training
 
-    with training_progress(quiet) as emit:
-        made = run_training(settings, emit, overwrite)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        with training_progress(quiet) as emit:
+            made = run_training(settings, emit, overwrite)
+    except KeyboardInterrupt:
+        typer.echo("wsi-nuc: stopped. The same command goes on from the last saved epoch.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
     typer.echo(made)
+
+
+def _stop(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _train_config(file: Path | None, assign: list[str], given: dict[str, object]) -> TrainConfig:

@@ -16,7 +16,7 @@ from wsi_nuc.models.promptnucseg.settings import Settings
 from wsi_nuc.models.weights import open_checkpoint
 from wsi_nuc.training.config import Part, TrainConfig
 
-SHARPER = 2.0  # a point and its own place then differ by a logit of about 3 from the rest
+SHARPER = 3.0  # a point and its own place then differ from the rest by a logit of about 6
 PARTS: dict[Part, tuple[Part, ...]] = {
     "segmentor": ("segmentor",), "prompter": ("prompter",), "together": ("segmentor", "prompter"),
 }  # fmt: skip

@@ -57,6 +57,8 @@ def train(config: TrainConfig, emit: Emit = ignore, overwrite: bool = False) -> 
             load_images(config.data.train, config.classes, config.mpp),
             load_images(config.data.validation, config.classes, config.mpp),
         )
+        if ranks.first and config.init:
+            starting_net(config, None)  # foreign files are converted once, not by every process
         for part in config.stages:
             _wait(ranks)
             train_stage(config, part, data, ranks, emit if ranks.first else ignore)
