@@ -150,13 +150,13 @@ def test_variants_by_name_are_rows_and_splits_are_averaged(tmp_path: Path) -> No
     content = {
         "data": {"A": {"path": str(tmp_path / "a")}, "B": {"path": str(tmp_path / "b")}},
         "variants": {
-            "plain": {"model": "classical"},
+            "plain": {"model": "classical", "home": "plain"},
             "split 1": {"model": "classical", "oracle": True, "data": ["A"], "row": "oracle"},
             "split 2": {"model": "classical", "oracle": True, "data": ["B"], "row": "oracle"},
         },
     }
     file.write_text(json.dumps(content))
-    config = load_evaluate_config(file, [], {}, {})
+    config = load_evaluate_config(file, ["tables=['4', S2, S3]"], {}, {})
     results = evaluate_variants(config)
     assert [(r.variant, r.data) for r in results] == [
         ("plain", "A"),
@@ -167,6 +167,12 @@ def test_variants_by_name_are_rows_and_splits_are_averaged(tmp_path: Path) -> No
     table = tables_of(results)[0]
     assert list(table.rows) == ["plain", "oracle"]
     assert len(table.columns) == 2 * 9
+    asked = tables_of(results, config)
+    assert [one.number for one in asked] == ["Overview", "Table 4", "Table S2", "Table S3"]
+    assert list(asked[2].rows) == ["plain -> A", "plain -> B"]
+    pair = asked[2].rows["plain -> A"][0]
+    assert isinstance(pair, tuple)
+    assert pair[0] == pair[1] > 0
 
 
 @pytest.mark.parametrize(
@@ -174,6 +180,7 @@ def test_variants_by_name_are_rows_and_splits_are_averaged(tmp_path: Path) -> No
     [
         ("variants.x.use.negativ=1", "did you mean negatives"),
         ("variants.x.data=[nowhere]", "nowhere is none of A"),
+        ("variants.x.home=nowhere", "nowhere is none of x"),
         ("protocoll=images", "did you mean protocol"),
     ],
 )

@@ -7,22 +7,49 @@ from collections.abc import Sequence
 from typing import Any
 
 from wsi_nuc.evaluation.protocol import Means, image_means, mean, pannuke_means
-from wsi_nuc.evaluation.tables import Table, as_markdown, as_text, table_1, table_2, table_3, to_json
+from wsi_nuc.evaluation.tables import (
+    Table,
+    as_markdown,
+    as_text,
+    table_1,
+    table_2,
+    table_3,
+    table_4,
+    table_s2,
+    table_s3,
+    to_json,
+)
 from wsi_nuc.evaluation.variants import EvaluateConfig, Result
 
 # Column of the overview and where it comes from.
 KINDS = ("AJI", "AJI+", "Dice", "DQ", "SQ", "PQ", "P", "R", "F1")
 
 
-def tables_of(results: Sequence[Result]) -> list[Table]:
-    """An overview of all rows and sets, PQ and F1 by class, and PanNuke's tables for its data."""
-    found = [overview(results)]
+def tables_of(results: Sequence[Result], config: EvaluateConfig | None = None) -> list[Table]:
+    """An overview of all rows and sets, PQ and F1 by class, PanNuke's tables for its data, and those asked for."""
+    found = [overview(results)] + ([] if config is None else _asked_for(results, config))
     for name in dict.fromkeys(result.data for result in results):
         here = [result for result in results if result.data == name]
         if here[0].classes and not here[0].pannuke:
             found.append(by_class(name, here))
     pannuke = [result for result in results if result.pannuke]
     return found + (_pannuke(pannuke) if pannuke else [])
+
+
+def _asked_for(results: Sequence[Result], config: EvaluateConfig) -> list[Table]:
+    by_row: dict[str, dict[str, Means]] = {}
+    by_variant: dict[tuple[str, str], Means] = {}
+    for result in results:
+        by_variant[result.variant, result.data] = image_means(result.scores)
+        by_row.setdefault(result.row, {})[result.data] = by_variant[result.variant, result.data]
+    transfers = {
+        f"{result.row} -> {result.data}": (by_variant[result.variant, result.data], by_variant[home, result.data])
+        for result in results
+        if (home := config.variants[result.variant].home) and (home, result.data) in by_variant
+    }
+    sets = tuple(config.data)
+    made = {"4": table_4(by_row, sets), "S2": table_s2(transfers), "S3": table_s3(by_row, sets)}
+    return [made[number] for number in config.tables]
 
 
 def overview(results: Sequence[Result]) -> Table:
@@ -71,7 +98,7 @@ def _pannuke(results: Sequence[Result]) -> list[Table]:
 
 def write_report(config: EvaluateConfig, results: Sequence[Result]) -> str:
     """The tables as text; with `out`, also `tables.md`, `scores.json` and each variant's scores by image."""
-    tables = tables_of(results)
+    tables = tables_of(results, config)
     if config.out is not None:
         config.out.mkdir(parents=True, exist_ok=True)
         (config.out / "tables.md").write_text("\n".join(as_markdown(table) for table in tables), encoding="utf-8")

@@ -25,23 +25,27 @@ Tell = Callable[[str, str, float], None]
 
 class VariantConfig(Section):
     """`use`: values of the model file's section `use` to change. `data`: names of the sets it is scored on (all
-    where empty). `row`: variants of one row are the splits that its numbers are averaged over."""
+    where empty). `row`: variants of one row are the splits that its numbers are averaged over. `home`: the variant
+    that was trained on these data, for Table S2."""
 
     model: str
     oracle: bool = False
     use: dict[str, Any] = Field(default_factory=dict)
     data: tuple[str, ...] = ()
     row: str = ""
+    home: str = ""
 
 
 class EvaluateConfig(Section):
     """Everything that `wsi-nuc evaluate` can be told. `classes`: model's class name -> data set's. `protocol`:
-    "pannuke", "images", or "auto" by the reader of the data."""
+    "pannuke", "images", or "auto" by the reader of the data. `tables`: of the paper, to be laid out beside the
+    overview; PanNuke's own (1 to 3) always are."""
 
     data: dict[str, SourceConfig] = Field(min_length=1)
     variants: dict[str, VariantConfig] = Field(min_length=1)
     classes: dict[str, str] = Field(default_factory=dict)
     protocol: Literal["auto", "images", "pannuke"] = "auto"
+    tables: tuple[Literal["4", "S2", "S3"], ...] = ()
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     out: Path | None = None
 
@@ -62,6 +66,8 @@ def load_evaluate_config(
     config = load_section(EvaluateConfig, file, assignments, given)
     for name, variant in config.variants.items():
         check_keys(variant.use, UseSettings, f"variants.{name}.use")
+        if variant.home and variant.home not in config.variants:
+            raise ConfigError(f"variants.{name}.home: {variant.home} is none of {', '.join(config.variants)}")
         missing = set(variant.data) - set(config.data)
         if missing:
             raise ConfigError(f"variants.{name}.data: {missing.pop()} is none of {', '.join(config.data)}")
