@@ -19,6 +19,7 @@ from wsi_nuc.models.weights import open_checkpoint
 from wsi_nuc.training import batches as batches_module
 from wsi_nuc.training.config import TrainConfig
 from wsi_nuc.training.events import EpochDone, Event, StepDone
+from wsi_nuc.training.images import load_images
 from wsi_nuc.training.losses import Losses
 from wsi_nuc.training.network import LossNet
 from wsi_nuc.training.train import TrainingError, train
@@ -73,6 +74,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_finished_training_is_not_done_again_and_other_settings_are_refused(tmp_path: Path) -> None:
     data = draw(tmp_path / "data")
     train(tiny_config(tmp_path / "out", data))
@@ -142,6 +144,7 @@ def test_shared_encoder_and_class_token_train_end_to_end(tmp_path: Path) -> None
     assert load_model(str(path)).spec.classes == ("nucleus",)
 
 
+@pytest.mark.slow
 def test_the_second_stage_starts_from_the_first_and_keeps_it(tmp_path: Path) -> None:
     out = tmp_path / "out"
     path = train(tiny_config(out, draw(tmp_path / "data"), validate=True, stages=["segmentor", "prompter"]))
@@ -150,6 +153,7 @@ def test_the_second_stage_starts_from_the_first_and_keeps_it(tmp_path: Path) -> 
     assert (out / "prompter" / "curves.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_a_file_and_one_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     data = draw(tmp_path / "data")
     first = train(tiny_config(tmp_path / "one", data))
@@ -205,3 +209,26 @@ def test_training_starts_from_an_official_file(tmp_path: Path) -> None:
     assert torch.allclose(trained[f"segmentor.{name}"], sam.state_dict()[name], atol=1e-6)
     with pytest.raises(ModelError, match="there is no such file"):
         train(tiny_config(tmp_path / "x", tmp_path / "data", init=[tmp_path / "gone.pth"]))
+
+
+def test_worker_processes_make_the_same_batches(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "out", draw(tmp_path / "data", images=3), data={"augment": True})
+    images = load_images(config.data.train, config.classes, config.mpp).images
+    order = batches_module.Order(len(images), 2, seed=0)
+    alone, helped = (
+        list(batches_module.batches(batches_module.Crops(images, config), order, 1, 4, workers))
+        for workers in (0, 1)
+    )
+    assert len(alone) == len(helped) == 3
+    for one, two in zip(alone, helped, strict=True):
+        assert one.ids == two.ids
+        assert torch.equal(one.rgb, two.rgb)
+        assert torch.equal(one.prompt_xy, two.prompt_xy)
+
+
+def test_half_precision_trains(tmp_path: Path) -> None:
+    seen: list[Event] = []
+    train(tiny_config(tmp_path / "out", draw(tmp_path / "data"), precision="bf16"), seen.append)
+    losses = [event.loss for event in seen if isinstance(event, StepDone)]
+    assert losses
+    assert all(0 < loss < 10 for loss in losses)
