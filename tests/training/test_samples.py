@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from wsi_nuc.training.augment import Augmentation
 from wsi_nuc.training.batches import Order, collate
 from wsi_nuc.training.config import PromptConfig, SourceConfig
 from wsi_nuc.training.data.record import LabelledImage
-from wsi_nuc.training.images import at_mpp, class_table, load_images
+from wsi_nuc.training.images import at_mpp, class_table, load_images, with_classes
 from wsi_nuc.training.samples import centres, make_sample, pieces
 
 AUGMENT, CROP = Augmentation(True), Augmentation(False)
@@ -145,6 +146,22 @@ def test_class_names_are_mapped_or_refused() -> None:
     assert class_table(("a", "b"), ("a",), {"b": ""}, "here").tolist() == [0, -1, -1]
     with pytest.raises(UsageError, match="b are none of the model's"):
         class_table(("a", "b"), ("a",), {}, "here")
+
+
+def test_points_beside_masks_need_no_classes_of_the_model() -> None:
+    both = replace(
+        image(3),
+        points_xy=np.array([[9.5, 9.5]]),
+        point_types=np.array([1]),
+        point_classes=("strange", "stranger"),
+    )
+    source = SourceConfig(path=Path("here"), classes={"nucleus": "a"})
+    mapped = with_classes(both, ("a", "b"), source)
+    assert mapped.points_xy is None
+    assert mapped.types is not None
+    assert mapped.types.tolist() == [0, 0, 0]
+    with pytest.raises(UsageError, match="strange"):
+        with_classes(replace(both, instances=None, types=None), ("a", "b"), source)
 
 
 def test_an_unknown_image_is_named(tmp_path: Path) -> None:

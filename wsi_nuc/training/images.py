@@ -60,6 +60,9 @@ def chosen(source: SourceConfig) -> Dataset:
 
 def with_classes(image: LabelledImage, classes: tuple[str, ...], source: SourceConfig) -> LabelledImage:
     """Types as indices into the model's classes. A model of one class has all nuclei in it."""
+    if image.instances is not None:
+        # Masks say where the nuclei are; points of other classes beside them are not needed.
+        image = replace(image, points_xy=None, point_types=None)
     return replace(
         image,
         types=_mapped(image.types, image.count, image.classes, classes, source),
