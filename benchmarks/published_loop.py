@@ -1,0 +1,111 @@
+"""Inference on a region against the published loop: same weights, same pixels, two cores.
+
+The published loop runs the prompter on one image, then goes through overlapping 256 px windows one by one, decodes
+every point of a window with its negative and without, keeps masks as full images and codes their run lengths. Its
+largest images are 1000 px square (Kumar), so that is the region. The weights are random but for a few directions
+that make points and masks about as many and as large as nuclei are (`tests/models/sensible.py`).
+
+Parity mode follows the same rules and must give the same instances. The default mode decodes each point once, in
+the window where it is most central; with these weights a mask depends much on its window, so its agreement is told
+and has no goal.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from benchmarks.table import Row, interleaved, print_rows
+from tests.models.published import Instances, published_instances, published_points
+from tests.models.sensible import sensible_net
+from wsi_nuc.inference.predict import predict
+from wsi_nuc.models.base import NucleiModel
+from wsi_nuc.models.promptnucseg.build import PromptNucSegNet, assemble, spec_of
+from wsi_nuc.models.promptnucseg.settings import PrompterSettings, SegmentorSettings, Settings, UseSettings
+from wsi_nuc.types import Bool, Box, Tile, TileBatch, UInt8
+
+SIDE_PX, ROUNDS, THREADS = 1000, 5, 2
+# Encoder, timm backbone of the prompter, rounds. ViT-B once: the published loop takes minutes.
+SIZES = [("vit_tiny", "convnext_atto", ROUNDS), ("vit_b", "convnext_small", 1)]
+FOREGROUND, NMS_PX = 0.1, 24.0
+
+
+def region(side: int, seed: int = 0) -> UInt8:
+    """Dark blots on a light, uneven ground."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:side, :side].astype(np.float32)
+    rgb = np.repeat(230 - 20 * np.sin(x / 97) * np.cos(y / 71), 3).reshape(side, side, 3)
+    for cx, cy in rng.uniform(0, side, (side * side * 600 // 10**6, 2)):
+        box = np.s_[max(0, int(cy) - 24) : int(cy) + 24, max(0, int(cx) - 24) : int(cx) + 24]
+        blot = np.exp(-((x[box] - cx) ** 2 + (y[box] - cy) ** 2) / 120)[..., None]
+        rgb[box] -= blot * rng.uniform([60, 100, 30], [120, 150, 80])
+    return np.asarray((rgb + rng.normal(0, 4, rgb.shape)).clip(0, 255), np.uint8)
+
+
+def settings(encoder: str, backbone: str, mode: str) -> Settings:
+    use = UseSettings(mode=mode, negatives=1, mask_filter=False, nms_radius_px=NMS_PX, precision="fp32")
+    prompter = PrompterSettings(backbone)
+    return Settings(("nucleus",), 0.25, prompter, SegmentorSettings(encoder), use)
+
+
+def measure(sizes: Sequence[tuple[str, str, int]] = SIZES) -> list[Row]:
+    torch.set_num_threads(THREADS)
+    return [row for size in sizes for row in _measured(*size)]
+
+
+def _measured(encoder: str, backbone: str, rounds: int) -> list[Row]:
+    net = sensible_net(settings(encoder, backbone, "default"), FOREGROUND, region(512, seed=1))
+    box = Box(0, 0, SIDE_PX, SIDE_PX)
+    batch = TileBatch(region(SIDE_PX)[None], (Tile(0, box, box),))
+    models = {mode: _model(net, settings(encoder, backbone, mode)) for mode in ("default", "parity")}
+    use = settings(encoder, backbone, "parity").use
+    published: list[Instances] = []
+
+    def loop() -> None:
+        points = published_points(net, batch.rgb[0], use)
+        published.append(published_instances(net, batch.rgb[0], points, use))
+
+    calls = [loop, lambda: predict(models["default"], batch), lambda: predict(models["parity"], batch)]
+    seconds = interleaved(*calls, rounds=rounds)
+    theirs = published[-1]
+    return [
+        Row(f"{encoder}: instances of the published loop", len(theirs.mask), "", "-", True),
+        Row(f"{encoder}: the published loop", seconds[0], "s", "-", True),
+        Row(f"{encoder}: default / published", seconds[0] / seconds[1], "x", ">= 5", seconds[0] >= 5 * seconds[1]),
+        Row(f"{encoder}: parity / published", seconds[0] / seconds[2], "x", "-", True),
+        *(_agreement(encoder, mode, models[mode], batch, theirs) for mode in models),
+    ]
+
+
+def _model(net: PromptNucSegNet, used: Settings) -> NucleiModel:
+    spec = replace(spec_of(used, "0" * 64), batch=1)
+    return assemble(net, used, "cpu", spec)
+
+
+def _agreement(encoder: str, mode: str, model: NucleiModel, batch: TileBatch, theirs: Instances) -> Row:
+    """Share of the published instances that one of ours covers with IoU >= 0.99."""
+    prompts = model.prompter.propose(batch)
+    ours: dict[int, Bool] = {}
+    for group in model.segmentor.segment(batch, prompts, range(len(prompts))):
+        for mask, (x, y), prompt in zip(group.mask, group.origin_tile, group.prompt, strict=True):
+            ours[int(prompt)] = np.zeros((SIDE_PX + 256, SIDE_PX + 256), np.bool_)
+            ours[int(prompt)][y : y + len(mask), x : x + len(mask)] = mask
+    same = [
+        point in ours and _iou(ours[point][:SIDE_PX, :SIDE_PX], mask) >= 0.99
+        for mask, point in zip(theirs.mask, theirs.point.tolist(), strict=True)
+    ]
+    share = 100 * float(np.mean(same))
+    goal = ">= 99" if mode == "parity" else "-"
+    return Row(f"{encoder}: {mode}, same instances", share, "%", goal, share >= 99 or mode != "parity")
+
+
+def _iou(a: Bool, b: Bool) -> float:
+    return float((a & b).sum() / max(1, (a | b).sum()))
+
+
+if __name__ == "__main__":
+    print_rows(measure(SIZES[: int(sys.argv[1])] if len(sys.argv) > 1 else SIZES))

@@ -1,0 +1,175 @@
+"""The published loop over one image, written plainly with segment-anything's own parts: what parity is held to.
+
+Prompts one image at a time, then window by window: both decodings, masks as full images, run-length coded and
+back. Nothing here is shared with the package but the modules that hold the weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from tests.models.nets import prompt_encoder_at_256
+from wsi_nuc.models.promptnucseg.build import PromptNucSegNet
+from wsi_nuc.models.promptnucseg.settings import UseSettings
+from wsi_nuc.models.torch_ops import load
+from wsi_nuc.types import Bool, Float32, Int64, UInt8
+
+SIDE, POINTS_A_CALL, EDGE_PX = 256, 256, 7
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Instances:
+    """n instances, best first. `mask`: full images; `point`: which prompt each is of."""
+
+    mask: list[Bool]
+    iou: list[float]
+    point: Int64
+
+
+def normalised(rgb: UInt8) -> torch.Tensor:
+    pixels = torch.from_numpy(rgb).float() / 255
+    return ((pixels - torch.tensor(MEAN)) / torch.tensor(STD)).permute(2, 0, 1)[None].contiguous()
+
+
+@torch.inference_mode()
+def published_points(net: PromptNucSegNet, rgb: UInt8, use: UseSettings) -> Float32:
+    """n x 2 pixel indices of one image, best first."""
+    height, width = rgb.shape[:2]
+    space = net.prompter.space_px
+    pixels = F.pad(normalised(rgb), (0, -width % space, 0, -height % space), mode="reflect")
+    out = net.prompter(pixels, (pixels.shape[2], pixels.shape[3]))
+    xy, probs = out.xy[0].numpy(), out.logits[0].softmax(-1).numpy()
+    xy = np.clip(xy, 0, [width - 1, height - 1])
+    kind, score = probs.argmax(1), probs.max(1)
+    found = np.flatnonzero(kind < probs.shape[1] - 1)
+    if use.mask_filter:
+        mask = F.interpolate(out.mask_logits, size=pixels.shape[2:], mode="bilinear", align_corners=True)[0, 0]
+        columns, rows = xy[found].astype(int).T
+        found = found[mask.numpy()[rows, columns] > 0]
+    found = found[np.argsort(-score[found], kind="stable")]
+    distance = np.linalg.norm(xy[found][:, None] - xy[found][None], axis=2)
+    kept: list[int] = []
+    for i in range(len(found)):
+        if not any(distance[i, j] <= use.nms_radius_px for j in kept):
+            kept.append(i)
+    return np.asarray(xy[found[kept]], np.float32)
+
+
+class PlainSam:
+    """segment-anything's forward passes, one window after the other; the weights are those of `net`."""
+
+    def __init__(self, net: PromptNucSegNet) -> None:
+        sam: Any = net.segmentor
+        self.encoder, self.decoder = sam.image_encoder, sam.mask_decoder
+        self.points = prompt_encoder_at_256(sam)
+
+    def __call__(self, window: torch.Tensor, xy: torch.Tensor, label: torch.Tensor) -> tuple[Any, Any]:
+        """Logits at 256 px and predicted IoU of up to `POINTS_A_CALL` prompts."""
+        embedding = self.encoder(window)
+        sparse, dense = self.points(points=(xy, label), boxes=None, masks=None)
+        low, iou = self.decoder(
+            image_embeddings=embedding,
+            image_pe=self.points.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=False,
+        )
+        return F.interpolate(low, (SIDE, SIDE), mode="bilinear", align_corners=False)[:, 0], iou[:, 0]
+
+    def averaged(self, window: torch.Tensor, xy: torch.Tensor, label: torch.Tensor) -> tuple[Any, Any]:
+        """Six views. Flips mirror indices at 255, rotations turn them about 128, as released."""
+        x, y = xy.unbind(-1)
+        views: list[tuple[torch.Tensor, Any, Any]] = [
+            (window, (x, y), lambda m: m),
+            (window.flip(3), (255 - x, y), lambda m: m.flip(2)),
+            (window.flip(2), (x, 255 - y), lambda m: m.flip(1)),
+            (window.rot90(1, (2, 3)), (y, 256 - x), lambda m: m.rot90(3, (1, 2))),
+            (window.rot90(2, (2, 3)), (256 - x, 256 - y), lambda m: m.rot90(2, (1, 2))),
+            (window.rot90(3, (2, 3)), (256 - y, x), lambda m: m.rot90(1, (1, 2))),
+        ]
+        seen = [(self(image, torch.stack(at, -1), label), back) for image, at, back in views]
+        return sum(back(m) for (m, _), back in seen) / 6, sum(iou for (_, iou), _ in seen) / 6
+
+
+def published_starts(length: int, overlap: int) -> list[int]:
+    starts = [0]
+    while length > SIDE and starts[-1] + SIDE < length:
+        starts.append(min(starts[-1] + SIDE - overlap, length - SIDE))
+    return starts
+
+
+def with_nearest(points: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """n x (1 + count) x 2 and labels: the nearest others as negatives, -1 where there are not so many."""
+    distance = torch.cdist(points, points) + torch.eye(len(points)).mul(1e9)
+    there = min(count, len(points) - 1)
+    near = points[distance.topk(there, 1, largest=False).indices] if there else points.new_zeros(len(points), 0, 2)
+    blank = points.new_zeros(len(points), count - there, 2)
+    label = torch.ones(len(points), 1 + count, dtype=torch.int)
+    label[:, 1 : 1 + there], label[:, 1 + there :] = 0, -1
+    return torch.cat([points[:, None], near, blank], 1), label
+
+
+@torch.inference_mode()
+def published_instances(net: PromptNucSegNet, rgb: UInt8, points: Float32, use: UseSettings) -> Instances:
+    """All instances of one image, in the order in which they are painted last to first."""
+    amg, sam = load("segment_anything.utils.amg"), PlainSam(net)
+    height, width = rgb.shape[:2]
+    image, every = normalised(rgb), torch.from_numpy(points)
+    found: list[tuple[float, int, Any, Any]] = []
+    for y0 in published_starts(height, use.overlap_px):
+        for x0 in published_starts(width, use.overlap_px):
+            inside = ((every >= torch.tensor([x0, y0])) & (every < torch.tensor([x0 + SIDE, y0 + SIDE]))).all(1)
+            index = torch.nonzero(inside)[:, 0]
+            if not len(index):
+                continue
+            xy, label = with_nearest(every[index] - torch.tensor([x0, y0]), use.negatives)
+            if use.negatives:
+                without = label.clone()
+                without[:, 1:] = -1
+                xy, label, index = torch.cat([xy, xy]), torch.cat([label, without]), torch.cat([index, index])
+            window = image[..., y0 : y0 + SIDE, x0 : x0 + SIDE]
+            for first in range(0, len(index), POINTS_A_CALL):
+                part = slice(first, first + POINTS_A_CALL)
+                logits, iou = (sam.averaged if use.tta else sam)(window, xy[part], label[part])
+                found += _in_image(amg, logits > 0, iou, index[part], (x0, y0, width, height))
+    return _chosen(found, amg, use.box_iou)
+
+
+def _in_image(
+    amg: Any, mask: torch.Tensor, iou: torch.Tensor, index: torch.Tensor, place: tuple[int, int, int, int]
+) -> list[tuple[float, int, Any, Any]]:
+    x0, y0, width, height = place
+    crop = [x0, y0, x0 + SIDE, y0 + SIDE]
+    box = amg.batched_mask_to_box(mask)
+    kept = ~amg.is_box_near_crop_edge(box, crop, [0, 0, width, height], atol=EDGE_PX)
+    full = amg.uncrop_masks(mask[kept], crop, height, width)
+    coded = amg.mask_to_rle_pytorch(full)
+    box = amg.uncrop_boxes_xyxy(box[kept], crop).float()
+    return list(zip(iou[kept].tolist(), index[kept].tolist(), box, map(amg.rle_to_mask, coded), strict=True))
+
+
+def _chosen(found: list[tuple[float, int, Any, Any]], amg: Any, limit: float) -> Instances:
+    best: dict[int, tuple[float, int, Any, Any]] = {}
+    for one in found:
+        if one[1] not in best or one[0] > best[one[1]][0]:
+            best[one[1]] = one
+    kept: list[tuple[float, int, Any, Any]] = []
+    for one in sorted(best.values(), key=lambda one: -one[0]):
+        if all(_box_iou(one[2].tolist(), other[2].tolist()) <= limit for other in kept):
+            kept.append(one)
+    kept = [one for one in kept if one[3].any()]
+    return Instances(
+        [one[3] for one in kept], [one[0] for one in kept], np.array([one[1] for one in kept], np.int64)
+    )
+
+
+def _box_iou(a: list[float], b: list[float]) -> float:
+    common = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common
+    return common / union if union else 0.0
