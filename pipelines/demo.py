@@ -31,9 +31,9 @@ def main(
     """Write a synthetic slide, run it, compare with the truth and draw the outlines."""
     folder.mkdir(parents=True, exist_ok=True)
     slide = folder / "demo.svs"
-    if not slide.exists():
+    if not (slide.exists() and truth_path(slide).exists()):
         print(f"writing {slide}, {size} x {size} px of synthetic H&E ...")
-        write_slide(slide, SynthSpec(size=size, mpp=0.25, seed=7))
+        write_slide(slide, SynthSpec(size=size, mpp=0.25, seed=7), overwrite=True)
     with progress(quiet=False) as emit:
         result = next(iter(run_slides(RunConfig(out=folder / "results"), [str(slide)], emit)))
     if result.error:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.e2e.command import answers, manifest, wsi_nuc
+from wsi_nuc.synth import truth_path
 
 CLASSES = ("epithelial", "inflammatory", "connective", "other")
 
@@ -82,7 +83,7 @@ def test_most_of_what_was_drawn_is_found(slide: Path, nuclei: Any) -> None:
     import geopandas
     import shapely
 
-    truth = geopandas.read_parquet(slide.with_suffix("").with_suffix(".truth.parquet")).geometry.to_numpy()
+    truth = geopandas.read_parquet(truth_path(slide)).geometry.to_numpy()
     centres = shapely.points(nuclei.x, nuclei.y)
     hit = np.unique(shapely.STRtree(centres).query(truth, predicate="contains")[0])
     assert len(hit) >= 0.8 * len(truth)

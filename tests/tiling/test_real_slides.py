@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.tiling.scenes import ArraySource
+from wsi_nuc.errors import SlideError
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.tiling.overview import overview
@@ -45,6 +46,15 @@ def test_the_tissue_of_a_real_slide_has_the_share_that_one_sees(
     assert share[0] <= tissue.share <= share[1]
     assert tissue.method == method
     assert tissue.polygons.is_valid
+
+
+def test_a_slide_without_a_tile_that_decodes_is_refused_by_name(wsi: Path) -> None:
+    path = str(wsi / "edge" / "unreadable.svs")
+    with pytest.raises(SlideError, match="nothing of the slide can be decoded") as caught:
+        find_tissue(open_slide(SlideRef(path)), 0.5, path)
+    assert caught.value.subject == path
+    assert "Bogus marker length" in caught.value.cause
+    assert "--allow-bad-tiles" not in str(caught.value)
 
 
 @pytest.mark.parametrize("folder", ["consep", "monuseg"])

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from wsi_nuc.errors import SLIDES, STORAGE, WsiNucError
+from wsi_nuc.cli.run_command import exit_code
+from wsi_nuc.errors import OK, SLIDES, STORAGE, WsiNucError
 
 Option = typer.Option
 
@@ -24,17 +25,17 @@ def info(
     """Metadata, microns per pixel and where they came from, levels, tissue share, plan, estimated memory."""
     from wsi_nuc.run import describe_slide
 
-    failed = False
+    codes: list[int] = []
     for slide in slides:
         try:
             described = describe_slide(slide, model=model, reader=reader, mpp=mpp, tissue=tissue)
         except WsiNucError as error:
-            failed = True
+            codes.append(error.exit_code)
             typer.echo(f"wsi-nuc: {error}", err=True)
             continue
-        failed |= bool(described.get("problem"))
+        codes.append(SLIDES if described.get("problem") else OK)
         typer.echo(jsonlib.dumps(described) if json else _lines(described))
-    raise typer.Exit(SLIDES if failed else 0)
+    raise typer.Exit(exit_code(codes))
 
 
 def _lines(described: dict[str, object]) -> str:
@@ -64,9 +65,12 @@ def synth(
     size: Annotated[int, Option(min=256, help="Edge in pixels.")] = 4096,
     mpp: Annotated[float, Option(min=0.05, max=4, help="Microns per pixel.")] = 0.25,
     seed: Annotated[int, Option(help="Same seed, same bytes.")] = 0,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace the slide and its truth.")] = False,
 ) -> None:
     """Write a synthetic H&E slide, with the exact outline and class of every nucleus beside it as GeoParquet."""
     from wsi_nuc.synth import SynthSpec, write_slide
 
-    truth = write_slide(file, SynthSpec(size=size, mpp=mpp, seed=seed))
-    typer.echo(f"{file}: {truth}")
+    done = write_slide(file, SynthSpec(size=size, mpp=mpp, seed=seed), overwrite=overwrite)
+    counts = ", ".join(f"{count:,} {name}" for name, count in done.classes.items())
+    written = f"{file}: {done.slide.stat().st_size / 1e6:.1f} MB, {size} x {size} px at {mpp:g} um"
+    typer.echo(f"{written}, with {done.nuclei:,} nuclei ({counts}); their outlines are in {done.truth}")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from wsi_nuc.errors import SlideError
-from wsi_nuc.slides.localfile import CHECK_PATH, is_url
+from wsi_nuc.slides.address import is_url, reaching
+from wsi_nuc.slides.localfile import CHECK_PATH
 from wsi_nuc.types import SlideRef
 
 CHUNK_BYTES = 4 * 2**20
@@ -86,12 +87,9 @@ def _url_sha256(url: str) -> str:
     import fsspec
 
     digest = hashlib.sha256()
-    try:
-        with fsspec.open(url, "rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                digest.update(chunk)
-    except (OSError, ValueError, ImportError) as error:
-        raise SlideError(url, f"cannot be read ({error})", "check the address and your access to it") from error
+    with reaching(url), fsspec.open(url, "rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -111,10 +109,8 @@ def stat_signature(ref: SlideRef) -> Signature:
 def _url_signature(url: str) -> Signature:
     import fsspec
 
-    try:
+    with reaching(url):
         system, path = fsspec.core.url_to_fs(url)
         info: dict[str, Any] = system.info(path)
-    except (OSError, ValueError, ImportError) as error:
-        raise SlideError(url, f"cannot be read ({error})", "check the address and your access to it") from error
     tag = next((str(info[key]) for key in ("ETag", "etag", "LastModified", "mtime", "created") if key in info), "")
     return ((tag, int(info.get("size") or 0), 0, 0, 0),)

@@ -9,6 +9,7 @@ import threading
 from typing import Any, Protocol
 
 from wsi_nuc.errors import SlideError
+from wsi_nuc.slides.address import is_url, reaching, shown
 
 CHECK_PATH = "check the path and its permissions"
 COPY_AGAIN = "copy the slide again from its source"
@@ -25,13 +26,9 @@ class RandomAccess(Protocol):
     def close(self) -> None: ...
 
 
-def is_url(path: str) -> bool:
-    return "://" in path
-
-
 def refuse_url(path: str) -> None:
     if is_url(path):
-        raise SlideError(path, "this reader opens local files only", "use --reader tiffslide for URLs")
+        raise SlideError(shown(path), "this reader opens local files only", "use --reader tiffslide for URLs")
 
 
 class LocalFile:
@@ -72,17 +69,13 @@ class RemoteFile:
     def __init__(self, url: str) -> None:
         import fsspec
 
-        try:
+        with reaching(url, "cannot be opened"):
             self._file: Any = fsspec.open(url, "rb").open()
             self.size = int(self._file.size)
-        except (OSError, ValueError, ImportError, AttributeError, TypeError) as error:
-            raise SlideError(
-                url, f"cannot be opened ({error})", "check the address and your access to it"
-            ) from error
-        self.name, self._lock = url, threading.Lock()
+        self._url, self.name, self._lock = url, shown(url), threading.Lock()
 
     def read_at(self, offset: int, count: int) -> bytes:
-        with self._lock:
+        with self._lock, reaching(self._url):
             self._file.seek(offset)
             return bytes(self._file.read(count))
 

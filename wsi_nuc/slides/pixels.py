@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_nuc.errors import DamagedPixels
+from wsi_nuc.slides.address import reason, shown
 from wsi_nuc.slides.localfile import COPY_AGAIN
 from wsi_nuc.types import Box, Level, PixelBlock, UInt8
 
@@ -60,7 +61,9 @@ def damaged(path: str, level: int, where: Box | str, cause: object) -> DamagedPi
     """The error of every reader for data that it cannot decode; `where` is a box or a tile of the level."""
     place = where if isinstance(where, str) else f"x {where.x0}-{where.x1} y {where.y0}-{where.y1}"
     remedy = f"{COPY_AGAIN}, or pass --allow-bad-tiles"
-    return DamagedPixels(f"{path}, level {level}, {place}", f"is damaged: {cause}", remedy)
+    if isinstance(cause, BaseException):
+        cause = reason(cause)
+    return DamagedPixels(f"{shown(path)}, level {level}, {place}", f"is damaged: {cause}", remedy)
 
 
 def depth_shift(sample: npt.NDArray[Any]) -> int:

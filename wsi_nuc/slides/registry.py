@@ -11,6 +11,7 @@ import importlib
 from collections.abc import Callable
 
 from wsi_nuc.errors import SlideError, UsageError
+from wsi_nuc.slides.address import shown
 from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.sniff import check
 from wsi_nuc.types import SlideRef
@@ -63,5 +64,5 @@ def open_slide(ref: SlideRef) -> SlideSource:
             said.append(f"{name}: {error.cause[:200]}")
             remedy = error.remedy
     if len(said) == 1:
-        raise SlideError(ref.path, said[0].partition(": ")[2], remedy)
-    raise SlideError(ref.path, "no reader opens it; " + "; ".join(said), OTHER)
+        raise SlideError(shown(ref.path), said[0].partition(": ")[2], remedy)
+    raise SlideError(shown(ref.path), "no reader opens it; " + "; ".join(said), OTHER)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from wsi_nuc.errors import SlideError
+from wsi_nuc.slides.address import is_url
 from wsi_nuc.slides.limits import first_attributes
-from wsi_nuc.slides.localfile import CHECK_PATH, COPY_AGAIN, LocalFile, is_url
+from wsi_nuc.slides.localfile import CHECK_PATH, COPY_AGAIN, LocalFile
 from wsi_nuc.slides.tiff import MAGIC, read_structure
 
 ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs")

@@ -6,14 +6,16 @@ The file's structure is read beside it, because tiffslide returns black where th
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 
 from wsi_nuc.errors import SlideError
 from wsi_nuc.slides import mpp
+from wsi_nuc.slides.address import reaching, reason, shown
 from wsi_nuc.slides.limits import MAX_DECODED_WHOLE_PX, MAX_TILE_PX
-from wsi_nuc.slides.localfile import COPY_AGAIN, RandomAccess, open_file
+from wsi_nuc.slides.localfile import COPY_AGAIN, open_file
 from wsi_nuc.slides.pixels import DECODE_ERRORS, WHITE, clip_to, damaged, depth_shift, place, to_rgb8
 from wsi_nuc.slides.pyramid import select_levels
 from wsi_nuc.slides.tiff import Page, Structure, read_structure
@@ -44,10 +46,11 @@ class TiffSlideSource:
         inside = clip_to(self._info.levels[level], box)
         if not inside.area:
             return place(box, inside, np.empty((0, 0, 3), np.uint8))
-        try:
-            rgb = to_rgb8(self._stored(level, inside), self._shift)
-        except DECODE_ERRORS as error:
-            raise damaged(self._path, level, inside, error) from error
+        with reaching(self._path):
+            try:
+                rgb = to_rgb8(self._stored(level, inside), self._shift)
+            except DECODE_ERRORS as error:
+                raise damaged(self._path, level, inside, error) from error
         missing = _missing(self._pages[level], inside)
         if missing is not None:
             rgb[missing] = WHITE
@@ -78,17 +81,18 @@ def _missing(page: Page | None, inside: Box) -> Bool | None:
     return np.asarray(page.byte_counts[at] == 0)
 
 
-def _open(path: str, file: RandomAccess) -> Any:
+def _open(path: str) -> Any:
     from tiffslide import TiffSlide
 
-    try:
-        slide = TiffSlide(path)
-        if slide.properties["tiffslide.series-axes"] not in ("YXS", "CYX", "YX"):
-            raise ValueError(f"its axes are {slide.properties['tiffslide.series-axes']}, not one colour picture")
-        return slide
-    except (*DECODE_ERRORS, AttributeError, ImportError) as error:
-        file.close()
-        raise SlideError(path, f"tiffslide: {error}", COPY_AGAIN) from error
+    with reaching(path):
+        try:
+            slide = TiffSlide(path)
+            axes = slide.properties["tiffslide.series-axes"]
+            if axes not in ("YXS", "CYX", "YX"):
+                raise ValueError(f"its axes are {axes}, not one colour picture")
+            return slide
+        except (*DECODE_ERRORS, AttributeError, ImportError) as error:
+            raise SlideError(shown(path), f"tiffslide: {reason(error)}", COPY_AGAIN) from error
 
 
 def _refusal(structure: Structure) -> str:
@@ -116,18 +120,19 @@ def _stated(properties: Any) -> mpp.Stated:
 
 def open_slide(ref: SlideRef) -> TiffSlideSource:
     """Open a TIFF by path or URL with tiffslide, or SlideError with the reason."""
-    file = open_file(ref.path)
-    structure = read_structure(file)
+    name = shown(ref.path)
+    with closing(open_file(ref.path)) as file:
+        structure = read_structure(file)
     if cause := _refusal(structure):
-        raise SlideError(ref.path, cause, "convert it to a tiled RGB TIFF")
-    slide = _open(ref.path, file)
+        raise SlideError(name, cause, "convert it to a tiled RGB TIFF")
+    slide = _open(ref.path)
     sizes = [(int(w), int(h)) for w, h in slide.level_dimensions]
-    kept, levels = select_levels(ref.path, sizes)
+    kept, levels = select_levels(name, sizes)
     by_size = {(p.width, p.height): p for p in reversed(structure.pages) if p.tiled}
     vendor = str(slide.properties.get("tiffslide.vendor") or "generic-tiff")
     info = mpp.describe("tiffslide", vendor, levels, ref.mpp, _stated(slide.properties))
-    file.close()
-    try:
-        return TiffSlideSource(ref.path, slide, info, kept, [by_size.get(sizes[i]) for i in kept])
-    except DECODE_ERRORS as error:
-        raise SlideError(ref.path, f"tiffslide cannot decode it ({error})", COPY_AGAIN) from error
+    with reaching(ref.path):
+        try:
+            return TiffSlideSource(ref.path, slide, info, kept, [by_size.get(sizes[i]) for i in kept])
+        except DECODE_ERRORS as error:
+            raise SlideError(name, f"tiffslide cannot decode it ({reason(error)})", COPY_AGAIN) from error

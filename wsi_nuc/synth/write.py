@@ -11,7 +11,7 @@ from typing import Any
 
 import cv2
 
-from wsi_nuc.errors import UsageError
+from wsi_nuc.errors import StorageError, UsageError
 from wsi_nuc.synth.formats import aperio_directories, ome_directories
 from wsi_nuc.synth.paint import Block, Painter
 from wsi_nuc.synth.pyramid import Pyramid
@@ -24,30 +24,53 @@ SUFFIXES = (".svs", ".ome.tif", ".ome.tiff")
 _CLASSIC_PX = 2**30
 _THREADS = 2
 
+Progress = Callable[[int, int], None]
+
 
 def truth_path(slide: Path) -> Path:
-    """Where the truth of a slide lies: `<name>.truth.parquet`, without the slide's suffix."""
-    return slide.with_name(slide.name.removesuffix(_suffix(slide)) + ".truth.parquet")
+    """Where the truth of a slide lies: its own name and `.truth.parquet`, so that b.svs and b.ome.tif have two."""
+    return slide.with_name(slide.name + ".truth.parquet")
 
 
 def write_slide(
-    path: Path | str, spec: SynthSpec | None = None, progress: Callable[[int, int], None] | None = None
+    path: Path | str,
+    spec: SynthSpec | None = None,
+    progress: Progress | None = None,
+    overwrite: bool = False,
 ) -> SynthTruth:
     """Write the slide as Aperio SVS or OME-TIFF, by suffix, and its truth as GeoParquet.
 
     `progress` is told the rows of blocks done and their total. Neither file appears before it is complete.
+    Existing files are refused (UsageError) without `overwrite`; StorageError where they cannot be written.
     """
     slide, spec = Path(path), spec or SynthSpec()
     suffix = _suffix(slide)
-    truth = truth_path(slide)
+    try:
+        _check_target(slide, overwrite)
+        return _write(slide, suffix, spec, progress or (lambda done, total: None))
+    except OSError as error:
+        cause = f"cannot be written ({error.strerror or error})"
+        raise StorageError(slide, cause, "make room or choose a folder that you may write to") from error
+
+
+def _check_target(slide: Path, overwrite: bool) -> None:
     if not slide.parent.is_dir():
         raise UsageError(slide, "its folder does not exist", "create the folder first")
+    for target in (slide, truth_path(slide)):
+        if target.is_dir():
+            raise UsageError(target, "is a folder", "choose another name")
+        if target.exists() and not overwrite:
+            raise UsageError(target, "exists already", "choose another name, or replace it with --overwrite")
+
+
+def _write(slide: Path, suffix: str, spec: SynthSpec, progress: Progress) -> SynthTruth:
+    truth = truth_path(slide)
     parts = [target.with_name(target.name + ".partial") for target in (slide, truth)]
     try:
         with parts[0].open("wb") as stream, TruthWriter(parts[1]) as rows:
             tiff = TiffFile(stream, big=spec.size * spec.height_px > _CLASSIC_PX)
             pyramid = Pyramid(tiff, spec.size, spec.height_px, spec.quality)
-            _draw(spec, pyramid, rows, progress or (lambda done, total: None))
+            _draw(spec, pyramid, rows, progress)
             directories = aperio_directories if suffix == ".svs" else ome_directories
             directories(tiff, pyramid, spec)
         parts[1].replace(truth)
@@ -71,7 +94,7 @@ def _suffix(slide: Path) -> str:
     raise UsageError(slide, "no synthetic slide is written in this format", f"name it {', '.join(SUFFIXES)}")
 
 
-def _draw(spec: SynthSpec, pyramid: Pyramid, rows: TruthWriter, progress: Callable[[int, int], None]) -> None:
+def _draw(spec: SynthSpec, pyramid: Pyramid, rows: TruthWriter, progress: Progress) -> None:
     painter = Painter(spec)
     columns, block_rows = painter.grid
     # OpenCV's own threads would compete with ours.

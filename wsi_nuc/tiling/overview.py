@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsi_nuc.errors import DamagedPixels
+from wsi_nuc.errors import DamagedPixels, SlideError
+from wsi_nuc.slides.address import shown
 from wsi_nuc.slides.base import SlideSource
+from wsi_nuc.slides.localfile import COPY_AGAIN
 from wsi_nuc.types import Bool, Box, Level, PixelBlock, SlideInfo, UInt8
 
 COARSEST_UM = 8.0
@@ -35,8 +37,11 @@ class Overview:
     damaged: int = 0
 
 
-def overview(source: SlideSource, mpp: float) -> Overview:
-    """The view at about 8 um/px (coarser for huge slides, finer for patches), averaged not sampled."""
+def overview(source: SlideSource, mpp: float, subject: str = "") -> Overview:
+    """The view at about 8 um/px (coarser for huge slides, finer for patches), averaged not sampled.
+
+    `subject` names the slide in the error that ends it where nothing can be decoded.
+    """
     index, factor = choose_view(source.info, mpp)
     level = source.info.levels[index]
     shape = (max(1, math.ceil(level.height / factor)), max(1, math.ceil(level.width / factor)))
@@ -46,9 +51,16 @@ def overview(source: SlideSource, mpp: float) -> Overview:
         for box, block in _readable(source, index, part, factor, failures.append):
             _average(block, box, factor, level, (rgb, unknown))
     if failures and unknown.all():
-        raise failures[0]
+        raise _undecodable(subject, failures[0])
     l0_per_px = level.downsample * factor
     return Overview(rgb, l0_per_px, mpp * l0_per_px, unknown, len(failures))
+
+
+def _undecodable(subject: str, first: DamagedPixels) -> SlideError:
+    """Not DamagedPixels: its remedy, to go on without bad tiles, would leave nothing of this slide."""
+    where = first.subject.removeprefix(f"{shown(subject)}, ")
+    cause = f"nothing of the slide can be decoded ({where} {first.cause})"
+    return SlideError(shown(subject) or "slide", cause, COPY_AGAIN)
 
 
 def choose_view(info: SlideInfo, mpp: float) -> tuple[int, int]:

@@ -22,13 +22,14 @@ BLACK = 60
 SMOOTH_UM = 12.0
 INK_SMOOTH_UM = 4.0
 DARK_SIGNAL = 8
+BRIGHT_FIELD, DARK_FIELD = "bright field", "dark field"
 
 
 def stained(view: Overview) -> tuple[Bool, str]:
     """Mask of pixels with stain or, on a dark field, with signal, and the name of the method."""
     if _is_dark_field(view.rgb):
-        return _dark_field(view), "dark field"
-    return _bright_field(view), "bright field"
+        return _dark_field(view), DARK_FIELD
+    return _bright_field(view), BRIGHT_FIELD
 
 
 def optical_density(rgb: UInt8) -> Float32:

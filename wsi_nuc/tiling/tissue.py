@@ -41,13 +41,13 @@ def tissue_for(
     if choice == "auto":
         return find_tissue(source, mpp, subject, emit)
     if choice == "none":
-        return _tissue(whole(source.info.box_l0), overview(source, mpp), source.info, "whole slide")
-    return tissue_from_geojson(choice, source, mpp)
+        return _tissue(whole(source.info.box_l0), overview(source, mpp, subject), source.info, "whole slide")
+    return tissue_from_geojson(choice, source, mpp, subject)
 
 
 def find_tissue(source: SlideSource, mpp: float, subject: str = "", emit: Emit = ignore) -> Tissue:
     """The stained parts of the slide, slightly grown; empty on a blank slide."""
-    view = overview(source, mpp)
+    view = overview(source, mpp, subject)
     if view.damaged:
         emit(Warned(subject, f"{view.damaged} parts of the low-resolution view could not be decoded"))
     mask, method = stained(view)
@@ -58,10 +58,10 @@ def find_tissue(source: SlideSource, mpp: float, subject: str = "", emit: Emit =
     return _tissue(outline(mask, view.l0_per_px, info.box_l0), view, info, method)
 
 
-def tissue_from_geojson(path: str, source: SlideSource, mpp: float) -> Tissue:
+def tissue_from_geojson(path: str, source: SlideSource, mpp: float, subject: str = "") -> Tissue:
     """The user's own polygons in place of the search."""
     polygons = read_polygons(path, source.info)
-    return _tissue(polygons, overview(source, mpp), source.info, "GeoJSON")
+    return _tissue(polygons, overview(source, mpp, subject), source.info, "GeoJSON")
 
 
 def intersect(area: Any, roi: Any) -> Any:
