@@ -10,6 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from tests.models.nets import official_sam
 from tests.training.tiny import draw, tiny_config
 from wsi_nuc.cli import app
 from wsi_nuc.errors import INTERRUPTED, ModelError, UsageError
@@ -58,6 +59,17 @@ def test_conversion_names_what_does_not_fit_and_checks_its_options(tmp_path: Pat
     near = fails("models", "convert", strange, "--out", tmp_path / "x.safetensors", "--set", "negative=1")
     assert "did you mean negatives" in str(near)
     assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_an_official_file_converts_and_says_what_it_is(tmp_path: Path) -> None:
+    torch.save(official_sam("vit_mini").state_dict(), tmp_path / "sam.pth")
+    out = tmp_path / "sam.safetensors"
+    said = call(
+        "models", "convert", tmp_path / "sam.pth", "--out", out, "--classes", "a, b", "--set", "negatives=0"
+    )
+    assert "promptnucseg-part" in said
+    shown = json.loads(call("models", "show", out, "--json"))
+    assert (shown["classes"], shown["use"]["negatives"], shown["segmentor"]["size"]) == (["a", "b"], 0, "vit_mini")
 
 
 def test_data_check_reports_and_fails_on_a_broken_image(tmp_path: Path) -> None:
