@@ -25,7 +25,7 @@ from wsi_nuc.models.promptnucseg.native import save_net
 from wsi_nuc.models.promptnucseg.settings import Settings
 from wsi_nuc.models.promptnucseg.views import SIX_VIEWS, View
 from wsi_nuc.models.registry import load_model, model_spec
-from wsi_nuc.types import MaskCrops, Prompts, TileBatch
+from wsi_nuc.types import Level, MaskCrops, Prompts, SlideInfo, TileBatch
 
 SPARSE = {"nms_radius_px": 26.0}
 
@@ -205,3 +205,16 @@ def test_only_what_was_given_is_an_option() -> None:
     assert InferenceConfig(mask_filter=False).options == {"mask_filter": False}
     with pytest.raises(ConfigError, match="mode"):
         load_config(None, ["inference.mode=fast"], {"out": "x"})
+
+
+def test_another_way_of_use_is_another_result_and_the_same_is_not() -> None:
+    from wsi_nuc.run.job import _result_config
+
+    info = SlideInfo("image", "", 10, 10, (Level(10, 10, 1.0),), 0.25, "header")
+    spec = model_spec("classical")
+    configs = [
+        RunConfig(out=Path("x"), inference=InferenceConfig(**use)) for use in ({}, {"tta": True}, {"tta": None})
+    ]
+    plain, averaged, unsaid = (_result_config(config, info, 0.25, spec, "cpu") for config in configs)
+    assert plain == unsaid
+    assert plain != averaged
