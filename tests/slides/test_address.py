@@ -53,6 +53,12 @@ def test_an_error_of_a_backend_s_own_is_the_slide_s_and_tells_no_secret(call: Ca
     assert SECRET not in str(caught.value)
 
 
+def test_an_address_that_leads_nowhere_is_called_so() -> None:
+    with pytest.raises(SlideError, match="cannot be opened .not found or not reachable.") as caught:
+        open_slide(SlideRef(f"memory://nothing/here.svs?key={SECRET}"))
+    assert SECRET not in str(caught.value)
+
+
 def test_a_file_that_is_no_slide_is_named_without_its_secret() -> None:
     place = f"memory://{uuid.uuid4().hex}.svs?key={SECRET}"
     with fsspec.open(place, "wb") as file:
@@ -89,6 +95,8 @@ def test_user_password_and_query_are_never_shown(user: str, password: str, host:
     full = place.replace("://", f"://{user}:{password}@") + f"?sig={query}#{query}"
     assert shown(full) == place
     assert reason(OSError(f"403 Forbidden: '{full}'")) == f"403 Forbidden: '{place}'"
+    assert reason(TimeoutError()) == "TimeoutError"
+    assert "\n" not in reason(OSError("line\nafter line"))
     assert shown(f"filecache::{full}") == f"filecache::{place}"
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from wsi_nuc.errors import SlideError
 
 CHECK_ADDRESS = "check the address and your credentials"
+LONGEST_REASON = 300
 REMOTE_ADDRESS = re.compile(r"\w[\w+.:-]*://[^\s'\"<>()]+")
 
 
@@ -24,8 +25,12 @@ def shown(path: str) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, without the secrets of addresses that it repeats."""
-    return REMOTE_ADDRESS.sub(lambda found: shown(found[0]), str(error)) or type(error).__name__
+    """What an error says in one line, without the secrets of addresses that it repeats."""
+    if isinstance(error, FileNotFoundError):
+        # fsspec says no more than the address, or guesses at glob characters where there is a query.
+        return "not found or not reachable"
+    words = " ".join(REMOTE_ADDRESS.sub(lambda found: shown(found[0]), str(error)).split())
+    return words[:LONGEST_REASON] or type(error).__name__
 
 
 @contextmanager
