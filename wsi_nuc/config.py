@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -23,7 +24,7 @@ class ConfigError(ValueError):
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, validate_by_name=True)
 
 
 class StitchConfig(Section):
@@ -63,7 +64,7 @@ class DaskConfig(Section):
 
 
 class RunConfig(Section):
-    """Everything that `wsi-nuc run` can be told."""
+    """Everything that `wsi-nuc run` can be told. A relative path counts from where the command was given."""
 
     out: Path
     model: str = "classical"
@@ -80,6 +81,8 @@ class RunConfig(Section):
     overwrite: bool = False
     keep_parts: bool = False
     scratch: Path | None = None
+    quiet: bool = False
+    answers: bool = Field(default=False, alias="json")
     inference: InferenceConfig = InferenceConfig()
     stitch: StitchConfig = StitchConfig()
     dask: DaskConfig = DaskConfig()
@@ -87,7 +90,12 @@ class RunConfig(Section):
     @field_validator("out", "scratch")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
-        return value.expanduser().absolute() if value is not None else None
+        return Path(os.path.abspath(value.expanduser())) if value is not None else None
+
+    @field_validator("model")
+    @classmethod
+    def _where_workers_find_it(cls, value: str) -> str:
+        return os.path.abspath(value) if Path(value).is_file() else value
 
 
 def load_config(file: Path | None, assignments: Iterable[str], options: Mapping[str, Any]) -> RunConfig:
@@ -161,7 +169,7 @@ def _keys(schema: Any) -> dict[str, Any]:
     if not isinstance(schema, type):
         return {}
     if issubclass(schema, BaseModel):
-        return {name: field.annotation for name, field in schema.model_fields.items()}
+        return {field.alias or name: field.annotation for name, field in schema.model_fields.items()}
     if dataclasses.is_dataclass(schema):
         hints = get_type_hints(schema)
         return {field.name: hints[field.name] for field in dataclasses.fields(schema)}

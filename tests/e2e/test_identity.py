@@ -85,7 +85,7 @@ def test_a_killed_worker_does_not_show(slide: Path, reference: Path, tmp_path: P
     arguments = ("run", slide, "--out", tmp_path, "--workers", 2, "--region-size", 512)
     with start(*arguments) as process:
         deadline = time.monotonic() + 60
-        while not list(tmp_path.glob(".wsi-nuc/*/parts/*.arrow")) and time.monotonic() < deadline:
+        while not list(tmp_path.glob(".wsi-nuc/parts/*/*/*.arrow")) and time.monotonic() < deadline:
             time.sleep(0.05)
         workers = _workers_of(process)
         assert workers, "the run ended before a worker could be killed"
@@ -102,7 +102,7 @@ def test_a_signal_stops_within_ten_seconds_and_the_next_run_resumes(
     arguments = ("run", slide, "--out", tmp_path, "--scheduler", scheduler, "--workers", 1, "--region-size", 512)
     with start(*arguments, "--json") as process:
         deadline = time.monotonic() + 60
-        while not list(tmp_path.glob(".wsi-nuc/*/parts/*.arrow")) and time.monotonic() < deadline:
+        while not list(tmp_path.glob(".wsi-nuc/parts/*/*/*.arrow")) and time.monotonic() < deadline:
             time.sleep(0.02)
         asked = time.monotonic()
         process.send_signal(number)
@@ -113,7 +113,7 @@ def test_a_signal_stops_within_ten_seconds_and_the_next_run_resumes(
     assert seconds < 10
     assert '"interrupted"' in told
     assert not (tmp_path / "tissue.svs.zarr").exists()
-    kept = len(list(tmp_path.glob(".wsi-nuc/*/parts/*.arrow")))
+    kept = len(list(tmp_path.glob(".wsi-nuc/parts/*/*/*.arrow")))
     assert kept > 0
     done = wsi_nuc(*arguments)
     assert done.returncode == 0, done.stderr
@@ -126,7 +126,7 @@ def test_no_process_is_left_after_the_main_process_was_killed(slide: Path, tmp_p
 
     with start("run", slide, "--out", tmp_path, "--workers", 2, "--region-size", 512) as process:
         deadline = time.monotonic() + 60
-        while not list(tmp_path.glob(".wsi-nuc/*/parts/*.arrow")) and time.monotonic() < deadline:
+        while not list(tmp_path.glob(".wsi-nuc/parts/*/*/*.arrow")) and time.monotonic() < deadline:
             time.sleep(0.05)
         workers = [psutil.Process(pid) for pid in _workers_of(process)]
         process.kill()
@@ -162,7 +162,7 @@ def test_a_second_interrupt_stops_at_once_and_nothing_partial_is_visible(
     arguments = ("run", slide, "--out", tmp_path, "--workers", 2, "--region-size", 512)
     with start(*arguments) as process:
         deadline = time.monotonic() + 60
-        while not list(tmp_path.glob(".wsi-nuc/*/parts/*.arrow")) and time.monotonic() < deadline:
+        while not list(tmp_path.glob(".wsi-nuc/parts/*/*/*.arrow")) and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         time.sleep(0.05)
@@ -171,3 +171,24 @@ def test_a_second_interrupt_stops_at_once_and_nothing_partial_is_visible(
     assert not list(tmp_path.glob("*.zarr"))
     assert wsi_nuc(*arguments).returncode == 0
     assert digest(tmp_path / "tissue.svs.zarr") == digest(reference)
+
+
+@pytest.mark.parametrize("delay_s", [0.6, 1.2, 1.8, 2.4])
+def test_ctrl_c_at_any_moment_of_the_start_ends_the_whole_group(
+    delay_s: float, slide: Path, tmp_path: Path
+) -> None:
+    """A terminal sends SIGINT to workers, too, also to those that are just starting."""
+    import os
+
+    arguments = ("run", slide, "--out", tmp_path, "--workers", 2, "--region-size", 512, "--json")
+    with start(*arguments, start_new_session=True) as process:
+        time.sleep(delay_s)
+        os.killpg(process.pid, signal.SIGINT)
+        code = process.wait(timeout=15)
+        told = process.stderr.read() if process.stderr else ""
+        answered = process.stdout.read() if process.stdout else ""
+    assert code == 75
+    assert "stopped by SIGINT" in told
+    assert "Traceback" not in told
+    assert '"interrupted"' in answered
+    assert not list(tmp_path.glob("*.zarr"))

@@ -94,5 +94,5 @@ def test_without_the_parts_of_an_earlier_run_nothing_is_left_over(
     slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _run(slide, tmp_path, "works", monkeypatch)
-    assert not list(tmp_path.glob(".wsi-nuc/*/parts"))
+    assert not list(tmp_path.glob(".wsi-nuc/parts/*/*/*"))
     assert not list(tmp_path.glob(".wsi-nuc/staging/*"))

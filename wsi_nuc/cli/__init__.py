@@ -11,7 +11,7 @@ from wsi_nuc.cli.commands import info, synth, verify
 from wsi_nuc.cli.model_commands import models_app
 from wsi_nuc.cli.run_command import run
 from wsi_nuc.cli.train_commands import data_app, evaluate, train
-from wsi_nuc.errors import USAGE, WsiNucError
+from wsi_nuc.errors import WsiNucError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,6 +49,3 @@ def main() -> None:
     except WsiNucError as error:
         print(f"wsi-nuc: {error}", file=sys.stderr)  # noqa: T201 - this is the printing layer
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(USAGE)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -51,43 +52,70 @@ class _Totals:
 def progress(quiet: bool) -> Iterator[Emit]:
     """Yields the subscriber; messages about slides and warnings are printed as they come."""
     if quiet or not sys.stderr.isatty():
-        yield _line_printer(quiet)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
-
-    console = Console(stderr=True)
-    with Progress(SpinnerColumn(), BarColumn(), TextColumn("{task.description}"), console=console) as bar:
-        totals, task = _Totals(), bar.add_task("opening", total=None)
-
-        def emit(event: Event) -> None:
-            totals.add(event)
-            message = _message(event, quiet)
-            if message:
-                bar.console.print(message, markup=False, highlight=False)
-            bar.update(
-                task,
-                description=totals.line(),
-                total=totals.regions_known,
-                completed=totals.regions + totals.resumed,
-            )
-
-        yield emit
+        with _lines(quiet) as emit:
+            yield emit
+    else:
+        with _bar() as emit:
+            yield emit
 
 
-def _line_printer(quiet: bool) -> Emit:
-    totals, printed = _Totals(), [time.monotonic()]
+@contextmanager
+def _lines(quiet: bool) -> Iterator[Emit]:
+    totals = _Totals()
 
     def emit(event: Event) -> None:
         totals.add(event)
         message = _message(event, quiet)
         if message:
             print(message, file=sys.stderr, flush=True)  # noqa: T201 - this is the printing layer
-        elif not quiet and time.monotonic() - printed[0] >= LINE_EVERY_S:
-            printed[0] = time.monotonic()
-            print(totals.line(), file=sys.stderr, flush=True)  # noqa: T201
 
-    return emit
+    def tick() -> None:
+        print(totals.line(), file=sys.stderr, flush=True)  # noqa: T201
+
+    with _every(LINE_EVERY_S, (lambda: None) if quiet else tick):
+        yield emit
+
+
+@contextmanager
+def _bar() -> Iterator[Emit]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+    console, totals = Console(stderr=True), _Totals()
+    with Progress(SpinnerColumn(), BarColumn(), TextColumn("{task.description}"), console=console) as bar:
+        task = bar.add_task("opening", total=None)
+
+        def tick() -> None:
+            done = totals.regions + totals.resumed
+            bar.update(task, description=totals.line(), total=totals.regions_known, completed=done)
+
+        def emit(event: Event) -> None:
+            totals.add(event)
+            message = _message(event, quiet=False)
+            if message:
+                bar.console.print(message, markup=False, highlight=False)
+            tick()
+
+        with _every(1.0, tick):
+            yield emit
+
+
+@contextmanager
+def _every(seconds: float, call: Callable[[], None]) -> Iterator[None]:
+    """Time left and memory change also while nothing happens."""
+    over = threading.Event()
+
+    def loop() -> None:
+        while not over.wait(seconds):
+            call()
+
+    thread = threading.Thread(target=loop, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _message(event: Event, quiet: bool) -> str:

@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -51,10 +52,11 @@ def run(
     assign: Annotated[
         list[str] | None, Option("--set", help="key=value, for any key of the configuration.")
     ] = None,
-    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress, only warnings and errors.")] = False,
-    json: Annotated[bool, Option("--json", help="One JSON object a slide on standard output.")] = False,
+    quiet: Annotated[bool | None, Option("--quiet", "-q", help="No progress, only warnings and errors.")] = None,
+    json: Annotated[bool | None, Option("--json", help="One JSON object a slide on standard output.")] = None,
 ) -> None:
     """Find, outline and classify every nucleus of each slide; publish verified stores."""
+    _interrupt_on_signals()
     given = {
         "out": out,
         "model": model,
@@ -69,15 +71,21 @@ def run(
         "labels": labels,
         "allow_bad_tiles": allow_bad_tiles,
         "overwrite": overwrite,
+        "quiet": quiet,
+        "json": json,
     }
-    settings = settings_from(config, assign or [], given)
-    _interrupt_on_signals()
-    results = _run_all(settings, slides, quiet, json)
-    code = exit_code(results)
-    if code == INTERRUPTED:
-        # A thread may still be writing a result that nobody will see; the next run cleans up after it.
-        sys.stderr.flush()
-        os._exit(code)
+    results: list[SlideResult] = []
+    answers = bool(json)
+    try:
+        settings = settings_from(config, assign or [], given)
+        answers = settings.answers
+        _run_all(settings, slides, results)
+    except Interrupted as stop:
+        left = list(slides)
+        for result in results:
+            left.remove(result.slide)
+        _leave(stop, left, answers)
+    code = exit_code([result.exit_code for result in results])
     if code != OK and len(results) > 1:
         failed = sum(result.exit_code != OK for result in results)
         typer.echo(f"wsi-nuc: {failed} of {len(results)} slides failed, each named above", err=True)
@@ -93,29 +101,50 @@ def settings_from(config: Path | None, assign: Sequence[str], given: dict[str, A
         raise UsageError("configuration", str(error)) from None
 
 
-def _run_all(settings: RunConfig, slides: Sequence[str], quiet: bool, json: bool) -> list[SlideResult]:
+def _run_all(settings: RunConfig, slides: Sequence[str], results: list[SlideResult]) -> None:
     from wsi_nuc.cli.progress import progress
     from wsi_nuc.run import run_slides
 
-    results = []
-    with progress(quiet) as emit:
-        for result in run_slides(settings, slides, emit):
+    with progress(settings.quiet) as emit, closing(run_slides(settings, slides, emit)) as finished:
+        for result in finished:
             results.append(result)
-            if json:
-                print(jsonlib.dumps(result.as_json()), flush=True)  # noqa: T201 - the answer of --json
-    return results
+            if settings.answers:
+                _answer(result.as_json())
 
 
-def exit_code(results: Sequence[SlideResult]) -> int:
+def _answer(document: dict[str, Any]) -> None:
+    """One line of JSON. A reader that has gone away does not stop the run."""
+    try:
+        print(jsonlib.dumps(document), flush=True)  # noqa: T201 - the answer of --json
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _leave(stop: Interrupted, slides: Sequence[str], answers: bool) -> NoReturn:
+    """A thread may still be writing a result that nobody will see; the next run cleans up after it."""
+    import psutil
+
+    from wsi_nuc.run import SlideResult
+
+    # Workers that were only just starting are not known to anybody else.
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            child.kill()
+    for slide in slides if answers else ():
+        _answer(SlideResult(slide, "interrupted", error=str(stop), exit_code=stop.exit_code).as_json())
+    print(f"wsi-nuc: {stop}", file=sys.stderr, flush=True)  # noqa: T201 - this is the printing layer
+    os._exit(stop.exit_code)
+
+
+def exit_code(codes: Sequence[int]) -> int:
     """0 if every slide is published; the common code of the failures if they share one; else 3, unless a
-    failure of storage or an interruption says that more than these slides is at stake."""
-    codes = {result.exit_code for result in results} - {OK}
-    if not codes:
+    failure of storage says that more than these slides is at stake."""
+    bad = set(codes) - {OK}
+    if not bad:
         return OK
-    for code in (INTERRUPTED, STORAGE):
-        if code in codes:
-            return code
-    return codes.pop() if len(codes) == 1 else SLIDES
+    if STORAGE in bad:
+        return STORAGE
+    return bad.pop() if len(bad) == 1 else SLIDES
 
 
 def _interrupt_on_signals() -> None:

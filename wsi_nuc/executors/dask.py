@@ -10,12 +10,12 @@ import ipaddress
 import logging
 import multiprocessing
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count, islice
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -56,13 +56,10 @@ class ClusterOptions:
 class _Setup(WorkerPlugin):  # type: ignore[misc]
     name = "wsi-nuc-setup"
 
-    def __init__(self, call: Callable[[], None], own_workers: bool) -> None:
-        self.call, self.own_workers = call, own_workers
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call = call
 
     def setup(self, worker: Any) -> None:
-        # Ctrl-C reaches the whole process group; only the main process decides what it means.
-        if self.own_workers and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.call()
 
 
@@ -73,8 +70,11 @@ class DaskExecutor:
         self._in_flight = options.in_flight
         logging.getLogger("distributed").setLevel(logging.ERROR)
         dask.config.set(SETTINGS)
-        self._cluster = None if options.address else _local_cluster(options)
-        security = _security(options) if options.address else getattr(self._cluster, "security", None)
+        security = _security(options) if options.address else None
+        with _deaf_to_ctrl_c():
+            self._cluster = None if options.address else _local_cluster(options)
+        if self._cluster is not None:
+            security = getattr(self._cluster, "security", None)
         try:
             self._client = Client(options.address or self._cluster, security=security, set_as_default=False)
         except (OSError, TimeoutError) as error:
@@ -83,7 +83,7 @@ class DaskExecutor:
                 f"no scheduler answers there ({error})",
                 "start one with `dask scheduler`, or leave the option out for workers on this machine",
             ) from None
-        self._client.register_plugin(_Setup(setup, own_workers=self._cluster is not None))
+        self._client.register_plugin(_Setup(setup))
         self._number = count()
         self._workers, self._counted_at = options.workers, float("-inf")
 
@@ -162,6 +162,17 @@ def _outcome(task: Any, future: Any) -> Outcome[Any, Any]:
     return Outcome(task, None, error)
 
 
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Ctrl-C reaches the whole process group, but only the main process decides what it means: whatever is started
+    here, threads and the workers that they start anew later, inherits that SIGINT is blocked."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _local_cluster(options: ClusterOptions) -> Any:
     """Workers on this machine: plain on loopback; elsewhere TLS with certificates made for this run."""
     settings: dict[str, Any] = {
@@ -190,6 +201,11 @@ def _security(options: ClusterOptions) -> Security | None:
     scheme, host = urlsplit(address).scheme, urlsplit(address).hostname or ""
     ca, certificate, key = options.tls
     if scheme == "tls":
+        for name, path in zip(("tls_ca", "tls_cert", "tls_key"), options.tls, strict=True):
+            if path is None or not Path(path).is_file():
+                raise UsageError(
+                    f"dask.{name}", f"{path or 'nothing'} is no file", "TLS needs all three PEM files"
+                )
         return Security(tls_ca_file=ca, tls_client_cert=certificate, tls_client_key=key, require_encryption=True)
     if scheme == "tcp" and is_loopback(host):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,12 +12,14 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from pathlib import Path, PurePath
 from typing import Any
+from urllib.parse import urlsplit
 
 import wsi_nuc
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import SlideError, UsageError
 from wsi_nuc.events import Emit
 from wsi_nuc.models.base import ModelSpec
+from wsi_nuc.slides.address import is_url
 from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.identity import Signature, content_sha256, stat_signature
 from wsi_nuc.slides.mpp import require_mpp
@@ -71,9 +74,10 @@ class SlideJob:
             )
 
 
-def prepare(slide: str, config: RunConfig, spec: ModelSpec, emit: Emit) -> SlideJob:
+def prepare(slide: str, config: RunConfig, spec: ModelSpec, device: str, emit: Emit) -> SlideJob:
     """All that is decided before a tile is computed. The slide is hashed while its tissue is searched for."""
-    ref = SlideRef(slide, config.reader, config.mpp)
+    # Workers elsewhere have another current folder.
+    ref = SlideRef(slide if is_url(slide) else os.path.abspath(slide), config.reader, config.mpp)
     signature = stat_signature(ref)
     with ThreadPoolExecutor(1) as beside:
         hashed = beside.submit(content_sha256, ref)
@@ -86,7 +90,7 @@ def prepare(slide: str, config: RunConfig, spec: ModelSpec, emit: Emit) -> Slide
             source.close()
         plan = make_plan(slide, info, mpp, spec, area, config.region_size)
         sha256 = hashed.result()
-    wanted = _result_config(config, info, mpp, spec)
+    wanted = _result_config(config, info, mpp, spec, device)
     key = identity_key(sha256, spec.weights_sha256, wanted, wsi_nuc.__version__)
     shape = {**wanted, "tiles_per_region": plan.tiles_per_region, "core_px": spec.core_px, "halo_px": spec.halo_px}
     return SlideJob(
@@ -110,12 +114,12 @@ def _area(tissue: Tissue, source: SlideSource, config: RunConfig) -> Any:
     return intersect(tissue.polygons, read_polygons(config.roi, source.info))
 
 
-def _result_config(config: RunConfig, info: SlideInfo, mpp: float, spec: ModelSpec) -> dict[str, Any]:
+def _result_config(config: RunConfig, info: SlideInfo, mpp: float, spec: ModelSpec, device: str) -> dict[str, Any]:
     """The settings that show in the result. Workers, region size and the like do not."""
     inference = config.inference.options
     return {
         "model": spec.name,
-        "device_class": "cpu" if config.device in ("auto", "cpu") else "cuda",
+        "device_class": device.partition(":")[0],
         "reader": info.reader,
         "mpp": mpp,
         "tissue": config.tissue if config.tissue in ("auto", "none") else _file_sha256(config.tissue),
@@ -142,7 +146,7 @@ def _file_sha256(path: str) -> str:
 def _slide_facts(slide: str, info: SlideInfo, mpp: float, sha256: str) -> dict[str, Any]:
     """What the manifest says of the slide: its file name and numbers, never its path or free text."""
     return {
-        "file": PurePath(slide.rstrip("/")).name,
+        "file": PurePath(urlsplit(slide).path if is_url(slide) else os.path.abspath(slide)).name,
         "sha256": sha256,
         "width_px": info.width,
         "height_px": info.height,

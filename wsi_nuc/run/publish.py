@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,12 @@ def publish_slide(
         def finish(root: Path) -> dict[str, Any]:
             return manifests.build(root, job.origin, accounting, _counts(job, summary), run)
 
-        return publish(staging, job.origin, finish, config.overwrite, job.check_unchanged)
+        return publish(staging, job.origin, finish, config.overwrite, job.check_unchanged, acceptable(config))
+
+
+def acceptable(config: RunConfig) -> Callable[[dict[str, Any]], bool]:
+    """A result that lacks tiles is only good enough where the user said so."""
+    return lambda manifest: config.allow_bad_tiles or not manifest["tiles"]["failed"]
 
 
 def _write_nuclei(

@@ -11,7 +11,8 @@ from wsi_nuc.store.commit import Published
 
 @dataclass(frozen=True, slots=True)
 class SlideResult:
-    """`status`: published, verified (there already), failed or interrupted; `exit_code` is 0 for the first two."""
+    """`status`: published, empty (published, without a nucleus), verified (it was there already), failed or
+    interrupted; `exit_code` is 0 for the first three."""
 
     slide: str
     status: str
@@ -33,7 +34,7 @@ def success(slide: str, published: Published, seconds: float) -> SlideResult:
     counts, tiles = published.manifest["counts"], published.manifest["tiles"]
     return SlideResult(
         slide=slide,
-        status="published" if published.new else "verified",
+        status=_status(published),
         store=str(published.path),
         nuclei=counts["nuclei"],
         classes=counts["classes"],
@@ -41,6 +42,12 @@ def success(slide: str, published: Published, seconds: float) -> SlideResult:
         tiles={key: tiles[key] for key in ("processed", "background", "missing", "failed")},
         seconds=round(seconds, 3),
     )
+
+
+def _status(published: Published) -> str:
+    if not published.new:
+        return "verified"
+    return "published" if published.manifest["counts"]["nuclei"] else "empty"
 
 
 def failure(slide: str, error: Exception, seconds: float) -> SlideResult:

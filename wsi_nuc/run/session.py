@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -17,39 +18,43 @@ from pathlib import Path
 from typing import Any
 
 from wsi_nuc.config import RunConfig
-from wsi_nuc.errors import Interrupted, SlideError
+from wsi_nuc.errors import SlideError
 from wsi_nuc.events import Emit, RegionFinished, SlideFinished, SlideStarted, Warned, ignore
 from wsi_nuc.executors.base import Executor, Outcome
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.models.registry import MODELS, load_model, model_spec
 from wsi_nuc.run.executor import make_executor
 from wsi_nuc.run.job import SlideJob, prepare
-from wsi_nuc.run.publish import publish_slide
-from wsi_nuc.run.region import RegionJob, RegionReport, process_region, report_of
+from wsi_nuc.run.publish import acceptable, publish_slide
+from wsi_nuc.run.region import BadTile, RegionJob, RegionReport, process_region, report_of
 from wsi_nuc.run.resources import resolve_device
 from wsi_nuc.run.result import SlideResult, failure, success
 from wsi_nuc.store.commit import check_target, clean_up
-from wsi_nuc.store.durable import remove_tree
-from wsi_nuc.store.locks import private_dir, try_lock
-from wsi_nuc.store.names import store_name
-from wsi_nuc.store.parts import find_parts, parts_dir, read_part
+from wsi_nuc.store.locks import slide_lock_path, try_lock
+from wsi_nuc.store.names import claim_name
+from wsi_nuc.store.parts import find_parts, hold_parts, parts_dir, read_part, remove_parts
 from wsi_nuc.store.paths import check_writable
+from wsi_nuc.tiling.stain import DARK_FIELD
+
+START_TIMEOUT_S = 3.0
+MOST_NAMED = 5
 
 
-def run_slides(config: RunConfig, slides: Sequence[str], emit: Emit = ignore) -> Iterator[SlideResult]:
-    """One result a slide, as they are done. Raises only what concerns all slides: usage, model, output folder."""
+def run_slides(
+    config: RunConfig, slides: Sequence[str], emit: Emit = ignore
+) -> Generator[SlideResult, None, None]:
+    """One result a slide, as they are done. Raises only what concerns all slides: usage, model, output folder.
+
+    To stop early close the iterator: workers end within seconds, and what is finished stays for the next run.
+    """
     check_writable(config.out)
+    if config.scratch is not None:
+        check_writable(config.scratch)
     spec = _checked_spec(config.model, config.inference.options)
     clean_up(config.out)
-    left = list(slides)
     session = _Session(config, spec, emit)
     try:
-        for result in session.results(slides):
-            left.remove(result.slide)
-            yield result
-    except Interrupted as stop:
-        for slide in left:
-            yield SlideResult(slide, "interrupted", error=str(stop), exit_code=stop.exit_code)
+        yield from session.results(slides)
     finally:
         session.close()
 
@@ -63,11 +68,12 @@ def _checked_spec(model: str, options: dict[str, Any]) -> ModelSpec:
 
 @dataclass
 class _Open:
-    """A slide whose regions are being computed. `todo` counts those that are not back yet."""
+    """A slide whose regions are being computed: its lock, name and parts are `held`. `todo` counts the regions
+    that are not back yet."""
 
     job: SlideJob
     name: str
-    lock: int
+    held: ExitStack
     started: float
     todo: int = 0
     reports: list[RegionReport] = field(default_factory=list)
@@ -94,9 +100,11 @@ class _Session:
             yield from self._pass([slide], wait=True)
 
     def close(self) -> None:
+        """Bounded in time, also where the workers have not even started."""
         self._publisher.shutdown(wait=False, cancel_futures=True)
-        with ExitStack() as stack:
-            stack.callback(self._starter.shutdown, wait=False)
+        self._starter.shutdown(wait=False)
+        wait_for([self._executor], timeout=START_TIMEOUT_S)
+        if self._executor.done() and self._executor.exception() is None:
             self._executor.result().close()
 
     def _pass(self, slides: Sequence[str], wait: bool) -> Iterator[SlideResult]:
@@ -130,22 +138,34 @@ class _Session:
 
     def _prepare(self, slide: str, wait: bool, started: float) -> _Open | None:
         """None if there is nothing to compute: it is there already, or another process has it in hand."""
-        job = prepare(slide, self._config, self._spec, self._emit)
-        name = store_name(slide, self._config.out, job.content_sha256)
-        lock, locked = try_lock(self._lock_path(job), self._waiting(slide) if wait else None)
-        if locked is False:
-            os.close(lock)
-            self._busy.append(slide)
-            return None
-        there = check_target(self._config.out, name, job.origin.key, self._config.overwrite)
-        if there is not None and (self._config.allow_bad_tiles or not there.manifest["tiles"]["failed"]):
-            os.close(lock)
-            self._done.append(self._told(success(slide, there, time.perf_counter() - started)))
-            return None
-        return _Open(job, name, lock, started)
+        job, out = prepare(slide, self._config, self._spec, self._device, self._emit), self._config.out
+        self._warn_of(job)
+        with ExitStack() as held:
+            lock, locked = try_lock(slide_lock_path(out, job.parts_key), self._waiting(slide) if wait else None)
+            held.callback(os.close, lock)
+            if locked is False:
+                self._busy.append(slide)
+                return None
+            claim = held.enter_context(claim_name(slide, out, job.content_sha256))
+            overwrite = self._config.overwrite
+            there = check_target(out, claim.name, job.origin.key, overwrite, acceptable(self._config))
+            if there is not None:
+                self._done.append(self._told(success(slide, there, time.perf_counter() - started)))
+                return None
+            held.enter_context(hold_parts(self._parts_root, job.content_sha256, job.parts_key))
+            return _Open(job, claim.name, held.pop_all(), started)
 
-    def _lock_path(self, job: SlideJob) -> Path:
-        return private_dir(self._config.out) / f"{job.parts_key[:16]}.lock"
+    def _warn_of(self, job: SlideJob) -> None:
+        """What a user must know although it is no failure."""
+        if job.tissue.polygons.is_empty:
+            self._emit(Warned(job.slide, "no tissue was found; pass --tissue none to look everywhere"))
+        elif job.area.is_empty:
+            self._emit(
+                Warned(job.slide, "the region of interest meets no tissue; pass --tissue none to ignore that")
+            )
+        if job.tissue.method == DARK_FIELD:
+            what = "it looks like fluorescence, and the models are made for bright-field H&E"
+            self._emit(Warned(job.slide, f"{what}: the classes mean nothing"))
 
     def _waiting(self, slide: str) -> Callable[[], None]:
         message = "another process is working on this slide; waiting for it"
@@ -172,7 +192,11 @@ class _Session:
                 self._count_back(opened)
 
     def _parts_dir(self, job: SlideJob) -> Path:
-        return parts_dir(self._config.scratch or self._config.out, job.parts_key)
+        return parts_dir(self._parts_root, job.content_sha256, job.parts_key)
+
+    @property
+    def _parts_root(self) -> Path:
+        return self._config.scratch or self._config.out
 
     def _take(self, outcome: Outcome[RegionJob, RegionReport]) -> None:
         opened = self._open[outcome.task.parts_dir]
@@ -208,33 +232,37 @@ class _Session:
             self._refuse_bad_tiles(opened)
             parts = {report.index: Path(report.part) for report in opened.reports}
             published = publish_slide(job, opened.name, parts, opened.reports, self._config)
-            if not self._config.keep_parts:
-                remove_tree(self._parts_dir(job).parent)
             # Unlinked while it is held: whoever waits for it sees that, and finds the result.
-            self._lock_path(job).unlink(missing_ok=True)
+            slide_lock_path(self._config.out, job.parts_key).unlink(missing_ok=True)
+            opened.held.close()
+            if not self._config.keep_parts:
+                remove_parts(self._parts_root, job.content_sha256, job.parts_key)
             return self._told(success(job.slide, published, time.perf_counter() - opened.started))
         except Exception as error:  # noqa: BLE001 - the slide boundary: any failure is this slide's
             return self._told(failure(job.slide, error, time.perf_counter() - opened.started))
         finally:
-            os.close(opened.lock)
+            opened.held.close()
 
     def _told(self, result: SlideResult) -> SlideResult:
         self._emit(SlideFinished(result.slide, result.status, result.nuclei, result.seconds, result.error))
         return result
 
     def _refuse_bad_tiles(self, opened: _Open) -> None:
-        for report in opened.reports:
-            for bad in report.missing:
-                self._emit(Warned(opened.job.slide, f"tile {bad.tile} at {bad.box_l0}: {bad.cause}"))
+        missing = sorted(bad for report in opened.reports for bad in report.missing)
+        if missing:
+            self._emit(Warned(opened.job.slide, f"{len(missing)} tiles lack data ({_named(missing)})"))
         failed = sorted(bad for report in opened.reports for bad in report.failed)
         if failed and not self._config.allow_bad_tiles:
-            named = "; ".join(f"tile {bad.tile} at level-0 {bad.box_l0}: {bad.cause}" for bad in failed[:5])
-            more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
             raise SlideError(
                 opened.job.slide,
-                f"{len(failed)} tiles failed ({named}{more})",
+                f"{len(failed)} tiles failed ({_named(failed)})",
                 "restore the file, or pass --allow-bad-tiles to publish without them; good regions are kept",
             )
+
+
+def _named(bad: Sequence[BadTile]) -> str:
+    named = [f"tile {one.tile} at level-0 {one.box_l0}: {one.cause}" for one in bad[:MOST_NAMED]]
+    return "; ".join([*named, f"and {len(bad) - MOST_NAMED} more"] if len(bad) > MOST_NAMED else named)
 
 
 def _resumable(folder: Path) -> Iterator[RegionReport]:
