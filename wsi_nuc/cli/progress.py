@@ -13,6 +13,7 @@ from pathlib import PurePath
 import psutil
 
 from wsi_nuc.events import Emit, Event, RegionFinished, SlideFinished, SlideStarted, Warned
+from wsi_nuc.slides.address import shown
 
 LINE_EVERY_S = 5.0
 
@@ -120,15 +121,17 @@ def _every(seconds: float, call: Callable[[], None]) -> Iterator[None]:
 
 def _message(event: Event, quiet: bool) -> str:
     if isinstance(event, Warned):
-        return f"{event.slide}: warning: {event.message}"
+        return f"{shown(event.slide)}: warning: {event.message}"
     if isinstance(event, SlideFinished) and event.error:
         return f"{event.status}: {event.error}"
     if quiet:
         return ""
     if isinstance(event, SlideStarted):
-        return f"{PurePath(event.slide).name}: {event.regions} regions, {event.tiles} tiles with tissue"
+        return f"{PurePath(shown(event.slide)).name}: {event.regions} regions, {event.tiles} tiles with tissue"
     if isinstance(event, SlideFinished):
-        return f"{PurePath(event.slide).name}: {event.status}, {event.nuclei:,} nuclei, {event.seconds:.1f} s"
+        return (
+            f"{PurePath(shown(event.slide)).name}: {event.status}, {event.nuclei:,} nuclei, {event.seconds:.1f} s"
+        )
     return ""
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count, islice
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -166,6 +167,8 @@ def _outcome(task: Any, future: Any) -> Outcome[Any, Any]:
 def _deaf_to_ctrl_c() -> Iterator[None]:
     """Ctrl-C reaches the whole process group, but only the main process decides what it means: whatever is started
     here, threads and the workers that they start anew later, inherits that SIGINT is blocked."""
+    # Starting multiprocessing's tracker unblocks SIGINT in the thread that does it, so it is started first.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

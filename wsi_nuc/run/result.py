@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wsi_nuc.errors import OK, SlideError, WsiNucError
+from wsi_nuc.slides.address import shown
 from wsi_nuc.store.commit import Published
 
 
@@ -53,5 +54,5 @@ def _status(published: Published) -> str:
 def failure(slide: str, error: Exception, seconds: float) -> SlideResult:
     """Every failure names its slide; one that nobody foresaw also says of what kind it is."""
     known = error if isinstance(error, WsiNucError) else SlideError(slide, f"{type(error).__name__}: {error}")
-    text = str(known) if slide in str(known) else f"{slide}: {known}"
+    text = str(known) if shown(slide) in str(known) else f"{shown(slide)}: {known}"
     return SlideResult(slide, "failed", error=text, seconds=round(seconds, 3), exit_code=known.exit_code)
