@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from wsi_nuc.store import layout
-from wsi_nuc.store.commit import Published, Staging, publish
-from wsi_nuc.store.manifest import Accounting, Origin, build, identity_key
+from wsi_nuc.store.commit import Acceptable, Published, Staging, accept_all, publish
+from wsi_nuc.store.manifest import Accounting, Json, Origin, build, identity_key
 from wsi_nuc.store.nuclei import NucleiWriter, Summary
 from wsi_nuc.store.zarrfile import ZarrFolder
 from wsi_nuc.types import Float64, Int64, NucleiTable, TileCounts
@@ -61,13 +61,21 @@ def write_store(root: Path, tables: list[NucleiTable], made: Origin | None = Non
 
 
 def publish_store(
-    out_dir: Path, count: int = 50, name: str = "x.svs.zarr", made: Origin | None = None, overwrite: bool = False
+    out_dir: Path,
+    count: int = 50,
+    name: str = "x.svs.zarr",
+    made: Origin | None = None,
+    overwrite: bool = False,
+    failed: int = 0,
+    acceptable: Acceptable = accept_all,
 ) -> Published:
     made = made or origin()
     with Staging(out_dir, name) as staging:
         summary = write_store(staging.root, [nuclei(count)], made)
-        accounting = Accounting(TileCounts(processed=256))
+        accounting = Accounting(TileCounts(processed=256 - failed, failed=failed))
         counts = {"nuclei": summary.nuclei, "classes": summary.counts}
-        return publish(
-            staging, made, lambda root: build(root, made, accounting, counts, {"seconds": 1.0}), overwrite
-        )
+
+        def finish(root: Path) -> Json:
+            return build(root, made, accounting, counts, {"seconds": 1.0})
+
+        return publish(staging, made, finish, overwrite, acceptable=acceptable)

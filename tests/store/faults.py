@@ -54,3 +54,8 @@ def recording() -> Iterator[list[str]]:
     seen: list[str] = []
     with before_call(lambda operation, path: seen.append(operation)):
         yield seen
+
+
+def no_flock(fd: int, operation: int) -> None:
+    """What a file system without locks answers."""
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import multiprocessing
 import shutil
@@ -12,15 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.store.build import nuclei, origin, publish_store, write_store
+from tests.store.build import CLASSES, core_boxes_l0, nuclei, origin, publish_store, write_store
 from tests.store.faults import before_call, failing, recording
 from wsi_nuc.errors import STORAGE, USAGE, StorageError, UsageError
 from wsi_nuc.store import commit, durable
 from wsi_nuc.store.commit import Staging, check_target, clean_up, differences, publish
-from wsi_nuc.store.locks import private_dir, try_lock
+from wsi_nuc.store.geoparquet import ROW_GROUP_ROWS
+from wsi_nuc.store.locks import Held, private_dir, slide_lock_path, try_lock
 from wsi_nuc.store.manifest import Accounting, build, digest, read
+from wsi_nuc.store.nuclei import NucleiWriter
 from wsi_nuc.store.paths import check_writable
-from wsi_nuc.store.verify import damage, verify
+from wsi_nuc.store.verify import is_result, problems_of, verify
+from wsi_nuc.store.zarrfile import ZarrFolder
 from wsi_nuc.types import TileCounts
 
 NAME = "x.svs.zarr"
@@ -312,10 +316,10 @@ def test_damage_is_named_and_republished(tmp_path: Path, victim: str, how: str) 
         file.write_bytes(data if how == "flipped" else data[:-1])
     if how == "link":
         file.symlink_to(tmp_path / "elsewhere")
-    found = damage(path)
-    assert found.files == (victim,)
-    assert victim in found.problems[0]
-    assert found.identity == origin().identity
+    found = problems_of(path)
+    assert set(found) == {victim}
+    assert verify(path) == [f"{victim} {found[victim]}"]
+    assert is_result(path)
     assert check_target(tmp_path, NAME, origin().key) is None
     again = publish_store(tmp_path)
     assert again.new
@@ -330,13 +334,94 @@ def test_lost_and_edited_manifests_and_strangers_are_noticed(tmp_path: Path) -> 
     edited["counts"]["nuclei"] = 7
     (path / "notes.txt").write_text("x")
     manifest.write_text(json.dumps(edited))
-    assert set(damage(path).files) == {"manifest.json", "notes.txt"}
+    assert set(problems_of(path)) == {"manifest.json", "notes.txt"}
     manifest.unlink()
-    found = damage(path)
-    assert found.files == ("manifest.json",)
-    assert found.identity == origin().identity
+    assert verify(path) == ["manifest.json is missing, so nothing says what was published"]
+    assert is_result(path)
     assert publish_store(tmp_path).new
     assert verify(path) == []
+
+
+@pytest.mark.parametrize("kind", ["nothing", "file", "empty", "other zarr", "result"])
+def test_what_never_was_a_result_is_told_from_a_damaged_one(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "x"
+    if kind == "file":
+        path.write_text("text")
+    elif kind != "nothing":
+        (path / "c").mkdir(parents=True)
+    if kind == "other zarr":
+        (path / "zarr.json").write_text(json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}))
+    if kind == "result":
+        (path / "manifest.json").write_text("{")
+    (problem,) = verify(path)
+    assert is_result(path) == (kind == "result")
+    assert problem.startswith("is no result of wsi-nuc") == (kind != "result")
+
+
+def all_good(manifest: dict[str, dict[str, int]]) -> bool:
+    return not manifest["tiles"]["failed"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("atomic", [True, False])
+def test_a_result_with_failed_tiles_gives_way_to_a_good_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool, atomic: bool
+) -> None:
+    if not atomic:
+        monkeypatch.setattr(durable, "exchange", lambda one, other: False)
+    publish_store(tmp_path, 20, failed=3)
+    # Who accepts failed tiles gets it as it is.
+    assert check_target(tmp_path, NAME, origin().key, overwrite) is not None
+    assert not publish_store(tmp_path, 50, overwrite=overwrite).new
+    assert check_target(tmp_path, NAME, origin().key, overwrite, all_good) is None
+    assert read(tmp_path / NAME)["tiles"]["failed"] == 3
+    good = publish_store(tmp_path, 50, overwrite=overwrite, acceptable=all_good)
+    assert good.new
+    assert verify(good.path) == []
+    assert read(good.path)["counts"]["nuclei"] == 50
+    assert visible(tmp_path) == [NAME]
+    assert staged(tmp_path) == []
+    # The good one stays, whoever asks.
+    assert not publish_store(tmp_path, 20, failed=3, overwrite=overwrite, acceptable=all_good).new
+    found = check_target(tmp_path, NAME, origin().key, overwrite, all_good)
+    assert found is not None
+    assert found.manifest == good.manifest
+
+
+def test_a_failed_file_never_writes_into_the_next_one(tmp_path: Path) -> None:
+    writer = NucleiWriter(ZarrFolder(tmp_path / "failed"), CLASSES, 0.25, core_boxes_l0)
+    # Two full row groups, so that the Parquet writer has a footer to write when it is collected.
+    writer.append(nuclei(2 * ROW_GROUP_ROWS))
+    writer.__exit__(StorageError, None, None)
+    victim = tmp_path / "victim"
+    with victim.open("wb") as file:
+        del writer
+        gc.collect()
+        file.write(b"mine")
+    assert victim.read_bytes() == b"mine"
+
+
+def test_the_old_result_survives_a_failure_while_it_is_replaced(tmp_path: Path) -> None:
+    before = publish_store(tmp_path, failed=3).manifest
+    with failing(0, errno.EIO, only="exchange"), pytest.raises(StorageError):
+        publish_store(tmp_path, acceptable=all_good)
+    assert read(tmp_path / NAME) == before
+    assert verify(tmp_path / NAME) == []
+
+
+def test_locks_of_dead_runs_are_cleared_away_and_those_of_the_living_kept(tmp_path: Path) -> None:
+    dead, alive = slide_lock_path(tmp_path, "d" * 64), slide_lock_path(tmp_path, "e" * 64)
+    Held(try_lock(dead)[0]).close()
+    with Held(try_lock(alive)[0]):
+        clean_up(tmp_path)
+        assert [path.name for path in dead.parent.iterdir()] == [alive.name]
+        assert try_lock_once(alive) is False
+
+
+def try_lock_once(path: Path) -> bool | None:
+    fd, locked = try_lock(path)
+    with Held(fd):
+        return locked
 
 
 def test_unwritable_output_is_found_before_work_starts(tmp_path: Path) -> None:

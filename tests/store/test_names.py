@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import multiprocessing
+import os
 import shutil
 from pathlib import Path
 
@@ -11,23 +14,86 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.store.build import origin, publish_store
+from tests.store.faults import no_flock
+from wsi_nuc.errors import StorageError
 from wsi_nuc.store.manifest import identity
-from wsi_nuc.store.names import plain_name, store_name, store_names
+from wsi_nuc.store.names import claim_name, plain_name
 
-A, B = "a" * 64, "b" * 64
+A, B, C = (digit * 64 for digit in "abc")
+
+
+PLAIN, OF_B = "x.svs.zarr", f"x.svs-{B[:8]}.zarr"
+
+
+def name_of(slide: str, out_dir: Path, content: str) -> str:
+    with claim_name(slide, out_dir, content) as claim:
+        return claim.name
 
 
 def test_second_content_of_one_name_gets_its_hash(tmp_path: Path) -> None:
-    assert store_names([("a/x.svs", A), ("b/x.svs", B)], tmp_path) == ["x.svs.zarr", f"x.svs-{B[:8]}.zarr"]
-    # The claim holds for later calls in another order, and for copies of the slide elsewhere.
-    assert store_names([("b/x.svs", B), ("c/x.svs", A)], tmp_path) == [f"x.svs-{B[:8]}.zarr", "x.svs.zarr"]
+    with claim_name("a/x.svs", tmp_path, A) as first, claim_name("b/x.svs", tmp_path, B) as second:
+        assert (first.name, second.name) == (PLAIN, OF_B)
+        # A copy of the slide elsewhere shares its claim, and does not end it.
+        assert name_of("c/x.svs", tmp_path, A) == PLAIN
+        assert name_of("b/x.svs", tmp_path, B) == OF_B
+        assert name_of("x.svs", tmp_path, C) == f"x.svs-{C[:8]}.zarr"
+
+
+def test_a_claim_without_a_result_ends_with_its_holder(tmp_path: Path) -> None:
+    # A damaged slide fails and is restored: its other content gets the plain name.
+    assert name_of("x.svs", tmp_path, A) == PLAIN
+    assert name_of("x.svs", tmp_path, B) == PLAIN
+    assert list((tmp_path / ".wsi-nuc" / "names").iterdir()) == []
+
+
+def test_a_claim_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        claim_name("x.svs", tmp_path, A)
+        os.kill(os.getpid(), 9)
+    assert os.waitpid(child, 0)[1] == 9
+    assert name_of("x.svs", tmp_path, B) == PLAIN
+
+
+def test_a_result_keeps_its_name_when_the_plain_one_is_free_again(tmp_path: Path) -> None:
+    with claim_name("a/x.svs", tmp_path, A), claim_name("b/x.svs", tmp_path, B) as second:
+        publish_store(tmp_path, 3, second.name, origin(B))
+    assert name_of("b/x.svs", tmp_path, B) == OF_B
+    assert name_of("a/x.svs", tmp_path, A) == PLAIN
 
 
 def test_published_result_owns_its_name_without_any_claim(tmp_path: Path) -> None:
     publish_store(tmp_path, made=origin(A))
     shutil.rmtree(tmp_path / ".wsi-nuc")
-    assert store_name("x.svs", tmp_path, B) == f"x.svs-{B[:8]}.zarr"
-    assert store_name("x.svs", tmp_path, A) == "x.svs.zarr"
+    assert name_of("x.svs", tmp_path, B) == OF_B
+    assert name_of("x.svs", tmp_path, A) == PLAIN
+
+
+def test_without_locks_the_first_claim_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", no_flock)
+    assert name_of("x.svs", tmp_path, A) == PLAIN
+    assert name_of("x.svs", tmp_path, B) == OF_B
+    assert name_of("x.svs", tmp_path, A) == PLAIN
+
+
+def test_full_disk_is_told_and_leaves_the_name_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(StorageError, match="bytes needed"):
+            claim_name("x.svs", tmp_path, A)
+    assert name_of("x.svs", tmp_path, B) == PLAIN
+
+
+def test_giving_a_name_back_does_not_bring_back_a_removed_folder(tmp_path: Path) -> None:
+    out_dir = tmp_path / "out"
+    claim = claim_name("x.svs", out_dir, A)
+    shutil.rmtree(out_dir)
+    claim.close()
+    claim.close()
+    assert not out_dir.exists()
 
 
 @pytest.mark.parametrize(
@@ -58,25 +124,53 @@ def test_any_name_makes_one_safe_path_component(text: str) -> None:
 
 @pytest.mark.parametrize("slide", ["a b.svs", "🔬.svs", "two\nlines.svs"])
 def test_odd_names_can_be_published(tmp_path: Path, slide: str) -> None:
-    name = store_name(slide, tmp_path, A)
+    name = name_of(slide, tmp_path, A)
     assert publish_store(tmp_path, 3, name, origin(A)).path.name == name
 
 
-def _claim(out_dir: str, content: str, results: object) -> None:
-    results.put(store_name("x.svs", Path(out_dir), content))  # type: ignore[attr-defined]
+def _claim(out_dir: str, content: str, results: object, all_claimed: object) -> None:
+    with claim_name("x.svs", Path(out_dir), content) as claim:
+        results.put(claim.name)  # type: ignore[attr-defined]
+        all_claimed.wait(30)  # type: ignore[attr-defined]
 
 
 def test_race_for_one_name_has_one_winner(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
-    results = context.SimpleQueue()
-    jobs = [context.Process(target=_claim, args=(str(tmp_path), f"{i:064x}"[::-1], results)) for i in range(8)]
+    results, all_claimed = context.SimpleQueue(), context.Barrier(8)
+    contents = [f"{i:064x}"[::-1] for i in range(8)]
+    jobs = [context.Process(target=_claim, args=(str(tmp_path), c, results, all_claimed)) for c in contents]
     for job in jobs:
         job.start()
     for job in jobs:
         job.join(30)
+    assert [job.exitcode for job in jobs] == [0] * 8
     names = [results.get() for _ in jobs]
     assert len(set(names)) == 8
     assert names.count("x.svs.zarr") == 1
+
+
+def _claim_often(out_dir: str, content: str, counted: object) -> None:
+    """Whoever holds the plain name must hold it alone."""
+    for _ in range(40):
+        with claim_name("x.svs", Path(out_dir), content) as claim:
+            if claim.name == PLAIN:
+                mark = Path(out_dir, "holder")
+                mark.mkdir()
+                mark.rmdir()
+                with counted:  # type: ignore[attr-defined]
+                    counted.value += 1  # type: ignore[attr-defined]
+
+
+def test_claims_that_come_and_go_never_overlap(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    counted = context.Value("i", 0)
+    jobs = [context.Process(target=_claim_often, args=(str(tmp_path), c * 64, counted)) for c in "abcd"]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join(60)
+    assert [job.exitcode for job in jobs] == [0] * 4
+    assert counted.value
 
 
 def test_identity_depends_on_content_not_on_order() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import subprocess
 import sys
 import threading
@@ -15,11 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.store.build import nuclei
-from tests.store.faults import failing
+from tests.store.faults import failing, no_flock
 from wsi_nuc.errors import StorageError
-from wsi_nuc.store.locks import run_lock
-from wsi_nuc.store.parts import find_parts, parts_dir, read_part, write_part
+from wsi_nuc.store.locks import Held, hold, slide_lock_path, try_lock
+from wsi_nuc.store.parts import find_parts, hold_parts, parts_dir, read_part, remove_parts, write_part
 from wsi_nuc.types import NucleiTable
+
+A, B = "a" * 64, "b" * 64
 
 
 def own(table: NucleiTable) -> np.ndarray:
@@ -77,13 +80,13 @@ def test_full_disk_leaves_no_part(tmp_path: Path, number: int) -> None:
 
 
 def test_run_lock_waits_and_says_so(tmp_path: Path) -> None:
-    waited, order = threading.Event(), []
+    waited, order, path = threading.Event(), [], slide_lock_path(tmp_path, "f" * 64)
 
     def second() -> None:
-        with run_lock(tmp_path, "f" * 64, waited.set):
+        with hold(path, waited.set):
             order.append("second")
 
-    with run_lock(tmp_path, "f" * 64) as locked:
+    with hold(path) as locked:
         assert locked
         thread = threading.Thread(target=second)
         thread.start()
@@ -93,16 +96,87 @@ def test_run_lock_waits_and_says_so(tmp_path: Path) -> None:
     assert order == ["first", "second"]
 
 
-def test_run_lock_dies_with_its_process(tmp_path: Path) -> None:
+def killed_while(tmp_path: Path, statement: str) -> None:
     code = (
-        "import os, sys, pathlib\nfrom wsi_nuc.store.locks import run_lock\n"
-        "with run_lock(pathlib.Path(sys.argv[1]), 'f' * 64): os.kill(os.getpid(), 9)"
+        "import os, sys, pathlib\nout = pathlib.Path(sys.argv[1])\n"
+        "from wsi_nuc.store.locks import slide_lock_path, try_lock\nfrom wsi_nuc.store.parts import hold_parts\n"
+        f"held = {statement}\nos.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     assert done.returncode == -9
-    with run_lock(tmp_path, "f" * 64, lambda: pytest.fail("the dead still hold the lock")) as locked:
+
+
+def test_run_lock_dies_with_its_process(tmp_path: Path) -> None:
+    killed_while(tmp_path, "try_lock(slide_lock_path(out, 'f' * 64))")
+    fd, locked = try_lock(slide_lock_path(tmp_path, "f" * 64))
+    with Held(fd):
         assert locked
 
 
-def test_parts_are_keyed_by_identity(tmp_path: Path) -> None:
-    assert parts_dir(tmp_path, "a" * 64) != parts_dir(tmp_path, "b" * 64)
+def test_parts_are_keyed_by_slide_and_settings(tmp_path: Path) -> None:
+    folders = {parts_dir(tmp_path, slide, key) for slide in (A, B) for key in (A, B)}
+    assert len(folders) == 4
+    assert parts_dir(tmp_path, A, B).parent == parts_dir(tmp_path, A, A).parent
+
+
+def leave_part(root: Path, slide: str, key: str) -> Path:
+    table = nuclei(5)
+    with hold_parts(root, slide, key):
+        return Path(write_part(parts_dir(root, slide, key), 0, table, own(table), {}).path)
+
+
+def test_parts_of_a_slide_go_whatever_made_them(tmp_path: Path) -> None:
+    gone, stays = [leave_part(tmp_path, A, key) for key in (A, B)], leave_part(tmp_path, B, A)
+    remove_parts(tmp_path, A)
+    assert not any(path.exists() for path in gone)
+    assert not gone[0].parents[1].exists()
+    assert read_part(stays)[2] == {}
+    remove_parts(tmp_path, A)
+
+
+def test_parts_that_somebody_works_on_stay(tmp_path: Path) -> None:
+    gone, stays = leave_part(tmp_path, A, A), leave_part(tmp_path, A, B)
+    with hold_parts(tmp_path, A, B), hold_parts(tmp_path, A, B):
+        remove_parts(tmp_path, A, own_key=B)
+        assert stays.is_file()
+        assert not gone.parent.exists()
+        assert not gone.parent.with_suffix(".lock").exists()
+        # The folder is still good for more parts.
+        assert leave_part(tmp_path, A, B) == stays
+    remove_parts(tmp_path, A)
+    assert not stays.exists()
+
+
+def test_parts_of_killed_runs_are_nobodys(tmp_path: Path) -> None:
+    left = leave_part(tmp_path, A, B)
+    killed_while(tmp_path, f"hold_parts(out, {A!r}, {B!r})")
+    remove_parts(tmp_path, A)
+    assert not left.exists()
+
+
+def test_without_locks_only_the_own_parts_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_part, other = leave_part(tmp_path, A, A), leave_part(tmp_path, A, B)
+    monkeypatch.setattr(fcntl, "flock", no_flock)
+    remove_parts(tmp_path, A, own_key=A)
+    assert not own_part.exists()
+    assert other.is_file()
+
+
+def test_holding_and_removing_at_once_never_loses_a_held_part(tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def remove() -> None:
+        while not stop.is_set():
+            remove_parts(tmp_path, A)
+
+    remover = threading.Thread(target=remove)
+    remover.start()
+    try:
+        for _ in range(100):
+            with hold_parts(tmp_path, A, B):
+                table = nuclei(1)
+                part = write_part(parts_dir(tmp_path, A, B), 0, table, own(table), {})
+                assert Path(part.path).is_file()
+    finally:
+        stop.set()
+        remover.join(10)

@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,10 +14,17 @@ from typing import Any, Self
 from wsi_nuc.errors import StorageError, UsageError
 from wsi_nuc.store import durable
 from wsi_nuc.store import manifest as manifests
-from wsi_nuc.store.locks import hold, private_dir, try_lock
+from wsi_nuc.store.locks import discard_dead, hold, private_dir, slide_lock_path, try_lock
 from wsi_nuc.store.manifest import Json, Origin
 from wsi_nuc.store.paths import refuse_links
-from wsi_nuc.store.verify import damage
+from wsi_nuc.store.verify import problems_of, verify
+
+Acceptable = Callable[[Json], bool]
+
+
+def accept_all(manifest: Json) -> bool:
+    """The usual judgement of a manifest: what is intact will do."""
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +83,16 @@ class Staging:
 
 
 def clean_up(out_dir: Path) -> int:
-    """Delete the staging folders of dead runs and put back what a killed overwrite had moved away."""
+    """Delete what dead runs left behind, their staging folders and locks, and put back what a killed overwrite
+    had moved away. Returns the number of staging folders."""
     folder = private_dir(out_dir) / "staging"
-    names = (
-        {path.stem for path in folder.glob("*") if path.suffix in (".zarr", ".lock")} if folder.is_dir() else set()
-    )
+    stems = {path.stem for path in folder.glob("*") if path.suffix in (".zarr", ".lock")}
     removed = 0
-    for stem in sorted(names):
-        fd, locked = try_lock(folder / f"{stem}.lock")
-        # Without locks nobody can tell the living from the dead, so nothing is deleted.
-        if locked:
-            durable.remove_tree(folder / f"{stem}.zarr")
-            (folder / f"{stem}.lock").unlink(missing_ok=True)
-            removed += 1
-        os.close(fd)
+    for stem in sorted(stems):
+        tree = folder / f"{stem}.zarr"
+        removed += bool(discard_dead(folder / f"{stem}.lock", partial(durable.remove_tree, tree)))
+    for lock in sorted(slide_lock_path(out_dir, "any").parent.glob("*.lock")):
+        discard_dead(lock)
     for backup in sorted((private_dir(out_dir) / "backup").glob("*")):
         with _commit_lock(out_dir, backup.name):
             _recover(out_dir, backup.name)
@@ -126,11 +130,15 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
     return found
 
 
-def check_target(out_dir: Path, name: str, key: Json, overwrite: bool = False) -> Published | None:
+def check_target(
+    out_dir: Path, name: str, key: Json, overwrite: bool = False, acceptable: Acceptable = accept_all
+) -> Published | None:
     """Look at the place of a result before computing it.
 
-    Returns the result if it is there, intact, and made from the same `key`; None if there is work to do: nothing
-    there, the same result damaged, or another one that may be overwritten. Raises UsageError if it may not.
+    Returns the result if it is there, intact, made from the same `key`, and `acceptable` by its manifest; None if
+    there is work to do: nothing there, the same result damaged or not acceptable, or another one that may be
+    overwritten. Raises UsageError if it may not. What is there stays visible, damaged or not, until `publish`
+    replaces the whole of it.
     """
     out_dir, final = Path(out_dir), Path(out_dir) / name
     if not out_dir.is_dir():
@@ -138,17 +146,17 @@ def check_target(out_dir: Path, name: str, key: Json, overwrite: bool = False) -
     refuse_links(out_dir, final)
     with _commit_lock(out_dir, name):
         _recover(out_dir, name)
-        return _look_at(final, key, overwrite)
+        return _look_at(final, key, overwrite, acceptable)
 
 
-def _look_at(final: Path, key: Json, overwrite: bool) -> Published | None:
+def _look_at(final: Path, key: Json, overwrite: bool, acceptable: Acceptable) -> Published | None:
     if not final.exists():
         return None
     there = manifests.made_from(final)
     if there is None:
         raise StorageError(final, "exists and is no result of wsi-nuc", "move it away or choose another --out")
     if there == key:
-        return None if damage(final) else Published(final, manifests.read(final), new=False)
+        return _intact(final, acceptable)
     if overwrite:
         return None
     raise UsageError(
@@ -158,14 +166,25 @@ def _look_at(final: Path, key: Json, overwrite: bool) -> Published | None:
     )
 
 
+def _intact(final: Path, acceptable: Acceptable) -> Published | None:
+    if verify(final):
+        return None
+    manifest = manifests.read(final)
+    return Published(final, manifest, new=False) if acceptable(manifest) else None
+
+
 def publish(
     staging: Staging,
     origin: Origin,
     finish: Callable[[Path], Json],
     overwrite: bool = False,
     check: Callable[[], None] = lambda: None,
+    acceptable: Acceptable = accept_all,
 ) -> Published:
     """Sync, describe, verify and rename the staging folder. Afterwards there is the old or the new result.
+
+    A result of the same origin that appeared meanwhile is kept if it is intact and `acceptable`, as in
+    `check_target`; otherwise the new one takes its place as a whole.
 
     `finish` gets the synced folder and returns its manifest; `check` is called last before anything becomes
     visible and raises to stop it (the slide changed, the run was interrupted).
@@ -173,16 +192,15 @@ def publish(
     durable.sync_tree(staging.root)
     manifest = finish(staging.root)
     durable.atomic_write(staging.root / manifests.MANIFEST, _readable(manifest))
-    broken = damage(staging.root)
+    broken = problems_of(staging.root)
     if broken:
-        raise StorageError(
-            staging.root, "did not read back as written: " + "; ".join(broken.problems), "check the disk"
-        )
+        lines = "; ".join(f"{file} {problem}" for file, problem in broken.items())
+        raise StorageError(staging.root, f"did not read back as written: {lines}", "check the disk")
     durable.make_dir(private_dir(staging.out_dir) / "commit")
     with _commit_lock(staging.out_dir, staging.name):
         staging.refuse_swaps()
         _recover(staging.out_dir, staging.name)
-        there = _look_at(staging.final, origin.key, overwrite)
+        there = _look_at(staging.final, origin.key, overwrite, acceptable)
         if there is not None:
             return there
         check()

@@ -71,6 +71,9 @@ class DurableFile:
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
 
     def write(self, data: bytes | memoryview) -> int:
+        # pyarrow writes the footer of an abandoned file when it is collected; the descriptor is another's by then.
+        if self.closed:
+            raise ValueError(f"{self.path} is closed")
         view = memoryview(data).cast("B")
         with _reported("write", self.path, len(view)):
             done = 0

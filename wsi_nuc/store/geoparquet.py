@@ -16,7 +16,7 @@ from wsi_nuc.store.durable import DurableFile
 from wsi_nuc.store.geometry import area_and_centre, polygons_wkb
 from wsi_nuc.types import Bool, Float64, Int64, NucleiTable
 
-ROW_GROUP_ROWS = 65_536
+ROW_GROUP_ROWS = 16_384
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 

@@ -8,6 +8,8 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from wsi_nuc.store.durable import make_dir, storage_error
 
@@ -27,15 +29,15 @@ def _still_there(fd: int, path: Path) -> bool:
     return os.path.samestat(os.fstat(fd), at_path)
 
 
-def _acquire(fd: int, waiting: Callable[[], None] | None) -> bool | None:
+def _acquire(fd: int, waiting: Callable[[], None] | None, kind: int) -> bool | None:
     """True: locked. False: somebody else holds it and we shall not wait. None: no locks on this file system."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         if waiting is None:
             return False
         waiting()
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        fcntl.flock(fd, kind)
     except OSError as error:
         if error.errno in _UNSUPPORTED:
             return None
@@ -43,13 +45,25 @@ def _acquire(fd: int, waiting: Callable[[], None] | None) -> bool | None:
     return True
 
 
-def try_lock(path: Path, waiting: Callable[[], None] | None = None) -> tuple[int, bool | None]:
+def _open(path: Path) -> int:
+    """The folder may be cleared away between its making and the opening, by whoever was its last user."""
+    while True:
+        make_dir(path.parent)
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except FileNotFoundError:
+            continue
+
+
+def try_lock(
+    path: Path, waiting: Callable[[], None] | None = None, shared: bool = False
+) -> tuple[int, bool | None]:
     """Open `path` and lock it. Returns the descriptor, which the caller closes, and what `_acquire` says."""
-    make_dir(path.parent)
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
         while True:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-            locked = _acquire(fd, waiting)
+            fd = _open(path)
+            locked = _acquire(fd, waiting, kind)
             if not locked or _still_there(fd, path):
                 return fd, locked
             os.close(fd)
@@ -57,23 +71,55 @@ def try_lock(path: Path, waiting: Callable[[], None] | None = None) -> tuple[int
         raise storage_error(path, error) from error
 
 
+def relock(fd: int, shared: bool) -> bool:
+    """Lock an open file without waiting, or turn the one kind of lock into the other."""
+    return bool(_acquire(fd, None, fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
+
+
+class Held:
+    """A descriptor whose lock lasts until `close`, or until the process ends."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self.close()
+
+
 @contextmanager
 def hold(path: Path, waiting: Callable[[], None] = _nothing) -> Iterator[bool]:
     """Hold the lock at `path`, waiting for its holder. Yields False where the file system knows no locks."""
     fd, locked = try_lock(path, waiting)
-    try:
+    with Held(fd):
         yield bool(locked)
-    finally:
-        os.close(fd)
 
 
-@contextmanager
-def run_lock(out_dir: Path, identity: str, waiting: Callable[[], None] = _nothing) -> Iterator[bool]:
-    """One run of one identity at a time in this output folder; `waiting` is called once if another has it."""
-    with hold(private_dir(out_dir) / f"{identity[:16]}.lock", waiting) as locked:
-        yield locked
+def discard_dead(lock: Path, remove: Callable[[], None] = _nothing) -> bool | None:
+    """If nobody holds `lock`: `remove` what it stands for, then the lock file itself.
+
+    False if somebody does; None where the file system has no locks, so that nobody can tell: nothing is removed.
+    """
+    fd, locked = try_lock(lock)
+    with Held(fd):
+        if locked:
+            remove()
+            lock.unlink(missing_ok=True)
+    return locked
 
 
 def private_dir(out_dir: Path) -> Path:
     """Where everything lives that is not a result: parts, staging, locks, claims of names."""
     return Path(out_dir) / ".wsi-nuc"
+
+
+def slide_lock_path(out_dir: Path, key: str) -> Path:
+    """The lock of whoever computes the slide with this key, for `try_lock`: one process an output folder."""
+    return private_dir(out_dir) / "runs" / f"{key[:16]}.lock"

@@ -116,7 +116,7 @@ def read(store: Path) -> Json:
         manifest = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise StorageError(
-            store, "has no manifest.json, so it never was published", "run the slide again"
+            path, "is missing, so nothing says what was published", "run the slide again"
         ) from error
     except (OSError, ValueError) as error:
         raise StorageError(path, f"cannot be read ({error})", "run the slide again") from error

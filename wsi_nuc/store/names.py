@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 from urllib.parse import unquote, urlsplit
 
+from wsi_nuc.errors import StorageError
 from wsi_nuc.store import durable
-from wsi_nuc.store.locks import hold, private_dir
+from wsi_nuc.store.locks import hold, private_dir, relock, try_lock
 from wsi_nuc.store.manifest import owner_of
 
 _LONGEST_BYTES = 200
 _URL = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 # Control, format, surrogate and line-separating characters: nothing a terminal or a JSON file should meet.
 _ESCAPED = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}
+_SHA256_CHARACTERS = 64
 
 
 def _file_name(slide: str) -> str:
@@ -39,32 +44,91 @@ def plain_name(slide: str) -> str:
     return name.encode()[:_LONGEST_BYTES].decode("utf-8", "ignore") or "slide"
 
 
-def _claim(out_dir: Path, name: str, content_sha256: str) -> bool:
-    """True if `name` belongs to this content, now or before. Call it under the lock of names."""
-    claim = private_dir(out_dir) / "names" / f"{name}.sha256"
-    published = owner_of(out_dir / f"{name}.zarr")
-    owner = published or (claim.read_text().strip() if claim.is_file() else "")
-    if not owner:
-        durable.atomic_write(claim, content_sha256.encode())
-    return owner in ("", content_sha256)
+class NameClaim:
+    """`name` is the store's name below the output folder. The claim lasts until `close` or the process ends."""
+
+    def __init__(self, out_dir: Path, name: str, fd: int) -> None:
+        self.name = f"{name}.zarr"
+        self._names_lock, self._file, self._fd = _names_lock(out_dir), _claim_file(out_dir, name), fd
+
+    def close(self) -> None:
+        """Give the name back; from now on it is kept only by a store that was published under it."""
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
+        # The claim file is litter by now; a folder that somebody took away is not made again for it.
+        with suppress(StorageError):
+            if self._names_lock.is_file():
+                with hold(self._names_lock) as locked:
+                    if locked and relock(fd, shared=False):
+                        self._file.unlink(missing_ok=True)
+        os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self.close()
 
 
-def store_names(slides: Sequence[tuple[str, str]], out_dir: Path) -> list[str]:
-    """Names for (path or URL, sha256 of the content) pairs, in their order.
+def _names_lock(out_dir: Path) -> Path:
+    return private_dir(out_dir) / "names.lock"
 
-    The first content to ask for a name keeps it, also against other processes; any other content gets eight
-    digits of its hash appended, which needs no claim.
+
+def _claim_file(out_dir: Path, name: str) -> Path:
+    return private_dir(out_dir) / "names" / f"{name}.sha256"
+
+
+def _take(out_dir: Path, name: str, content_sha256: str) -> int | None:
+    """A descriptor that keeps `name` for this content; None if another slide has it. Under the lock of names."""
+    file = _claim_file(out_dir, name)
+    owner = owner_of(out_dir / f"{name}.zarr")
+    if owner not in ("", content_sha256):
+        return None
+    fd, unclaimed = try_lock(file)
+    if unclaimed:
+        # The claimant of before is gone and left no store, or left ours.
+        _write(fd, file, content_sha256)
+        relock(fd, shared=True)
+        return fd
+    claimant = owner or os.pread(fd, _SHA256_CHARACTERS, 0).decode("ascii", "replace")
+    if unclaimed is None and not claimant:
+        # No locks here: the file itself is the claim and stays.
+        _write(fd, file, content_sha256)
+        claimant = content_sha256
+    if claimant != content_sha256:
+        os.close(fd)
+        return None
+    relock(fd, shared=True)
+    return fd
+
+
+def _write(fd: int, file: Path, content_sha256: str) -> None:
+    """In place: replacing the file would leave the lock on a file that nobody finds any more."""
+    try:
+        os.pwrite(fd, content_sha256.encode(), 0)
+    except OSError as error:
+        os.close(fd)
+        raise durable.storage_error(file, error, len(content_sha256)) from error
+
+
+def claim_name(slide: str, out_dir: Path, content_sha256: str) -> NameClaim:
+    """Claim the name for the result of `slide` (a path or URL) below `out_dir`, against all threads and processes.
+
+    The first content to ask gets the plain name as long as it holds the claim or has a store of that name; any
+    other content gets eight digits of its hash appended, and keeps that name once a store has it. Claim the name
+    after the slide's own lock is taken: whoever held that lock may have published under either name.
     """
-    out_dir = Path(out_dir)
-    names = []
-    with hold(private_dir(out_dir) / "names.lock"):
-        for slide, content in slides:
-            plain = plain_name(slide)
-            mine = _claim(out_dir, plain, content)
-            names.append(f"{plain}.zarr" if mine else f"{plain}-{content[:8]}.zarr")
-    return names
-
-
-def store_name(slide: str, out_dir: Path, content_sha256: str) -> str:
-    """The name of one slide's result below `out_dir`."""
-    return store_names([(slide, content_sha256)], out_dir)[0]
+    out_dir, plain = Path(out_dir), plain_name(slide)
+    own = f"{plain}-{content_sha256[:8]}"
+    with hold(_names_lock(out_dir)):
+        published = owner_of(out_dir / f"{own}.zarr") == content_sha256
+        for name in (own, plain) if published else (plain, own):
+            fd = _take(out_dir, name, content_sha256)
+            if fd is not None:
+                return NameClaim(out_dir, name, fd)
+    raise StorageError(
+        out_dir / f"{own}.zarr",
+        "belongs to another slide",
+        "move it away or choose another output folder with --out",
+    )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 
 from wsi_nuc.errors import StorageError
 from wsi_nuc.store import durable
-from wsi_nuc.store.locks import private_dir
+from wsi_nuc.store.locks import Held, discard_dead, private_dir, try_lock
 from wsi_nuc.types import Bool, NucleiTable
 
 _NAME = re.compile(r"^region-(\d+)\.([0-9a-f]{16})\.arrow$")
@@ -29,8 +31,44 @@ class PartRef:
     rows: int
 
 
-def parts_dir(out_dir: Path, identity: str) -> Path:
-    return private_dir(out_dir) / identity[:16] / "parts"
+def _slide_dir(root: Path, slide_sha256: str) -> Path:
+    return private_dir(root) / "parts" / slide_sha256[:16]
+
+
+def parts_dir(root: Path, slide_sha256: str, key: str) -> Path:
+    """Where the parts of one slide made with one set of settings lie, below the output or the scratch folder."""
+    return _slide_dir(root, slide_sha256) / key[:16]
+
+
+def hold_parts(root: Path, slide_sha256: str, key: str) -> Held:
+    """Keep `remove_parts` of other runs off these parts until the returned handle is closed. Many may hold them.
+
+    This is not the lock of the run: runs into other output folders may share a scratch folder, and so its parts.
+    """
+    return Held(try_lock(_lock(parts_dir(root, slide_sha256, key)), shared=True, waiting=_no_matter)[0])
+
+
+def _no_matter() -> None:
+    """Whoever removes parts is done at once, so nobody is told of the waiting."""
+
+
+def _lock(folder: Path) -> Path:
+    return folder.with_suffix(".lock")
+
+
+def remove_parts(root: Path, slide_sha256: str, own_key: str = "") -> None:
+    """Remove the parts of a slide, of whatever settings, except those that somebody holds.
+
+    Where the file system has no locks nobody can tell, and only the parts of `own_key` go.
+    """
+    folder = _slide_dir(root, slide_sha256)
+    for key in sorted({path.stem for path in folder.glob("*")}):
+        parts = folder / key
+        dead = discard_dead(_lock(parts), partial(durable.remove_tree, parts))
+        if dead is None and key == own_key[:16]:
+            durable.remove_tree(parts)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _encode(table: NucleiTable, own: Bool, report: dict[str, Any]) -> bytes:

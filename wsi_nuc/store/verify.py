@@ -1,25 +1,12 @@
-"""Is a published result still what was published? Names every file that is not."""
+"""Is a published result still what was published? Names every file that is not. Repair replaces the whole."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wsi_nuc.errors import StorageError
 from wsi_nuc.store import manifest as manifests
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """`files` are those that have to be written again; `identity` is empty where even that is lost."""
-
-    problems: tuple[str, ...]
-    files: tuple[str, ...]
-    identity: str
-
-    def __bool__(self) -> bool:
-        return bool(self.problems)
 
 
 def _file_problem(path: Path, expected: dict[str, Any]) -> str:
@@ -56,23 +43,40 @@ def _examine(store: Path, name: str, expected: dict[str, Any]) -> str:
     return problem
 
 
-def damage(store: Path) -> Damage:
-    """What is wrong with a published store. It needs no other file than the store itself."""
+def is_result(path: Path) -> bool:
+    """True if `path` is a result of wsi-nuc, intact or not: its manifest, or the root group's copy of what it was
+    made from, is still there."""
+    path = Path(path)
+    return manifests.made_from(path) is not None or (path / manifests.MANIFEST).is_file()
+
+
+def _no_result(path: Path) -> str:
+    if path.is_dir():
+        why = f"this folder has neither {manifests.MANIFEST} nor the zarr.json of one"
+    else:
+        why = "it is a file, a result is a folder" if path.exists() else "there is nothing at this path"
+    return f"is no result of wsi-nuc: {why}"
+
+
+def problems_of(store: Path) -> dict[str, str]:
+    """File -> what is wrong with it, of a result. It needs no other file than those of the store itself."""
     store = Path(store)
-    made_from = manifests.made_from(store)
-    identity = manifests.Origin(made_from, {}, {}).identity if made_from else ""
     try:
         manifest = manifests.read(store)
     except StorageError as error:
-        return Damage((str(error),), (manifests.MANIFEST,), identity)
+        return {manifests.MANIFEST: error.cause}
     found = {name: _examine(store, name, entry) for name, entry in sorted(manifest["files"].items())}
     found |= {name: "is not part of the result" for name in manifests.walk(store) if name not in manifest["files"]}
     if manifests.digest(manifest) != manifest.get("digest"):
         found[manifests.MANIFEST] = "was changed: its digest does not match its content"
-    bad = {name: problem for name, problem in found.items() if problem}
-    return Damage(tuple(f"{name} {problem}" for name, problem in bad.items()), tuple(bad), identity)
+    return {name: problem for name, problem in found.items() if problem}
 
 
 def verify(store: Path) -> list[str]:
-    """Problems of a published store, one line each; an empty list means it is intact."""
-    return list(damage(store).problems)
+    """Problems of a published store, one line each; an empty list means it is intact.
+
+    A path that never was one has one problem, which says so; `is_result` tells the two apart.
+    """
+    if not is_result(store):
+        return [_no_result(Path(store))]
+    return [f"{name} {problem}" for name, problem in problems_of(store).items()]
