@@ -126,12 +126,11 @@ def _message(event: Event, quiet: bool) -> str:
         return f"{event.status}: {event.error}"
     if quiet:
         return ""
+    name = PurePath(shown(event.slide)).name
     if isinstance(event, SlideStarted):
-        return f"{PurePath(shown(event.slide)).name}: {event.regions} regions, {event.tiles} tiles with tissue"
+        return f"{name}: {event.regions} regions, {event.tiles} tiles with tissue"
     if isinstance(event, SlideFinished):
-        return (
-            f"{PurePath(shown(event.slide)).name}: {event.status}, {event.nuclei:,} nuclei, {event.seconds:.1f} s"
-        )
+        return f"{name}: {event.status}, {event.nuclei:,} nuclei, {event.seconds:.1f} s"
     return ""
 
 
