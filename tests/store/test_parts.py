@@ -172,7 +172,7 @@ def test_holding_and_removing_at_once_never_loses_a_held_part(tmp_path: Path) ->
     remover = threading.Thread(target=remove)
     remover.start()
     try:
-        for _ in range(100):
+        for _ in range(30):
             with hold_parts(tmp_path, A, B):
                 table = nuclei(1)
                 part = write_part(parts_dir(tmp_path, A, B), 0, table, own(table), {})

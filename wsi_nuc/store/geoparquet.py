@@ -12,12 +12,13 @@ from typing import Any, Self
 
 import numpy as np
 
+from wsi_nuc.store.arrow import texts, to_arrow
 from wsi_nuc.store.durable import DurableFile
 from wsi_nuc.store.geometry import area_and_centre, polygons_wkb
 from wsi_nuc.types import Bool, Float64, Int64, NucleiTable
 
 ROW_GROUP_ROWS = 16_384
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def geo_metadata(kinds: Sequence[str], box: list[float] | None) -> bytes:
         "geometry_types": list(kinds),
         "crs": None,
         "edges": "planar",
-        "covering": {"bbox": {corner: ["bbox", corner] for corner in _CORNERS}},
+        "covering": {"bbox": {corner: ["bbox", corner] for corner in CORNERS}},
     }
     if box is not None:
         column["bbox"] = box
@@ -97,7 +98,7 @@ class GeoParquetFile:
             compression="zstd",
             compression_level=1,
             use_dictionary=list(dictionaries),
-            write_statistics=[*columns, *(f"bbox.{corner}" for corner in _CORNERS)],
+            write_statistics=[*columns, *(f"bbox.{corner}" for corner in CORNERS)],
         )
 
     def write(self, batch: Any, bounds: Float64) -> None:
@@ -158,13 +159,13 @@ def binary_array(data: Any, byte_offsets: Int64) -> Any:
 def bbox_array(bounds: Float64) -> Any:
     import pyarrow as pa
 
-    return pa.StructArray.from_arrays([pa.array(bounds[:, i]) for i in range(4)], names=list(_CORNERS))
+    return pa.StructArray.from_arrays([to_arrow(bounds[:, i]) for i in range(4)], names=list(CORNERS))
 
 
 def bbox_type() -> Any:
     import pyarrow as pa
 
-    return pa.struct([(corner, pa.float64()) for corner in _CORNERS])
+    return pa.struct([(corner, pa.float64()) for corner in CORNERS])
 
 
 def _class_type(classes: int) -> Any:
@@ -204,19 +205,19 @@ def nuclei_batch(rows: Rows, classes: Sequence[str], um2_per_px: float) -> Any:
 
     table, schema = rows.table, nuclei_schema(len(classes))
     class_id = table.class_id
-    codes = pa.array(class_id, _class_type(len(classes)))
+    codes = to_arrow(class_id.astype(_class_type(len(classes)).to_pandas_dtype()))
     columns = [
-        pa.array(np.arange(rows.first_id, rows.first_id + len(table))),
-        pa.DictionaryArray.from_arrays(codes, pa.array(list(classes), pa.string())),
-        pa.array(class_id.astype(np.int16)),
-        pa.array(table.score),
-        pa.array(table.prompt_score),
-        pa.array(table.predicted_iou, from_pandas=True),
-        pa.array(table.tile),
-        pa.array(rows.seam),
-        pa.array(np.ascontiguousarray(rows.centre_l0[:, 0])),
-        pa.array(np.ascontiguousarray(rows.centre_l0[:, 1])),
-        pa.array(rows.area_px * um2_per_px),
+        to_arrow(np.arange(rows.first_id, rows.first_id + len(table))),
+        pa.DictionaryArray.from_arrays(codes, texts(classes)),
+        to_arrow(class_id.astype(np.int16)),
+        to_arrow(table.score),
+        to_arrow(table.prompt_score),
+        to_arrow(table.predicted_iou, nan_is_null=True),
+        to_arrow(table.tile),
+        to_arrow(rows.seam),
+        to_arrow(rows.centre_l0[:, 0]),
+        to_arrow(rows.centre_l0[:, 1]),
+        to_arrow(rows.area_px * um2_per_px),
         bbox_array(rows.bounds_l0),
         wkb_array(table.xy, table.offsets),
     ]

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from wsi_nuc.store import layout
+from wsi_nuc.store.arrow import to_numpy
+from wsi_nuc.store.geoparquet import CORNERS
 from wsi_nuc.store.nuclei import Summary
 from wsi_nuc.store.raster import Labels, fill
 from wsi_nuc.store.zarrfile import ShardFile, ZarrFolder
@@ -80,9 +82,11 @@ def _decode(table: Any) -> _Rings:
     slots = np.ndarray(len(data) - 15, np.complex128, data, strides=(1,))
     places = np.repeat(starts[:-1] + 13 - 16 * offsets[:-1], lengths) + 16 * np.arange(offsets[-1])
     xy = slots[places].view(np.float64).reshape(-1, 2)
-    flat = table.flatten()
-    bounds = np.column_stack([flat.column(f"bbox.{c}").to_numpy() for c in ("xmin", "ymin", "xmax", "ymax")])
-    return _Rings(xy, offsets, table.column("id").to_numpy(), bounds)
+    # One row group was read, so every column is one chunk.
+    flat = table.combine_chunks().flatten()
+    columns = [flat.column(name).chunk(0) for name in ("id", *(f"bbox.{corner}" for corner in CORNERS))]
+    ids, *bounds = map(to_numpy, columns)
+    return _Rings(xy, offsets, ids, np.column_stack(bounds))
 
 
 class _Pyramid:

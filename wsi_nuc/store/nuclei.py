@@ -66,11 +66,12 @@ class NucleiWriter:
             self._write_full_groups()
 
     def _write_full_groups(self) -> None:
-        held = NucleiTable.concat(self._held)
+        held, self._held = NucleiTable.concat(self._held), []
         full = len(held) - len(held) % ROW_GROUP_ROWS
         for start in range(0, full, ROW_GROUP_ROWS):
             self._write_group(rows(held, start, start + ROW_GROUP_ROWS))
-        self._held = [rows(held, full, len(held))] if full < len(held) else []
+        # A copy: a view would keep the rows that were written.
+        self._held = [NucleiTable.concat([rows(held, full, len(held))])] if full < len(held) else []
 
     def _write_group(self, table: NucleiTable) -> None:
         bounds = table.bounds()

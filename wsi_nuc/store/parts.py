@@ -15,6 +15,7 @@ import numpy as np
 
 from wsi_nuc.errors import StorageError
 from wsi_nuc.store import durable
+from wsi_nuc.store.arrow import to_arrow, to_numpy
 from wsi_nuc.store.locks import Held, discard_dead, private_dir, try_lock
 from wsi_nuc.types import Bool, NucleiTable
 
@@ -75,16 +76,16 @@ def _encode(table: NucleiTable, own: Bool, report: dict[str, Any]) -> bytes:
     import pyarrow as pa
 
     def fixed(values: Any, width: int) -> Any:
-        flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+        flat = to_arrow(np.ascontiguousarray(values).reshape(-1))
         return pa.FixedSizeListArray.from_arrays(flat, width)
 
     # Region parts stay far below the 2^31 vertices that 32-bit offsets allow; large lists cost nothing here.
     columns = {
-        "xy": pa.LargeListArray.from_arrays(pa.array(table.offsets), fixed(table.xy, 2)),
+        "xy": pa.LargeListArray.from_arrays(to_arrow(table.offsets), fixed(table.xy, 2)),
         "prompt_xy": fixed(table.prompt_xy, 2),
         "class_probs": fixed(table.class_probs, table.class_probs.shape[1]),
-        **{name: pa.array(getattr(table, name)) for name in _SCALARS},
-        "own": pa.array(own),
+        **{name: to_arrow(getattr(table, name)) for name in _SCALARS},
+        "own": to_arrow(own),
     }
     batch = pa.record_batch(columns).replace_schema_metadata({"report": json.dumps(report, sort_keys=True)})
     sink = pa.BufferOutputStream()
@@ -103,17 +104,17 @@ def _decode(data: bytes) -> tuple[NucleiTable, Bool, dict[str, Any]]:
         return batch.column(batch.schema.get_field_index(name))
 
     def fixed(array: Any) -> Any:
-        return np.asarray(array.flatten()).reshape(-1, array.type.list_size)
+        return to_numpy(array.flatten()).reshape(-1, array.type.list_size)
 
     xy = column("xy")
     table = NucleiTable(
         xy=fixed(xy.values),
-        offsets=np.asarray(xy.offsets),
+        offsets=to_numpy(xy.offsets),
         prompt_xy=fixed(column("prompt_xy")),
         class_probs=fixed(column("class_probs")),
-        **{name: np.asarray(column(name)) for name in _SCALARS},
+        **{name: to_numpy(column(name)) for name in _SCALARS},
     )
-    own = column("own").to_numpy(zero_copy_only=False).astype(np.bool_)
+    own = to_numpy(column("own"))
     return table, own, json.loads((reader.schema.metadata or {})[b"report"])
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from wsi_nuc.store import layout
+from wsi_nuc.store.arrow import to_arrow
 from wsi_nuc.store.geoparquet import GeoParquetFile, bbox_array, bbox_type, binary_array
 from wsi_nuc.store.zarrfile import ZarrFolder
 
@@ -40,6 +41,6 @@ def _batch(wkb: Any, bounds: Any, area_mm2: Any) -> Any:
             pa.field("geometry", pa.binary(), nullable=False),
         ]
     )
-    ids = pa.array(np.arange(1, len(wkb) + 1))
-    columns = [ids, pa.array(area_mm2), bbox_array(bounds), binary_array(data, offsets)]
+    ids = to_arrow(np.arange(1, len(wkb) + 1))
+    columns = [ids, to_arrow(area_mm2), bbox_array(bounds), binary_array(data, offsets)]
     return pa.record_batch(columns, schema=schema)

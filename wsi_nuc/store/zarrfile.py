@@ -193,7 +193,7 @@ class RowArray:
         while self._held >= CHUNK_ROWS:
             held = np.concatenate(self._pending)
             self._chunk(held[:CHUNK_ROWS])
-            self._pending, self._held = [held[CHUNK_ROWS:]], len(held) - CHUNK_ROWS
+            self._pending, self._held = [held[CHUNK_ROWS:].copy()], len(held) - CHUNK_ROWS
 
     def _chunk(self, values: AnyArray) -> None:
         number = self.rows // CHUNK_ROWS
