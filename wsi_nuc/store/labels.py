@@ -3,53 +3,31 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from wsi_nuc.store import layout
-from wsi_nuc.store.arrow import to_numpy
-from wsi_nuc.store.geoparquet import CORNERS
 from wsi_nuc.store.nuclei import Summary
 from wsi_nuc.store.raster import Labels, fill
+from wsi_nuc.store.reading import NucleiFile, Rings, meet
 from wsi_nuc.store.zarrfile import ShardFile, ZarrFolder
-from wsi_nuc.types import Box, Float64, Int64
+from wsi_nuc.types import Box
 
 SHARD_PX, CHUNK_PX, FACTOR, SMALLEST_PX = 4096, 512, 4, 1024
 _GROUPS_HELD = 6
-
-
-@dataclass(frozen=True, slots=True)
-class _Rings:
-    xy_l0: Float64
-    offsets: Int64
-    ids: Int64
-    bounds_l0: Float64
-
-    def within(self, box_l0: Box) -> _Rings:
-        b = self.bounds_l0
-        inside = (b[:, 0] < box_l0.x1) & (b[:, 2] > box_l0.x0) & (b[:, 1] < box_l0.y1) & (b[:, 3] > box_l0.y0)
-        kept = np.flatnonzero(inside)
-        lengths = np.diff(self.offsets)[kept]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        vertices = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][kept] - offsets[:-1], lengths)
-        return _Rings(self.xy_l0[vertices], offsets, self.ids[kept], b[kept])
 
 
 class _RowGroups:
     """Rings of the written Parquet file by row group; a few groups are held, since rows are in spatial order."""
 
     def __init__(self, folder: ZarrFolder, summary: Summary) -> None:
-        import pyarrow.parquet as pq
-
         self._boxes = summary.group_boxes_l0
-        self._file = pq.ParquetFile(folder.root / layout.NUCLEI_SHAPES / layout.PARQUET)
-        self._held: OrderedDict[int, _Rings] = OrderedDict()
+        self._file = NucleiFile(folder.root)
+        self._held: OrderedDict[int, Rings] = OrderedDict()
 
-    def _rings(self, group: int) -> _Rings:
+    def _rings(self, group: int) -> Rings:
         if group not in self._held:
-            self._held[group] = _decode(self._file.read_row_group(group, columns=["id", "bbox", "geometry"]))
+            self._held[group] = self._file.rings(group)
             if len(self._held) > _GROUPS_HELD:
                 self._held.popitem(last=False)
         self._held.move_to_end(group)
@@ -58,35 +36,15 @@ class _RowGroups:
     def fill(self, box_l0: Box) -> Labels:
         """Labels of a box; groups come in ascending order, so a higher id covers a lower one."""
         out = np.zeros((box_l0.height, box_l0.width), np.int32)
-        b = self._boxes
-        meets = (b[:, 0] < box_l0.x1) & (b[:, 2] > box_l0.x0) & (b[:, 1] < box_l0.y1) & (b[:, 3] > box_l0.y0)
-        for group in np.flatnonzero(meets):
-            rings = self._rings(int(group)).within(box_l0)
+        box = (box_l0.x0, box_l0.y0, box_l0.x1, box_l0.y1)
+        for group in np.flatnonzero(meet(self._boxes, box)):
+            rings = self._rings(int(group)).within(box)
             filled = fill(rings.xy_l0, rings.offsets, rings.ids, box_l0)
             np.copyto(out, filled, where=filled > 0)
         return out
 
     def close(self) -> None:
         self._file.close()
-
-
-def _decode(table: Any) -> _Rings:
-    """WKB of one-ring polygons back to ring arrays: every head has 13 bytes, every point 16."""
-    geometry = table.column("geometry").combine_chunks()
-    geometry = geometry.chunk(0) if hasattr(geometry, "chunk") else geometry
-    ends = np.frombuffer(geometry.buffers()[1], np.int32)[geometry.offset : geometry.offset + len(geometry) + 1]
-    starts = ends.astype(np.int64)
-    data = np.frombuffer(geometry.buffers()[2], np.uint8)
-    lengths = (np.diff(starts) - 13) // 16 - 1
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    slots = np.ndarray(len(data) - 15, np.complex128, data, strides=(1,))
-    places = np.repeat(starts[:-1] + 13 - 16 * offsets[:-1], lengths) + 16 * np.arange(offsets[-1])
-    xy = slots[places].view(np.float64).reshape(-1, 2)
-    # One row group was read, so every column is one chunk.
-    flat = table.combine_chunks().flatten()
-    columns = [flat.column(name).chunk(0) for name in ("id", *(f"bbox.{corner}" for corner in CORNERS))]
-    ids, *bounds = map(to_numpy, columns)
-    return _Rings(xy, offsets, ids, np.column_stack(bounds))
 
 
 class _Pyramid:

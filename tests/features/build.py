@@ -1,0 +1,47 @@
+"""Published stores for the tests of features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import shapely
+
+from tests.store.build import CLASSES, core_boxes_l0
+from wsi_nuc.store import layout
+from wsi_nuc.store.commit import Staging, publish
+from wsi_nuc.store.manifest import Accounting, Json, Origin, build, identity_key
+from wsi_nuc.store.nuclei import NucleiWriter
+from wsi_nuc.store.tissue import write_tissue
+from wsi_nuc.store.zarrfile import ZarrFolder
+from wsi_nuc.types import NucleiTable, TileCounts
+
+MPP = 0.25
+
+
+def made_from(slide_sha256: str = "a" * 64, mpp: float = MPP, size: int = 4096, **config: object) -> Origin:
+    key = identity_key(slide_sha256, "b" * 64, {"model": "classical", "mpp": mpp, **config}, "0.1")
+    facts = {"file": "x.svs", "sha256": slide_sha256, "mpp": mpp, "width_px": size, "height_px": size}
+    return Origin(key, facts, {"wsi-nuc": "0.1"})
+
+
+def publish_nuclei(
+    out: Path, table: NucleiTable, tissue: Any = None, made: Origin | None = None, name: str = "x.svs.zarr"
+) -> Path:
+    """A store of these nuclei, published as a run does it."""
+    made = made or made_from()
+    mpp = float(made.slide["mpp"])
+    area = tissue if tissue is not None else shapely.box(0, 0, made.slide["width_px"], made.slide["height_px"])
+    with Staging(out, name) as staging:
+        folder = ZarrFolder(staging.root)
+        with NucleiWriter(folder, CLASSES, mpp, core_boxes_l0) as writer:
+            writer.append(table)
+            summary = writer.finish(area.area * (mpp / 1000) ** 2)
+        write_tissue(folder, shapely.MultiPolygon([area]), mpp)
+        layout.seal(folder, made.key)
+        counts = {"nuclei": summary.nuclei, "classes": summary.counts}
+
+        def finish(root: Path) -> Json:
+            return build(root, made, Accounting(TileCounts(processed=256)), counts, {"seconds": 1.0})
+
+        return publish(staging, made, finish).path

@@ -1,0 +1,145 @@
+"""The summary of a slide is what one would count over all of its nuclei at once, however the file is cut."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.features.build import MPP, made_from, publish_nuclei
+from tests.store.build import CLASSES, nuclei
+from wsi_nuc.errors import StorageError
+from wsi_nuc.features.squares import EDGE_UM, squares_in
+from wsi_nuc.features.summary import slide_summary
+from wsi_nuc.store.geometry import area_and_centre
+from wsi_nuc.types import NucleiTable
+
+
+def published(folder: Path, monkeypatch: pytest.MonkeyPatch, table: NucleiTable, rows: int) -> Path:
+    monkeypatch.setattr("wsi_nuc.store.nuclei.ROW_GROUP_ROWS", rows)
+    return publish_nuclei(folder / str(rows), table)
+
+
+def equal(one: dict[str, float | int | str], other: dict[str, float | int | str]) -> bool:
+    """NaN is equal to itself here."""
+    return [*map(repr, one.items())] == [*map(repr, other.items())]
+
+
+@pytest.mark.parametrize("rows", [7, 64, 1000])
+def test_row_groups_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    table = nuclei(700, size=2048)
+    whole = slide_summary(published(tmp_path, monkeypatch, table, 16384))
+    assert equal(slide_summary(published(tmp_path, monkeypatch, table, rows)), whole)
+
+
+def test_it_is_what_a_plain_count_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = nuclei(400, seed=3, size=1500)
+    found = slide_summary(published(tmp_path, monkeypatch, table, 50))
+    area, centre = area_and_centre(table.xy, table.offsets)
+    xy, label = centre * MPP, table.class_id
+    gaps = np.hypot(*(xy[:, None] - xy[None]).transpose(2, 0, 1))
+    upper = np.triu(gaps <= 30, 1)
+    tissue_mm2 = (4096 * MPP / 1000) ** 2
+    assert found["nuclei"] == 400
+    assert found["tissue_mm2"] == pytest.approx(tissue_mm2)
+    assert found["nuclei_per_mm2"] == pytest.approx(400 / tissue_mm2)
+    assert found["nuclei_area_share"] == pytest.approx(area.sum() * MPP**2 / tissue_mm2 / 1e6, rel=1e-5)
+    nearest = np.where(np.eye(len(gaps), dtype=bool), np.inf, gaps).min(axis=1)
+    assert found["nearest_um_mean"] == pytest.approx(nearest[nearest <= 100].mean(), rel=1e-6)
+    for k, name in enumerate(CLASSES):
+        assert found[f"count_{name}"] == np.sum(label == k)
+        assert found[f"area_um2_q50_{name}"] == pytest.approx(np.median(area[label == k] * MPP**2), rel=0.02)
+    n = np.bincount(label, minlength=3)
+    a, b = np.nonzero(upper)
+    mixed = np.sum(((label[a] == 0) & (label[b] == 2)) | ((label[a] == 2) & (label[b] == 0)))
+    expected = upper.sum() * n[0] * n[2] / (400 * 399 / 2)
+    assert found["enrichment_tumour_immune"] == pytest.approx(math.log2((mixed + 0.5) / (expected + 0.5)))
+
+
+def test_classes_that_keep_apart_are_seen(tmp_path: Path) -> None:
+    """Left half one class, right half the other: same-class neighbours enriched, squares of one class each."""
+    table = nuclei(900, size=4096)
+    left = table.prompt_xy[:, 0] < 2000
+    probs = np.zeros_like(table.class_probs)
+    probs[left, 0], probs[~left, 2] = 1, 1
+    apart = NucleiTable(*(probs if name == "class_probs" else getattr(table, name) for name in _names()))
+    shuffled = np.random.default_rng(0).permutation(probs)
+    mixed = NucleiTable(*(shuffled if name == "class_probs" else getattr(table, name) for name in _names()))
+    one, other = (slide_summary(publish_nuclei(tmp_path / n, t)) for n, t in (("a", apart), ("m", mixed)))
+    assert one["enrichment_tumour_tumour"] > 0.8
+    assert abs(other["enrichment_tumour_tumour"]) < 0.3
+    assert one["enrichment_tumour_immune"] < -3
+    assert one["class_segregation"] > 0.8
+    assert other["class_segregation"] < 0.2
+    assert math.isnan(one["enrichment_stroma_stroma"])
+
+
+def _names() -> list[str]:
+    return ["xy", "offsets", "prompt_xy", "score", "prompt_score", "predicted_iou", "class_probs", "tile"]
+
+
+def test_gathered_nuclei_are_seen(tmp_path: Path) -> None:
+    spread, gathered = (
+        slide_summary(publish_nuclei(tmp_path / str(size), nuclei(600, size=size))) for size in (4096, 1024)
+    )
+    assert gathered["squares_gini"] > spread["squares_gini"]
+    assert gathered["squares_dispersion"] > spread["squares_dispersion"]
+    assert gathered["squares_empty_share"] > 0.5 > spread["squares_empty_share"]
+    assert gathered["nearest_um_mean"] < spread["nearest_um_mean"]
+
+
+def test_a_slide_without_nuclei_has_all_its_columns(tmp_path: Path) -> None:
+    full = slide_summary(publish_nuclei(tmp_path / "full", nuclei(100)))
+    empty = slide_summary(publish_nuclei(tmp_path / "empty", NucleiTable.empty(len(CLASSES))))
+    assert list(empty) == list(full)
+    assert empty["nuclei"] == 0 == empty["nuclei_per_mm2"]
+    assert math.isnan(empty["area_um2_q50_tumour"])
+    assert empty["squares_empty_share"] == 1
+
+
+def test_values_are_plain(tmp_path: Path) -> None:
+    found = slide_summary(publish_nuclei(tmp_path, nuclei(50)))
+    assert {type(value) for value in found.values()} == {float, int, str}
+
+
+def test_microns_do_not_depend_on_the_scan(tmp_path: Path) -> None:
+    """The same tissue scanned twice as fine: twice the pixels, the same figures."""
+    coarse = nuclei(300, size=2048)
+    fine = NucleiTable(
+        *(2 * v if n in ("xy", "prompt_xy") else v for n, v in ((n, getattr(coarse, n)) for n in _names()))
+    )
+    one = slide_summary(publish_nuclei(tmp_path / "1", coarse, made=made_from(mpp=0.5, size=2048)))
+    two = slide_summary(publish_nuclei(tmp_path / "2", fine, made=made_from(mpp=0.25, size=4096)))
+    numbers = {key for key, value in one.items() if isinstance(value, float) and key != "mpp"}
+    assert {key: one[key] for key in numbers} == pytest.approx({key: two[key] for key in numbers}, nan_ok=True)
+
+
+def test_no_store_is_told_with_its_path(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=str(tmp_path)):
+        slide_summary(tmp_path)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    x=st.floats(0, 4000),
+    y=st.floats(0, 4000),
+    width=st.floats(1, 9000),
+    height=st.floats(1, 9000),
+    mpp=st.sampled_from([0.2431, 0.5, 1.0]),
+)
+def test_squares_in_tissue_are_those_whose_middle_is(
+    x: float, y: float, width: float, height: float, mpp: float
+) -> None:
+    found = squares_in([shapely.box(x, y, x + width, y + height)], mpp)
+    edge = EDGE_UM / mpp
+    everywhere = [(c, r) for c in range(60) for r in range(60)]
+    inside = {
+        (c, r) for c, r in everywhere if x < (c + 0.5) * edge < x + width and y < (r + 0.5) * edge < y + height
+    }
+    assert {square for square in found if max(square) < 60} == inside
+    assert found == sorted(set(found))

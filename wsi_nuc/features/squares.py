@@ -1,0 +1,96 @@
+"""How evenly nuclei and classes are spread: counts on squares of the tissue."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from wsi_nuc.types import Float64, Int64
+
+EDGE_UM = 250.0
+
+
+class SquareCounter:
+    """Nuclei by class on a fixed grid of squares of `EDGE_UM`. A few numbers a square: 16 squares a mm2."""
+
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
+        self._counts: dict[tuple[int, int], Int64] = {}
+
+    def add(self, xy_um: Float64, class_id: Int64) -> None:
+        if not len(class_id):
+            return
+        squares, place = np.unique(np.floor(xy_um / EDGE_UM).astype(np.int64), axis=0, return_inverse=True)
+        flat = np.bincount(place.ravel() * self._classes + class_id, minlength=len(squares) * self._classes)
+        for square, counts in zip(squares.tolist(), flat.reshape(-1, self._classes), strict=True):
+            key = (square[0], square[1])
+            self._counts[key] = self._counts.get(key, np.zeros(self._classes, np.int64)) + counts
+
+    def figures(self, tissue: Any, mpp: float) -> dict[str, float]:
+        """`tissue`: array of Shapely polygons in level-0 pixels; squares whose middle lies in it count."""
+        table = self._over(tissue, mpp)
+        totals = table.sum(axis=1)
+        everywhere, locally = _entropy(table.sum(axis=0)), _mean_entropy(table)
+        return {
+            "squares_in_tissue": float(len(table)),
+            "squares_empty_share": float(np.mean(totals == 0)) if len(table) else math.nan,
+            "squares_dispersion": _dispersion(totals),
+            "squares_gini": _gini(totals),
+            "class_entropy_bits": everywhere,
+            "class_entropy_local_bits": locally,
+            "class_segregation": 1 - locally / everywhere if everywhere > 0 else math.nan,
+        }
+
+    def _over(self, tissue: Any, mpp: float) -> Int64:
+        """Squares x classes."""
+        rows = [self._counts.get(key, np.zeros(self._classes, np.int64)) for key in squares_in(tissue, mpp)]
+        return np.array(rows, np.int64).reshape(-1, self._classes)
+
+
+def squares_in(tissue: Any, mpp: float) -> list[tuple[int, int]]:
+    """Column and row of the squares whose middle lies in one of the polygons, in order."""
+    import shapely
+
+    edge_l0 = EDGE_UM / mpp
+    found: set[tuple[int, int]] = set()
+    for polygon in tissue:
+        x0, y0, x1, y1 = shapely.bounds(polygon)
+        columns = np.arange(math.floor(x0 / edge_l0), math.floor(x1 / edge_l0) + 1)
+        rows = np.arange(math.floor(y0 / edge_l0), math.floor(y1 / edge_l0) + 1)
+        shapely.prepare(polygon)
+        for row in rows.tolist():
+            inside = shapely.contains_xy(polygon, (columns + 0.5) * edge_l0, (row + 0.5) * edge_l0)
+            found |= {(column, row) for column in columns[inside].tolist()}
+    return sorted(found)
+
+
+def _dispersion(totals: Int64) -> float:
+    """Variance over mean: 1 if nuclei fall where they may, above if they gather, below if they keep apart."""
+    return float(np.var(totals) / np.mean(totals)) if totals.sum() else math.nan
+
+
+def _gini(totals: Int64) -> float:
+    """0 if every square has as many nuclei, near 1 if few squares have them all."""
+    if not totals.sum():
+        return math.nan
+    place = 2 * np.arange(1, len(totals) + 1) - len(totals) - 1
+    return float((place * np.sort(totals)).sum() / (len(totals) * totals.sum()))
+
+
+def _entropy(counts: Int64) -> float:
+    """Bits of the mix of classes; NaN without a nucleus."""
+    total = counts.sum()
+    if not total:
+        return math.nan
+    share = counts[counts > 0] / total
+    return float(-(share * np.log2(share)).sum()) + 0.0
+
+
+def _mean_entropy(table: Int64) -> float:
+    """That of each square, weighted by its nuclei."""
+    totals = table.sum(axis=1)
+    if not totals.sum():
+        return math.nan
+    return float(sum(_entropy(row) * n for row, n in zip(table, totals, strict=True) if n) / totals.sum())

@@ -1,0 +1,96 @@
+"""One row of figures a slide, from its published store alone: no pixels, one row group in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsi_nuc.features.around import Surroundings
+from wsi_nuc.features.pairs import FARTHEST_UM, NEIGHBOURS_UM, PairCounter
+from wsi_nuc.features.squares import SquareCounter
+from wsi_nuc.store import manifest as manifests
+from wsi_nuc.store.classes import QUANTILES, ClassCounter, ClassRow
+from wsi_nuc.store.reading import NucleiFile, class_names, read_tissue
+
+Figure = float | int | str
+
+
+def slide_summary(store: Path) -> dict[str, Figure]:
+    """Counts, densities, quantiles of the area, mixture of classes and spread of one published slide.
+
+    Plain names to plain values, in a fixed order that only the classes of the store decide. What cannot be known
+    (no nucleus of a class, no tissue) is NaN. Raises StorageError where the store cannot be read.
+    """
+    store = Path(store)
+    manifest = manifests.read(store)
+    mpp, classes = float(manifest["slide"]["mpp"]), class_names(store)
+    tissue, tissue_mm2 = read_tissue(store)
+    counted = _count(store, mpp, classes)
+    areas, counts = counted.areas, counted.areas.counts
+    total = sum(counts)
+    return {
+        **_facts(manifest),
+        "tissue_mm2": tissue_mm2,
+        "nuclei": total,
+        "nuclei_per_mm2": total / tissue_mm2 if tissue_mm2 else float("nan"),
+        "nuclei_area_share": areas.area_um2 / (tissue_mm2 * 1e6) if tissue_mm2 else float("nan"),
+        "nearest_um_mean": counted.pairs.nearest_um,
+        **_of_classes(areas.rows(tissue_mm2)),
+        **_of_pairs(counted.pairs, counts),
+        **counted.squares.figures(tissue, mpp),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    areas: ClassCounter
+    pairs: PairCounter
+    squares: SquareCounter
+
+
+def _count(store: Path, mpp: float, classes: Sequence[str]) -> _Counted:
+    counted = _Counted(ClassCounter(classes), PairCounter(classes), SquareCounter(len(classes)))
+    with NucleiFile(store) as file:
+        around = Surroundings(file, mpp, max(NEIGHBOURS_UM, FARTHEST_UM))
+        for group in range(file.groups):
+            scene = around.scene(group)
+            own = scene.class_id[: scene.own]
+            counted.areas.add(own, scene.area_um2)
+            counted.pairs.add(scene)
+            counted.squares.add(scene.xy_um[: scene.own], own)
+    return counted
+
+
+def _facts(manifest: dict[str, Any]) -> dict[str, Figure]:
+    """What the manifest knows of the slide and the run, by numbers and names only."""
+    slide, tiles = manifest["slide"], manifest["tiles"]
+    key = manifest["made_from"]
+    facts: dict[str, Figure] = {
+        "slide": str(slide.get("file", "")),
+        "slide_sha256": str(key.get("slide_sha256", "")),
+        "model": str(key.get("config", {}).get("model", "")),
+        "mpp": float(slide["mpp"]),
+        "width_px": int(slide.get("width_px", 0)),
+        "height_px": int(slide.get("height_px", 0)),
+    }
+    return facts | {f"tiles_{name}": int(tiles[name]) for name in ("processed", "background", "missing", "failed")}
+
+
+def _of_classes(rows: Sequence[ClassRow]) -> dict[str, Figure]:
+    out: dict[str, Figure] = {}
+    for row in rows:
+        out[f"count_{row.name}"] = row.count
+        out[f"share_{row.name}"] = row.share
+        out[f"per_mm2_{row.name}"] = row.per_mm2
+        out[f"area_share_of_tissue_{row.name}"] = row.area_share_of_tissue
+        out[f"area_um2_mean_{row.name}"] = row.mean_um2
+        for q, value in zip(QUANTILES, row.quantiles_um2, strict=True):
+            out[f"area_um2_q{round(q * 100):02d}_{row.name}"] = value
+    return out
+
+
+def _of_pairs(pairs: PairCounter, counts: Sequence[int]) -> dict[str, Figure]:
+    found = pairs.enrichment(counts)
+    return {f"enrichment_{a}_{b}": value for (a, b), value in found.items()}

@@ -1,0 +1,175 @@
+"""A written store read back row group by row group: rings, points, places of the groups, classes, tissue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from wsi_nuc.errors import StorageError
+from wsi_nuc.store import layout
+from wsi_nuc.store.arrow import to_numpy
+from wsi_nuc.store.geoparquet import CORNERS
+from wsi_nuc.types import Float64, Int64
+
+_HEAD_BYTES, _POINT_BYTES = 13, 16
+
+
+@dataclass(frozen=True, slots=True)
+class Rings:
+    """Outlines of nuclei: `xy_l0` M x 2, ring i is ``xy_l0[offsets[i]:offsets[i + 1]]``; `bounds_l0` N x 4."""
+
+    xy_l0: Float64
+    offsets: Int64
+    ids: Int64
+    bounds_l0: Float64
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def select(self, rows: Int64) -> Rings:
+        lengths = np.diff(self.offsets)[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        vertices = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
+        return Rings(self.xy_l0[vertices], offsets, self.ids[rows], self.bounds_l0[rows])
+
+    def within(self, box_l0: tuple[float, float, float, float]) -> Rings:
+        """Those whose box meets the given one: x0, y0, x1, y1."""
+        return self.select(np.flatnonzero(meet(self.bounds_l0, box_l0)))
+
+    @classmethod
+    def concat(cls, parts: list[Rings]) -> Rings:
+        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        columns = {f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)}
+        return cls(**{**columns, "offsets": offsets})
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Centroids of nuclei: `xy_l0` N x 2, with class and area."""
+
+    xy_l0: Float64
+    class_id: Int64
+    area_um2: Float64
+
+    def __len__(self) -> int:
+        return len(self.class_id)
+
+    def within(self, box_l0: tuple[float, float, float, float]) -> Points:
+        x, y = self.xy_l0.T
+        kept = np.flatnonzero((x >= box_l0[0]) & (x <= box_l0[2]) & (y >= box_l0[1]) & (y <= box_l0[3]))
+        return Points(self.xy_l0[kept], self.class_id[kept], self.area_um2[kept])
+
+
+def meet(bounds: Float64, box: tuple[float, float, float, float]) -> Any:
+    """N bool: which boxes (N x 4) have more than a border in common with `box`."""
+    low = (bounds[:, 0] < box[2]) & (bounds[:, 1] < box[3])
+    return low & (bounds[:, 2] > box[0]) & (bounds[:, 3] > box[1])
+
+
+class NucleiFile:
+    """The Parquet file of the nuclei. `group_boxes_l0`: G x 4, what each row group covers."""
+
+    def __init__(self, store: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = Path(store) / layout.NUCLEI_SHAPES / layout.PARQUET
+        try:
+            self._file = pq.ParquetFile(path)
+        except (OSError, pa.ArrowException) as error:
+            raise StorageError(path, f"cannot be read ({error})", "`wsi-nuc verify` says what is wrong") from None
+        meta = self._file.metadata
+        self.rows = int(meta.num_rows)
+        sizes = [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
+        self.starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self.group_boxes_l0 = _group_boxes(meta)
+
+    @property
+    def groups(self) -> int:
+        return len(self.starts) - 1
+
+    def rings(self, group: int) -> Rings:
+        return decode_rings(self._file.read_row_group(group, columns=["id", "bbox", "geometry"]))
+
+    def points(self, group: int) -> Points:
+        table = self._file.read_row_group(group, columns=["x", "y", "class_id", "area_um2"])
+        x, y, class_id, area = (to_numpy(table.column(i).combine_chunks()) for i in range(4))
+        return Points(np.column_stack([x, y]), class_id.astype(np.int64), area)
+
+    def meeting(self, box_l0: tuple[float, float, float, float]) -> list[int]:
+        """The row groups that reach into the box, ascending."""
+        found: list[int] = np.flatnonzero(meet(self.group_boxes_l0, box_l0)).tolist()
+        return found
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _group_boxes(meta: Any) -> Float64:
+    """From the statistics that the writer left for every corner."""
+    names = [meta.schema.column(i).path for i in range(meta.num_columns)]
+    columns = [names.index(f"bbox.{corner}") for corner in CORNERS]
+    boxes = np.zeros((meta.num_row_groups, 4))
+    for group in range(meta.num_row_groups):
+        known = [meta.row_group(group).column(column).statistics for column in columns]
+        boxes[group] = [known[0].min, known[1].min, known[2].max, known[3].max]
+    return boxes
+
+
+def decode_rings(table: Any) -> Rings:
+    """WKB of one-ring polygons back to ring arrays: every head has 13 bytes, every point 16."""
+    geometry = table.column("geometry").combine_chunks()
+    geometry = geometry.chunk(0) if hasattr(geometry, "chunk") else geometry
+    ends = np.frombuffer(geometry.buffers()[1], np.int32)[geometry.offset : geometry.offset + len(geometry) + 1]
+    starts = ends.astype(np.int64)
+    data = np.frombuffer(geometry.buffers()[2], np.uint8)
+    lengths = (np.diff(starts) - _HEAD_BYTES) // _POINT_BYTES - 1
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    slots = np.ndarray(len(data) - _POINT_BYTES + 1, np.complex128, data, strides=(1,))
+    places = np.repeat(starts[:-1] + _HEAD_BYTES - _POINT_BYTES * offsets[:-1], lengths)
+    places += _POINT_BYTES * np.arange(offsets[-1])
+    xy = slots[places].view(np.float64).reshape(-1, 2)
+    # One row group was read, so every column is one chunk.
+    flat = table.combine_chunks().flatten()
+    columns = [flat.column(name).chunk(0) for name in ("id", *(f"bbox.{corner}" for corner in CORNERS))]
+    ids, *bounds = map(to_numpy, columns)
+    return Rings(xy, offsets, ids, np.column_stack(bounds))
+
+
+def class_names(store: Path) -> tuple[str, ...]:
+    """The classes in the order of their numbers."""
+    import zarr
+
+    path = f"{layout.NUCLEI_TABLE}/obs/class/categories"
+    try:
+        return tuple(str(name) for name in zarr.open_array(Path(store) / path, mode="r")[:])
+    except (OSError, KeyError, ValueError) as error:
+        raise StorageError(
+            Path(store) / path, f"cannot be read ({error})", "`wsi-nuc verify` says what is wrong"
+        ) from None
+
+
+def read_tissue(store: Path) -> tuple[Any, float]:
+    """The searched polygons as an array of Shapely geometries in level-0 pixels, and their mm2."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import shapely
+
+    path = Path(store) / layout.TISSUE_SHAPES / layout.PARQUET
+    try:
+        table = pq.read_table(path, columns=["area_mm2", "geometry"])
+    except (OSError, pa.ArrowException) as error:
+        raise StorageError(path, f"cannot be read ({error})", "`wsi-nuc verify` says what is wrong") from None
+    polygons = shapely.from_wkb(np.array(table.column("geometry").to_pylist(), dtype=object))
+    return polygons, float(sum(table.column("area_mm2").to_pylist()))
