@@ -98,6 +98,34 @@ class RunConfig(Section):
         return os.path.abspath(value) if Path(value).is_file() else value
 
 
+# Keys that say how a run goes; all others show in its results, and a cohort keeps those for every job.
+EXECUTION = frozenset(
+    (
+        "out",
+        "device",
+        "workers",
+        "scheduler",
+        "overwrite",
+        "keep_parts",
+        "scratch",
+        "quiet",
+        "answers",
+        "json",
+        "dask",
+    )
+)
+
+
+def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
+    """The configuration with other values for some keys, checked as if it had been given so."""
+    if not settings:
+        return config
+    try:
+        return RunConfig(**{**config.model_dump(), **settings})
+    except ValidationError as error:
+        raise ConfigError(_first_problem(error)) from None
+
+
 def load_config(file: Path | None, assignments: Iterable[str], options: Mapping[str, Any]) -> RunConfig:
     return load_section(RunConfig, file, assignments, options)
 

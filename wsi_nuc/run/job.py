@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import wsi_nuc
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import SlideError, UsageError
-from wsi_nuc.events import Emit
+from wsi_nuc.events import Emit, ignore
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.slides.address import is_url
 from wsi_nuc.slides.base import SlideSource
@@ -27,6 +27,7 @@ from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.store.manifest import Origin, identity, identity_key
 from wsi_nuc.tiling.geojson import read_polygons
 from wsi_nuc.tiling.plan import TilePlan, make_plan
+from wsi_nuc.tiling.stain import DARK_FIELD
 from wsi_nuc.tiling.tissue import Tissue, intersect, tissue_for
 from wsi_nuc.types import SlideInfo, SlideRef
 
@@ -34,31 +35,49 @@ VERSIONED = ("numpy", "opencv-python-headless", "openslide-bin", "pyarrow", "sha
 
 
 @dataclass(frozen=True, eq=False)
-class SlideJob:
-    """`area` (shapely, level-0 pixels) is where nuclei are kept: the tissue, cut to the region of interest.
-
-    `parts_key` names what the parts of regions depend on; `origin` what the published result depends on.
-    """
+class Survey:
+    """A slide that was looked at. `area` (shapely, level-0 pixels) is where nuclei are kept: the tissue,
+    cut to the region of interest."""
 
     slide: str
     ref: SlideRef
     info: SlideInfo
     mpp: float
-    signature: Signature
     tissue: Tissue
     area: Any
     plan: TilePlan
     spec: ModelSpec
+
+    @property
+    def area_mm2(self) -> float:
+        return float(self.area.area) * (self.mpp / 1000) ** 2
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user must know although it is no failure."""
+        found = []
+        if self.tissue.polygons.is_empty:
+            found.append("no tissue was found; pass --tissue none to look everywhere")
+        elif self.area.is_empty:
+            found.append("the region of interest meets no tissue; pass --tissue none to ignore that")
+        if self.tissue.method == DARK_FIELD:
+            what = "it looks like fluorescence, and the models are made for bright-field H&E"
+            found.append(f"{what}: the classes mean nothing")
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class SlideJob(Survey):
+    """`parts_key` names what the parts of regions depend on; `origin` what the published result depends on."""
+
+    signature: Signature
+    config: RunConfig
     origin: Origin
     parts_key: str
 
     @property
     def content_sha256(self) -> str:
         return str(self.origin.key["slide_sha256"])
-
-    @property
-    def area_mm2(self) -> float:
-        return float(self.area.area) * (self.mpp / 1000) ** 2
 
     def check_unchanged(self) -> None:
         """Raise if any file of the slide is not the one that was hashed."""
@@ -76,36 +95,45 @@ class SlideJob:
 
 def prepare(slide: str, config: RunConfig, spec: ModelSpec, device: str, emit: Emit) -> SlideJob:
     """All that is decided before a tile is computed. The slide is hashed while its tissue is searched for."""
-    # Workers elsewhere have another current folder.
-    ref = SlideRef(slide if is_url(slide) else os.path.abspath(slide), config.reader, config.mpp)
+    ref = reference(slide, config)
     signature = stat_signature(ref)
     with ThreadPoolExecutor(1) as beside:
         hashed = beside.submit(content_sha256, ref)
-        source = open_slide(ref)
-        try:
-            info, mpp = source.info, require_mpp(slide, source.info)
-            tissue = tissue_for(source, mpp, config.tissue, slide, emit)
-            area = _area(tissue, source, config)
-        finally:
-            source.close()
-        plan = make_plan(slide, info, mpp, spec, area, config.region_size)
+        seen = survey(slide, config, spec, emit)
         sha256 = hashed.result()
-    wanted = _result_config(config, info, mpp, spec, device)
+    wanted = _result_config(config, seen.info, seen.mpp, spec, device)
     key = identity_key(sha256, spec.weights_sha256, wanted, wsi_nuc.__version__)
-    shape = {**wanted, "tiles_per_region": plan.tiles_per_region, "core_px": spec.core_px, "halo_px": spec.halo_px}
+    tiles = {
+        "tiles_per_region": seen.plan.tiles_per_region,
+        "core_px": spec.core_px,
+        "halo_px": spec.halo_px,
+    }
     return SlideJob(
-        slide=slide,
-        ref=ref,
-        info=info,
-        mpp=mpp,
+        **vars(seen),
         signature=signature,
-        tissue=tissue,
-        area=area,
-        plan=plan,
-        spec=spec,
-        origin=Origin(key, _slide_facts(slide, info, mpp, sha256), _versions()),
-        parts_key=identity(sha256, spec.weights_sha256, _parts_config(shape), wsi_nuc.__version__),
+        config=config,
+        origin=Origin(key, _slide_facts(slide, seen.info, seen.mpp, sha256), _versions()),
+        parts_key=identity(sha256, spec.weights_sha256, _parts_config({**wanted, **tiles}), wsi_nuc.__version__),
     )
+
+
+def reference(slide: str, config: RunConfig) -> SlideRef:
+    """Workers elsewhere have another current folder, hence the absolute path."""
+    return SlideRef(slide if is_url(slide) else os.path.abspath(slide), config.reader, config.mpp)
+
+
+def survey(slide: str, config: RunConfig, spec: ModelSpec, emit: Emit = ignore) -> Survey:
+    """Open the slide, find its tissue and plan its tiles: one look at a small level, no hash of the content."""
+    ref = reference(slide, config)
+    source = open_slide(ref)
+    try:
+        info, mpp = source.info, require_mpp(slide, source.info)
+        tissue = tissue_for(source, mpp, config.tissue, slide, emit)
+        area = _area(tissue, source, config)
+    finally:
+        source.close()
+    plan = make_plan(slide, info, mpp, spec, area, config.region_size)
+    return Survey(slide, ref, info, mpp, tissue, area, plan, spec)
 
 
 def _area(tissue: Tissue, source: SlideSource, config: RunConfig) -> Any:

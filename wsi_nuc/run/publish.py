@@ -35,10 +35,9 @@ def publish_slide(
     name: str,
     parts: Mapping[int, Path],
     reports: Sequence[RegionReport],
-    config: RunConfig,
 ) -> Published:
     """Write the result of a slide into a private folder and make it visible in one step."""
-    clock, stats = Clock(), StitchStats()
+    clock, stats, config = Clock(), StitchStats(), job.config
     with Staging(config.out, name) as staging:
         folder = ZarrFolder(staging.root)
         with clock.stage("stitch and write"):

@@ -27,36 +27,59 @@ from wsi_nuc.run.executor import make_executor
 from wsi_nuc.run.job import SlideJob, prepare
 from wsi_nuc.run.publish import acceptable, publish_slide
 from wsi_nuc.run.region import BadTile, RegionJob, RegionReport, process_region, report_of
+from wsi_nuc.run.request import SlideRequest, as_request
 from wsi_nuc.run.resources import resolve_device
 from wsi_nuc.run.result import SlideResult, failure, success
 from wsi_nuc.store.commit import check_target, clean_up
 from wsi_nuc.store.locks import slide_lock_path, try_lock
-from wsi_nuc.store.names import claim_name
 from wsi_nuc.store.parts import find_parts, hold_parts, parts_dir, read_part, remove_parts
 from wsi_nuc.store.paths import check_writable
-from wsi_nuc.tiling.stain import DARK_FIELD
 
 START_TIMEOUT_S = 3.0
 MOST_NAMED = 5
 
 
 def run_slides(
-    config: RunConfig, slides: Sequence[str], emit: Emit = ignore
+    config: RunConfig, slides: Sequence[str | SlideRequest], emit: Emit = ignore
 ) -> Generator[SlideResult, None, None]:
     """One result a slide, as they are done. Raises only what concerns all slides: usage, model, output folder.
+
+    A request in place of a path may have settings of its own; every model is checked before the first slide.
 
     To stop early close the iterator: workers end within seconds, and what is finished stays for the next run.
     """
     check_writable(config.out)
     if config.scratch is not None:
         check_writable(config.scratch)
-    spec = _checked_spec(config.model, config.inference.options)
+    requests = [as_request(slide) for slide in slides]
+    models = _models([request.config(config) for request in requests] or [config])
     clean_up(config.out)
-    session = _Session(config, spec, emit)
+    session = _Session(config, models, emit)
     try:
-        yield from session.results(slides)
+        yield from session.results(requests)
     finally:
         session.close()
+
+
+@dataclass(frozen=True)
+class _Model:
+    config: RunConfig
+    spec: ModelSpec
+    device: str
+
+
+def _models(configs: Sequence[RunConfig]) -> dict[str, _Model]:
+    """What the slides' configurations ask for, each model once."""
+    found: dict[str, _Model] = {}
+    for config in configs:
+        if _model_key(config) not in found:
+            spec = _checked_spec(config.model, config.inference.options)
+            found[_model_key(config)] = _Model(config, spec, resolve_device(config.device, spec.uses_torch))
+    return found
+
+
+def _model_key(config: RunConfig) -> str:
+    return f"{config.model} {sorted(config.inference.options.items())}"
 
 
 def _checked_spec(model: str, options: dict[str, Any]) -> ModelSpec:
@@ -72,6 +95,7 @@ class _Open:
     that are not back yet."""
 
     job: SlideJob
+    device: str
     name: str
     held: ExitStack
     started: float
@@ -83,21 +107,22 @@ class _Open:
 class _Session:
     """Holds what outlives a slide: the executor, the publishing thread, and the slides that are open."""
 
-    def __init__(self, config: RunConfig, spec: ModelSpec, emit: Emit) -> None:
-        self._config, self._spec, self._emit = config, spec, emit
-        self._device = resolve_device(config.device, spec.uses_torch)
+    def __init__(self, config: RunConfig, models: dict[str, _Model], emit: Emit) -> None:
+        self._config, self._models, self._emit = config, models, emit
         self._open: dict[str, _Open] = {}
         self._done: deque[SlideResult | Future[SlideResult]] = deque()
-        self._busy: list[str] = []
+        self._busy: list[SlideRequest] = []
         self._publisher = ThreadPoolExecutor(1, "publish")
         self._starter = ThreadPoolExecutor(1, "start")
-        self._executor = self._starter.submit(make_executor, config, self._device)
+        # The workers have the first slide's model at hand when they start.
+        first = next(iter(models.values()))
+        self._executor = self._starter.submit(make_executor, first.config, first.device)
 
-    def results(self, slides: Sequence[str]) -> Iterator[SlideResult]:
-        yield from self._pass(slides, wait=False)
+    def results(self, requests: Sequence[SlideRequest]) -> Iterator[SlideResult]:
+        yield from self._pass(requests, wait=False)
         # Slides that another process was working on: by now it may have published them.
-        for slide in self._busy:
-            yield from self._pass([slide], wait=True)
+        for request in self._busy:
+            yield from self._pass([request], wait=True)
 
     def close(self) -> None:
         """Bounded in time, also where the workers have not even started."""
@@ -107,8 +132,8 @@ class _Session:
         if self._executor.done() and self._executor.exception() is None:
             self._executor.result().close()
 
-    def _pass(self, slides: Sequence[str], wait: bool) -> Iterator[SlideResult]:
-        jobs = self._region_jobs(slides, wait)
+    def _pass(self, requests: Sequence[SlideRequest], wait: bool) -> Iterator[SlideResult]:
+        jobs = self._region_jobs(requests, wait)
         # The first slide is opened while the workers start.
         first = list(islice(jobs, 1))
         executor: Executor = self._executor.result()
@@ -125,47 +150,37 @@ class _Session:
             self._done.popleft()
             yield head.result() if isinstance(head, Future) else head
 
-    def _region_jobs(self, slides: Sequence[str], wait: bool) -> Iterator[RegionJob]:
-        for slide in slides:
+    def _region_jobs(self, requests: Sequence[SlideRequest], wait: bool) -> Iterator[RegionJob]:
+        for request in requests:
             started = time.perf_counter()
             try:
-                opened = self._prepare(slide, wait, started)
+                opened = self._prepare(request, wait, started)
             except Exception as error:  # noqa: BLE001 - the slide boundary: any failure is this slide's
-                self._done.append(self._told(failure(slide, error, time.perf_counter() - started)))
+                self._done.append(self._told(failure(request.slide, error, time.perf_counter() - started)))
                 continue
             if opened is not None:
                 yield from self._todo(opened)
 
-    def _prepare(self, slide: str, wait: bool, started: float) -> _Open | None:
+    def _prepare(self, request: SlideRequest, wait: bool, started: float) -> _Open | None:
         """None if there is nothing to compute: it is there already, or another process has it in hand."""
-        job, out = prepare(slide, self._config, self._spec, self._device, self._emit), self._config.out
-        self._warn_of(job)
+        slide, out, config = request.slide, self._config.out, request.config(self._config)
+        model = self._models[_model_key(config)]
+        job = prepare(slide, config, model.spec, model.device, self._emit)
+        for warning in job.warnings:
+            self._emit(Warned(slide, warning))
         with ExitStack() as held:
             lock, locked = try_lock(slide_lock_path(out, job.parts_key), self._waiting(slide) if wait else None)
             held.callback(os.close, lock)
             if locked is False:
-                self._busy.append(slide)
+                self._busy.append(request)
                 return None
-            claim = held.enter_context(claim_name(slide, out, job.content_sha256))
-            overwrite = self._config.overwrite
-            there = check_target(out, claim.name, job.origin.key, overwrite, acceptable(self._config))
+            claim = held.enter_context(request.claim(out, job.content_sha256))
+            there = check_target(out, claim.name, job.origin.key, config.overwrite, acceptable(config))
             if there is not None:
                 self._done.append(self._told(success(slide, there, time.perf_counter() - started)))
                 return None
             held.enter_context(hold_parts(self._parts_root, job.content_sha256, job.parts_key))
-            return _Open(job, claim.name, held.pop_all(), started)
-
-    def _warn_of(self, job: SlideJob) -> None:
-        """What a user must know although it is no failure."""
-        if job.tissue.polygons.is_empty:
-            self._emit(Warned(job.slide, "no tissue was found; pass --tissue none to look everywhere"))
-        elif job.area.is_empty:
-            self._emit(
-                Warned(job.slide, "the region of interest meets no tissue; pass --tissue none to ignore that")
-            )
-        if job.tissue.method == DARK_FIELD:
-            what = "it looks like fluorescence, and the models are made for bright-field H&E"
-            self._emit(Warned(job.slide, f"{what}: the classes mean nothing"))
+            return _Open(job, model.device, claim.name, held.pop_all(), started)
 
     def _waiting(self, slide: str) -> Callable[[], None]:
         message = "another process is working on this slide; waiting for it"
@@ -174,7 +189,7 @@ class _Session:
     def _todo(self, opened: _Open) -> Iterator[RegionJob]:
         """The regions without a part, made one by one; all are counted before the first is handed out."""
         job, folder = opened.job, self._parts_dir(opened.job)
-        options = tuple(self._config.inference.options.items())
+        options = tuple(job.config.inference.options.items())
         opened.reports = list(_resumable(folder))
         resumed = {report.index for report in opened.reports}
         regions = sum(1 for _ in job.plan.regions())
@@ -187,7 +202,7 @@ class _Session:
             if task.index in resumed:
                 continue
             if opened.error is None:
-                yield RegionJob(job.ref, task, self._config.model, self._device, str(folder), options)
+                yield RegionJob(job.ref, task, job.config.model, opened.device, str(folder), options)
             else:
                 self._count_back(opened)
 
@@ -231,11 +246,11 @@ class _Session:
                 raise opened.error
             self._refuse_bad_tiles(opened)
             parts = {report.index: Path(report.part) for report in opened.reports}
-            published = publish_slide(job, opened.name, parts, opened.reports, self._config)
+            published = publish_slide(job, opened.name, parts, opened.reports)
             # Unlinked while it is held: whoever waits for it sees that, and finds the result.
             slide_lock_path(self._config.out, job.parts_key).unlink(missing_ok=True)
             opened.held.close()
-            if not self._config.keep_parts:
+            if not job.config.keep_parts:
                 remove_parts(self._parts_root, job.content_sha256, job.parts_key)
             return self._told(success(job.slide, published, time.perf_counter() - opened.started))
         except Exception as error:  # noqa: BLE001 - the slide boundary: any failure is this slide's
@@ -252,7 +267,7 @@ class _Session:
         if missing:
             self._emit(Warned(opened.job.slide, f"{len(missing)} tiles lack data ({_named(missing)})"))
         failed = sorted(bad for report in opened.reports for bad in report.failed)
-        if failed and not self._config.allow_bad_tiles:
+        if failed and not opened.job.config.allow_bad_tiles:
             raise SlideError(
                 opened.job.slide,
                 f"{len(failed)} tiles failed ({_named(failed)})",
