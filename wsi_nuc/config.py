@@ -137,7 +137,7 @@ def load_section(
     merged: dict[str, Any] = _read_yaml(file) if file else {}
     check_keys(merged, schema, str(file))
     for assignment in assignments:
-        _assign(merged, *parse_assignment(assignment))
+        assign(merged, *parse_assignment(assignment))
     merged.update({key: value for key, value in options.items() if value is not None})
     check_keys(merged, schema, "--set")
     try:
@@ -171,7 +171,8 @@ def parse_assignment(assignment: str) -> tuple[list[str], Any]:
         raise ConfigError(f"--set {assignment}: the value is no YAML: {error}") from None
 
 
-def _assign(target: dict[str, Any], path: list[str], value: Any) -> None:
+def assign(target: dict[str, Any], path: list[str], value: Any) -> None:
+    """Set the value of a dotted key in nested sections."""
     for key in path[:-1]:
         step = target.setdefault(key, {})
         if not isinstance(step, dict):

@@ -191,6 +191,23 @@ def test_mistakes_are_named(assignment: str, said: str, tmp_path: Path) -> None:
         load_evaluate_config(file, [assignment], {}, {})
 
 
+def test_set_reaches_into_the_data_and_models_of_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "e.yaml"
+    file.write_text(json.dumps({"data": {"A": {"path": "a"}}, "variants": {"x": {"model": "classical"}}}))
+    config = load_evaluate_config(
+        file,
+        ["data.mine.images=[one]", "variants.run/model.use.tta=true"],
+        {"models": ["run/model.safetensors"]},
+        {"path": Path("mine")},
+    )
+    assert set(config.data) == {"mine"}
+    assert config.data["mine"].images == ("one",)
+    assert config.data["mine"].path == Path("mine")
+    assert config.variants["run/model"].use == {"tta": True}
+    with pytest.raises(ConfigError, match=r"data\.other\.path is missing"):
+        load_evaluate_config(file, ["data.other.images=[one]"], {}, {"path": Path("mine")})
+
+
 def test_the_command_writes_tables_and_strict_json(tmp_path: Path) -> None:
     data = draw(tmp_path / "data", images=2, nuclei=8)
     command = ["evaluate", str(data), "--model", "classical", "--oracle", "--out", str(tmp_path / "out"), "-q"]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from wsi_nuc.config import ConfigError, Section, check_keys, load_section
+from wsi_nuc.config import ConfigError, Section, assign, check_keys, load_section, parse_assignment
 from wsi_nuc.errors import ModelError, UsageError
 from wsi_nuc.evaluation.evaluate import Scoring, evaluate_images
 from wsi_nuc.evaluation.protocol import ImageScore
@@ -63,6 +63,12 @@ def load_evaluate_config(
     if data.get("path"):
         source = {key: value for key, value in data.items() if value is not None}
         given["data"] = {str(data.get("name") or Path(data["path"]).name): source}
+    assignments = list(assignments)
+    for path, value in map(parse_assignment, assignments):
+        if path[0] in ("data", "variants") and path[0] in given and path[1:]:
+            assign(
+                given, path, value
+            )  # options replace a file's data and variants, but not what --set says of them
     config = load_section(EvaluateConfig, file, assignments, given)
     for name, variant in config.variants.items():
         check_keys(variant.use, UseSettings, f"variants.{name}.use")
