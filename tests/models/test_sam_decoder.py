@@ -131,3 +131,12 @@ def test_the_stand_in_for_torchvisions_nms_keeps_the_best_of_overlapping_boxes()
     nms = load("torchvision.ops").nms
     assert nms(boxes, torch.tensor([0.5, 0.9, 0.7]), 0.5).tolist() == [1, 2]
     assert nms(boxes, torch.tensor([0.5, 0.9, 0.7]), 0.9).tolist() == [1, 2, 0]
+
+
+def test_half_precision_leaves_places_exact(pair: tuple[Any, Any, Sam]) -> None:
+    _, _, ours = pair
+    xy, label = torch.rand(1, 9, 2, 2) * 256, torch.ones(1, 9, 2)
+    exact = embed_points(ours.prompt_encoder, xy, label), ours.image_pe()
+    with torch.autocast("cpu", torch.bfloat16):
+        half = embed_points(ours.prompt_encoder, xy, label), ours.image_pe()
+    assert all(torch.equal(one, two) for one, two in zip(exact, half, strict=True))

@@ -18,7 +18,9 @@ def embed_points(encoder: Any, xy: torch.Tensor, label: torch.Tensor) -> torch.T
     xy = torch.cat([xy, xy.new_zeros(*xy.shape[:-2], 1, 2)], -2)
     label = torch.cat([label, label.new_full((*label.shape[:-1], 1), NO_POINT)], -1)[..., None]
     height, width = encoder.input_image_size
-    place = encoder.pe_layer._pe_encoding(xy / xy.new_tensor([width, height]))
+    # In bf16 places would be a third of a pixel off.
+    with torch.autocast(xy.device.type, enabled=False):
+        place = encoder.pe_layer._pe_encoding(xy / xy.new_tensor([width, height]))
     place = torch.where(label == NO_POINT, torch.zeros_like(place), place)
     kinds = [encoder.not_a_point_embed.weight[0], *(kind.weight[0] for kind in encoder.point_embeddings[:2])]
     return place + torch.stack(kinds)[label[..., 0].long() + 1]

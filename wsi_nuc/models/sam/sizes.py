@@ -62,7 +62,8 @@ class Sam(nn.Module):
 
     def image_pe(self) -> torch.Tensor:
         """1 x tokens x channels: the position encoding of the image's tokens."""
-        pe: torch.Tensor = self.prompt_encoder.get_dense_pe()
+        with torch.autocast(self.prompt_encoder.no_mask_embed.weight.device.type, enabled=False):
+            pe: torch.Tensor = self.prompt_encoder.get_dense_pe()
         return pe.flatten(2).transpose(1, 2)
 
 
