@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -237,6 +238,15 @@ def test_weights_that_do_not_fit_are_listed_before_a_tensor_is_read(net: PromptN
     save_net(path, net, three)
     with pytest.raises(ModelError, match="for 2 classes, its header names 3"):
         spec_of_file(read_info(path))
+
+
+def test_another_normalisation_of_the_pixels_is_refused(net: PromptNucSegNet, tmp_path: Path) -> None:
+    save_net(tmp_path / "net.safetensors", net, tiny_settings())
+    info = read_info(tmp_path / "net.safetensors")
+    other = replace(info, details={**info.details, "normalisation": {"mean": [0, 0, 0], "std": [255, 255, 255]}})
+    with pytest.raises(ModelError, match="its pixels are normalised by"):
+        spec_of_file(other)
+    assert spec_of_file(info).mpp == tiny_settings().mpp
 
 
 def test_nan_weights_are_named(net: PromptNucSegNet, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from wsi_nuc.models.weights import (
 
 ARCHITECTURE = "promptnucseg"
 PART = "promptnucseg-part"
+NORMALISATION = {"mean": list(PIXEL_MEAN), "std": list(PIXEL_STD)}
 
 
 def spec_of_file(info: CheckpointInfo, options: Mapping[str, Any] | None = None) -> ModelSpec:
@@ -58,9 +59,8 @@ def save_state(path: str | Path, state: Mapping[str, Any], header: Mapping[str, 
 
 
 def header_of(settings: Settings, architecture: str, about: Mapping[str, Any] | None) -> dict[str, Any]:
-    normalisation = {"mean": list(PIXEL_MEAN), "std": list(PIXEL_STD)}
     unknown: dict[str, Any] = {"training_data": "unknown", "metrics": {}}
-    named = {"architecture": architecture, "normalisation": normalisation}
+    named = {"architecture": architecture, "normalisation": NORMALISATION}
     return unknown | dict(about or {}) | settings.to_header() | named
 
 
@@ -69,6 +69,9 @@ def _checked(info: CheckpointInfo) -> Settings:
         parts = ", ".join(sorted({name.partition(".")[0] for name in info.shapes}))
         remedy = "convert a prompter and a segmentor together, or train from it"
         raise ModelError(info.path, f"it holds parts of a model only ({parts})", remedy)
+    if info.details.get("normalisation", NORMALISATION) != NORMALISATION:
+        cause = f"its pixels are normalised by {info.details['normalisation']}, here by {NORMALISATION}"
+        raise ModelError(info.path, cause, "train or convert it with this version")
     settings = Settings.from_header(info.details)
     for count in class_counts(settings, info.shapes):
         check_class_count(info.path, settings.classes, count)
