@@ -69,6 +69,15 @@ def test_outlines_are_drawn_inside_their_nucleus_in_its_colour() -> None:
         assert np.array_equal(np.unique(drawn[:80, :96][coloured & (inside == i + 1)], axis=0), [COLOURS[kind]])
 
 
+def test_the_colour_of_a_foreground_is_named(tmp_path: Path) -> None:
+    rgb = np.zeros((40, 48, 3), np.uint8)
+    foreground = LabelledImage("a", rgb, foreground=layouts.labels() > 0)
+    draw_sheet([foreground], tmp_path / "with.png")
+    draw_sheet([LabelledImage("a", rgb, points_xy=np.zeros((0, 2)))], tmp_path / "without.png")
+    legends = [np.asarray(Image.open(tmp_path / f"{name}.png"))[-20:] for name in ("with", "without")]
+    assert [bool((legend == COLOURS[0]).all(axis=2).any()) for legend in legends] == [True, False]
+
+
 def test_a_sheet_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no readable image"):
         draw_sheet([], tmp_path / "sheet.png")

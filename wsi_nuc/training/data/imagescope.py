@@ -49,7 +49,9 @@ def _image_of(xml: Path, candidates: list[Path]) -> Path:
         return beside[0]
     if len(candidates) != 1:
         which = f"{len(candidates)} images" if candidates else "no image"
-        raise DataError(xml, f"has {which} of the same name", "put the image beside it or into a sibling folder")
+        raise DataError(
+            xml, f"has {which} of the same name", "put the image beside it, or name the folder that holds both"
+        )
     return candidates[0]
 
 

@@ -56,7 +56,8 @@ def _legend(sheet: Image.Image, images: Sequence[LabelledImage]) -> None:
             if image.points_xy is not None
         ]
     )
-    for name, colour in [*shown, ("no class", NO_CLASS)]:
+    foreground = [("foreground", COLOURS[0])] if any(image.foreground is not None for image in images) else []
+    for name, colour in [*shown, *foreground, ("no class", NO_CLASS)]:
         draw.rectangle((x, sheet.height - 20, x + 12, sheet.height - 8), fill=colour, outline=(255, 255, 255))
         draw.text((x + 18, sheet.height - 20), name, fill=(255, 255, 255))
         x += 34 + int(draw.textlength(name))
