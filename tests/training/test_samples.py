@@ -139,6 +139,12 @@ def test_images_come_at_the_models_resolution() -> None:
     assert coarse.instances.max() == fine.instances.max()
     assert (coarse.instances > 0).mean() == pytest.approx((fine.instances > 0).mean(), abs=0.01)
     assert at_mpp(fine, 0.252) is fine
+    assert coarse.repairs == {}
+    tiny = at_mpp(fine, 20.0)
+    assert tiny.instances is not None
+    lost = int(fine.instances.max()) - int(tiny.instances.max())
+    assert tiny.repairs == {"nuclei too small for the model's resolution (dropped)": lost}
+    assert lost > 0
 
 
 def test_class_names_are_mapped_or_refused() -> None:

@@ -8,20 +8,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 
 from tests.models.nets import official_sam
 from tests.training.tiny import draw, foreground_only, points_only, tiny_config
 from wsi_nuc.errors import ModelError, UsageError
+from wsi_nuc.models.promptnucseg.prompter import PrompterNet
+from wsi_nuc.models.promptnucseg.settings import PrompterSettings
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.models.weights import open_checkpoint
 from wsi_nuc.training import batches as batches_module
 from wsi_nuc.training.config import TrainConfig
-from wsi_nuc.training.events import EpochDone, Event, StepDone
+from wsi_nuc.training.events import EpochDone, Event, Noted, StepDone
 from wsi_nuc.training.images import load_images
 from wsi_nuc.training.losses import Losses
 from wsi_nuc.training.network import LossNet
+from wsi_nuc.training.start import starting_net
 from wsi_nuc.training.train import TrainingError, train
 
 
@@ -209,6 +213,51 @@ def test_training_starts_from_an_official_file(tmp_path: Path) -> None:
     assert torch.allclose(trained[f"segmentor.{name}"], sam.state_dict()[name], atol=1e-6)
     with pytest.raises(ModelError, match="there is no such file"):
         train(tiny_config(tmp_path / "x", tmp_path / "data", init=[tmp_path / "gone.pth"]))
+
+
+def test_two_foreign_files_of_one_name_are_both_taken(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    sam, prompter = official_sam("vit_mini"), PrompterNet(PrompterSettings("convnext_atto", 4, 16, 16), 1)
+    for folder, network in (("a", sam), ("b", prompter)):
+        (tmp_path / folder).mkdir()
+        torch.save({"model": network.state_dict()}, tmp_path / folder / "best.pth")
+    config = tiny_config(
+        tmp_path / "out",
+        draw(tmp_path / "data"),
+        init=[tmp_path / "a" / "best.pth", tmp_path / "b" / "best.pth"],
+        prompter={"backbone": "convnext_atto", "channels": 16, "space_px": 16, "levels": 4},
+    )
+    net, known = starting_net(config, "together")
+    assert known == {"segmentor", "prompter"}
+    state = net.state_dict()
+    assert torch.equal(state["prompter.conv.weight"], prompter.state_dict()["conv.weight"])
+    upscaling = "mask_decoder.output_upscaling.0.weight"
+    assert torch.equal(state[f"segmentor.{upscaling}"], sam.state_dict()[upscaling])
+
+
+def test_mended_labels_and_images_without_use_are_told(tmp_path: Path) -> None:
+    masks, points = draw(tmp_path / "a"), points_only(tmp_path / "b", [(30.5, 40.5), (300.5, 9.5)])
+    file = masks / "labels" / "0_0.png"
+    labels = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+    labels[labels == 3] = 0
+    cv2.imwrite(str(file), labels)
+    config = tiny_config(tmp_path / "out", masks, points, stages=["segmentor"], validate=True)
+    seen: list[Event] = []
+    train(config, seen.append)
+    told = [event.message for event in seen if isinstance(event, Noted)]
+    assert "training images: images with non-consecutive ids: 1" in told
+    assert "validation images: points outside the image (dropped): 1" in told
+    assert "segmentor: 1 of 3 training images take no part, they lack masks" in told
+    assert "segmentor: 1 of 3 validation images take no part, they lack masks" in told
+
+
+@pytest.mark.parametrize(
+    ("stage", "lacking"), [("segmentor", "masks"), ("together", "masks"), ("prompter", "masks or points")]
+)
+def test_a_stage_without_the_labels_that_it_needs_is_refused(tmp_path: Path, stage: str, lacking: str) -> None:
+    data = foreground_only(tmp_path / "c")
+    with pytest.raises(UsageError, match=f"none of 1 images has {lacking}, which the stage {stage}"):
+        train(tiny_config(tmp_path / "out", data, stages=[stage]))
 
 
 def test_worker_processes_make_the_same_batches(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -22,10 +22,12 @@ SNAP = 0.03
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """`sources`: name and licence of each data set, and whether released weights may be trained on it."""
+    """`sources`: name and licence of each data set, and whether released weights may be trained on it. `repairs`:
+    what was mended or noticed while reading, summed over images."""
 
     images: tuple[LabelledImage, ...]
     sources: tuple[dict[str, object], ...]
+    repairs: Mapping[str, int] = field(default_factory=dict)
 
 
 def load_images(sources: Sequence[SourceConfig], classes: tuple[str, ...], mpp: float) -> Loaded:
@@ -40,7 +42,7 @@ def load_images(sources: Sequence[SourceConfig], classes: tuple[str, ...], mpp: 
             "name": card.name, "licence": card.licence, "trains_released": card.trains_released,
             "images": len(dataset),
         })  # fmt: skip
-    return Loaded(tuple(images), tuple(about))
+    return Loaded(tuple(images), tuple(about), sum((Counter(image.repairs) for image in images), Counter()))
 
 
 def chosen(source: SourceConfig) -> Dataset:
@@ -103,20 +105,22 @@ def class_table(own: Sequence[str], classes: Sequence[str], mapping: Mapping[str
 
 
 def at_mpp(image: LabelledImage, mpp: float) -> LabelledImage:
-    """The image at the model's resolution; nuclei that vanish in it are dropped."""
+    """The image at the model's resolution; nuclei that vanish in it are dropped and counted."""
     scale = 1.0 if image.mpp is None else image.mpp / mpp
     if abs(scale - 1) <= SNAP:
         return image
     height, width = image.rgb.shape[:2]
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     rgb = cv2.resize(image.rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    instances, types = image.instances, image.types
+    instances, types, repairs = image.instances, image.types, Counter(image.repairs)
     if instances is not None:
         resized = cv2.resize(instances.astype(np.float32), size, interpolation=cv2.INTER_NEAREST).astype(np.int32)
         instances, ids = clean_labels(resized, image.id, Counter())
         types = None if types is None else types[ids - 1]
+        repairs["nuclei too small for the model's resolution (dropped)"] += (image.count or 0) - len(ids)
     foreground = image.foreground
     if foreground is not None:
         foreground = cv2.resize(foreground.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
     xy = None if image.points_xy is None else image.points_xy * (size[0] / width, size[1] / height)
-    return replace(image, rgb=rgb, instances=instances, types=types, foreground=foreground, points_xy=xy, mpp=mpp)
+    labelled = replace(image, instances=instances, types=types, foreground=foreground, points_xy=xy)
+    return replace(labelled, rgb=rgb, mpp=mpp, repairs=+repairs)

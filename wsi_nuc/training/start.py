@@ -13,7 +13,7 @@ from wsi_nuc.models.convert import Target, convert
 from wsi_nuc.models.promptnucseg.build import PromptNucSegNet, expected_shapes
 from wsi_nuc.models.promptnucseg.native import ARCHITECTURE, PART, header_of, save_state
 from wsi_nuc.models.promptnucseg.settings import Settings
-from wsi_nuc.models.weights import open_checkpoint
+from wsi_nuc.models.weights import open_checkpoint, sha256_of
 from wsi_nuc.training.config import Part, TrainConfig
 
 SHARPER = 3.0  # a point and its own place then differ from the rest by a logit of about 6
@@ -64,15 +64,18 @@ def starting_net(config: TrainConfig, part: Part | None) -> tuple[PromptNucSegNe
 
 
 def _native(file: Path, config: TrainConfig) -> Path:
-    """A foreign file is converted first, beside the training."""
+    """A foreign file is converted first, beside the training; what it holds names the result, since two files may
+    have one name, and one may be replaced."""
     if not file.exists():
         raise ModelError(file, "there is no such file", "correct `init`")
     if file.suffix == ".safetensors" and _has_header(file):
         return file
-    made = config.out / "init" / f"{file.stem}.safetensors"
+    made = config.out / "init" / f"{file.stem}-{sha256_of(file)[:12]}.safetensors"
     if not made.exists():
         made.parent.mkdir(parents=True, exist_ok=True)
-        convert([file], made, Target(config.classes, config.mpp, config.prompter.space_px))
+        half = made.with_suffix(".tmp.safetensors")
+        convert([file], half, Target(config.classes, config.mpp, config.prompter.space_px))
+        half.replace(made)
     return made
 
 

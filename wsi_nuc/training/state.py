@@ -51,7 +51,7 @@ def save_state(path: Path, trained: Trained, config: TrainConfig) -> None:
         "schedule": trained.schedule.state_dict(),
         "progress": vars(trained.progress),
         "random": torch.get_rng_state(),
-        "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "random_device": _device_random(trained.module),
     }
     half = path.with_suffix(".tmp")
     try:
@@ -77,9 +77,15 @@ def load_state(path: Path, trained: Trained, config: TrainConfig, device: torch.
     for name, value in content["progress"].items():
         setattr(trained.progress, name, value)
     torch.set_rng_state(content["random"].cpu())
-    if torch.cuda.is_available() and content["random_cuda"]:
-        torch.cuda.set_rng_state_all([state.cpu() for state in content["random_cuda"]])
+    if device.type == "cuda" and content["random_device"] is not None:
+        # Of several processes all draw alike, so the first one's numbers go on in each, on its own device.
+        torch.cuda.set_rng_state(content["random_device"].cpu(), device)
     return True
+
+
+def _device_random(module: nn.Module) -> torch.Tensor | None:
+    device = next(module.parameters()).device
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
 
 def _read(path: Path, device: torch.device) -> dict[str, Any]:

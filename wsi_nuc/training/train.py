@@ -32,6 +32,7 @@ from wsi_nuc.training.network import LossNet
 from wsi_nuc.training.ranks import Ranks, join
 from wsi_nuc.training.start import PARTS, best_file, save_parts, starting_net
 from wsi_nuc.training.state import Progress, Trained, load_state, save_state
+from wsi_nuc.training.supervision import left_out, taking_part
 from wsi_nuc.training.validation import Validation
 
 
@@ -57,11 +58,13 @@ def train(config: TrainConfig, emit: Emit = ignore, overwrite: bool = False) -> 
             load_images(config.data.train, config.classes, config.mpp),
             load_images(config.data.validation, config.classes, config.mpp),
         )
+        emit = emit if ranks.first else ignore
+        _tell(config, data, emit)
         if ranks.first and config.init:
             starting_net(config, None)  # foreign files are converted once, not by every process
         for part in config.stages:
             _wait(ranks)
-            train_stage(config, part, data, ranks, emit if ranks.first else ignore)
+            train_stage(config, part, data, ranks, emit)
         _wait(ranks)
         return _finish(config, data, ranks)
 
@@ -76,7 +79,7 @@ def train_stage(config: TrainConfig, part: Part, data: Data, ranks: Ranks, emit:
     module = LossNet(net, part, config.prompter.shared_encoder, config.loss)
     ema = Ema(net, stage.ema)
     optimizer = _optimizer(module, stage)
-    images = data.train.images
+    images = taking_part(part, data.train.images)
     order = Order(len(images) * config.data.crops_per_image, stage.batch, config.seed, ranks.rank, ranks.world)
     end = stage.epochs * order.steps_per_epoch
     trained = Trained(module, ema, optimizer, _schedule(optimizer, stage, end), Progress())
@@ -127,6 +130,16 @@ def train_stage(config: TrainConfig, part: Part, data: Data, ranks: Ranks, emit:
         emit(EpochDone(part, epoch, stage.epochs, row, better))
     if ranks.first and not draw_curves(folder, progress.rows):
         emit(Noted(f"{folder}: no curves.png, since matplotlib is not installed"))
+
+
+def _tell(config: TrainConfig, data: Data, emit: Emit) -> None:
+    """What was mended in the labels, and which images which stage has no use for, before anything is trained."""
+    for kind, loaded in (("training", data.train), ("validation", data.validation)):
+        for what, count in loaded.repairs.items():
+            emit(Noted(f"{kind} images: {what}: {count}"))
+    for part in config.stages:
+        for line in left_out(part, data.train.images, data.validation.images):
+            emit(Noted(line))
 
 
 class Sums:

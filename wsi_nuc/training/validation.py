@@ -12,6 +12,7 @@ from wsi_nuc.models.promptnucseg.build import PromptNucSegNet, assemble, spec_of
 from wsi_nuc.training.config import Part, TrainConfig
 from wsi_nuc.training.data.record import LabelledImage
 from wsi_nuc.training.ranks import Ranks
+from wsi_nuc.training.supervision import judged
 
 
 class Validation:
@@ -24,8 +25,7 @@ class Validation:
         self._settings, self._ranks, self._part = config.settings(), ranks, part
         masks = part != "prompter" or "segmentor" in known
         self._scoring = Scoring(oracle=part == "segmentor", masks=masks)
-        wanted = {"masks"} if part == "segmentor" else {"masks", "points"}
-        self._images = [image for image in images if image.supervision in wanted]
+        self._images = judged(part, images)
 
     def scores(self, net: PromptNucSegNet) -> dict[str, float]:
         """Means over the images; none where there is nothing to validate on."""
