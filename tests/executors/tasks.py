@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 READY = False
@@ -48,3 +49,10 @@ def always_die(number: int) -> int:
 def slow(number: int) -> int:
     time.sleep(0.2)
     return number
+
+
+def until(happened: Callable[[], bool], most_s: float = 60) -> None:
+    deadline = time.monotonic() + most_s
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)

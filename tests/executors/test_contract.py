@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import pytest
 
 from tests.executors import tasks
 from wsi_nuc.errors import SlideError, UsageError
-from wsi_nuc.executors.base import Executor
-from wsi_nuc.executors.dask import ClusterOptions, DaskExecutor
+from wsi_nuc.executors.base import Executor, Outcome
+from wsi_nuc.executors.dask import ClusterOptions, DaskExecutor, _outcome
 from wsi_nuc.executors.serial import SerialExecutor
 
 
@@ -87,6 +88,32 @@ def test_a_task_that_kills_every_worker_is_given_up_and_named() -> None:
         assert isinstance(outcomes[2].error, SlideError)
         assert "died again and again" in str(outcomes[2].error)
         assert [outcomes[n].result for n in (0, 1, 3, 4, 5)] == [0, 1, 3, 4, 5]
+    finally:
+        executor.close()
+
+
+def test_a_result_that_dies_with_its_worker_is_computed_anew() -> None:
+    """The worker may be killed when its task is already reported as done, before the result was fetched."""
+    executor = DaskExecutor(ClusterOptions(workers=2), tasks.make_ready)
+    try:
+        future = executor._client.submit(tasks.slow, 7, pure=False)
+        tasks.until(future.done)
+        (address,) = executor._client.who_has([future])[future.key]
+        os.kill(executor._client.run(os.getpid, workers=[address])[address], signal.SIGKILL)
+        tasks.until(lambda: future.status != "finished")
+        assert _outcome("a", future) == Outcome("a", 7)
+    finally:
+        executor.close()
+
+
+def test_a_task_that_the_scheduler_gives_up_is_an_outcome() -> None:
+    executor = DaskExecutor(ClusterOptions(workers=1), tasks.make_ready)
+    try:
+        future = executor._client.submit(tasks.slow, 7, pure=False)
+        executor._client.cancel([future], force=True)
+        outcome = _outcome("a", future)
+        assert isinstance(outcome.error, SlideError)
+        assert "run the command again" in outcome.error.remedy
     finally:
         executor.close()
 

@@ -12,6 +12,7 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count, islice
@@ -104,14 +105,15 @@ class DaskExecutor:
         queue = iter(tasks)
         suspects: list[Task] = []
         for task, future in self._finished(function, queue, self._in_flight):
-            if _killed(future):
+            outcome = _outcome(task, future)
+            if isinstance(outcome.error, KilledWorker):
                 suspects.append(task)
             else:
-                yield _outcome(task, future)
+                yield outcome
         # A task that merely waited on a worker that died is under suspicion, too: alone, each shows what it is.
         for suspect in suspects:
             for task, future in self._finished(function, iter([suspect]), 1):
-                yield _outcome(task, future)
+                yield _named(_outcome(task, future))
 
     def _finished(
         self, function: Callable[[Task], Result], queue: Iterator[Task], in_flight: int
@@ -148,23 +150,27 @@ class DaskExecutor:
                 child.kill()
 
 
-def _killed(future: Any) -> bool:
-    return future.status == "error" and isinstance(future.exception(), KilledWorker)
-
-
 def _outcome(task: Any, future: Any) -> Outcome[Any, Any]:
-    if future.status == "finished":
+    """What became of a task. A result that is lost together with its worker is waited for: it is computed anew."""
+    try:
         return Outcome(task, future.result())
-    error = future.exception()
-    if _killed(future):
-        error = SlideError(
-            task,
-            "its worker process died again and again while computing it",
-            "if memory ran out lower --workers or --region-size; --scheduler serial shows more",
-        )
-    if not isinstance(error, Exception):
-        error = SlideError(task, f"the scheduler gave the task up ({future.status})", "run the command again")
-    return Outcome(task, None, error)
+    except CancelledError as error:
+        given_up = SlideError(task, f"the scheduler gave it up ({error})", "run the command again")
+        return Outcome(task, None, given_up)
+    except Exception as error:  # noqa: BLE001 - an outcome carries any failure of its task, as in the plain loop
+        return Outcome(task, None, error)
+
+
+def _named(outcome: Outcome[Any, Any]) -> Outcome[Any, Any]:
+    """The death of workers as an error that a user can act on."""
+    if not isinstance(outcome.error, KilledWorker):
+        return outcome
+    error = SlideError(
+        outcome.task,
+        "its worker process died again and again while computing it",
+        "if memory ran out lower --workers or --region-size; --scheduler serial shows more",
+    )
+    return Outcome(outcome.task, None, error)
 
 
 @contextmanager
