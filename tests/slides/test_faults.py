@@ -28,6 +28,7 @@ from tests.slides.make import (
     zarr_folder,
 )
 from wsi_nuc.errors import DamagedPixels, SlideError
+from wsi_nuc.slides.identity import content_sha256, stat_signature
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.types import Box, SlideRef
 
@@ -147,6 +148,17 @@ def test_what_is_no_slide_is_refused_with_the_reason(tmp_path: Path, monkeypatch
     assert "permissions" in fails(tmp_path / "notes.svs", "Permission denied").remedy
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("tell", [content_sha256, stat_signature], ids=lambda tell: tell.__name__)
+def test_a_pipe_is_refused_before_anything_waits_for_it(
+    tell: Callable[[SlideRef], object], tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe.svs")
+    for path in (tmp_path / "pipe.svs", Path("/dev/zero")):
+        with pytest.raises(SlideError, match="not a regular file"):
+            tell(SlideRef(str(path)))
+
+
 def test_addresses_that_lead_nowhere_are_slide_errors() -> None:
     for url in ("memory://nothing/here.svs", "nosuchscheme://slide.svs"):
         with pytest.raises(SlideError, match="cannot be opened"):
@@ -243,6 +255,7 @@ PROBE = """
 import re, sys
 from pathlib import Path
 from wsi_nuc.errors import SlideError
+from wsi_nuc.slides.identity import content_sha256, stat_signature
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.types import SlideRef
 for path in sys.argv[1:]:

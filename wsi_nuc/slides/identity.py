@@ -9,7 +9,7 @@ from typing import Any
 
 from wsi_nuc.errors import SlideError
 from wsi_nuc.slides.address import is_url, reaching
-from wsi_nuc.slides.localfile import CHECK_PATH
+from wsi_nuc.slides.localfile import CHECK_PATH, refuse_special
 from wsi_nuc.types import SlideRef
 
 CHUNK_BYTES = 4 * 2**20
@@ -22,6 +22,7 @@ Signature = tuple[tuple[str, int, int, int, int], ...]
 
 def content_files(path: str) -> list[Path]:
     """All files that a local slide consists of, sorted by their path."""
+    refuse_special(path)
     slide = Path(path)
     if slide.is_dir():
         inside = sorted(p for p in slide.rglob("*") if p.is_file())

@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 import threading
+from pathlib import Path
 from typing import Any, Protocol
 
 from wsi_nuc.errors import SlideError
@@ -13,6 +14,7 @@ from wsi_nuc.slides.address import is_url, reaching, shown
 
 CHECK_PATH = "check the path and its permissions"
 COPY_AGAIN = "copy the slide again from its source"
+SLIDES_ARE = "pass a slide file, an OME-Zarr folder or a folder of one DICOM series"
 
 
 class RandomAccess(Protocol):
@@ -29,6 +31,13 @@ class RandomAccess(Protocol):
 def refuse_url(path: str) -> None:
     if is_url(path):
         raise SlideError(shown(path), "this reader opens local files only", "use --reader tiffslide for URLs")
+
+
+def refuse_special(path: str) -> None:
+    """A pipe would block whoever opens it, and a device never ends: only files and folders are opened at all."""
+    place = Path(path)
+    if place.exists() and not (place.is_file() or place.is_dir()):
+        raise SlideError(path, "is not a regular file", SLIDES_ARE)
 
 
 class LocalFile:

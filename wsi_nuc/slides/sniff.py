@@ -7,11 +7,10 @@ from pathlib import Path
 from wsi_nuc.errors import SlideError
 from wsi_nuc.slides.address import is_url
 from wsi_nuc.slides.limits import first_attributes
-from wsi_nuc.slides.localfile import CHECK_PATH, COPY_AGAIN, LocalFile
+from wsi_nuc.slides.localfile import CHECK_PATH, COPY_AGAIN, SLIDES_ARE, LocalFile, refuse_special
 from wsi_nuc.slides.tiff import MAGIC, read_structure
 
 ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs")
-SLIDES_ARE = "pass a slide file, an OME-Zarr folder or a folder of one DICOM series"
 
 
 def kind_of(path: str) -> str:
@@ -24,8 +23,7 @@ def kind_of(path: str) -> str:
             return _folder_kind(place)
         if not place.exists():
             raise SlideError(path, "does not exist", CHECK_PATH)
-        if not place.is_file():
-            raise SlideError(path, "is not a regular file", SLIDES_ARE)
+        refuse_special(path)
     except OSError as error:
         raise SlideError(path, f"cannot be opened ({error.strerror})", CHECK_PATH) from error
     file = LocalFile(path)
