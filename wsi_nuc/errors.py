@@ -16,7 +16,8 @@ class WsiNucError(Exception):
 
     def __str__(self) -> str:
         tail = f" {self.remedy[0].upper()}{self.remedy[1:]}." if self.remedy else ""
-        return f"{self.subject}: {self.cause}.{tail}"
+        stop = "" if self.cause.endswith(("?", ".")) else "."
+        return f"{self.subject}: {self.cause}{stop}{tail}"
 
 
 class UsageError(WsiNucError):

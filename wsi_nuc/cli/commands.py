@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from wsi_nuc.cli.run_command import exit_code
-from wsi_nuc.errors import OK, SLIDES, STORAGE, WsiNucError
+from wsi_nuc.errors import OK, SLIDES, STORAGE, USAGE, WsiNucError
 
 Option = typer.Option
 
@@ -44,20 +44,21 @@ def _lines(described: dict[str, object]) -> str:
 
 def verify(stores: Annotated[list[Path], typer.Argument(help="Published stores (SLIDE.zarr).")]) -> None:
     """Check every file of a store against its manifest; names what is missing, changed or extra."""
+    from wsi_nuc.store.verify import is_result
     from wsi_nuc.store.verify import verify as problems_of
 
-    bad = 0
+    codes: list[int] = []
     for store in stores:
         problems = problems_of(store)
-        bad += bool(problems)
+        codes.append((STORAGE if is_result(store) else USAGE) if problems else OK)
         for problem in problems:
             typer.echo(f"{store}: {problem}", err=True)
         if not problems:
             typer.echo(f"{store}: verified")
-    if bad:
+    if bad := codes.count(STORAGE):
         remedy = "run the same `wsi-nuc run` again to restore them"
         typer.echo(f"wsi-nuc: {bad} of {len(stores)} stores are damaged; {remedy}", err=True)
-        raise typer.Exit(STORAGE)
+    raise typer.Exit(exit_code(codes))
 
 
 def synth(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from wsi_nuc.errors import SlideError
+from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.models.registry import model_spec
+from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.mpp import require_mpp
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.tiling.plan import make_plan
@@ -18,25 +21,29 @@ def describe_slide(
     """Facts and plan as JSON values; `problem` is empty when the slide can be run as it is."""
     source = open_slide(SlideRef(slide, reader, mpp))
     try:
-        info = source.info
-        facts = {"slide": slide, **_facts(info)}
-        if info.mpp is None:
-            return {**facts, "problem": f"{info.mpp_problem}; pass --mpp"}
-        known_mpp, spec = require_mpp(slide, info), model_spec(model)
-        found = tissue_for(source, known_mpp, tissue, slide)
-        plan = make_plan(slide, info, known_mpp, spec, found.polygons)
-        return {
-            **facts,
-            "tissue_share": round(found.share, 4),
-            "tissue_mm2": round(_mm2(found.polygons, known_mpp), 4),
-            "tissue_found": found.method,
-            "model": f"{spec.name}: {', '.join(spec.classes)}",
-            "plan": "\n" + "\n".join(f"  {line}" for line in str(plan).splitlines()),
-            "memory_mib": round(plan.estimated_bytes(spec.batch) / 2**20),
-            "problem": "",
-        }
+        facts = {"slide": slide, **_facts(source.info)}
+        if source.info.mpp is None:
+            return {**facts, "problem": f"{source.info.mpp_problem}; pass --mpp"}
+        try:
+            return {**facts, **_plan(slide, source, model_spec(model), tissue), "problem": ""}
+        except SlideError as error:
+            return {**facts, "problem": f"{error.cause}; {error.remedy}"}
     finally:
         source.close()
+
+
+def _plan(slide: str, source: SlideSource, spec: ModelSpec, tissue: str) -> dict[str, Any]:
+    mpp = require_mpp(slide, source.info)
+    found = tissue_for(source, mpp, tissue, slide)
+    plan = make_plan(slide, source.info, mpp, spec, found.polygons)
+    return {
+        "tissue_share": round(found.share, 4),
+        "tissue_mm2": round(_mm2(found.polygons, mpp), 4),
+        "tissue_found": found.method,
+        "model": f"{spec.name}: {', '.join(spec.classes)}",
+        "plan": "\n" + "\n".join(f"  {line}" for line in str(plan).splitlines()),
+        "memory_mib": round(plan.estimated_bytes(spec.batch) / 2**20),
+    }
 
 
 def _facts(info: SlideInfo) -> dict[str, Any]:

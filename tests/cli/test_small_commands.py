@@ -1,0 +1,54 @@
+"""`info` and `verify` from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.slides.make import APERIO, svs
+from tests.store.build import publish_store
+from wsi_nuc.cli import app
+from wsi_nuc.errors import SLIDES, STORAGE, USAGE
+
+runner = CliRunner()
+
+
+def described(path: Path, expected: int) -> dict[str, Any]:
+    done = runner.invoke(app, ["info", str(path), "--json"])
+    assert done.exit_code == expected, done.output
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize(("mpp", "remedy"), [("40", "pass --mpp"), ("0", "pass --mpp"), ("2.5", "--mpp")])
+def test_info_shows_a_slide_that_cannot_be_run_and_says_why(mpp: str, remedy: str, tmp_path: Path) -> None:
+    path = svs(tmp_path / "a.svs", APERIO.replace("MPP = 0.5", f"MPP = {mpp}"))
+    found = described(path, SLIDES)
+    assert found["size_px"] == "701 x 501"
+    assert found["levels"].startswith("701 x 501")
+    assert remedy in found["problem"]
+    assert "plan" not in found
+
+
+def test_info_of_a_good_slide_has_no_problem(tmp_path: Path) -> None:
+    found = described(svs(tmp_path / "a.svs"), 0)
+    assert found["problem"] == ""
+    assert found["memory_mib"] > 0
+
+
+def test_verify_tells_damage_from_what_never_was_a_result(tmp_path: Path) -> None:
+    store = publish_store(tmp_path).path
+    assert runner.invoke(app, ["verify", str(store)]).exit_code == 0
+    stranger = runner.invoke(app, ["verify", str(store), str(tmp_path / "none")])
+    assert stranger.exit_code == USAGE
+    assert "is no result of wsi-nuc" in stranger.stderr
+    assert "damaged" not in stranger.stderr
+    (store / "zarr.json").unlink()
+    damaged = runner.invoke(app, ["verify", str(store), str(tmp_path / "none")])
+    assert damaged.exit_code == STORAGE
+    assert f"{store}: zarr.json is missing" in damaged.stderr
+    assert "1 of 2 stores are damaged" in damaged.stderr
