@@ -62,11 +62,17 @@ def crowd(seed: int, count: int, edge: float) -> tuple[NucleiTable, Bool]:
         ellipse(*rng.uniform(0, edge, 2), *rng.uniform(4, 14, 2), rng.uniform(0, np.pi)) for _ in range(count)
     ]
     copies = [rings[k] for k in rng.integers(0, count, count // 4)]
-    shifted = [ring + rng.normal(0, 2, 2) for ring in copies]
+    shifted = [_on_slide(ring + rng.normal(0, 2, 2)) for ring in copies]
     rings = rings + copies + shifted
     # Few distinct scores, so that the ties are put to the test as well.
     score = rng.integers(1, 6, len(rings)) / 8
     return table(rings, score, rng.integers(0, 3, len(rings))), rng.random(len(rings)) < 0.7
+
+
+def _on_slide(ring: Float64) -> Float64:
+    """Moved until its prompt, the middle of its box, is not left of or above the slide, where no tile is."""
+    middle = (ring.min(axis=0) + ring.max(axis=0)) / 2
+    return ring + (np.maximum(middle, 0) - middle)
 
 
 def cut(
