@@ -160,6 +160,14 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     return loaded
 
 
+def assigned_values(texts: Iterable[str]) -> dict[str, Any]:
+    """The nested values of several `--set key.key=value`."""
+    merged: dict[str, Any] = {}
+    for text in texts:
+        assign(merged, *parse_assignment(text))
+    return merged
+
+
 def parse_assignment(assignment: str) -> tuple[list[str], Any]:
     """Path and value of a `--set key.key=value`; the value is YAML."""
     key, sign, text = assignment.partition("=")

@@ -7,6 +7,7 @@ import sys
 import typer
 
 import wsi_nuc
+from wsi_nuc.cli.cohort_commands import cohort_app
 from wsi_nuc.cli.commands import info, synth, verify
 from wsi_nuc.cli.model_commands import models_app
 from wsi_nuc.cli.run_command import run
@@ -25,6 +26,7 @@ for command in (run, info, verify, synth, train, evaluate):
     app.command()(command)
 app.add_typer(models_app, name="models")
 app.add_typer(data_app, name="data")
+app.add_typer(cohort_app, name="cohort")
 
 
 def _print_version(wanted: bool) -> None:

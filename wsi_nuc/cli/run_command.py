@@ -56,7 +56,7 @@ def run(
     json: Annotated[bool | None, Option("--json", help="One JSON object a slide on standard output.")] = None,
 ) -> None:
     """Find, outline and classify every nucleus of each slide; publish verified stores."""
-    _interrupt_on_signals()
+    interrupt_on_signals()
     given = {
         "out": out,
         "model": model,
@@ -84,7 +84,7 @@ def run(
         left = list(slides)
         for result in results:
             left.remove(result.slide)
-        _leave(stop, left, answers)
+        leave(stop, left, answers)
     code = exit_code([result.exit_code for result in results])
     if code != OK and len(results) > 1:
         failed = sum(result.exit_code != OK for result in results)
@@ -109,10 +109,10 @@ def _run_all(settings: RunConfig, slides: Sequence[str], results: list[SlideResu
         for result in finished:
             results.append(result)
             if settings.answers:
-                _answer(result.as_json())
+                answer(result.as_json())
 
 
-def _answer(document: dict[str, Any]) -> None:
+def answer(document: dict[str, Any]) -> None:
     """One line of JSON. A reader that has gone away does not stop the run."""
     try:
         print(jsonlib.dumps(document), flush=True)  # noqa: T201 - the answer of --json
@@ -120,7 +120,7 @@ def _answer(document: dict[str, Any]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _leave(stop: Interrupted, slides: Sequence[str], answers: bool) -> NoReturn:
+def leave(stop: Interrupted, slides: Sequence[str], answers: bool) -> NoReturn:
     """A thread may still be writing a result that nobody will see; the next run cleans up after it."""
     import psutil
 
@@ -131,7 +131,7 @@ def _leave(stop: Interrupted, slides: Sequence[str], answers: bool) -> NoReturn:
         with suppress(psutil.Error):
             child.kill()
     for slide in slides if answers else ():
-        _answer(SlideResult(slide, "interrupted", error=str(stop), exit_code=stop.exit_code).as_json())
+        answer(SlideResult(slide, "interrupted", error=str(stop), exit_code=stop.exit_code).as_json())
     print(f"wsi-nuc: {stop}", file=sys.stderr, flush=True)  # noqa: T201 - this is the printing layer
     os._exit(stop.exit_code)
 
@@ -147,7 +147,7 @@ def exit_code(codes: Sequence[int]) -> int:
     return bad.pop() if len(bad) == 1 else SLIDES
 
 
-def _interrupt_on_signals() -> None:
+def interrupt_on_signals() -> None:
     """The first SIGINT, SIGTERM or SIGUSR1 stops the run in order; the second one at once."""
     seen: list[int] = []
 

@@ -73,7 +73,7 @@ def _models(configs: Sequence[RunConfig]) -> dict[str, _Model]:
     found: dict[str, _Model] = {}
     for config in configs:
         if _model_key(config) not in found:
-            spec = _checked_spec(config.model, config.inference.options)
+            spec = checked_spec(config.model, config.inference.options)
             found[_model_key(config)] = _Model(config, spec, resolve_device(config.device, spec.uses_torch))
     return found
 
@@ -82,7 +82,7 @@ def _model_key(config: RunConfig) -> str:
     return f"{config.model} {sorted(config.inference.options.items())}"
 
 
-def _checked_spec(model: str, options: dict[str, Any]) -> ModelSpec:
+def checked_spec(model: str, options: dict[str, Any]) -> ModelSpec:
     """A file is loaded once here: whatever is wrong with its weights is told before any slide is read."""
     if options:
         return load_model(model, "cpu", options).spec

@@ -26,22 +26,22 @@ def content_files(path: str) -> list[Path]:
     slide = Path(path)
     if slide.is_dir():
         inside = sorted(p for p in slide.rglob("*") if p.is_file())
-        dicom = [p for p in inside if p.parent == slide and _series(p) is not None]
+        dicom = [p for p in inside if p.parent == slide and dicom_series(p) is not None]
         return _one_series(dicom, dicom[0]) if dicom else inside
     companion = slide.with_suffix("")
     if slide.suffix and (companion / MIRAX_INDEX).is_file():
         return sorted([slide, *(p for p in companion.rglob("*") if p.is_file())])
-    if _series(slide) is not None:
+    if dicom_series(slide) is not None:
         return _one_series(sorted(p for p in slide.parent.iterdir() if p.is_file()), slide)
     return [slide]
 
 
 def _one_series(files: Iterable[Path], of: Path) -> list[Path]:
-    wanted = _series(of)
-    return [p for p in files if _series(p) == wanted] if wanted else [of]
+    wanted = dicom_series(of)
+    return [p for p in files if dicom_series(p) == wanted] if wanted else [of]
 
 
-def _series(path: Path) -> bytes | None:
+def dicom_series(path: Path) -> bytes | None:
     """SeriesInstanceUID of a DICOM file (b"" if it has none in its head), None for other files."""
     with path.open("rb") as file:
         head = file.read(132)

@@ -1,0 +1,53 @@
+"""Shares are decided by the plan alone: every slide is in exactly one, and none has much more to do."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.cohort.lists import row
+from wsi_nuc.cohort.only import Only, select
+from wsi_nuc.cohort.shards import TILES_A_SLIDE, Shard, rows_of
+from wsi_nuc.cohort.state import State
+from wsi_nuc.errors import UsageError
+
+
+@given(st.lists(st.integers(0, 5000), max_size=60), st.integers(1, 12), st.randoms())
+def test_shares_are_a_partition_balanced_to_within_the_largest_slide(
+    tiles: list[int], count: int, random: object
+) -> None:
+    rows = [row(line, one) for line, one in enumerate(tiles, 1)]
+    shares = [rows_of(Shard(index, count), rows) for index in range(1, count + 1)]
+    assert sorted(one.line for share in shares for one in share) == [one.line for one in rows]
+    loads = [sum(one.tiles + TILES_A_SLIDE for one in share) for share in shares]
+    largest = max((one.tiles + TILES_A_SLIDE for one in rows), default=0)
+    assert max(loads) - min(loads) <= largest
+    shuffled = list(rows)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    again = {one.line for one in rows_of(Shard(1, count), shuffled)}
+    assert again == {one.line for one in shares[0]}
+
+
+def test_what_cannot_run_is_in_exactly_one_share_too() -> None:
+    rows = [row(1), row(2, problem="gone"), row(3)]
+    shares = [rows_of(Shard(index, 3), rows) for index in (1, 2, 3)]
+    assert sorted(one.line for share in shares for one in share) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "1/0", "4", "a/b", "1/2/3", "-1/4", "", "1.5/4"])
+def test_a_shard_that_is_none_is_told(text: str) -> None:
+    with pytest.raises(UsageError, match="shard"):
+        Shard.parse(text)
+
+
+def test_parts_are_chosen_by_any_column() -> None:
+    found = [State(row(1), "done"), State(row(2), "failed"), State(row(8), "failed")]
+    assert [one.row.line for one in select(found, [Only.parse("state=failed")])] == [2, 8]
+    assert [one.row.line for one in select(found, [Only.parse("patient=P1"), Only.parse("id=s?")])] == [1, 8]
+    with pytest.raises(UsageError, match="no such column"):
+        select(found, [Only.parse("stage=II")])
+    with pytest.raises(UsageError, match="no slide is like that"):
+        select(found, [Only.parse("patient=P6*")])
+    with pytest.raises(UsageError, match="is not like"):
+        Only.parse("P1")

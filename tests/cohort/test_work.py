@@ -1,0 +1,204 @@
+"""Jobs over a cohort: what is done is done once, what fails is named, and nothing is lost."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cohort.lists import copy, planned, write_list
+from wsi_nuc.cohort import records, summaries, work
+from wsi_nuc.cohort.folder import CohortFolder
+from wsi_nuc.cohort.only import Only
+from wsi_nuc.cohort.plan import load
+from wsi_nuc.cohort.shards import Shard
+from wsi_nuc.cohort.state import exit_code, states
+from wsi_nuc.cohort.verify import verified
+from wsi_nuc.cohort.work import Told, run_cohort
+from wsi_nuc.config import RunConfig
+from wsi_nuc.errors import INTERRUPTED, OK, SLIDES, STORAGE, StorageError
+from wsi_nuc.run import run_slides
+from wsi_nuc.store import durable
+from wsi_nuc.store.verify import verify
+
+HOW = {"scheduler": "serial"}
+
+
+@pytest.fixture(scope="module")
+def planned_once(slides: list[Path], tmp_path_factory: pytest.TempPathFactory) -> CohortFolder:
+    root = tmp_path_factory.mktemp("planned")
+    missing = root / "missing.svs"
+    lines = [f"{slides[0]},a,P1,", f"{slides[1]},b,P1,0.3", f"{missing},gone,P2,", f"{slides[2]},c,P2,"]
+    return planned(root / "cohort", write_list(root / "list.csv", "slide,id,patient,mpp", *lines))[0]
+
+
+@pytest.fixture
+def cohort(planned_once: CohortFolder, tmp_path: Path) -> CohortFolder:
+    """Three good slides, the second with settings of its own, and one that is not there."""
+    copy(planned_once.plan, tmp_path / "cohort" / "plan.json")
+    return CohortFolder(tmp_path / "cohort")
+
+
+def _run(folder: CohortFolder, **options: object) -> dict[str, Told]:
+    return {one.id: one for one in run_cohort(folder, execution=HOW, **options)}  # type: ignore[arg-type]
+
+
+def _status(folder: CohortFolder) -> dict[str, str]:
+    plan = load(folder)
+    return {one.row.id: one.state for one in states(folder, plan, plan.rows)}
+
+
+def _digest(store: Path) -> str:
+    return str(json.loads((store / "manifest.json").read_text())["digest"])
+
+
+def test_shards_in_any_order_do_all_and_each_slide_once(
+    cohort: CohortFolder, slides: list[Path], tmp_path: Path
+) -> None:
+    assert _status(cohort) == {"a": "pending", "b": "pending", "gone": "refused", "c": "pending"}
+    told = [_run(cohort, shard=Shard(index, 3)) for index in (3, 1, 2, 1)]
+    assert sorted(name for one in told[:3] for name in one) == ["a", "b", "c", "gone"]
+    assert {one.status for one in told[3].values()} <= {"kept", "refused"}
+    assert _status(cohort) == {"a": "done", "b": "done", "gone": "refused", "c": "done"}
+    list(run_slides(RunConfig(out=tmp_path / "alone", mpp=0.3, **HOW), [str(slides[1])]))
+    assert _digest(cohort.store("b")) == _digest(tmp_path / "alone" / "b.svs.zarr")
+    for name in "abc":
+        assert summaries.read(cohort, name, _digest(cohort.store(name)))
+    plan = load(cohort)
+    assert exit_code(states(cohort, plan, plan.rows)) == SLIDES
+
+
+def test_a_slide_that_turns_up_is_done_by_a_retry_and_only_then(cohort: CohortFolder, slides: list[Path]) -> None:
+    only = [Only("id", "gone")]
+    (missing,) = [Path(row.slide) for row in load(cohort).rows if row.id == "gone"]
+    copy(slides[3], missing)
+    try:
+        assert _run(cohort, only=only)["gone"].status == "refused"
+        assert _run(cohort, only=only, retry=True)["gone"].status == "published"
+    finally:
+        missing.unlink()
+    assert _status(cohort)["gone"] == "done"
+
+
+def test_what_failed_for_its_own_sake_is_named_again_and_not_repeated(
+    cohort: CohortFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = load(cohort)
+    (row,) = [row for row in plan.rows if row.id == "a"]
+    for code, repeated in ((SLIDES, False), (STORAGE, True)):
+        failed = records.Record("a", plan.key(row), records.FAILED, error="a.svs: broken", exit_code=code)
+        records.write(cohort, failed)
+        seen: list[str] = []
+        monkeypatch.setattr(work, "run_slides", _noting(seen))
+        told = _run(cohort, only=[Only("id", "a")])
+        assert bool(seen) == repeated
+        if not repeated:
+            assert told["a"].exit_code == SLIDES
+            assert "broken" in told["a"].error
+
+
+def _noting(seen: list[str]) -> object:
+    def run(config: RunConfig, requests: list[work.SlideRequest], emit: object) -> Iterator[work.SlideResult]:
+        seen.extend(request.slide for request in requests)
+        yield from ()
+
+    return run
+
+
+def test_a_kill_between_publishing_and_recording_loses_nothing(
+    cohort: CohortFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = _run(cohort, only=[Only("id", "a")])
+    assert first["a"].status == "published"
+    before = _digest(cohort.store("a"))
+    cohort.record("a").unlink()
+    cohort.summary("a").unlink()
+    (cohort.records / ".tmp-left-behind").write_text("half a rec")
+    assert _status(cohort)["a"] == "pending"
+    again = _run(cohort, only=[Only("id", "a")])
+    assert again["a"].status == "verified"
+    assert _digest(cohort.store("a")) == before
+    assert _status(cohort)["a"] == "done"
+
+
+def test_a_damaged_or_lost_result_is_pending_again_and_restored(cohort: CohortFolder) -> None:
+    _run(cohort, only=[Only("patient", "P1")])
+    before = {name: _digest(cohort.store(name)) for name in "ab"}
+    durable.remove_tree(cohort.store("a"))
+    assert _status(cohort)["a"] == "pending"
+    parquet = cohort.store("b") / "shapes/nuclei/shapes.parquet"
+    content = bytearray(parquet.read_bytes())
+    content[len(content) // 2] ^= 1
+    parquet.write_bytes(content)
+    plan = load(cohort)
+    looked = {one.row.id: one for one in verified(cohort, states(cohort, plan, plan.rows))}
+    assert looked["b"].state == "pending"
+    assert "shapes.parquet" in looked["b"].error
+    told = _run(cohort, only=[Only("patient", "P1")])
+    assert {one.status for one in told.values()} == {"published"}
+    assert {name: _digest(cohort.store(name)) for name in "ab"} == before
+
+
+def test_a_result_that_lacks_a_file_is_found_without_reading_it(cohort: CohortFolder) -> None:
+    _run(cohort, only=[Only("id", "a")])
+    (cohort.store("a") / "shapes/tissue/shapes.parquet").unlink()
+    assert _run(cohort, only=[Only("id", "a")])["a"].status == "published"
+    assert (cohort.store("a") / "shapes/tissue/shapes.parquet").exists()
+
+
+@pytest.mark.slow
+def test_a_full_disk_at_any_write_loses_nothing(cohort: CohortFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The n-th durable call of the cohort's own files fails; the next job makes good for it."""
+    reached = 0
+    for stop_at in range(1, 40):
+        calls = 0
+
+        def full(operation: str, path: Path, stop_at: int = stop_at) -> None:
+            nonlocal calls
+            if path.is_relative_to(cohort.results) or operation == "mkdir":
+                return
+            calls += 1
+            if calls == stop_at:
+                raise OSError(errno.ENOSPC, "no space", str(path))
+
+        monkeypatch.setattr(durable, "before", full)
+        try:
+            code = _run(cohort, only=[Only("id", "a")])["a"].exit_code
+        except StorageError as error:
+            code = error.exit_code if "free" in str(error) else OK
+        monkeypatch.setattr(durable, "before", lambda operation, path: None)
+        if calls < stop_at:
+            break
+        reached = stop_at
+        assert code == STORAGE
+        assert verify(cohort.store("a")) == []
+        assert _run(cohort, only=[Only("id", "a")])["a"].exit_code == OK
+        assert _status(cohort)["a"] == "done"
+        cohort.record("a").unlink()
+        cohort.summary("a").unlink()
+    assert reached >= 8
+
+
+@pytest.mark.slow
+def test_other_settings_make_a_slide_pending_and_its_old_result_is_kept_until_asked(
+    cohort: CohortFolder, planned_once: CohortFolder
+) -> None:
+    from wsi_nuc.cohort.plan import save
+    from wsi_nuc.cohort.planning import make_plan
+
+    _run(cohort, only=[Only("id", "a")])
+    before = _digest(cohort.store("a"))
+    config = load(cohort).config(cohort, HOW).model_copy(update={"labels": True})
+    save(cohort, make_plan(str(planned_once.root.parent / "list.csv"), config), overwrite=True)
+    assert _status(cohort)["a"] == "pending"
+    refused = _run(cohort, only=[Only("id", "a")])["a"]
+    assert "labels: False -> True" in refused.error
+    assert _digest(cohort.store("a")) == before
+    plan = load(cohort)
+    assert exit_code([one for one in states(cohort, plan, plan.rows) if one.row.id == "c"]) == INTERRUPTED
+    replaced = list(run_cohort(cohort, only=[Only("id", "a")], execution={**HOW, "overwrite": True}))
+    assert replaced[0].status == "published"
+    assert _digest(cohort.store("a")) != before

@@ -1,0 +1,56 @@
+"""What the cohort commands print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wsi_nuc.cohort.folder import CohortFolder
+    from wsi_nuc.cohort.plan import Plan
+    from wsi_nuc.cohort.state import State
+
+
+def plan_words(folder: CohortFolder, plan: Plan, workers: int) -> str:
+    """What will run, how large it is, where it lands."""
+    from wsi_nuc.store.durable import free_bytes
+
+    good = plan.runnable
+    facts = [row.facts for row in good if row.facts]
+    area, tiles = sum(one.area_mm2 for one in facts), sum(one.tiles for one in facts)
+    patients = len({row.patient for row in good if row.patient})
+    of_patients = f" of {patients:,} patients" if patients else ""
+    lines = [f"slides   {len(good):,} of {len(plan.rows):,} will run{of_patients}"]
+    lines += [
+        f"tissue   {area:,.1f} mm2, {tiles:,} tiles, {sum(one.bytes for one in facts) / 1e9:,.1f} GB of slides"
+    ]
+    if plan.estimate:
+        seconds = plan.estimate["worker_seconds"]
+        lines.append(f"time     about {_hours(seconds / workers)} on this machine with {workers} workers")
+        free = free_bytes(folder.root) / 1e9
+        lines.append(f"disk     about {plan.estimate['bytes'] / 1e9:,.3g} GB of results, {free:,.0f} GB free")
+    lines += [
+        f"results  {folder.results}/ID.zarr",
+        f"plan     {folder.plan} (as a table: {folder.plan_table.name})",
+    ]
+    lines += [f"warning  {row.id}: {text}" for row in good if row.facts for text in row.facts.warnings]
+    lines += [f"note     {text}" for text in plan.notes]
+    return "\n".join(lines)
+
+
+def _hours(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def state_lines(found: Sequence[State], every: bool) -> list[dict[str, Any]]:
+    """The slides that are named: all, or those with something to tell."""
+    return [{"id": one.row.label, "state": one.state, "error": one.error} for one in found if every or one.error]
+
+
+def status_words(counted: Mapping[str, int], lines: Sequence[Mapping[str, Any]]) -> str:
+    total = sum(counted.values())
+    out = [f"{state:<9}{count:>8,}" for state, count in counted.items()] + [f"{'slides':<9}{total:>8,}"]
+    out += [" ".join(filter(None, (f"{one['state']}:", one["id"], one["error"]))) for one in lines]
+    return "\n".join(out)

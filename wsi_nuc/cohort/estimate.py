@@ -1,0 +1,40 @@
+"""How long and how large: a few tiles of a few slides, computed for real, times what there is to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wsi_nuc.cohort.inspect import Trial
+from wsi_nuc.cohort.plan import PlanRow
+
+TRIALS = 3
+# Of a result: polygons, columns, the table of probabilities, the store itself with its thumbnail.
+BYTES_A_NUCLEUS, BYTES_A_SLIDE = 240, 400_000
+# Opening, hashing, searching for tissue, stitching and publishing.
+SECONDS_A_SLIDE, HASHED_BYTES_A_SECOND = 0.5, 300e6
+
+
+def to_try(rows: Sequence[PlanRow]) -> list[PlanRow]:
+    """Slides of small, middle and large area."""
+    ranked = sorted((row for row in rows if row.tiles), key=lambda row: (row.tiles, row.line))
+    places = sorted({(len(ranked) - 1) * i // max(1, TRIALS - 1) for i in range(TRIALS)}) if ranked else []
+    return [ranked[place] for place in places]
+
+
+def estimate(rows: Sequence[PlanRow], trials: Sequence[Trial]) -> dict[str, float]:
+    """`worker_seconds` on this machine and `bytes` of all results; empty where nothing could be tried."""
+    tried = sum(trial.tiles for trial in trials)
+    if not tried:
+        return {}
+    tiles = sum(row.tiles for row in rows)
+    seconds_a_tile = sum(trial.seconds for trial in trials) / tried
+    nuclei = round(sum(trial.nuclei for trial in trials) / tried * tiles)
+    read = sum(row.facts.bytes for row in rows if row.facts)
+    around = SECONDS_A_SLIDE * len(rows) + read / HASHED_BYTES_A_SECOND
+    return {
+        "tiles": tiles,
+        "seconds_a_tile": round(seconds_a_tile, 4),
+        "worker_seconds": round(seconds_a_tile * tiles + around, 1),
+        "nuclei": nuclei,
+        "bytes": nuclei * BYTES_A_NUCLEUS + len(rows) * BYTES_A_SLIDE,
+    }

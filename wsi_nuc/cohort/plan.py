@@ -1,0 +1,169 @@
+"""The plan of a cohort: every line of the list with what will run, where it lands, or why it cannot."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import wsi_nuc
+from wsi_nuc.cohort.folder import CohortFolder
+from wsi_nuc.config import EXECUTION, RunConfig, check_keys, with_settings
+from wsi_nuc.errors import OK, SLIDES, UsageError
+from wsi_nuc.slides.address import shown
+from wsi_nuc.store import durable
+from wsi_nuc.store.manifest import canonical
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What one look at the slide told. `tiles` are those that will be computed: the slide's weight in a shard."""
+
+    reader: str
+    width_px: int
+    height_px: int
+    mpp: float
+    mpp_source: str
+    bytes: int
+    tissue_share: float
+    area_mm2: float
+    tiles: int
+    regions: int
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """One line of the list. `settings`: its own mpp, roi, tissue and model; `kept`: the cells of other columns.
+
+    `problem` is empty where the slide will run; otherwise `exit_code` is that of a slide (it may be mended and
+    retried) or of usage (the list has to be mended).
+    """
+
+    line: int
+    id: str
+    slide: str
+    patient: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    kept: Mapping[str, str] = field(default_factory=dict)
+    facts: Facts | None = None
+    problem: str = ""
+    exit_code: int = OK
+
+    def refused(self, problem: str, exit_code: int) -> PlanRow:
+        return replace(self, problem=problem, exit_code=exit_code)
+
+    @property
+    def tiles(self) -> int:
+        return self.facts.tiles if self.facts else 0
+
+    @property
+    def retriable(self) -> bool:
+        return self.exit_code in (OK, SLIDES)
+
+    @property
+    def label(self) -> str:
+        """For messages: the id, or the line where there is no usable one."""
+        return self.id or f"line {self.line}"
+
+    def cells(self) -> dict[str, str]:
+        """By column of the list, as `--only` and the tables see it."""
+        own = {"id": self.id, "slide": shown(self.slide), "patient": self.patient}
+        given = {key: str(value) for key, value in self.settings.items() if value is not None}
+        return {**self.kept, **given, **own}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`settings`: the keys of the run's configuration that show in results; `estimate`: see `estimate.py`."""
+
+    settings: dict[str, Any]
+    rows: tuple[PlanRow, ...]
+    notes: tuple[str, ...] = ()
+    estimate: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def runnable(self) -> list[PlanRow]:
+        return [row for row in self.rows if not row.problem]
+
+    @property
+    def refused(self) -> list[PlanRow]:
+        return [row for row in self.rows if row.problem]
+
+    def config(self, folder: CohortFolder, execution: Mapping[str, Any]) -> RunConfig:
+        """The configuration of a job: the plan's settings, and how this one job is to go about it."""
+        return RunConfig(**{**self.settings, **execution, "out": folder.results})
+
+    def key(self, row: PlanRow) -> str:
+        """What a record of this row depends on: another slide, setting or version makes it pending again."""
+        made_from = [row.slide, dict(row.settings), self.settings, wsi_nuc.__version__]
+        return hashlib.sha256(canonical(made_from)).hexdigest()[:16]
+
+    def document(self) -> dict[str, Any]:
+        return {"format": FORMAT, "wsi_nuc": wsi_nuc.__version__, **asdict(self)}
+
+
+def result_settings(config: RunConfig) -> dict[str, Any]:
+    dumped = config.model_dump(mode="json", exclude={"out"})
+    return {key: value for key, value in dumped.items() if key not in EXECUTION}
+
+
+def save(folder: CohortFolder, plan: Plan, overwrite: bool) -> None:
+    """Write the plan. Another one that is there already is only replaced when that was asked for."""
+    if folder.plan.exists() and not overwrite and _asked(load(folder)) != _asked(plan):
+        raise UsageError(
+            folder.plan,
+            "there is another plan already",
+            "pass --overwrite to replace it (results are kept), or choose another --out",
+        )
+    data = json.dumps(plan.document(), indent=1, sort_keys=True, allow_nan=False).encode()
+    durable.make_dir(folder.root)
+    durable.atomic_write(folder.plan, data + b"\n")
+
+
+def _asked(plan: Plan) -> Any:
+    """What two plans of the same list have in common, even if a slide was mended or the machine is faster."""
+    rows = [replace(row, facts=None, problem="", exit_code=OK) for row in plan.rows]
+    return json.loads(json.dumps(replace(plan, rows=tuple(rows), notes=(), estimate={}).document()))
+
+
+def load(folder: CohortFolder) -> Plan:
+    try:
+        read = json.loads(folder.plan.read_bytes())
+    except FileNotFoundError:
+        remedy = "make it: wsi-nuc cohort plan LIST.csv --out " + str(folder.root)
+        raise UsageError(folder.root, "has no plan", remedy) from None
+    except (OSError, ValueError) as error:
+        raise UsageError(folder.plan, f"cannot be read ({error})", "plan the cohort again") from None
+    try:
+        if read["format"] != FORMAT:
+            raise UsageError(folder.plan, f"has format {read['format']!r}, not {FORMAT}", "plan the cohort again")
+        rows = tuple(_row(one) for one in read["rows"])
+        return Plan(read["settings"], rows, tuple(read["notes"]), read["estimate"])
+    except (KeyError, TypeError) as error:
+        raise UsageError(folder.plan, f"is no plan ({error})", "plan the cohort again") from None
+
+
+def _row(read: dict[str, Any]) -> PlanRow:
+    facts = read["facts"]
+    known = Facts(**{**facts, "warnings": tuple(facts["warnings"])}) if facts else None
+    return PlanRow(**{**read, "facts": known})
+
+
+def check_execution(given: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    """Options of one job. What shows in results was settled by the plan."""
+    wanted = {key: value for key, value in given.items() if value is not None}
+    check_keys(wanted, RunConfig, "--set")
+    settled = sorted(key for key in wanted if key not in EXECUTION or key == "out")
+    if settled:
+        where = f"wsi-nuc cohort plan ... --out {root}"
+        raise UsageError(
+            f"--set {settled[0]}", "is part of the plan: all jobs of a cohort share it", f"use {where}"
+        )
+    with_settings(RunConfig(out=root), wanted)
+    return wanted

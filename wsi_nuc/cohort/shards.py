@@ -1,0 +1,56 @@
+"""Which job does which slides: decided by the plan alone, so that jobs need not speak to each other."""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wsi_nuc.cohort.plan import PlanRow
+from wsi_nuc.errors import UsageError
+
+# What a slide costs beside its tiles, so that a shard of many empty slides is not taken for no work.
+TILES_A_SLIDE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """`index` of `count`, from 1."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip())
+        if not match:
+            raise UsageError(f"--shard {text}", "is not like 3/8", "give the number of this job and of all jobs")
+        index, count = int(match[1]), int(match[2])
+        if not 1 <= index <= count:
+            raise UsageError(
+                f"--shard {text}",
+                f"there is no shard {index} of {count}: they count from 1 to the number of shards",
+                "with Slurm use --array=1-N and --shard $SLURM_ARRAY_TASK_ID/N",
+            )
+        return cls(index, count)
+
+
+def rows_of(shard: Shard, rows: Sequence[PlanRow]) -> list[PlanRow]:
+    """The shard's rows in the order of the plan: each row, largest first, goes to the shard with the least to do.
+
+    Rows that will not run weigh nothing, but belong to a shard, too: it names them.
+    """
+    heaviest = sorted(rows, key=lambda row: (-_weight(row), row.line))
+    shards = [(0, index) for index in range(1, shard.count + 1)]
+    mine = set()
+    for row in heaviest:
+        load, index = shards[0]
+        heapq.heapreplace(shards, (load + _weight(row), index))
+        if index == shard.index:
+            mine.add(row.line)
+    return [row for row in rows if row.line in mine]
+
+
+def _weight(row: PlanRow) -> int:
+    return 0 if row.problem else row.tiles + TILES_A_SLIDE

@@ -1,0 +1,67 @@
+"""Where every slide of a cohort stands, from its plan and its records."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wsi_nuc.cohort import records
+from wsi_nuc.cohort.folder import CohortFolder
+from wsi_nuc.cohort.plan import Plan, PlanRow
+from wsi_nuc.cohort.records import DONE, FAILED, Record
+from wsi_nuc.errors import INTERRUPTED, OK, SLIDES
+
+PENDING, REFUSED = "pending", "refused"
+STATES = (DONE, PENDING, FAILED, REFUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """`state`: done (published and verified), pending, failed, or refused (by the plan). `error` says why not."""
+
+    row: PlanRow
+    state: str
+    error: str = ""
+    exit_code: int = OK
+    record: Record | None = None
+
+    def cells(self) -> dict[str, str]:
+        return {**self.row.cells(), "state": self.state}
+
+
+def states(folder: CohortFolder, plan: Plan, rows: Sequence[PlanRow]) -> list[State]:
+    """One a row. A record of another plan's row, or without its store, leaves the slide pending."""
+    known = records.read(folder, [row.id for row in rows if row.id])
+    return [_state(folder, row, _valid(plan, row, known.get(row.id))) for row in rows]
+
+
+def _valid(plan: Plan, row: PlanRow, record: Record | None) -> Record | None:
+    return record if record is not None and record.key == plan.key(row) else None
+
+
+def _state(folder: CohortFolder, row: PlanRow, record: Record | None) -> State:
+    if record is not None and record.state == DONE:
+        if os.path.exists(folder.manifest(row.id)):  # noqa: PTH110 - ten thousand times
+            return State(row, DONE, record=record)
+        return State(row, PENDING, "its result was done and is gone")
+    if record is not None:
+        return State(row, FAILED, record.error, record.exit_code, record)
+    if row.problem:
+        return State(row, REFUSED, row.problem, row.exit_code)
+    return State(row, PENDING)
+
+
+def counts(found: Sequence[State]) -> dict[str, int]:
+    """By state, all of them named."""
+    counted = Counter(one.state for one in found)
+    return {state: counted[state] for state in STATES}
+
+
+def exit_code(found: Sequence[State]) -> int:
+    """0: every slide is published and verified; 3: some cannot be, each named; 75: there is work left."""
+    counted = counts(found)
+    if counted[FAILED] or counted[REFUSED]:
+        return SLIDES
+    return INTERRUPTED if counted[PENDING] else OK

@@ -1,0 +1,31 @@
+"""Every byte of every result against its manifest; what does not match is pending again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+from wsi_nuc.cohort.folder import CohortFolder
+from wsi_nuc.cohort.records import DONE
+from wsi_nuc.cohort.state import PENDING, State
+from wsi_nuc.run.resources import usable_cpus
+from wsi_nuc.store.verify import verify
+
+MOST_NAMED = 3
+
+
+def verified(folder: CohortFolder, found: Sequence[State]) -> list[State]:
+    """The states, those of damaged results pending; their records go, so that the next job does them anew."""
+    with ThreadPoolExecutor(usable_cpus()) as pool:
+        return list(pool.map(partial(_checked, folder), found))
+
+
+def _checked(folder: CohortFolder, state: State) -> State:
+    problems = verify(folder.store(state.row.id)) if state.state == DONE else []
+    if not problems:
+        return state
+    folder.record(state.row.id).unlink(missing_ok=True)
+    more = f"; and {len(problems) - MOST_NAMED} more" if len(problems) > MOST_NAMED else ""
+    return replace(state, state=PENDING, error=f"its result is damaged: {'; '.join(problems[:MOST_NAMED])}{more}")
