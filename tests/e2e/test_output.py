@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.e2e.command import answers, manifest, wsi_nuc
-from wsi_nuc.synth import truth_path
+from wsi_nuc.synth import SynthSpec, truth_path, write_slide
 
 CLASSES = ("epithelial", "inflammatory", "connective", "other")
 
@@ -101,6 +101,26 @@ def test_info_says_what_a_run_would_do(slide: Path) -> None:
     assert 0.3 < described["tissue_share"] <= 1
     assert "regions" in described["plan"]
     assert described["memory_mib"] > 0
+    assert described["mpp_check"] == "plausible"
+
+
+def test_info_doubts_a_header_that_cannot_be_true(tmp_path: Path) -> None:
+    """The mpp in the header is four times the true one; --mpp settles it, --no-check does not ask."""
+    import json
+
+    slide = tmp_path / "wrong.svs"
+    write_slide(slide, SynthSpec(size=1500, mpp=0.25, seed=1))
+    right = slide.read_bytes()
+    assert b"MPP = 0.2500" in right
+    slide.write_bytes(right.replace(b"MPP = 0.2500", b"MPP = 1.0000"))
+    doubted = wsi_nuc("info", slide, "--json")
+    assert doubted.returncode == 0
+    described = json.loads(doubted.stdout)
+    assert described["mpp_check"] in ("doubtful", "impossible")
+    assert described["mpp_implied"] < described["mpp"]
+    assert "pass --mpp" in described["mpp_reason"]
+    for settled in (("--mpp", 0.25), ("--no-check",)):
+        assert "mpp_check" not in json.loads(wsi_nuc("info", slide, "--json", *settled).stdout)
 
 
 def test_quiet_is_quiet(small: Path, tmp_path: Path) -> None:

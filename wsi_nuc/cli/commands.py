@@ -20,15 +20,18 @@ def info(
     reader: Annotated[str, Option(help="Force a slide reader.")] = "auto",
     mpp: Annotated[float | None, Option(help="Microns per level-0 pixel.")] = None,
     tissue: Annotated[str, Option(help="auto, none or a GeoJSON file.")] = "auto",
+    check: Annotated[
+        bool, Option(help="Find some nuclei, and judge by their size whether the microns per pixel can be true.")
+    ] = True,
     json: Annotated[bool, Option("--json", help="One JSON object a slide.")] = False,
 ) -> None:
-    """Metadata, microns per pixel and where they came from, levels, tissue share, plan, estimated memory."""
+    """Metadata, microns per pixel and whether they can be true, levels, tissue share, plan, estimated memory."""
     from wsi_nuc.run import describe_slide
 
     codes: list[int] = []
     for slide in slides:
         try:
-            described = describe_slide(slide, model=model, reader=reader, mpp=mpp, tissue=tissue)
+            described = describe_slide(slide, model=model, reader=reader, mpp=mpp, tissue=tissue, check=check)
         except WsiNucError as error:
             codes.append(error.exit_code)
             typer.echo(f"wsi-nuc: {error}", err=True)

@@ -18,7 +18,8 @@ class ModelSpec:
     `largest_nucleus_px`: no mask is larger than this in x or y. `margin_px`: how far beyond its core a tile
     still proposes candidates. `batch`: tiles a call. All in pixels of `mpp`.
     `weights_sha256` identifies the weights (of the file, or of the built-in constants). `uses_torch`: it can
-    run on a GPU.
+    run on a GPU. `nucleus_um`: the sizes (see `doctor.sample`) that it gives on slides whose resolution is known;
+    None where nobody measured.
     """
 
     name: str
@@ -31,6 +32,7 @@ class ModelSpec:
     batch: int
     weights_sha256: str
     uses_torch: bool = False
+    nucleus_um: tuple[float, float] | None = None
 
 
 class Prompter(Protocol):

@@ -43,6 +43,15 @@ class CheckpointInfo:
     details: Mapping[str, Any]
     shapes: Shapes
 
+    @property
+    def nucleus_um(self) -> tuple[float, float] | None:
+        """The header's `nucleus_um`: smallest and largest size on slides of known resolution, see `ModelSpec`."""
+        match self.details.get("nucleus_um"):
+            case [int() | float() as low, int() | float() as high] if 0 < low < high:
+                return float(low), float(high)
+            case _:
+                return None
+
 
 @dataclass(frozen=True)
 class Checkpoint:

@@ -1,42 +1,51 @@
-"""What `wsi-nuc info` tells of a slide, without computing anything on it."""
+"""What `wsi-nuc info` tells of a slide; all that is computed is a sample of nuclei, to judge the resolution."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from wsi_nuc.doctor import check_mpp
 from wsi_nuc.errors import SlideError
-from wsi_nuc.models.base import ModelSpec
-from wsi_nuc.models.registry import model_spec
+from wsi_nuc.models.registry import load_model, model_spec
 from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.mpp import require_mpp
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.tiling.plan import make_plan
-from wsi_nuc.tiling.tissue import tissue_for
+from wsi_nuc.tiling.tissue import Tissue, tissue_for
 from wsi_nuc.types import SlideInfo, SlideRef
 
 
 def describe_slide(
-    slide: str, model: str = "classical", reader: str = "auto", mpp: float | None = None, tissue: str = "auto"
+    slide: str,
+    model: str = "classical",
+    reader: str = "auto",
+    mpp: float | None = None,
+    tissue: str = "auto",
+    check: bool = True,
 ) -> dict[str, Any]:
-    """Facts and plan as JSON values; `problem` is empty when the slide can be run as it is."""
+    """Facts and plan as JSON values; `problem` is empty when the slide can be run as it is.
+
+    `check`: judge a header's microns per pixel by a sample of nuclei, which loads the model.
+    """
     source = open_slide(SlideRef(slide, reader, mpp))
     try:
         facts = {"slide": slide, **_facts(source.info)}
         if source.info.mpp is None:
             return {**facts, "problem": f"{source.info.mpp_problem}; pass --mpp"}
         try:
-            return {**facts, **_plan(slide, source, model_spec(model), tissue), "problem": ""}
+            return {**facts, **_found(slide, source, model, tissue, check), "problem": ""}
         except SlideError as error:
             return {**facts, "problem": f"{error.cause}; {error.remedy}"}
     finally:
         source.close()
 
 
-def _plan(slide: str, source: SlideSource, spec: ModelSpec, tissue: str) -> dict[str, Any]:
-    mpp = require_mpp(slide, source.info)
+def _found(slide: str, source: SlideSource, model: str, tissue: str, check: bool) -> dict[str, Any]:
+    mpp, spec = require_mpp(slide, source.info), model_spec(model)
     found = tissue_for(source, mpp, tissue, slide)
     plan = make_plan(slide, source.info, mpp, spec, found.polygons)
     return {
+        **(_judged(source, found, model) if check else {}),
         "tissue_share": round(found.share, 4),
         "tissue_mm2": round(_mm2(found.polygons, mpp), 4),
         "tissue_found": found.method,
@@ -44,6 +53,14 @@ def _plan(slide: str, source: SlideSource, spec: ModelSpec, tissue: str) -> dict
         "plan": "\n" + "\n".join(f"  {line}" for line in str(plan).splitlines()),
         "memory_mib": round(plan.estimated_bytes(spec.batch) / 2**20),
     }
+
+
+def _judged(source: SlideSource, tissue: Tissue, model: str) -> dict[str, Any]:
+    info = source.info
+    if info.mpp_source == "--mpp" or info.mpp is None:
+        return {}
+    found = check_mpp(source, info.mpp, tissue, load_model(model))
+    return {"mpp_check": found.verdict, "mpp_reason": found.reason, "mpp_implied": found.implied_mpp}
 
 
 def _facts(info: SlideInfo) -> dict[str, Any]:

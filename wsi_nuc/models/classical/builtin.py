@@ -14,6 +14,7 @@ from wsi_nuc.models.classical.parameters import (
     HALO_PX,
     MARGIN_PX,
     MPP,
+    NUCLEUS_UM,
     Parameters,
     from_state,
     to_state,
@@ -74,6 +75,7 @@ def _spec(name: str, classes: tuple[str, ...], sha256: str) -> ModelSpec:
         margin_px=MARGIN_PX,
         batch=1,  # every tile is computed by itself, so a larger batch only costs memory
         weights_sha256=sha256,
+        nucleus_um=NUCLEUS_UM,
     )
 
 

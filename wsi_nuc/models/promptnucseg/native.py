@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,18 @@ NORMALISATION = {"mean": list(PIXEL_MEAN), "std": list(PIXEL_STD)}
 
 def spec_of_file(info: CheckpointInfo, options: Mapping[str, Any] | None = None) -> ModelSpec:
     """Refuses a file whose tensors do not fit its header; no tensor is read. `options`: see `Settings.used`."""
-    return spec_of(_checked(info).used(options), info.sha256, Path(info.path).stem)
+    return _spec(info, _checked(info).used(options))
 
 
 def load_file(checkpoint: Checkpoint, device: str, options: Mapping[str, Any] | None = None) -> NucleiModel:
     settings = _checked(checkpoint.info).used(options)
     state = checkpoint.tensors()
     check_finite(checkpoint.info.path, state)
-    spec = spec_of(settings, checkpoint.info.sha256, Path(checkpoint.info.path).stem)
-    return assemble(build_net(settings, state), settings, device, spec)
+    return assemble(build_net(settings, state), settings, device, _spec(checkpoint.info, settings))
+
+
+def _spec(info: CheckpointInfo, settings: Settings) -> ModelSpec:
+    return replace(spec_of(settings, info.sha256, Path(info.path).stem), nucleus_um=info.nucleus_um)
 
 
 def save_net(

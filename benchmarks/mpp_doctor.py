@@ -1,0 +1,87 @@
+"""How often the mpp doctor is right: real images of known resolution, as they are and with a wrong header.
+
+`python -m benchmarks.mpp_doctor [MODEL]`. Images lie in the folder that WSI_NUC_REAL_DATA names (else
+../shared/data): colon and breast patches of about 250 um and small slides, plus three synthetic slides. A patch
+holds some hundred nuclei at most; a slide is sampled in several places.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.table import Row, print_rows
+from wsi_nuc.doctor.mpp import FEWEST_NUCLEI, MppVerdict, check_mpp
+from wsi_nuc.models.base import NucleiModel
+from wsi_nuc.models.registry import load_model
+from wsi_nuc.slides.registry import open_slide
+from wsi_nuc.synth import SynthSpec, write_slide
+from wsi_nuc.tiling.tissue import tissue_for
+from wsi_nuc.types import SlideRef
+
+FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
+FALSE_ALARMS = 0.1
+PATCHES = {"consep": 0.25, "nucls15": 0.25, "brca_m2c": 0.5}
+SLIDES = {"CMU-1-Small-Region.svs": 0.499, "OS-1-detail.ome.tif": 0.2271}
+EVERY = {"brca_m2c": 3}
+
+
+def images(drawn: Path) -> Iterator[tuple[Path, float]]:
+    """Path and true microns per pixel."""
+    data = Path(os.environ.get("WSI_NUC_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    for name, mpp in PATCHES.items():
+        for path in sorted((data / name / "images").glob("*.png"))[:: EVERY.get(name, 1)]:
+            yield path, mpp
+    for name, mpp in SLIDES.items():
+        if (data / "wsi" / name).is_file():
+            yield data / "wsi" / name, mpp
+    for seed in range(3):
+        path = drawn / f"{seed}.svs"
+        write_slide(path, SynthSpec(size=1500, mpp=0.25, seed=seed))
+        yield path, 0.25
+
+
+def judged(path: Path, mpp: float, model: NucleiModel) -> MppVerdict:
+    source = open_slide(SlideRef(str(path)))
+    try:
+        return check_mpp(source, mpp, tissue_for(source, mpp), model)
+    finally:
+        source.close()
+
+
+def measure(name: str = "classical") -> list[Row]:
+    model, rows = load_model(name), []
+    with tempfile.TemporaryDirectory() as folder:
+        listed = list(images(Path(folder)))
+        for factor in FACTORS:
+            known = [one for path, mpp in listed if (one := judged(path, mpp * factor, model)).size_um is not None]
+            doubted = [one for one in known if not one.fine]
+            share = len(doubted) / max(1, len(known))
+            sizes = np.array([one.size_um for one in known])
+            if factor == 1:
+                low, high = np.percentile(sizes, [5, 95])
+                rows.append(
+                    Row(f"{name}: sizes where the header is right, low", low, "um", "(5th percentile)", True)
+                )
+                rows.append(Row(f"{name}: the same, high", high, "um", "(95th percentile)", True))
+            what = (
+                f"{name}: doubted at {factor:g} x the true mpp ({len(known)} images of >= {FEWEST_NUCLEI} nuclei)"
+            )
+            goal = f"<= {FALSE_ALARMS:g}" if factor == 1 else "the more the better"
+            rows.append(Row(what, share, "share", goal, factor != 1 or share <= FALSE_ALARMS))
+            named = sum(
+                one.implied_mpp is not None and abs(one.implied_mpp * factor / one.mpp - 1) < 0.1
+                for one in doubted
+            )
+            if factor != 1 and doubted:
+                rows.append(Row("  of these, the true value is named", named / len(doubted), "share", "", True))
+    return rows
+
+
+if __name__ == "__main__":
+    print_rows(measure(*sys.argv[1:2]))
