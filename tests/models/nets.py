@@ -13,7 +13,7 @@ from wsi_nuc.models.sam.sizes import SIZES
 from wsi_nuc.models.torch_ops import load
 from wsi_nuc.types import Box, Tile, TileBatch
 
-TINY_USE = {"windows": 2, "largest_nucleus_px": 96, "precision": "fp32", "mask_filter": False}
+TINY_USE: dict[str, Any] = {"windows": 2, "largest_nucleus_px": 96, "precision": "fp32", "mask_filter": False}
 
 
 def stir(module: torch.nn.Module, seed: int = 0, scale: float = 0.3) -> torch.nn.Module:
