@@ -88,20 +88,24 @@ def _model(net: PromptNucSegNet, used: Settings) -> NucleiModel:
 
 
 def _agreement(encoder: str, mode: str, model: NucleiModel, batch: TileBatch, theirs: Instances) -> Row:
-    """Share of the published instances that one of ours covers with IoU >= 0.99."""
-    prompts = model.prompter.propose(batch)
+    share = same_share(model, batch, theirs)
+    goal = ">= 99" if mode == "parity" else "-"
+    return Row(f"{encoder}: {mode}, same instances", share, "%", goal, share >= 99 or mode != "parity")
+
+
+def same_share(model: NucleiModel, batch: TileBatch, theirs: Instances) -> float:
+    """Percentage of the published instances that one of ours, of the same point, covers with IoU >= 0.99."""
+    prompts, side = model.prompter.propose(batch), batch.rgb.shape[1]
     ours: dict[int, Bool] = {}
     for group in model.segmentor.segment(batch, prompts, range(len(prompts))):
         for mask, (x, y), prompt in zip(group.mask, group.origin_tile, group.prompt, strict=True):
-            ours[int(prompt)] = np.zeros((SIDE_PX + 256, SIDE_PX + 256), np.bool_)
+            ours[int(prompt)] = np.zeros((side + 256, side + 256), np.bool_)
             ours[int(prompt)][y : y + len(mask), x : x + len(mask)] = mask
     same = [
-        point in ours and _iou(ours[point][:SIDE_PX, :SIDE_PX], mask) >= 0.99
+        point in ours and _iou(ours[point][:side, :side], mask) >= 0.99
         for mask, point in zip(theirs.mask, theirs.point.tolist(), strict=True)
     ]
-    share = 100 * float(np.mean(same))
-    goal = ">= 99" if mode == "parity" else "-"
-    return Row(f"{encoder}: {mode}, same instances", share, "%", goal, share >= 99 or mode != "parity")
+    return 100 * float(np.mean(same)) if same else float("nan")
 
 
 def _iou(a: Bool, b: Bool) -> float:

@@ -32,9 +32,13 @@ class Instances:
     point: Int64
 
 
-def normalised(rgb: UInt8) -> torch.Tensor:
+def normalised(rgb: UInt8, device: torch.device) -> torch.Tensor:
     pixels = torch.from_numpy(rgb).float() / 255
-    return ((pixels - torch.tensor(MEAN)) / torch.tensor(STD)).permute(2, 0, 1)[None].contiguous()
+    return ((pixels - torch.tensor(MEAN)) / torch.tensor(STD)).permute(2, 0, 1)[None].contiguous().to(device)
+
+
+def device_of(net: PromptNucSegNet) -> torch.device:
+    return next(net.parameters()).device
 
 
 @torch.inference_mode()
@@ -42,21 +46,21 @@ def published_points(net: PromptNucSegNet, rgb: UInt8, use: UseSettings) -> Floa
     """n x 2 pixel indices of one image, best first."""
     height, width = rgb.shape[:2]
     space = net.prompter.space_px
-    pixels = F.pad(normalised(rgb), (0, -width % space, 0, -height % space), mode="reflect")
+    pixels = F.pad(normalised(rgb, device_of(net)), (0, -width % space, 0, -height % space), mode="reflect")
     out = net.prompter(pixels, (pixels.shape[2], pixels.shape[3]))
-    xy, probs = out.xy[0].numpy(), out.logits[0].softmax(-1).numpy()
+    xy, probs = out.xy[0].cpu().numpy(), out.logits[0].softmax(-1).cpu().numpy()
     xy = np.clip(xy, 0, [width - 1, height - 1])
     kind, score = probs.argmax(1), probs.max(1)
     found = np.flatnonzero(kind < probs.shape[1] - 1)
     if use.mask_filter:
         mask = F.interpolate(out.mask_logits, size=pixels.shape[2:], mode="bilinear", align_corners=True)[0, 0]
         columns, rows = xy[found].astype(int).T
-        found = found[mask.numpy()[rows, columns] > 0]
+        found = found[mask.cpu().numpy()[rows, columns] > 0]
     found = found[np.argsort(-score[found], kind="stable")]
     distance = np.linalg.norm(xy[found][:, None] - xy[found][None], axis=2)
     kept: list[int] = []
     for i in range(len(found)):
-        if not any(distance[i, j] <= use.nms_radius_px for j in kept):
+        if not (distance[i, kept] <= use.nms_radius_px).any():
             kept.append(i)
     return np.asarray(xy[found[kept]], np.float32)
 
@@ -67,7 +71,7 @@ class PlainSam:
     def __init__(self, net: PromptNucSegNet) -> None:
         sam: Any = net.segmentor
         self.encoder, self.decoder = sam.image_encoder, sam.mask_decoder
-        self.points = prompt_encoder_at_256(sam)
+        self.points = prompt_encoder_at_256(sam).to(device_of(net))
 
     def __call__(self, window: torch.Tensor, xy: torch.Tensor, label: torch.Tensor) -> tuple[Any, Any]:
         """Logits at 256 px and predicted IoU of up to `POINTS_A_CALL` prompts."""
@@ -106,11 +110,11 @@ def published_starts(length: int, overlap: int) -> list[int]:
 
 def with_nearest(points: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """n x (1 + count) x 2 and labels: the nearest others as negatives, -1 where there are not so many."""
-    distance = torch.cdist(points, points) + torch.eye(len(points)).mul(1e9)
+    distance = torch.cdist(points, points) + torch.eye(len(points), device=points.device).mul(1e9)
     there = min(count, len(points) - 1)
     near = points[distance.topk(there, 1, largest=False).indices] if there else points.new_zeros(len(points), 0, 2)
     blank = points.new_zeros(len(points), count - there, 2)
-    label = torch.ones(len(points), 1 + count, dtype=torch.int)
+    label = torch.ones(len(points), 1 + count, dtype=torch.int, device=points.device)
     label[:, 1 : 1 + there], label[:, 1 + there :] = 0, -1
     return torch.cat([points[:, None], near, blank], 1), label
 
@@ -120,15 +124,17 @@ def published_instances(net: PromptNucSegNet, rgb: UInt8, points: Float32, use: 
     """All instances of one image, in the order in which they are painted last to first."""
     amg, sam = load("segment_anything.utils.amg"), PlainSam(net)
     height, width = rgb.shape[:2]
-    image, every = normalised(rgb), torch.from_numpy(points)
+    device = device_of(net)
+    image, every = normalised(rgb, device), torch.from_numpy(points).to(device)
     found: list[tuple[float, int, Any, Any]] = []
     for y0 in published_starts(height, use.overlap_px):
         for x0 in published_starts(width, use.overlap_px):
-            inside = ((every >= torch.tensor([x0, y0])) & (every < torch.tensor([x0 + SIDE, y0 + SIDE]))).all(1)
+            corner = torch.tensor([x0, y0], device=device)
+            inside = ((every >= corner) & (every < corner + SIDE)).all(1)
             index = torch.nonzero(inside)[:, 0]
             if not len(index):
                 continue
-            xy, label = with_nearest(every[index] - torch.tensor([x0, y0]), use.negatives)
+            xy, label = with_nearest(every[index] - corner, use.negatives)
             if use.negatives:
                 without = label.clone()
                 without[:, 1:] = -1
@@ -150,7 +156,7 @@ def _in_image(
     kept = ~amg.is_box_near_crop_edge(box, crop, [0, 0, width, height], atol=EDGE_PX)
     full = amg.uncrop_masks(mask[kept], crop, height, width)
     coded = amg.mask_to_rle_pytorch(full)
-    box = amg.uncrop_boxes_xyxy(box[kept], crop).float()
+    box = amg.uncrop_boxes_xyxy(box[kept], crop).double().cpu().numpy()
     return list(zip(iou[kept].tolist(), index[kept].tolist(), box, map(amg.rle_to_mask, coded), strict=True))
 
 
@@ -160,16 +166,19 @@ def _chosen(found: list[tuple[float, int, Any, Any]], amg: Any, limit: float) ->
         if one[1] not in best or one[0] > best[one[1]][0]:
             best[one[1]] = one
     kept: list[tuple[float, int, Any, Any]] = []
+    boxes = np.zeros((0, 4))
     for one in sorted(best.values(), key=lambda one: -one[0]):
-        if all(_box_iou(one[2].tolist(), other[2].tolist()) <= limit for other in kept):
+        if (_box_iou(one[2], boxes) <= limit).all():
             kept.append(one)
+            boxes = np.vstack([boxes, one[2]])
     kept = [one for one in kept if one[3].any()]
     return Instances(
         [one[3] for one in kept], [one[0] for one in kept], np.array([one[1] for one in kept], np.int64)
     )
 
 
-def _box_iou(a: list[float], b: list[float]) -> float:
-    common = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common
-    return common / union if union else 0.0
+def _box_iou(box: Any, others: Any) -> Any:
+    """IoU of one box with each of n."""
+    shared = np.clip(np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]), 0, None).prod(1)
+    union = (box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(1) - shared
+    return shared / np.maximum(union, 1e-9)
