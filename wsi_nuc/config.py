@@ -37,13 +37,16 @@ class StitchConfig(Section):
 
 class InferenceConfig(Section):
     """How a model file's networks are used, where not as the file says. `mode`: "parity" does as the published
-    code does; `tta`: average six views; `mask_filter`: drop points on the region mask's background; `overlap_px`:
-    of the windows; `box_iou`: limit of parity mode's suppression (0.3 on Kumar)."""
+    code does; `tta`: average six views; `mask_filter`: drop points on the region mask's background; `negatives`:
+    nearest other points that each mask is told to leave out; `overlap_px`: of the windows; `precision`: "auto" is
+    bf16 on a GPU; `box_iou`: limit of parity mode's suppression (0.3 on Kumar)."""
 
     mode: str | None = Field(default=None, pattern="^(default|parity)$")
     tta: bool | None = None
     mask_filter: bool | None = None
+    negatives: int | None = Field(default=None, ge=0, le=16)
     overlap_px: int | None = Field(default=None, ge=0, le=128)
+    precision: str | None = Field(default=None, pattern="^(auto|fp32|bf16)$")
     box_iou: float | None = Field(default=None, gt=0, le=1)
 
     @property

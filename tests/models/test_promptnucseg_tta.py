@@ -203,6 +203,7 @@ def test_only_what_was_given_is_an_option() -> None:
     given_ = load_config(None, ["inference.tta=true", "inference.mode=parity"], {"out": "x"}).inference
     assert given_.options == {"tta": True, "mode": "parity"}
     assert InferenceConfig(mask_filter=False).options == {"mask_filter": False}
+    assert InferenceConfig(negatives=0, precision="fp32").options == {"negatives": 0, "precision": "fp32"}
     with pytest.raises(ConfigError, match="mode"):
         load_config(None, ["inference.mode=fast"], {"out": "x"})
 
