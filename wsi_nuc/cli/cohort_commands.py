@@ -214,6 +214,33 @@ def _each(
                 answer(asdict(one))
 
 
+@cohort_app.command("collect")
+def collect(
+    cohort: Folder,
+    csv: Annotated[bool, Option("--csv", help="Also cohort.csv, for spreadsheets.")] = False,
+    json: Json = False,
+) -> None:
+    """Write cohort.parquet (a row a slide, a row a patient) and cohort.h5ad (AnnData: slides x figures)."""
+    from wsi_nuc.cohort.collect import collect as collect_all
+    from wsi_nuc.cohort.folder import CohortFolder
+    from wsi_nuc.cohort.state import counts
+    from wsi_nuc.cohort.state import exit_code as code_of
+
+    folder = CohortFolder(cohort.absolute())
+    got = collect_all(folder, csv)
+    counted = counts(got.states)
+    if json:
+        files = [str(path) for path in (folder.table, folder.anndata, *([folder.csv] if csv else []))]
+        typer.echo(jsonlib.dumps({**counted, "patients": len(got.patients), "files": files}))
+    else:
+        size = f"{len(got.slides):,} slides and {len(got.patients):,} patients, {len(got.columns)} columns"
+        typer.echo(f"{folder.table}: {size}\n{folder.anndata}: {counted['done']:,} slides that are done")
+    missing = [one for one in got.states if one.state != "done"]
+    for one in missing:
+        typer.echo(f"{one.state}: {one.row.label} {one.error}".rstrip(), err=True)
+    raise typer.Exit(code_of(got.states))
+
+
 @cohort_app.command("status")
 def status(
     cohort: Folder,

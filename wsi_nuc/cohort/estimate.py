@@ -9,7 +9,7 @@ from wsi_nuc.cohort.plan import PlanRow
 
 TRIALS = 3
 # Of a result: polygons, columns, the table of probabilities, the store itself with its thumbnail.
-BYTES_A_NUCLEUS, BYTES_A_SLIDE = 240, 400_000
+BYTES_A_NUCLEUS, BYTES_A_SLIDE = 150, 1_000_000
 # Opening, hashing, searching for tissue, stitching and publishing.
 SECONDS_A_SLIDE, HASHED_BYTES_A_SECOND = 0.5, 300e6
 

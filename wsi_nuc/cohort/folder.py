@@ -35,6 +35,10 @@ class CohortFolder:
         return self.root / "cohort.h5ad"
 
     @property
+    def csv(self) -> Path:
+        return self.root / "cohort.csv"
+
+    @property
     def report(self) -> Path:
         return self.root / "report.html"
 

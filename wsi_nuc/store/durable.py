@@ -51,7 +51,8 @@ def storage_error(path: Path, error: OSError, needed: int = 0) -> StorageError:
 
 
 @contextmanager
-def _reported(operation: str, path: Path, needed: int = 0) -> Iterator[None]:
+def reported(operation: str, path: Path, needed: int = 0) -> Iterator[None]:
+    """Whatever the system refuses to do to `path` becomes a StorageError with its remedy."""
     try:
         before(operation, path)
         yield
@@ -67,7 +68,7 @@ class DurableFile:
     def __init__(self, path: Path) -> None:
         self.path, self.size = path, 0
         make_dir(path.parent)
-        with _reported("create", path):
+        with reported("create", path):
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
 
     def write(self, data: bytes | memoryview) -> int:
@@ -75,7 +76,7 @@ class DurableFile:
         if self.closed:
             raise ValueError(f"{self.path} is closed")
         view = memoryview(data).cast("B")
-        with _reported("write", self.path, len(view)):
+        with reported("write", self.path, len(view)):
             done = 0
             while done < len(view):
                 done += os.write(self._fd, view[done:])
@@ -101,7 +102,7 @@ class DurableFile:
         """A network file system reports lost writes only here, so the result of close counts."""
         if not self.closed:
             self.closed = True
-            with _reported("close", self.path):
+            with reported("close", self.path):
                 os.close(self._fd)
 
     def __enter__(self) -> Self:
@@ -123,7 +124,7 @@ class DurableFile:
 
 def make_dir(path: Path) -> None:
     if not path.is_dir():
-        with _reported("mkdir", path):
+        with reported("mkdir", path):
             path.mkdir(parents=True, exist_ok=True)
 
 
@@ -135,7 +136,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 def sync(path: Path) -> None:
     """Flush a file or a folder to the disk."""
-    with _reported("fsync", path):
+    with reported("fsync", path):
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         try:
             os.fsync(fd)
@@ -160,7 +161,7 @@ def sync_tree(root: Path) -> None:
 
 
 def rename(source: Path, target: Path) -> None:
-    with _reported("rename", target):
+    with reported("rename", target):
         source.rename(target)
 
 
@@ -178,7 +179,7 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 def exchange(one: Path, other: Path) -> bool:
     """Swap two folders in one step. False where the file system cannot; then nothing has changed."""
-    with _reported("exchange", other):
+    with reported("exchange", other):
         libc = ctypes.CDLL(None, use_errno=True)
         if not hasattr(libc, "renameat2"):
             return False

@@ -1,0 +1,159 @@
+"""The tables: everything is in them, patients are pooled as their tissue is, the bytes depend on no luck."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.cohort.lists import planned, write_list
+from wsi_nuc.cohort.collect import collect
+from wsi_nuc.cohort.folder import CohortFolder
+from wsi_nuc.cohort.patients import pooled
+from wsi_nuc.cohort.plan import load
+from wsi_nuc.cohort.shards import Shard
+from wsi_nuc.cohort.state import exit_code
+from wsi_nuc.cohort.work import run_cohort
+from wsi_nuc.errors import SLIDES
+from wsi_nuc.store.manifest import digest as digest_of
+
+HOW = {"scheduler": "serial"}
+
+
+@pytest.fixture(scope="module")
+def source(slides: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    lines = [
+        "slide,id,patient,Stage,nuclei",
+        f"{slides[0]},a,P1,II,x",
+        f"{slides[1]},b,P1,II,y",
+        f"{slides[2]},c,P2,=III,z",
+        "missing.svs,gone,P3,IV,",
+        f"{slides[3]},d,,I,",
+    ]
+    return write_list(tmp_path_factory.mktemp("list") / "list.csv", *lines)
+
+
+@pytest.fixture(scope="module")
+def done(source: Path, tmp_path_factory: pytest.TempPathFactory) -> CohortFolder:
+    folder, _ = planned(tmp_path_factory.mktemp("cohort"), source)
+    list(run_cohort(folder, execution=HOW))
+    return folder
+
+
+def test_every_line_and_every_patient_has_a_row(done: CohortFolder) -> None:
+    got = collect(done, csv=True)
+    assert exit_code(got.states) == SLIDES
+    table = pd.read_parquet(done.table)
+    slides, patients = (table[table.level == level].set_index("id") for level in ("slide", "patient"))
+    assert list(slides.index) == ["a", "b", "c", "gone", "d"]
+    assert slides.state.to_dict() == {"a": "done", "b": "done", "c": "done", "gone": "refused", "d": "done"}
+    assert "does not exist" in slides.error["gone"]
+    assert np.isnan(slides.nuclei_per_mm2["gone"])
+    assert patients.state.to_dict() == {"P1": "done", "P2": "done", "P3": "missing"}
+    assert patients.Stage.to_dict() == {"P1": "II", "P2": "=III", "P3": "IV"}
+    assert patients.nuclei["P1"] == slides.nuclei["a"] + slides.nuclei["b"]
+    assert slides.list_nuclei["a"] == "x"
+    for name in "abcd":
+        manifest = json.loads((done.store(name) / "manifest.json").read_text())
+        assert slides.nuclei[name] == manifest["counts"]["nuclei"]
+        assert slides.slide_sha256[name] == manifest["made_from"]["slide_sha256"]
+        assert (done.root / slides.store[name]).samefile(done.store(name))
+    cells = list(csv.DictReader(done.csv.read_text().splitlines()))
+    assert len(cells) == len(table)
+    assert [row["Stage"] for row in cells if row["id"] == "c"] == ["'=III"]
+
+
+def test_the_anndata_holds_the_same_figures_of_what_is_done(done: CohortFolder) -> None:
+    collect(done)
+    table = pd.read_parquet(done.table).query("level == 'slide' and state == 'done'").set_index("id")
+    data = anndata.read_h5ad(done.anndata)
+    assert list(data.obs_names) == list(table.index)
+    assert list(data.obs.Stage) == list(table.Stage)
+    assert list(data.obs.patient) == ["P1", "P1", "P2", ""]
+    for name in data.var_names:
+        np.testing.assert_array_equal(data[:, name].X[:, 0], table[name].to_numpy(np.float64))
+    assert "nuclei_per_mm2" in data.var_names
+
+
+def test_shards_and_repeats_do_not_show_in_the_bytes(done: CohortFolder, source: Path, tmp_path: Path) -> None:
+    collect(done, csv=True)
+    other, _ = planned(tmp_path / "cohort", source)
+    for index in (2, 3, 1):
+        list(run_cohort(other, Shard(index, 3), execution=HOW))
+    collect(other)
+    # What was lost of the small files is made again from the results.
+    other.summary("a").unlink()
+    other.summary("b").write_text("{")
+    collect(other, csv=True)
+    for one, same in ((done.table, other.table), (done.anndata, other.anndata), (done.csv, other.csv)):
+        assert one.read_bytes() == same.read_bytes()
+
+
+def test_a_result_other_than_the_recorded_one_is_not_collected(
+    source: Path, done: CohortFolder, tmp_path: Path
+) -> None:
+    import shutil
+
+    copied = CohortFolder(tmp_path / "cohort")
+    shutil.copytree(done.root, copied.root)
+    manifest = copied.manifest("a")
+    changed = json.loads(manifest.read_text())
+    changed["counts"]["nuclei"] += 1
+    changed["digest"] = digest_of(changed)
+    manifest.write_text(json.dumps(changed))
+    got = collect(copied)
+    states = {one.row.id: one.state for one in got.states}
+    assert states["a"] == "pending"
+    assert states["b"] == "done"
+    assert len(load(copied).rows) == len(got.slides)
+
+
+def test_a_cohort_without_anything_done_has_tables_too(source: Path, tmp_path: Path) -> None:
+    folder, _ = planned(tmp_path / "cohort", source)
+    collect(folder)
+    table = pd.read_parquet(folder.table)
+    assert table.state.value_counts().to_dict() == {"pending": 4, "refused": 1, "missing": 3}
+    assert anndata.read_h5ad(folder.anndata).n_obs == 0
+
+
+counts = st.integers(0, 500)
+areas = st.floats(0.01, 50)
+
+
+@given(st.lists(st.tuples(counts, counts, areas, areas), min_size=1, max_size=6))
+def test_a_patient_is_what_one_slide_with_all_the_tissue_would_be(
+    parts: list[tuple[int, int, float, float]],
+) -> None:
+    """`parts`: nuclei of two classes, tissue in mm2, mean area of the first class in um2."""
+
+    def figures(first: int, second: int, tissue: float, mean: float) -> dict[str, float | int | None]:
+        total = first + second
+        return {
+            "nuclei": total,
+            "tissue_mm2": tissue,
+            "nuclei_per_mm2": total / tissue,
+            "count_big_cell": first,
+            "per_mm2_big_cell": first / tissue,
+            "share_big_cell": first / total if total else None,
+            "area_um2_mean_big_cell": mean if first else None,
+            "area_share_of_tissue_big_cell": first * mean / (tissue * 1e6),
+        }
+
+    first, second = sum(one[0] for one in parts), sum(one[1] for one in parts)
+    area = sum(one[0] * one[3] for one in parts)
+    whole = figures(first, second, sum(one[2] for one in parts), area / first if first else 0.0)
+    got = pooled([figures(*one) for one in parts])
+    assert got.keys() == whole.keys()
+    for name, value in whole.items():
+        if value is None:
+            assert got[name] is None, name
+        else:
+            assert math.isclose(got[name], value, rel_tol=1e-9, abs_tol=1e-12), name

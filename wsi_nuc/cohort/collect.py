@@ -1,0 +1,120 @@
+"""From ten thousand small files to one table and one AnnData: the same bytes whatever the jobs went through."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsi_nuc.cohort.cells import to_csv
+from wsi_nuc.cohort.folder import CohortFolder
+from wsi_nuc.cohort.plan import load
+from wsi_nuc.cohort.records import DONE, read_json
+from wsi_nuc.cohort.state import PENDING, State, states
+from wsi_nuc.cohort.tables import OWN, Row, patient_rows, slide_rows
+from wsi_nuc.store import durable
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """`states`: where every slide of the list stands; `columns`: of the table."""
+
+    states: list[State]
+    slides: list[Row]
+    patients: list[Row]
+    columns: list[str]
+
+
+def gather(folder: CohortFolder) -> Collected:
+    """Everything that is known of the cohort, from its plan, records, manifests and summaries."""
+    plan = load(folder)
+    found = [_confirmed(folder, state) for state in states(folder, plan, plan.rows)]
+    slides = slide_rows(folder, found)
+    patients = patient_rows(slides)
+    columns = list(dict.fromkeys([*OWN, *(name for row in slides for name in row)]))
+    return Collected(found, slides, patients, columns)
+
+
+def _confirmed(folder: CohortFolder, state: State) -> State:
+    """Done means a manifest: the one that was verified and recorded, not merely some file."""
+    if state.state != DONE or state.record is None:
+        return state
+    manifest = read_json(folder.manifest(state.row.id)) or {}
+    if manifest.get("digest") == state.record.digest:
+        return state
+    return replace(state, state=PENDING, error="its result is not the one that was recorded")
+
+
+def collect(folder: CohortFolder, csv: bool = False) -> Collected:
+    """Write `cohort.parquet` and `cohort.h5ad`, and `cohort.csv` if wanted. Each file is replaced as a whole."""
+    got = gather(folder)
+    rows = [*got.slides, *got.patients]
+    durable.atomic_write(folder.table, _parquet(rows, got.columns))
+    if csv:
+        cells = ([row.get(name) for name in got.columns] for row in rows)
+        durable.atomic_write(folder.csv, to_csv(got.columns, cells))
+    _write_anndata(folder.anndata, [row for row in got.slides if row["state"] == DONE], got.columns)
+    return got
+
+
+def kind_of(values: Sequence[Any]) -> type:
+    """str, int or float: what a column holds, its unknown values left out; text where it has none."""
+    kinds = {type(value) for value in values if value is not None}
+    if not kinds or str in kinds:
+        return str
+    return int if kinds == {int} else float
+
+
+def _parquet(rows: Sequence[Row], columns: Sequence[str]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    arrays = {}
+    for name in columns:
+        values = [row.get(name) for row in rows]
+        kind = kind_of(values)
+        typed = [None if value is None else kind(value) for value in values]
+        arrays[name] = pa.array(typed, types[kind])
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(arrays), sink, compression="zstd")
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def _write_anndata(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
+    """`X`: slides x figures, NaN where unknown; what is text is in `obs`."""
+    import anndata
+    import pandas as pd
+
+    numbers, texts = [], {}
+    for name in columns:
+        values = [row.get(name) for row in rows]
+        if kind_of(values) is str:
+            if name not in ("level", "state", "error"):
+                texts[name] = [str(value or "") for value in values]
+        elif name != "slides":
+            numbers.append(name)
+    matrix = np.array([[_float(row.get(name)) for name in numbers] for row in rows], np.float64)
+    index = pd.Index(texts.pop("id", []), dtype=object)
+    made = anndata.AnnData(
+        matrix.reshape(len(rows), len(numbers)),
+        obs=pd.DataFrame(texts, index=index, dtype=object),
+        var=pd.DataFrame(index=pd.Index(numbers, dtype=object)),
+    )
+    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
+    try:
+        with durable.reported("write", temporary, matrix.nbytes):
+            made.write_h5ad(temporary, convert_strings_to_categoricals=False)
+        durable.sync(temporary)
+        durable.rename(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    durable.sync(path.parent)
+
+
+def _float(value: Any) -> float:
+    return float("nan") if value is None else float(value)
