@@ -255,12 +255,13 @@ def status(
     from wsi_nuc.cohort.plan import load
     from wsi_nuc.cohort.state import counts, states
     from wsi_nuc.cohort.state import exit_code as code_of
-    from wsi_nuc.cohort.verify import verified
 
     folder = CohortFolder(cohort.absolute())
     plan = load(folder)
     found = select(states(folder, plan, plan.rows), [Only.parse(text) for text in only or []])
     if verify:
+        from wsi_nuc.cohort.verify import verified
+
         found = verified(folder, found)
     lines = state_lines(found, every=slides)
     if json:

@@ -11,9 +11,8 @@ from wsi_nuc.cohort.plan import Facts
 from wsi_nuc.config import RunConfig
 from wsi_nuc.doctor import check_mpp
 from wsi_nuc.models.base import ModelSpec
-from wsi_nuc.models.registry import load_model
 from wsi_nuc.run.job import Survey, survey
-from wsi_nuc.run.region import RegionJob, process_region
+from wsi_nuc.run.region import RegionJob, loaded_model, process_region
 from wsi_nuc.slides.identity import content_sha256, stat_signature
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.types import SlideRef
@@ -64,7 +63,7 @@ def doubts_of_mpp(seen: Survey, look: Look) -> Sequence[str]:
     """Reasons to believe that the stated microns per pixel are wrong, from the sizes of a few nuclei."""
     if seen.info.mpp_source == "--mpp":
         return ()
-    model = load_model(look.config.model, look.device, look.config.inference.options)
+    model = loaded_model(look.config.model, look.device, tuple(look.config.inference.options.items()))
     source = open_slide(seen.ref)
     try:
         found = check_mpp(source, seen.mpp, seen.tissue, model)

@@ -81,13 +81,13 @@ class RegionReport:
 def prepare_worker(model: str, device: str, options: Options = ()) -> None:
     """Called once in every process that computes regions."""
     cv2.setNumThreads(1)
-    _model(model, device, options)
+    loaded_model(model, device, options)
 
 
 def process_region(job: RegionJob) -> RegionReport:
     """Compute one region and leave its part file. Doing it twice gives the same file."""
     clock = Clock()
-    model = _model(job.model, job.device, job.options)
+    model = loaded_model(job.model, job.device, job.options)
     with clock.stage("read"):
         source = cached_slide(job.slide)
         pixels = list(read_region(source, job.task))
@@ -144,7 +144,8 @@ class _BadTiles:
 
 
 @lru_cache(maxsize=2)
-def _model(name: str, device: str, options: Options = ()) -> NucleiModel:
+def loaded_model(name: str, device: str, options: Options = ()) -> NucleiModel:
+    """The model of this process: loaded once, however many slides ask for it."""
     return load_model(name, device, dict(options)) if options else load_model(name, device)
 
 
