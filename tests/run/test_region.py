@@ -58,10 +58,10 @@ def _run(slide: Path, out: Path, deed: str, monkeypatch: pytest.MonkeyPatch, **o
 
     monkeypatch.setattr(session, "model_spec", spec)
     monkeypatch.setattr(region, "load_model", load)
-    region._model.cache_clear()
+    region.loaded_model.cache_clear()
     config = RunConfig(out=out, scheduler="serial", tissue="none", **options)
     (result,) = run_slides(config, [str(slide)])
-    region._model.cache_clear()
+    region.loaded_model.cache_clear()
     return result
 
 

@@ -39,12 +39,12 @@ def with_core(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         def load(name: str, device: str) -> NucleiModel:
             return replace(load_model(name, device), spec=spec(name))
 
-        region._model.cache_clear()
+        region.loaded_model.cache_clear()
         monkeypatch.setattr(session, "model_spec", spec)
         monkeypatch.setattr(region, "load_model", load)
 
     yield use
-    region._model.cache_clear()
+    region.loaded_model.cache_clear()
 
 
 def _nuclei(slide: Path, out: Path) -> Any:
