@@ -16,6 +16,7 @@ from tests.training.tiny import draw
 from wsi_nuc.cli import app
 from wsi_nuc.config import ConfigError
 from wsi_nuc.errors import UsageError
+from wsi_nuc.evaluation import published
 from wsi_nuc.evaluation.evaluate import Scoring, class_table, evaluate_image, evaluate_images, quality
 from wsi_nuc.evaluation.predict import predict_image, truth_of
 from wsi_nuc.evaluation.protocol import image_means
@@ -220,7 +221,30 @@ def test_the_command_writes_tables_and_strict_json(tmp_path: Path) -> None:
     assert scores["results"][0]["means"]["pq"] > 0
 
 
-@pytest.mark.parametrize("name", ["ablations-cpm17", "tables-pannuke"])
+STUDIES = ["ablations-cpm17", "tables-pannuke", "tables-kumar-cpm17", "tables-s2", "tables-s3"]
+
+
+@pytest.mark.parametrize("name", STUDIES)
 def test_the_shipped_studies_load(name: str) -> None:
     config = load_evaluate_config(Path(__file__).parents[2] / "configs" / f"{name}.yaml", [], {}, {})
     assert {variant.model.rpartition("/")[2] for variant in config.variants.values()} == {"model.safetensors"}
+
+
+def test_the_shipped_tables_have_the_columns_of_the_paper_and_its_rows(tmp_path: Path) -> None:
+    """With a model that is here in place of the trained ones, and the same image as every data set."""
+    draw(tmp_path / "data", images=1, nuclei=6)
+    wanted = {"tables-kumar-cpm17": "4", "tables-s2": "S2", "tables-s3": "S3"}
+    for name, number in wanted.items():
+        config = load_evaluate_config(Path(__file__).parents[2] / "configs" / f"{name}.yaml", [], {}, {})
+        here = {"path": tmp_path / "data", "name": ""}
+        data = {key: source.model_copy(update=here) for key, source in config.data.items()}
+        variants = {
+            key: variant.model_copy(update={"model": "classical", "use": {}})
+            for key, variant in config.variants.items()
+        }
+        changed = config.model_copy(update={"data": data, "variants": variants})
+        table = next(t for t in tables_of(evaluate_variants(changed), changed) if t.number == f"Table {number}")
+        rows = {f"{row} (paper)" for row in getattr(published, f"TABLE_{number}")}
+        assert rows < set(table.rows)
+        ours = [cells for row, cells in table.rows.items() if row not in rows]
+        assert not np.isnan(np.array(ours, float)).any()

@@ -22,6 +22,8 @@ from wsi_nuc.evaluation.protocol import (
     pannuke_means,
     score_image,
 )
+from wsi_nuc.evaluation.report import tables_of
+from wsi_nuc.evaluation.variants import Result
 
 
 def labels_of(*boxes: tuple[int, int, int, int], size: int = 40) -> np.ndarray:
@@ -161,6 +163,22 @@ def test_published_rows_fit_the_layout_of_their_tables() -> None:
     assert all(len(row) == len(tables.table_4({}).columns) for row in published.TABLE_4.values())
     assert all(len(row) == len(tables.table_s3({}).columns) for row in published.TABLE_S3.values())
     assert all(len(row) == len(tables.table_s2({}).columns) for row in published.TABLE_S2.values())
+
+
+def test_pannukes_tables_are_in_the_order_of_the_paper_with_its_numbers_beside() -> None:
+    classes = ("neoplastic", "inflammatory", "connective", "dead", "epithelial")
+    by_class = tuple(Panoptic(10, 0, 0, float(c)) for c in range(5))
+    seen = tuple(Detection(c + 1, 1, 0) for c in range(5))
+    score = ImageScore("a", "Breast", panoptic=Panoptic(10, 0, 0, 5.0), panoptic_by_class=by_class,
+                       detection_by_class=seen, hover_by_class=(ClassCounts(1),) * 5)  # fmt: skip
+    found = {t.number: t for t in tables_of([Result("x", "ours", "set", classes, True, (score,))])}
+    assert [name for _, name in found["Table 3"].columns] == [classes[c] for c in (0, 4, 1, 2, 3)]
+    assert np.allclose(np.array(found["Table 3"].rows["ours"], float), [0.0, 0.4, 0.1, 0.2, 0.3])
+    assert found["Table 2"].rows["ours"][6] == 5 / 6  # precision of the epithelial class
+    assert found["Table 3"].rows["PromptNucSeg-H (paper)"] == published.TABLE_3["PromptNucSeg-H"]
+    assert found["Table 1"].rows["Average"][2:] == [0.6924, 0.5123]
+    other = tables.Table("Table 3", "t", "Method", (("", "Dead"),), {"ours": [1.0]})
+    assert published.with_paper(other) == other
 
 
 def test_tables_print_as_text_markdown_and_strict_json() -> None:

@@ -1,6 +1,12 @@
-"""What the PromptNucSeg paper reports for its own models, to print beside a measured row."""
+"""What the PromptNucSeg paper reports for its own models, printed beside what was measured on the same data."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import nan
+
+from wsi_nuc.evaluation.tables import Cell, Table
 
 PANNUKE_CLASSES = ("Neoplastic", "Epithelial", "Inflammatory", "Connective", "Dead")
 
@@ -40,3 +46,45 @@ TABLE_S2 = {
 
 # Table S3: combined CPM, then TNBC; AJI, DQ, SQ, PQ.
 TABLE_S3 = {"PromptNucSeg-B": (0.655, 0.834, 0.786, 0.656, 0.608, 0.784, 0.802, 0.630)}
+
+_METHOD = ("AJI", "PQ")
+_DETAIL = ("AJI", "DQ", "SQ", "PQ")
+# The columns of the paper, by which a table of the same data sets and classes is known, and its rows.
+_ROWS: dict[str, tuple[list[tuple[str, str]], Mapping[str, Sequence[Cell]]]] = {
+    "Table 2": ([(g, k) for g in ("Detection", *PANNUKE_CLASSES) for k in ("P", "R", "F1")], TABLE_2),
+    "Table 3": ([("", c) for c in PANNUKE_CLASSES], TABLE_3),
+    "Table 4": ([(s, k) for s in ("Kumar", "CPM-17") for k in _METHOD], TABLE_4),
+    "Table S2": ([("", k) for k in _METHOD], TABLE_S2),
+    "Table S3": ([(s, k) for s in ("Combined CPM", "TNBC") for k in _DETAIL], TABLE_S3),
+}
+
+
+def paper_order(classes: Sequence[str]) -> list[int]:
+    """Positions of PanNuke's classes in the paper's order; other classes stay as they are."""
+    place = {name.lower(): i for i, name in enumerate(classes)}
+    wanted = [name.lower() for name in PANNUKE_CLASSES]
+    return [place[name] for name in wanted] if set(place) == set(wanted) else list(range(len(classes)))
+
+
+def with_paper(table: Table) -> Table:
+    """The table with the paper's own rows (Table 1: columns) below; one of other columns as it is."""
+    if table.number == "Table 1":
+        return _with_columns(table)
+    columns, rows = _ROWS.get(table.number, ([], {}))
+    same = [(g.lower(), k.lower()) for g, k in table.columns] == [(g.lower(), k.lower()) for g, k in columns]
+    if not same or (table.number == "Table S2" and not _between_the_papers_sets(table)):
+        return table
+    return replace(table, rows={**table.rows, **{f"{name} (paper)": row for name, row in rows.items()}})
+
+
+def _between_the_papers_sets(transfers: Table) -> bool:
+    return all(row.rpartition(" -> ")[2] in ("Kumar", "CPM-17") for row in transfers.rows)
+
+
+def _with_columns(table: Table) -> Table:
+    """Averages only: the paper's tissues are those of three splits together."""
+    columns, rows = table.columns, dict(table.rows)
+    for method, known in TABLE_1_AVERAGE.items():
+        columns = (*columns, *((f"{method} (paper)", kind) for kind in ("bPQ", "mPQ")))
+        rows = {name: [*cells, *known.get(name, (nan, nan))] for name, cells in rows.items()}
+    return replace(table, columns=columns, rows=rows)

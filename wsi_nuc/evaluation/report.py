@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from wsi_nuc.evaluation.protocol import Means, image_means, mean, pannuke_means
+from wsi_nuc.evaluation.protocol import Means, PanNukeMeans, image_means, mean, pannuke_means
+from wsi_nuc.evaluation.published import paper_order, with_paper
 from wsi_nuc.evaluation.tables import (
     Table,
     as_markdown,
@@ -33,7 +35,7 @@ def tables_of(results: Sequence[Result], config: EvaluateConfig | None = None) -
         if here[0].classes and not here[0].pannuke:
             found.append(by_class(name, here))
     pannuke = [result for result in results if result.pannuke]
-    return found + (_pannuke(pannuke) if pannuke else [])
+    return [with_paper(table) for table in found + (_pannuke(pannuke) if pannuke else [])]
 
 
 def _asked_for(results: Sequence[Result], config: EvaluateConfig) -> list[Table]:
@@ -89,11 +91,22 @@ def _pannuke(results: Sequence[Result]) -> list[Table]:
     rows: dict[str, list[Result]] = {}
     for result in results:
         rows.setdefault(result.row, []).append(result)
-    own = {row: [pannuke_means(r.scores) for r in found] for row, found in rows.items()}
-    images = {row: [image_means(r.scores) for r in found] for row, found in rows.items()}
-    classes = results[0].classes
+    order = paper_order(results[0].classes)
+    own = {row: [_pannuke_in(order, r) for r in found] for row, found in rows.items()}
+    images = {row: [_images_in(order, r) for r in found] for row, found in rows.items()}
+    classes = [results[0].classes[c] for c in order]
     tables = [table_1(own)]
     return [*tables, table_2(images, classes), table_3(own, classes)] if classes else tables
+
+
+def _pannuke_in(order: Sequence[int], result: Result) -> PanNukeMeans:
+    means = pannuke_means(result.scores)
+    return replace(means, pq_by_class=tuple(means.pq_by_class[c] for c in order))
+
+
+def _images_in(order: Sequence[int], result: Result) -> Means:
+    means = image_means(result.scores)
+    return replace(means, detection_by_class=tuple(means.detection_by_class[c] for c in order))
 
 
 def write_report(config: EvaluateConfig, results: Sequence[Result]) -> str:
