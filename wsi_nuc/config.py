@@ -80,6 +80,7 @@ class RunConfig(Section):
     roi: str | None = None
     region_size: int = Field(default=4096, ge=256, le=32768)
     labels: bool = False
+    features: bool = False
     allow_bad_tiles: bool = False
     overwrite: bool = False
     keep_parts: bool = False

@@ -9,6 +9,7 @@ import typer
 import wsi_nuc
 from wsi_nuc.cli.cohort_commands import cohort_app
 from wsi_nuc.cli.commands import info, synth, verify
+from wsi_nuc.cli.feature_commands import features
 from wsi_nuc.cli.model_commands import models_app
 from wsi_nuc.cli.run_command import run
 from wsi_nuc.cli.train_commands import data_app, evaluate, train
@@ -22,7 +23,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 all done, 2 usage, 3 some slides failed (each named), 4 model, 5 storage, "
     "75 interrupted (the same command resumes).",
 )
-for command in (run, info, verify, synth, train, evaluate):
+for command in (run, info, verify, features, synth, train, evaluate):
     app.command()(command)
 app.add_typer(models_app, name="models")
 app.add_typer(data_app, name="data")

@@ -41,6 +41,10 @@ def run(
     labels: Annotated[
         bool | None, Option("--labels", help="Also write a multiscale label image.", show_default=False)
     ] = None,
+    features: Annotated[
+        bool | None,
+        Option("--features", help="Also measure every nucleus: shape, stain, texture, neighbours."),
+    ] = None,
     allow_bad_tiles: Annotated[
         bool | None,
         Option("--allow-bad-tiles", help="Publish although tiles could not be decoded; they are listed."),
@@ -69,6 +73,7 @@ def run(
         "roi": roi,
         "region_size": region_size,
         "labels": labels,
+        "features": features,
         "allow_bad_tiles": allow_bad_tiles,
         "overwrite": overwrite,
         "quiet": quiet,

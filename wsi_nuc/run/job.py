@@ -18,6 +18,7 @@ import wsi_nuc
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import SlideError, UsageError
 from wsi_nuc.events import Emit, ignore
+from wsi_nuc.features import identity as features
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.slides.address import is_url
 from wsi_nuc.slides.base import SlideSource
@@ -155,11 +156,12 @@ def _result_config(config: RunConfig, info: SlideInfo, mpp: float, spec: ModelSp
         "stitch": config.stitch.model_dump(),
         "labels": config.labels,
         **({"inference": inference} if inference else {}),
+        **({"features": features.settings()} if config.features else {}),
     }
 
 
 def _parts_config(shape: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in shape.items() if key not in ("stitch", "labels")}
+    return {key: value for key, value in shape.items() if key not in ("stitch", "labels", "features")}
 
 
 def _file_sha256(path: str) -> str:

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 
 from wsi_nuc.config import RunConfig
+from wsi_nuc.features.identity import has_features
+from wsi_nuc.features.write import Execute
+from wsi_nuc.run.featured import measure_before_publishing
 from wsi_nuc.run.job import SlideJob
 from wsi_nuc.run.region import BadTile, Clock, RegionReport
 from wsi_nuc.stitch import RegionCandidates, StitchGeometry, StitchRule, StitchStats, stitch
@@ -35,13 +38,20 @@ def publish_slide(
     name: str,
     parts: Mapping[int, Path],
     reports: Sequence[RegionReport],
+    execute: Execute,
 ) -> Published:
-    """Write the result of a slide into a private folder and make it visible in one step."""
+    """Write the result of a slide into a private folder and make it visible in one step.
+
+    `execute` runs the tasks that measure features, if the result has them.
+    """
     clock, stats, config = Clock(), StitchStats(), job.config
     with Staging(config.out, name) as staging:
         folder = ZarrFolder(staging.root)
         with clock.stage("stitch and write"):
             summary = _write_nuclei(folder, job, parts, config, stats)
+        if has_features(job.origin.key):
+            with clock.stage("features"):
+                measure_before_publishing(folder, job, execute)
         with clock.stage("images"):
             write_tissue(folder, job.area, job.mpp)
             write_thumbnail(folder, job.tissue.thumbnail, job.tissue.l0_per_px)

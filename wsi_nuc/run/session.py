@@ -21,9 +21,11 @@ from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import SlideError
 from wsi_nuc.events import Emit, RegionFinished, SlideFinished, SlideStarted, Warned, ignore
 from wsi_nuc.executors.base import Executor, Outcome
+from wsi_nuc.features.add import add_features
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.models.registry import MODELS, load_model, model_spec
 from wsi_nuc.run.executor import make_executor
+from wsi_nuc.run.featured import only_features_lack, reconciled
 from wsi_nuc.run.job import SlideJob, prepare
 from wsi_nuc.run.publish import acceptable, publish_slide
 from wsi_nuc.run.region import BadTile, RegionJob, RegionReport, process_region, report_of
@@ -175,7 +177,13 @@ class _Session:
                 self._busy.append(request)
                 return None
             claim = held.enter_context(request.claim(out, job.content_sha256))
-            there = check_target(out, claim.name, job.origin.key, config.overwrite, acceptable(config))
+            job = reconciled(job, out / claim.name)
+            if only_features_lack(job, out / claim.name):
+                add = self._publisher.submit(self._add_features, job, claim.name, held.pop_all(), started)
+                self._done.append(add)
+                return None
+            overwrite = job.config.overwrite
+            there = check_target(out, claim.name, job.origin.key, overwrite, acceptable(config))
             if there is not None:
                 self._done.append(self._told(success(slide, there, time.perf_counter() - started)))
                 return None
@@ -246,7 +254,7 @@ class _Session:
                 raise opened.error
             self._refuse_bad_tiles(opened)
             parts = {report.index: Path(report.part) for report in opened.reports}
-            published = publish_slide(job, opened.name, parts, opened.reports)
+            published = publish_slide(job, opened.name, parts, opened.reports, self._executor.result().run)
             # Unlinked while it is held: whoever waits for it sees that, and finds the result.
             slide_lock_path(self._config.out, job.parts_key).unlink(missing_ok=True)
             opened.held.close()
@@ -257,6 +265,15 @@ class _Session:
             return self._told(failure(job.slide, error, time.perf_counter() - opened.started))
         finally:
             opened.held.close()
+
+    def _add_features(self, job: SlideJob, name: str, held: ExitStack, started: float) -> SlideResult:
+        """Runs in the publishing thread."""
+        try:
+            with held:
+                published = add_features(self._config.out / name, job.ref, self._executor.result().run)
+            return self._told(success(job.slide, published, time.perf_counter() - started))
+        except Exception as error:  # noqa: BLE001 - the slide boundary: any failure is this slide's
+            return self._told(failure(job.slide, error, time.perf_counter() - started))
 
     def _told(self, result: SlideResult) -> SlideResult:
         self._emit(SlideFinished(result.slide, result.status, result.nuclei, result.seconds, result.error))

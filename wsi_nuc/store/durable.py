@@ -19,6 +19,8 @@ from wsi_nuc.errors import StorageError
 _EXCHANGE = 2
 _SYNC_THREADS = 16
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+_COPIED_AT_ONCE = 1 << 24
 _NO_EXCHANGE = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 
 
@@ -175,6 +177,21 @@ def atomic_write(path: Path, data: bytes) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same file under a second name; a copy where the file system has no links. Neither is ever written to."""
+    make_dir(target.parent)
+    with reported("link", target):
+        try:
+            os.link(source, target, follow_symlinks=False)
+            return
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+    with source.open("rb") as old, DurableFile(target) as new:
+        while block := old.read(_COPIED_AT_ONCE):
+            new.write(block)
 
 
 def exchange(one: Path, other: Path) -> bool:

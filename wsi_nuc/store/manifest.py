@@ -86,10 +86,6 @@ def walk(store: Path) -> Iterator[str]:
 
 def build(store: Path, origin: Origin, accounting: Accounting, counts: Json, run: Json) -> Json:
     """The manifest of the files that lie in `store`. `run` (times, workers) stays outside of the digest."""
-    files = {
-        name: {"sha256": hash_file(store / name), "size": (store / name).stat().st_size}
-        for name in sorted(walk(store))
-    }
     body: Json = {
         "format": FORMAT,
         "identity": origin.identity,
@@ -99,9 +95,24 @@ def build(store: Path, origin: Origin, accounting: Accounting, counts: Json, run
         "tiles": accounting.document(),
         "repairs": accounting.repairs,
         "counts": counts,
-        "files": files,
+        "files": _files(store),
     }
     return {**body, "digest": digest(body), "run": run}
+
+
+def _files(store: Path) -> Json:
+    return {
+        name: {"sha256": hash_file(store / name), "size": (store / name).stat().st_size}
+        for name in sorted(walk(store))
+    }
+
+
+def rebuild(store: Path, old: Json, key: Json, run: Json) -> Json:
+    """The manifest of `old` for other files of the same nuclei, made from `key`."""
+    body = {k: v for k, v in old.items() if k not in ("run", "digest")}
+    origin = Origin(key, old["slide"], old["versions"])
+    body |= {"identity": origin.identity, "made_from": key, "files": _files(store)}
+    return {**body, "digest": digest(body), "run": {**old.get("run", {}), **run}}
 
 
 def digest(manifest: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -113,6 +113,26 @@ class ProbabilityTable:
     def abandon(self) -> None:
         for column in self._columns:
             column.abandon()
+
+
+def write_columns(
+    folder: ZarrFolder, classes: Sequence[str], about: Mapping[str, Sequence[str]], rows: Iterable[Float32]
+) -> None:
+    """X and `var` of `tables/nuclei_table` with more columns than the class probabilities.
+
+    `about`: column of `var` -> a text for each further column of X; "name" becomes its index. `rows`: N x (C + F).
+    """
+    path, names = layout.NUCLEI_TABLE, [*classes, *about["name"]]
+    table = RowArray(folder, f"{path}/X", np.zeros((0, len(names)), np.float32), _ARRAY)
+    try:
+        for some in rows:
+            table.append(some)
+        table.finish()
+    finally:
+        table.abandon()
+    shown = {"family": "class", "unit": "", "about": "probability of the class"}
+    columns = {key: np.array([first] * len(classes) + list(about[key])) for key, first in shown.items()}
+    _write_frame(folder, f"{path}/var", names, columns)
 
 
 def write_classes(folder: ZarrFolder, rows: Sequence[ClassRow]) -> None:

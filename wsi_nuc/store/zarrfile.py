@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,18 @@ class ZarrFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._nodes: dict[str, Json] = {}
+
+    def adopt(self, store: Path, drop: Callable[[str], bool]) -> None:
+        """Take over what the root of another store says of its nodes, except of those that `drop` names."""
+        document = json.loads((store / "zarr.json").read_bytes())
+        for path, node in document["consolidated_metadata"]["metadata"].items():
+            if not drop(path):
+                self._nodes[path] = {key: node[key] for key in node if key != "consolidated_metadata"}
+
+    @property
+    def paths(self) -> list[str]:
+        """Of all nodes that were written."""
+        return sorted(self._nodes)
 
     def _node(self, path: str, document: Json) -> None:
         self._nodes[path] = document

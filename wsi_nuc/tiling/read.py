@@ -15,6 +15,7 @@ from PIL import Image
 
 from wsi_nuc.errors import DamagedPixels
 from wsi_nuc.slides.base import SlideSource
+from wsi_nuc.tiling.scale import Scale
 from wsi_nuc.tiling.task import RegionTask
 from wsi_nuc.types import Bool, Box, PixelBlock, Tile, UInt8
 
@@ -60,7 +61,7 @@ def _read_alone(source: SlideSource, task: RegionTask, tile: Tile) -> TilePixels
 def _from_block(block: PixelBlock, block_level: Box, task: RegionTask, tile: Tile) -> TilePixels:
     tile_level = task.level_box(tile.read_box)
     native = _crop(block.rgb, block_level, tile_level)
-    rgb = native if task.scale.native else _resample(native, tile_level, task, tile)
+    rgb = resample(native, tile_level, task.scale, tile.read_box)
     share = _missing_share(block, block_level, task, tile)
     if share == 0:
         return TilePixels(tile, rgb)
@@ -72,14 +73,19 @@ def _crop(pixels: UInt8, frame: Box, box: Box) -> UInt8:
     return pixels[box.y0 - frame.y0 : box.y1 - frame.y0, box.x0 - frame.x0 : box.x1 - frame.x0]
 
 
-def _resample(native: UInt8, native_level: Box, task: RegionTask, tile: Tile) -> UInt8:
-    """Triangle filter, widened when shrinking so that nothing aliases; edges at their exact fractional place."""
-    ratio, box = task.scale.level_px_per_grid, tile.read_box
+def resample(native: UInt8, native_level: Box, scale: Scale, box_grid: Box) -> UInt8:
+    """Pixels of the level to those of `box_grid`, unless they are the same.
+
+    Triangle filter, widened when shrinking so that nothing aliases; edges at their exact fractional place.
+    """
+    if scale.native:
+        return native
+    ratio = scale.level_px_per_grid
     # Relative to the crop the numbers stay small: Pillow keeps them in single precision.
-    x0, y0 = box.x0 * ratio - native_level.x0, box.y0 * ratio - native_level.y0
-    corners = (x0, y0, x0 + box.width * ratio, y0 + box.height * ratio)
+    x0, y0 = box_grid.x0 * ratio - native_level.x0, box_grid.y0 * ratio - native_level.y0
+    corners = (x0, y0, x0 + box_grid.width * ratio, y0 + box_grid.height * ratio)
     image = Image.fromarray(np.ascontiguousarray(native))
-    return np.asarray(image.resize((box.width, box.height), Image.Resampling.BILINEAR, box=corners))
+    return np.asarray(image.resize((box_grid.width, box_grid.height), Image.Resampling.BILINEAR, box=corners))
 
 
 def _missing_share(block: PixelBlock, block_level: Box, task: RegionTask, tile: Tile) -> float:

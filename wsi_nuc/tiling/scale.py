@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from wsi_nuc.errors import SlideError
-from wsi_nuc.types import Level, SlideInfo
+from wsi_nuc.types import Box, Level, SlideInfo
 
 # Within this share of a level's own resolution its pixels are taken as they are: scanners of one nominal
 # magnification differ by as much (0.2431-0.2528 um at 40x), and resampling would blur for nothing.
@@ -31,6 +31,17 @@ class Scale:
     @property
     def native(self) -> bool:
         return self.l0_per_grid == self.level_downsample
+
+    def level_box(self, box_grid: Box) -> Box:
+        """The pixels of the level that the resampled pixels of `box_grid` depend on."""
+        ratio = self.level_px_per_grid
+        if self.native:
+            return box_grid
+        # The triangle filter reaches one output pixel beyond, and at least one input pixel.
+        reach = math.ceil(max(ratio, 1.0)) + 1
+        low = (math.floor(box_grid.x0 * ratio), math.floor(box_grid.y0 * ratio))
+        high = (math.ceil(box_grid.x1 * ratio), math.ceil(box_grid.y1 * ratio))
+        return Box(*low, *high).grow(reach)
 
 
 def choose_scale(subject: str, info: SlideInfo, mpp: float, model_mpp: float) -> Scale:

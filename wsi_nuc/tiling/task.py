@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -42,11 +41,4 @@ class RegionTask:
 
     def level_box(self, box_grid: Box) -> Box:
         """The pixels of the level that the resampled pixels of `box_grid` depend on."""
-        ratio = self.scale.level_px_per_grid
-        if self.scale.native:
-            return box_grid
-        # The triangle filter reaches one output pixel beyond, and at least one input pixel.
-        reach = math.ceil(max(ratio, 1.0)) + 1
-        low = (math.floor(box_grid.x0 * ratio), math.floor(box_grid.y0 * ratio))
-        high = (math.ceil(box_grid.x1 * ratio), math.ceil(box_grid.y1 * ratio))
-        return Box(*low, *high).grow(reach)
+        return self.scale.level_box(box_grid)

@@ -19,10 +19,15 @@ NUCLEUS_UM = (4.6, 7.8)
 CORE_PX, HALO_PX, MARGIN_PX, CROP_PX = 1024, 144, 8, 64
 
 
-def _ruifrok() -> Float64:
-    """How much haematoxylin an optical density of red, green and blue stands for (Ruifrok & Johnston 2001)."""
+def unmixing() -> Float64:
+    """3 x 3: a column a stain (haematoxylin, eosin, the rest): how much of it an optical density of red, green and
+    blue stands for (Ruifrok & Johnston 2001)."""
     stains = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
-    return np.asarray(np.linalg.inv(stains / np.linalg.norm(stains, axis=1, keepdims=True))[:, 0])
+    return np.asarray(np.linalg.inv(stains / np.linalg.norm(stains, axis=1, keepdims=True)))
+
+
+def _haematoxylin() -> Float64:
+    return np.asarray(unmixing()[:, 0])
 
 
 def _class_weights() -> Float64:
@@ -52,7 +57,7 @@ class Parameters:
     wide are filled. `least_px` and `most_px`: areas of a nucleus. `class_weights`: C x features.
     """
 
-    stain: Float64 = field(default_factory=_ruifrok)
+    stain: Float64 = field(default_factory=_haematoxylin)
     smooth_px: float = 0.8
     window_px: int = 32
     share: float = 0.75

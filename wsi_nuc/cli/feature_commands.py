@@ -1,0 +1,107 @@
+"""`wsi-nuc features`: measure every nucleus of published stores, or list what is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wsi_nuc.errors import UsageError, WsiNucError
+
+if TYPE_CHECKING:
+    from wsi_nuc.features.write import Execute
+    from wsi_nuc.types import SlideRef
+
+Option = typer.Option
+
+
+def features(
+    stores: Annotated[list[Path] | None, typer.Argument(help="Published stores (SLIDE.zarr).")] = None,
+    slide: Annotated[
+        str | None, Option(help="The slide of the store; default: a file of its name beside it or here.")
+    ] = None,
+    reader: Annotated[str, Option(help="Force a slide reader.")] = "auto",
+    workers: Annotated[
+        int | None, Option(min=1, help="Worker processes; default: the CPUs this process may use.")
+    ] = None,
+    list_: Annotated[bool, Option("--list", help="Print name, unit and meaning of every feature.")] = False,
+) -> None:
+    """Measure shape, stain, texture and surroundings of every nucleus; adds columns to tables/nuclei_table.
+
+    A store is replaced in one step, and only by a complete one. `docs/features.md` explains every column.
+    """
+    if list_:
+        _print_table()
+        return
+    if not stores:
+        raise UsageError("wsi-nuc features", "no store is given", "name one, or pass --list")
+    if slide is not None and len(stores) > 1:
+        raise UsageError("--slide", f"{len(stores)} stores cannot all be of one slide", "give one store a call")
+    from wsi_nuc.cli.run_command import exit_code
+
+    raise typer.Exit(exit_code([_one(store, slide, reader, workers) for store in stores]))
+
+
+def _print_table() -> None:
+    from wsi_nuc.features.registry import TABLE
+
+    for feature in TABLE:
+        typer.echo(f"{feature.name:<24} {feature.unit:<7} {feature.about}")
+
+
+def _one(store: Path, slide: str | None, reader: str, workers: int | None) -> int:
+    """The exit code of one store; what went wrong is told, and the others still run."""
+    from wsi_nuc.features.add import add_features
+
+    try:
+        with _executing(store, workers) as execute:
+            done = add_features(store, _slide_of(store, slide, reader), execute)
+    except WsiNucError as error:
+        typer.echo(f"wsi-nuc: {error}", err=True)
+        return error.exit_code
+    count = done.manifest["counts"]["nuclei"]
+    typer.echo(f"{store}: {count:,} nuclei measured" if done.new else f"{store}: has these features already")
+    return 0
+
+
+def _slide_of(store: Path, given: str | None, reader: str) -> SlideRef:
+    """The slide that was given, or one of the name that the manifest knows, beside the store's folder or here."""
+    import os
+
+    from wsi_nuc.slides.address import is_url
+    from wsi_nuc.store import manifest as manifests
+    from wsi_nuc.types import SlideRef
+
+    facts = manifests.read(store)["slide"]
+    if given is None:
+        places = [folder / str(facts["file"]) for folder in (store.parent, store.parent.parent, Path())]
+        found = [place for place in places if place.exists()]
+        if not found:
+            raise UsageError(store, f"its slide {facts['file']} is not beside it", "pass it with --slide")
+        given = str(found[0])
+    return SlideRef(given if is_url(given) else os.path.abspath(given), reader, float(facts["mpp"]))
+
+
+@contextmanager
+def _executing(store: Path, workers: int | None) -> Iterator[Execute]:
+    """Worker processes where there is enough to do for them, else this one."""
+    from wsi_nuc.executors.serial import SerialExecutor
+    from wsi_nuc.run.resources import usable_cpus
+    from wsi_nuc.store.reading import NucleiFile
+
+    with NucleiFile(store) as file:
+        wanted = min(workers or usable_cpus(), file.groups)
+    if wanted <= 1:
+        yield SerialExecutor(_nothing).run
+        return
+    from wsi_nuc.executors.dask import ClusterOptions, DaskExecutor
+
+    with closing(DaskExecutor(ClusterOptions(workers=wanted), _nothing)) as executor:
+        yield executor.run
+
+
+def _nothing() -> None:
+    """Measuring needs no model: nothing is to be set up in a worker."""

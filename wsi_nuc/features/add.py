@@ -1,0 +1,87 @@
+"""Features for a store that is published already: a new store of the same nuclei takes its place in one step."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from wsi_nuc.errors import SlideError, StorageError
+from wsi_nuc.features.identity import with_features
+from wsi_nuc.features.write import Execute, Nuclei, write_features
+from wsi_nuc.slides.identity import content_sha256
+from wsi_nuc.store import durable, layout
+from wsi_nuc.store import manifest as manifests
+from wsi_nuc.store.commit import Published, Staging, publish
+from wsi_nuc.store.manifest import Json, Origin
+from wsi_nuc.store.reading import class_names
+from wsi_nuc.store.verify import verify
+from wsi_nuc.store.zarrfile import ZarrFolder
+from wsi_nuc.types import SlideRef
+
+_NEW_PLACES = (f"{layout.NUCLEI_TABLE}/X", f"{layout.NUCLEI_TABLE}/var")
+_ABOVE = ("images", "shapes", "tables", "labels")
+
+
+def add_features(store: Path, slide: SlideRef, execute: Execute) -> Published:
+    """Measure every nucleus of an intact `store` on the `slide` that it was made from.
+
+    `new` of the answer is False where the store has them already. A kill at any moment leaves the old or the new
+    store; files that stay the same are shared between the two, not copied.
+    """
+    store = Path(store)
+    old = _checked(store)
+    key = with_features(old["made_from"])
+    if old["made_from"] == key:
+        return Published(store, old, new=False)
+    _refuse_other_slide(slide, old)
+    classes, begun = class_names(store), time.perf_counter()
+    nuclei = Nuclei(store, store / _NEW_PLACES[0], slide, float(old["slide"]["mpp"]), classes)
+    with Staging(store.parent, store.name) as staging:
+        folder = _folder_of(store, staging.root)
+        write_features(folder, nuclei, execute)
+        layout.seal(folder, key, any(path.startswith("labels/") for path in folder.paths))
+
+        def finish(root: Path) -> Json:
+            run = {"features_seconds": round(time.perf_counter() - begun, 3)}
+            return manifests.rebuild(root, old, key, run)
+
+        origin = Origin(key, old["slide"], old["versions"])
+        return publish(staging, origin, finish, overwrite=True, check=lambda: _refuse_change(store, old))
+
+
+def _checked(store: Path) -> Json:
+    problems = verify(store)
+    if problems:
+        raise StorageError(store, "; ".join(problems), "run the same `wsi-nuc run` again to restore it")
+    return manifests.read(store)
+
+
+def _refuse_other_slide(slide: SlideRef, old: Json) -> None:
+    wanted = old["made_from"].get("slide_sha256")
+    if wanted and content_sha256(slide) != wanted:
+        raise SlideError(
+            slide.path,
+            f"is not the slide that the nuclei were found on (content {wanted})",
+            "pass that one with --slide",
+        )
+
+
+def _refuse_change(store: Path, old: Json) -> None:
+    if not store.exists() or manifests.read(store).get("digest") != old["digest"]:
+        raise StorageError(store, "was replaced while its features were measured", "repeat the same command")
+
+
+def _folder_of(store: Path, root: Path) -> ZarrFolder:
+    """A folder with all files of the store but those that are written anew."""
+    folder = ZarrFolder(root)
+    folder.adopt(store, _is_new)
+    for name in manifests.walk(store):
+        if not _is_new(name):
+            durable.link_or_copy(store / name, root / name)
+    return folder
+
+
+def _is_new(name: str) -> bool:
+    """Of a file or a node: it is not taken over from the old store."""
+    above = {path for group in _ABOVE for path in (group, f"{group}/zarr.json")}
+    return name == "zarr.json" or name in above or any(f"{name}/".startswith(f"{path}/") for path in _NEW_PLACES)

@@ -1,0 +1,94 @@
+"""The pixel features of one row group: its nuclei in squares, each square read once, one in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from wsi_nuc.errors import DamagedPixels
+from wsi_nuc.features.boundary import boundary_features
+from wsi_nuc.features.coverage import RING_UM, Coverage, cover
+from wsi_nuc.features.pixels import read_grid, unmixed
+from wsi_nuc.features.rings import ratio
+from wsi_nuc.features.stain import stain_features
+from wsi_nuc.features.texture import texture_features
+from wsi_nuc.slides.base import SlideSource
+from wsi_nuc.store.reading import Rings
+from wsi_nuc.tiling.scale import Scale
+from wsi_nuc.types import Bool, Box, Float64, Int64
+
+# A square is this large and is read with its nuclei's overhang; what is larger than LARGEST_UM is no nucleus, and
+# would take memory without bound.
+SQUARE_UM, LARGEST_UM, AROUND_UM = 512.0, 256.0, 4.0
+
+Columns = dict[str, Float64]
+
+
+def pixel_features(source: SlideSource, scale: Scale, own: Rings, near: Rings) -> Iterator[tuple[Int64, Columns]]:
+    """Rows of `own` and their columns, square by square; rows without pixels do not come.
+
+    `near`: nuclei of other row groups that may lie in the way.
+    """
+    boxes = own.bounds_l0 / scale.l0_per_grid
+    small = np.flatnonzero((boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) <= LARGEST_UM / scale.grid_mpp)
+    square = np.floor((boxes[:, :2] + boxes[:, 2:]) / 2 * scale.grid_mpp / SQUARE_UM)
+    order = small[np.lexsort((small, square[small, 0], square[small, 1]))]
+    cuts = np.flatnonzero(np.any(np.diff(square[order], axis=0) != 0, axis=1)) + 1
+    for rows in np.split(order, cuts):
+        if len(rows):
+            yield from _read(source, scale, rows, (own, near))
+
+
+def _read(
+    source: SlideSource, scale: Scale, rows: Int64, rings: tuple[Rings, Rings]
+) -> Iterator[tuple[Int64, Columns]]:
+    """Where pixels are damaged, the two halves are tried, down to the one nucleus at fault."""
+    own = rings[0].select(rows)
+    box = _box(own, scale)
+    try:
+        rgb, missing = read_grid(source, scale, box)
+    except DamagedPixels:
+        if len(rows) > 1:
+            for half in np.array_split(rows, 2):
+                yield from _read(source, scale, half, rings)
+        return
+    haematoxylin, eosin = unmixed(rgb)
+    here = _with_others(rings, rows, box, scale)
+    xy, offsets = here.xy_l0 / scale.l0_per_grid - (box.x0, box.y0), here.offsets
+    ring_px = max(1, round(RING_UM / scale.grid_mpp))
+    covered = cover(xy, offsets, here.ids, len(rows), rgb.shape[:2], ring_px)
+    last = offsets[len(rows)]
+    columns = {
+        **stain_features("h", haematoxylin, covered, quantiles=True),
+        **stain_features("e", eosin, covered, quantiles=False),
+        **texture_features(haematoxylin, covered, scale.grid_mpp),
+        **boundary_features(haematoxylin, xy[:last], offsets[: len(rows) + 1], scale.grid_mpp),
+    }
+    known = np.ones(len(rows), np.bool_) if missing is None else ~_touched(covered, missing)
+    yield rows[known], {name: values[known] for name, values in columns.items()}
+
+
+def _box(own: Rings, scale: Scale) -> Box:
+    """Pixels of the nuclei and of what is looked at around them."""
+    bounds, around = own.bounds_l0 / scale.l0_per_grid, int(np.ceil(AROUND_UM / scale.grid_mpp))
+    low, high = np.floor(bounds[:, :2].min(axis=0)).astype(int), np.ceil(bounds[:, 2:].max(axis=0)).astype(int)
+    return Box(*low.tolist(), *high.tolist()).grow(around)
+
+
+def _with_others(rings: tuple[Rings, Rings], rows: Int64, box: Box, scale: Scale) -> Rings:
+    """The `rows`, then all others that reach into the box."""
+    own, near = rings
+    side = scale.l0_per_grid
+    box_l0 = (box.x0 * side, box.y0 * side, box.x1 * side, box.y1 * side)
+    rest = np.ones(len(own), np.bool_)
+    rest[rows] = False
+    others = own.select(np.flatnonzero(rest)).within(box_l0)
+    return Rings.concat([own.select(rows), others, near.within(box_l0)])
+
+
+def _touched(covered: Coverage, missing: Bool) -> Bool:
+    """N bool: the file lacks a part of the nucleus or of its ring."""
+    flat = missing.ravel()
+    lacking = covered.inside.sum(flat[covered.inside.pixel]) + covered.ring.sum(flat[covered.ring.pixel])
+    return np.asarray(ratio(lacking, np.ones_like(lacking)) > 0)

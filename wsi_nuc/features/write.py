@@ -1,0 +1,109 @@
+"""The measured columns go into the table of a store that is not published yet, row group by row group."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsi_nuc.errors import StorageError
+from wsi_nuc.features.measure import GroupJob, measure
+from wsi_nuc.features.registry import features_of
+from wsi_nuc.store import durable, layout
+from wsi_nuc.store.reading import NucleiFile
+from wsi_nuc.store.tables import write_columns
+from wsi_nuc.store.zarrfile import ZarrFolder
+from wsi_nuc.types import Float32, SlideRef
+
+# Inside of the private folder: it goes where that goes, after a kill too.
+SCRATCH = ".features"
+
+# `run` of an executor: a function and tasks in, outcomes with `result` and `error` out, in any order.
+Execute = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class FileJob:
+    """Measure `job` and leave the rows at `path`: arrays do not travel through a scheduler."""
+
+    job: GroupJob
+    path: str
+
+    def __str__(self) -> str:
+        return str(self.job)
+
+
+def measure_to_file(job: FileJob) -> int:
+    """Returns the number of rows. Doing it twice leaves the same file."""
+    rows, buffer = measure(job.job), io.BytesIO()
+    np.save(buffer, rows)
+    durable.atomic_write(Path(job.path), buffer.getvalue())
+    return len(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Nuclei:
+    """Where they are: `store` with the shapes, `table` with the class probabilities (a Zarr array, which may have
+    further columns); the slide that they were found on."""
+
+    store: Path
+    table: Path
+    slide: SlideRef
+    mpp: float
+    classes: tuple[str, ...]
+
+
+def write_features(folder: ZarrFolder, nuclei: Nuclei, execute: Execute) -> None:
+    """X and `var` of the table, with the features after the probabilities."""
+    scratch = folder.root / SCRATCH
+    durable.make_dir(scratch)
+    with NucleiFile(nuclei.store) as file:
+        starts = file.starts
+    jobs = [
+        FileJob(
+            GroupJob(str(nuclei.store), nuclei.slide, group, nuclei.mpp, nuclei.classes),
+            str(scratch / f"{group}.npy"),
+        )
+        for group in range(len(starts) - 1)
+    ]
+    for outcome in execute(measure_to_file, jobs):
+        if outcome.error is not None:
+            raise outcome.error
+    features = features_of(nuclei.classes)
+    about = {
+        "name": [feature.name for feature in features],
+        "family": [feature.family for feature in features],
+        "unit": [feature.unit for feature in features],
+        "about": [feature.about for feature in features],
+    }
+    write_columns(folder, nuclei.classes, about, _rows(nuclei, starts.tolist(), [job.path for job in jobs]))
+    remove(scratch)
+
+
+def _rows(nuclei: Nuclei, starts: Sequence[int], parts: Sequence[str]) -> Iterator[Float32]:
+    import zarr
+
+    probabilities = zarr.open_array(nuclei.table, mode="r")
+    for part, start, stop in zip(parts, starts[:-1], starts[1:], strict=True):
+        known = np.asarray(probabilities[start:stop])[:, : len(nuclei.classes)]
+        yield np.concatenate([known, np.load(part)], axis=1)
+
+
+def make_room(folder: ZarrFolder) -> Path:
+    """Move the table's X of a folder that is being written out of the way; returns where it is now."""
+    table = folder.root / layout.NUCLEI_TABLE
+    moved = folder.root / SCRATCH / "X"
+    durable.make_dir(moved.parent)
+    durable.rename(table / "X", moved)
+    remove(table / "var")
+    return moved
+
+
+def remove(path: Path) -> None:
+    durable.remove_tree(path)
+    if path.exists():
+        raise StorageError(path, "could not be removed", "check the file system, then repeat the same command")

@@ -1,0 +1,42 @@
+"""Features as a part of a run: measured before a result is published, or added to one that lacks them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from wsi_nuc.features.identity import has_features, without_features
+from wsi_nuc.features.write import Execute, Nuclei, make_room, write_features
+from wsi_nuc.run.job import SlideJob
+from wsi_nuc.store import manifest as manifests
+from wsi_nuc.store.verify import verify
+from wsi_nuc.store.zarrfile import ZarrFolder
+
+
+def reconciled(job: SlideJob, final: Path) -> SlideJob:
+    """The job in the light of what lies at its place: a result with features is never made one without, and one
+    that only lacks them may be replaced."""
+    there = manifests.made_from(final)
+    if there is None or without_features(there) != without_features(job.origin.key):
+        return job
+    if has_features(there) and not has_features(job.origin.key):
+        return replace(job, origin=replace(job.origin, key=there))
+    if has_features(job.origin.key):
+        return replace(job, config=job.config.model_copy(update={"overwrite": True}))
+    return job
+
+
+def only_features_lack(job: SlideJob, final: Path) -> bool:
+    """The nuclei that the job asks for are there, intact, but not their features."""
+    key, there = job.origin.key, manifests.made_from(final)
+    if there is None or not has_features(key) or there == key or without_features(there) != without_features(key):
+        return False
+    if verify(final):
+        return False
+    return job.config.allow_bad_tiles or not manifests.read(final)["tiles"]["failed"]
+
+
+def measure_before_publishing(folder: ZarrFolder, job: SlideJob, execute: Execute) -> None:
+    """The nuclei are written, the store is not sealed yet."""
+    table = make_room(folder)
+    write_features(folder, Nuclei(folder.root, table, job.ref, job.mpp, job.spec.classes), execute)
