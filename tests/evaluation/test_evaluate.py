@@ -20,8 +20,8 @@ from wsi_nuc.evaluation import published
 from wsi_nuc.evaluation.evaluate import Scoring, class_table, evaluate_image, evaluate_images, quality
 from wsi_nuc.evaluation.predict import predict_image, truth_of
 from wsi_nuc.evaluation.protocol import image_means
-from wsi_nuc.evaluation.report import tables_of
-from wsi_nuc.evaluation.variants import evaluate_variants, load_evaluate_config
+from wsi_nuc.evaluation.report import tables_of, write_report
+from wsi_nuc.evaluation.variants import evaluate_variants, load_evaluate_config, unmatched
 from wsi_nuc.models.base import ModelSpec, NucleiModel
 from wsi_nuc.training.data.record import LabelledImage
 from wsi_nuc.types import MaskCrops, Prompts, TileBatch
@@ -207,6 +207,24 @@ def test_set_reaches_into_the_data_and_models_of_the_command_line(tmp_path: Path
     assert config.variants["run/model"].use == {"tta": True}
     with pytest.raises(ConfigError, match=r"data\.other\.path is missing"):
         load_evaluate_config(file, ["data.other.images=[one]"], {}, {"path": Path("mine")})
+
+
+def test_mended_labels_and_classes_of_one_side_are_noted(tmp_path: Path) -> None:
+    data = draw(tmp_path / "data", images=1, nuclei=8)
+    labels = cv2.imread(str(data / "labels" / "0_0.png"), cv2.IMREAD_UNCHANGED)
+    labels[labels == 2] = 0
+    cv2.imwrite(str(data / "labels" / "0_0.png"), labels)
+    (data / "types").mkdir()
+    cv2.imwrite(str(data / "types" / "0_0.png"), (labels > 0).astype(np.uint8))
+    (data / "dataset.json").write_text(json.dumps({"mpp": 0.25, "classes": ["epithelial", "spindle"]}))
+    config = load_evaluate_config(None, [], {"models": ["classical"]}, {"path": data})
+    (result,) = evaluate_variants(config)
+    assert "data: images with non-consecutive ids: 1" in result.notes
+    assert any(
+        "spindle only in the data; connective, inflammatory, other only in the model" in n for n in result.notes
+    )
+    assert write_report(config, [result]).splitlines()[-1] == result.notes[-1]
+    assert unmatched("x", "y", ["nucleus"], []) == []
 
 
 def test_the_command_writes_tables_and_strict_json(tmp_path: Path) -> None:

@@ -118,7 +118,8 @@ def write_report(config: EvaluateConfig, results: Sequence[Result]) -> str:
         everything = {"config": config.model_dump(mode="json"), "results": [_plain(result) for result in results]}
         text = json.dumps(everything, indent=1, allow_nan=False)
         (config.out / "scores.json").write_text(text, encoding="utf-8")
-    return "\n".join(as_text(table) for table in tables)
+    notes = dict.fromkeys(note for result in results for note in result.notes)
+    return "\n".join([*(as_text(table) for table in tables), *notes])
 
 
 def _plain(result: Result) -> dict[str, Any]:
@@ -127,6 +128,7 @@ def _plain(result: Result) -> dict[str, Any]:
         "row": result.row,
         "data": result.data,
         "classes": list(result.classes),
+        "notes": list(result.notes),
         "means": json.loads(to_json(image_means(result.scores))),
         "images": json.loads(to_json(list(result.scores))),
     }

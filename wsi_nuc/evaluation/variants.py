@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.promptnucseg.settings import UseSettings
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.training.config import SourceConfig
-from wsi_nuc.training.data.record import Dataset
+from wsi_nuc.training.data.record import Dataset, LabelledImage
 from wsi_nuc.training.images import chosen
 
 Tell = Callable[[str, str, float], None]
@@ -88,7 +89,7 @@ def _name(model: str, oracle: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Scores of one variant on one set."""
+    """Scores of one variant on one set. `notes`: what was mended in its labels, classes that one side lacks."""
 
     variant: str
     row: str
@@ -96,6 +97,7 @@ class Result:
     classes: tuple[str, ...]
     pannuke: bool
     scores: tuple[ImageScore, ...]
+    notes: tuple[str, ...] = ()
 
 
 def evaluate_variants(config: EvaluateConfig, tell: Tell | None = None) -> list[Result]:
@@ -114,13 +116,33 @@ def _result(
 ) -> Result:
     variant = config.variants[name]
     scoring = Scoring(oracle=variant.oracle, classes=config.classes, mpp=data.card.mpp)
+    repairs: Counter[str] = Counter()
     scores = evaluate_images(
-        model, data, scoring, lambda score: tell(name, score.id, score.panoptic.pq) if tell else None
+        model,
+        counting(data, repairs),
+        scoring,
+        lambda score: tell(name, score.id, score.panoptic.pq) if tell else None,
     )
     pannuke = config.protocol == "pannuke" or (config.protocol == "auto" and data.reader == "pannuke")
     judged = max((len(score.panoptic_by_class) or len(score.detection_by_class) for score in scores), default=0)
     names = data.card.classes if judged == len(data.card.classes) else data.card.point_classes
-    return Result(name, variant.row or name, of, names if judged else (), pannuke, tuple(scores))
+    names = names if judged else ()
+    notes = [f"{of}: {what}: {count}" for what, count in repairs.items()]
+    notes += unmatched(name, of, [config.classes.get(c, c) for c in model.spec.classes], names)
+    return Result(name, variant.row or name, of, names, pannuke, tuple(scores), tuple(notes))
+
+
+def counting(data: Dataset, repairs: Counter[str]) -> Iterator[LabelledImage]:
+    for image in data:
+        repairs.update(image.repairs)
+        yield image
+
+
+def unmatched(variant: str, of: str, model: Sequence[str], data: Sequence[str]) -> list[str]:
+    """A line where model and data speak of the same classes, but not of all."""
+    pairs = (("data", sorted(set(data) - set(model))), ("model", sorted(set(model) - set(data))))
+    only = [f"{', '.join(names)} only in the {side}" for side, names in pairs if names]
+    return [f"{variant} on {of}: of the classes are {'; '.join(only)} (see `classes`)"] if data and only else []
 
 
 def variant_model(variant: VariantConfig, device: str) -> NucleiModel:
