@@ -133,6 +133,9 @@ class _Session:
         wait_for([self._executor], timeout=START_TIMEOUT_S)
         if self._executor.done() and self._executor.exception() is None:
             self._executor.result().close()
+        # Or else the next call in this process would wait for these locks for ever.
+        for opened in self._open.values():
+            opened.held.close()
 
     def _pass(self, requests: Sequence[SlideRequest], wait: bool) -> Iterator[SlideResult]:
         jobs = self._region_jobs(requests, wait)
@@ -242,7 +245,9 @@ class _Session:
 
     def _close_slide(self, opened: _Open) -> None:
         del self._open[str(self._parts_dir(opened.job))]
-        self._done.append(self._publisher.submit(self._publish, opened))
+        published = self._publisher.submit(self._publish, opened)
+        published.add_done_callback(lambda _: opened.held.close())
+        self._done.append(published)
 
     def _publish(self, opened: _Open) -> SlideResult:
         """Runs in the publishing thread."""
