@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 REAL_DATA = Path(os.environ.get("WSI_NUC_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+# Whole runs, whole trainings and the published loop: what `make test` is for, and `make check` leaves out.
+LONG = ("e2e/", "run/", "training/test_train.py", "models/test_promptnucseg_parity.py", "cli/test_train_")
 _skipped_although_present: list[str] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).as_posix().startswith(LONG):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -29,10 +29,3 @@ def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("slides") / "blank.svs"
     write_slide(path, SynthSpec(size=1024, mpp=0.25, seed=1, blank=True))
     return path
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole runs in processes of their own are what `make test` is for; `make check` leaves them out."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.slow)

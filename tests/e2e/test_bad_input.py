@@ -110,8 +110,8 @@ def test_other_settings_are_refused_with_the_difference(small: Path, tmp_path: P
     assert digest(tmp_path / "small.svs.zarr") != before
 
 
-def test_a_damaged_result_is_named_and_restored(small: Path, tmp_path: Path) -> None:
-    arguments = ("run", small, "--out", tmp_path, "--scheduler", "serial")
+def test_a_damaged_result_is_named_and_only_it_is_restored(small: Path, blank: Path, tmp_path: Path) -> None:
+    arguments = ("run", small, blank, "--out", tmp_path, "--scheduler", "serial", "--json")
     assert wsi_nuc(*arguments).returncode == 0
     store = tmp_path / "small.svs.zarr"
     before = digest(store)
@@ -119,10 +119,16 @@ def test_a_damaged_result_is_named_and_restored(small: Path, tmp_path: Path) -> 
     content = bytearray(parquet.read_bytes())
     content[len(content) // 2] ^= 1
     parquet.write_bytes(content)
-    checked = wsi_nuc("verify", store)
+    checked = wsi_nuc("verify", store, tmp_path / "blank.svs.zarr")
     assert checked.returncode == 5
     assert "shapes/nuclei/shapes.parquet" in checked.stderr
-    assert wsi_nuc(*arguments).returncode == 0
+    assert "blank.svs.zarr" not in checked.stderr
+    again = wsi_nuc(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert {Path(one["slide"]).name: one["status"] for one in answers(again)} == {
+        "small.svs": "published",
+        "blank.svs": "verified",
+    }
     assert digest(store) == before
     assert wsi_nuc("verify", store).returncode == 0
 
