@@ -241,6 +241,18 @@ def collect(
     raise typer.Exit(code_of(got.states))
 
 
+@cohort_app.command("report")
+def report(cohort: Folder) -> None:
+    """Write report.html: status, reasons, distributions, outliers, thumbnails. One file that asks for no other."""
+    from wsi_nuc.cohort.folder import CohortFolder
+    from wsi_nuc.cohort.report import write_report
+    from wsi_nuc.cohort.state import counts
+
+    folder = CohortFolder(cohort.absolute())
+    counted = counts(write_report(folder).states)
+    typer.echo(f"{folder.report}: " + ", ".join(f"{count:,} {state}" for state, count in counted.items()))
+
+
 @cohort_app.command("status")
 def status(
     cohort: Folder,
