@@ -13,7 +13,7 @@ and has no goal.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -94,18 +94,27 @@ def _agreement(encoder: str, mode: str, model: NucleiModel, batch: TileBatch, th
 
 
 def same_share(model: NucleiModel, batch: TileBatch, theirs: Instances) -> float:
-    """Percentage of the published instances that one of ours, of the same point, covers with IoU >= 0.99."""
+    """Percentage of the published instances that one of ours covers with IoU >= 0.99.
+
+    Of which point they are is not asked: points of equal score come in any order.
+    """
     prompts, side = model.prompter.propose(batch), batch.rgb.shape[1]
-    ours: dict[int, Bool] = {}
+    ours: dict[int, list[Bool]] = {}
     for group in model.segmentor.segment(batch, prompts, range(len(prompts))):
-        for mask, (x, y), prompt in zip(group.mask, group.origin_tile, group.prompt, strict=True):
-            ours[int(prompt)] = np.zeros((side + 256, side + 256), np.bool_)
-            ours[int(prompt)][y : y + len(mask), x : x + len(mask)] = mask
-    same = [
-        point in ours and _iou(ours[point][:side, :side], mask) >= 0.99
-        for mask, point in zip(theirs.mask, theirs.point.tolist(), strict=True)
-    ]
+        for mask, (x, y) in zip(group.mask, group.origin_tile, strict=True):
+            whole = np.zeros((side + 256, side + 256), np.bool_)
+            whole[y : y + len(mask), x : x + len(mask)] = mask
+            found = whole[:side, :side]
+            ours.setdefault(int(found.sum()), []).append(found)
+    same = [any(_iou(mask, one) >= 0.99 for one in _of_like_area(ours, int(mask.sum()))) for mask in theirs.mask]
     return 100 * float(np.mean(same)) if same else float("nan")
+
+
+def _of_like_area(ours: dict[int, list[Bool]], area: int) -> Iterator[Bool]:
+    """Masks of another area cannot have this IoU."""
+    for found, masks in ours.items():
+        if 0.99 * area <= found <= area / 0.99:
+            yield from masks
 
 
 def _iou(a: Bool, b: Bool) -> float:
