@@ -9,9 +9,9 @@ Parity mode follows the same rules and must give the same instances. The default
 the window where it is most central; with these weights a mask depends much on its window, so its agreement is told
 and has no goal.
 
-Seen on one busy core (processor time): 4.2 times as fast as the loop with the tiny encoder on 1000 px, 2.0 times with
-ViT-B on 640 px, where the encoder takes most of both and saves 1.7 times; parity mode 2.0 and 1.7 times. The loop's
-full-image masks cost it the more the larger the image is.
+Seen on one busy core (processor time): 4.2 times as fast as the loop with the tiny encoder on 1000 px, 2.0 times
+with ViT-B on 640 px, where the encoder takes most of both and saves 1.7 times; parity mode 2.0 and 1.7 times. The
+loop's full-image masks cost it the more the larger the image is.
 """
 
 from __future__ import annotations
