@@ -81,6 +81,7 @@ class RunConfig(Section):
     region_size: int = Field(default=4096, ge=256, le=32768)
     labels: bool = False
     features: bool = False
+    embedding: bool = False
     allow_bad_tiles: bool = False
     overwrite: bool = False
     keep_parts: bool = False

@@ -16,7 +16,7 @@ def test_the_documentation_is_the_table() -> None:
 
 
 def test_names_are_unique_documented_and_say_their_unit() -> None:
-    found = features_of(("a", "b"))
+    found = features_of(("a", "b"), 2)
     names = [feature.name for feature in found]
     assert len(set(names)) == len(names)
     assert len({name.lower() for name in names}) == len(names)

@@ -11,7 +11,8 @@ from PIL import Image
 from tests.features.build import made_from, publish_nuclei
 from tests.features.shapes import blobs, turned
 from tests.store.build import CLASSES
-from wsi_nuc.features.measure import GroupJob, measure
+from wsi_nuc.features.job import GroupJob
+from wsi_nuc.features.measure import measure
 from wsi_nuc.features.registry import features_of
 from wsi_nuc.models.classical.parameters import unmixing
 from wsi_nuc.slides.identity import content_sha256

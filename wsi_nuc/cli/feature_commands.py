@@ -12,6 +12,7 @@ import typer
 from wsi_nuc.errors import UsageError, WsiNucError
 
 if TYPE_CHECKING:
+    from wsi_nuc.features.job import ModelRef
     from wsi_nuc.features.write import Execute
     from wsi_nuc.types import SlideRef
 
@@ -24,6 +25,8 @@ def features(
         str | None, Option(help="The slide of the store; default: a file of its name beside it or here.")
     ] = None,
     reader: Annotated[str, Option(help="Force a slide reader.")] = "auto",
+    embedding: Annotated[str | None, Option(help="Model file whose embedding is added, too.")] = None,
+    device: Annotated[str, Option(help="Where that model runs: cpu, cuda or cuda:N.")] = "cpu",
     workers: Annotated[
         int | None, Option(min=1, help="Worker processes; default: the CPUs this process may use.")
     ] = None,
@@ -42,7 +45,12 @@ def features(
         raise UsageError("--slide", f"{len(stores)} stores cannot all be of one slide", "give one store a call")
     from wsi_nuc.cli.run_command import exit_code
 
-    raise typer.Exit(exit_code([_one(store, slide, reader, workers) for store in stores]))
+    model = None
+    if embedding is not None:
+        from wsi_nuc.features.embed import model_ref
+
+        model = model_ref(embedding, device)
+    raise typer.Exit(exit_code([_one(store, slide, reader, workers, model) for store in stores]))
 
 
 def _print_table() -> None:
@@ -52,13 +60,13 @@ def _print_table() -> None:
         typer.echo(f"{feature.name:<24} {feature.unit:<7} {feature.about}")
 
 
-def _one(store: Path, slide: str | None, reader: str, workers: int | None) -> int:
+def _one(store: Path, slide: str | None, reader: str, workers: int | None, model: ModelRef | None) -> int:
     """The exit code of one store; what went wrong is told, and the others still run."""
     from wsi_nuc.features.add import add_features
 
     try:
         with _executing(store, workers) as execute:
-            done = add_features(store, _slide_of(store, slide, reader), execute)
+            done = add_features(store, _slide_of(store, slide, reader), execute, model)
     except WsiNucError as error:
         typer.echo(f"wsi-nuc: {error}", err=True)
         return error.exit_code

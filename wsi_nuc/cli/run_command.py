@@ -45,6 +45,10 @@ def run(
         bool | None,
         Option("--features", help="Also measure every nucleus: shape, stain, texture, neighbours."),
     ] = None,
+    embedding: Annotated[
+        bool | None,
+        Option("--embedding", help="Features, and the model's embedding at every nucleus (PromptNucSeg)."),
+    ] = None,
     allow_bad_tiles: Annotated[
         bool | None,
         Option("--allow-bad-tiles", help="Publish although tiles could not be decoded; they are listed."),
@@ -74,6 +78,7 @@ def run(
         "region_size": region_size,
         "labels": labels,
         "features": features,
+        "embedding": embedding,
         "allow_bad_tiles": allow_bad_tiles,
         "overwrite": overwrite,
         "quiet": quiet,

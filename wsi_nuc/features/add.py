@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 
 from wsi_nuc.errors import SlideError, StorageError
-from wsi_nuc.features.identity import with_features
+from wsi_nuc.features.identity import covers, with_features
+from wsi_nuc.features.job import ModelRef
 from wsi_nuc.features.write import Execute, Nuclei, write_features
 from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.store import durable, layout
@@ -22,20 +23,20 @@ _NEW_PLACES = (f"{layout.NUCLEI_TABLE}/X", f"{layout.NUCLEI_TABLE}/var")
 _ABOVE = ("images", "shapes", "tables", "labels")
 
 
-def add_features(store: Path, slide: SlideRef, execute: Execute) -> Published:
+def add_features(store: Path, slide: SlideRef, execute: Execute, model: ModelRef | None = None) -> Published:
     """Measure every nucleus of an intact `store` on the `slide` that it was made from.
 
-    `new` of the answer is False where the store has them already. A kill at any moment leaves the old or the new
-    store; files that stay the same are shared between the two, not copied.
+    `model` adds its embedding. `new` of the answer is False where the store has all of it already. A kill at any
+    moment leaves the old or the new store; files that stay the same are shared between the two, not copied.
     """
     store = Path(store)
     old = _checked(store)
-    key = with_features(old["made_from"])
-    if old["made_from"] == key:
+    key = with_features(old["made_from"], model.weights_sha256 if model else "")
+    if covers(old["made_from"], key):
         return Published(store, old, new=False)
     _refuse_other_slide(slide, old)
     classes, begun = class_names(store), time.perf_counter()
-    nuclei = Nuclei(store, store / _NEW_PLACES[0], slide, float(old["slide"]["mpp"]), classes)
+    nuclei = Nuclei(store, store / _NEW_PLACES[0], slide, float(old["slide"]["mpp"]), classes, model)
     with Staging(store.parent, store.name) as staging:
         folder = _folder_of(store, staging.root)
         write_features(folder, nuclei, execute)

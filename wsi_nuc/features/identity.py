@@ -9,9 +9,9 @@ from wsi_nuc.features.registry import VERSION
 Json = dict[str, Any]
 
 
-def settings() -> Json:
-    """What `config` of an identity key says of the features."""
-    return {"version": VERSION}
+def settings(embedding_of: str = "") -> Json:
+    """What `config` of an identity key says of the features; `embedding_of`: sha256 of a model's weights."""
+    return {"version": VERSION, **({"embedding": embedding_of} if embedding_of else {})}
 
 
 def has_features(key: Json | None) -> bool:
@@ -23,5 +23,17 @@ def without_features(key: Json) -> Json:
     return {**key, "config": {name: value for name, value in key["config"].items() if name != "features"}}
 
 
-def with_features(key: Json) -> Json:
-    return {**key, "config": {**key["config"], "features": settings()}}
+def with_features(key: Json, embedding_of: str = "") -> Json:
+    return {**key, "config": {**key["config"], "features": settings(embedding_of)}}
+
+
+def embedding_of(key: Json) -> str:
+    return str(key["config"].get("features", {}).get("embedding", ""))
+
+
+def covers(there: Json, asked: Json) -> bool:
+    """`there` has the same nuclei and all the features that are asked for, and perhaps more."""
+    if without_features(there) != without_features(asked):
+        return False
+    has, wants = (key["config"].get("features", {}) for key in (there, asked))
+    return bool(wants.items() <= has.items())

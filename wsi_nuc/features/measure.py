@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -10,27 +9,15 @@ import numpy as np
 
 from wsi_nuc.features.around import Surroundings
 from wsi_nuc.features.cells import AROUND_UM, pixel_features
+from wsi_nuc.features.embed import embeddings
+from wsi_nuc.features.job import GroupJob
 from wsi_nuc.features.neighbourhood import REACH_UM, neighbourhood_features
 from wsi_nuc.features.pixels import feature_scale
 from wsi_nuc.features.registry import features_of
 from wsi_nuc.features.shape import shape_features
 from wsi_nuc.slides.cache import cached_slide
 from wsi_nuc.store.reading import NucleiFile, Rings
-from wsi_nuc.types import Float32, SlideRef
-
-
-@dataclass(frozen=True, slots=True)
-class GroupJob:
-    """`store`: a folder with the nuclei, published or about to be. `group`: which of its row groups."""
-
-    store: str
-    slide: SlideRef
-    group: int
-    mpp: float
-    classes: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.slide.path}, nuclei of row group {self.group}"
+from wsi_nuc.types import Float32
 
 
 def measure(job: GroupJob) -> Float32:
@@ -38,7 +25,8 @@ def measure(job: GroupJob) -> Float32:
     cv2.setNumThreads(1)
     source = cached_slide(job.slide)
     scale = feature_scale(job.slide.path, source.info, job.mpp)
-    names = {feature.name: column for column, feature in enumerate(features_of(job.classes))}
+    size = job.model.size if job.model else 0
+    names = {feature.name: column for column, feature in enumerate(features_of(job.classes, size))}
     with NucleiFile(Path(job.store)) as file:
         own, near = file.rings(job.group), _near(file, job.group, AROUND_UM / job.mpp)
         scene = Surroundings(file, job.mpp, REACH_UM).scene(job.group)
@@ -52,6 +40,8 @@ def measure(job: GroupJob) -> Float32:
             for name, values in columns.items():
                 out[rows, names[name]] = values
         out[:, names["h_total_um2"]] = out[:, names["h_mean"]] * out[:, names["area_um2"]]
+    if job.model is not None:
+        out[:, len(names) - size :] = embeddings(source, job, scene.xy_um[: len(own)] / job.mpp)
     return out
 
 

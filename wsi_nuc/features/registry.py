@@ -6,16 +6,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 VERSION = 1
 RADII_UM = (25, 50)
-CLASS = "{class}"
+CLASS, NUMBER = "{class}", "{number}"
 
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """`name` ends in its unit where it has one. `{class}` in it stands for each class of the store."""
+    """`name` ends in its unit where it has one. `{class}` in it stands for each class of the store, `{number}` for
+    the places of an embedding."""
 
     name: str
     family: str
@@ -35,6 +36,7 @@ FAMILIES = {
     "neighbours at one pixel in four directions, both in the nucleus, symmetric, all directions in one matrix.",
     "boundary": "Haematoxylin at 32 points evenly along the outline, 1 um inside of it and 1 um outside.",
     "neighbourhood": "From centroids. Nothing farther away than 100 um counts; NaN where nothing is nearer.",
+    "embedding": "Only with `--embedding`, of a model that has one; PromptNucSeg's has 256 numbers, 000 to 255.",
 }
 
 
@@ -125,14 +127,20 @@ def _neighbourhood() -> list[Feature]:
 
 
 NEIGHBOURHOOD = _neighbourhood()
-TABLE: tuple[Feature, ...] = (*SHAPE, *STAIN, *TEXTURE, *BOUNDARY, *NEIGHBOURHOOD)
+EMBEDDING = _family(
+    "embedding", (f"embedding_{NUMBER}", "", "what the model's image encoder sees at the centroid")
+)
+TABLE: tuple[Feature, ...] = (*SHAPE, *STAIN, *TEXTURE, *BOUNDARY, *NEIGHBOURHOOD, *EMBEDDING)
 
 
-def features_of(classes: Sequence[str]) -> list[Feature]:
-    """The table with each class in its place, in the order of the columns."""
+def features_of(classes: Sequence[str], embedding: int = 0) -> list[Feature]:
+    """The table with each class in its place and as many numbers of an embedding, in the order of the columns."""
     out: list[Feature] = []
     for feature in TABLE:
-        out += [feature.of_class(label) for label in classes] if CLASS in feature.name else [feature]
+        if feature.family == "embedding":
+            out += [replace(feature, name=feature.name.replace(NUMBER, f"{i:03d}")) for i in range(embedding)]
+        else:
+            out += [feature.of_class(label) for label in classes] if CLASS in feature.name else [feature]
     return out
 
 

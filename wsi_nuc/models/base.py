@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from wsi_nuc.errors import ModelError
-from wsi_nuc.types import MaskCrops, Prompts, TileBatch
+from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts, TileBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,8 @@ class ModelSpec:
     `largest_nucleus_px`: no mask is larger than this in x or y. `margin_px`: how far beyond its core a tile
     still proposes candidates. `batch`: tiles a call. All in pixels of `mpp`.
     `weights_sha256` identifies the weights (of the file, or of the built-in constants). `uses_torch`: it can
-    run on a GPU. `nucleus_um`: the sizes (see `doctor.sample`) that it gives on slides whose resolution is known;
+    run on a GPU. `embedding`: how many numbers its embedder describes a nucleus with, 0 without one.
+    `nucleus_um`: the sizes (see `doctor.sample`) that it gives on slides whose resolution is known;
     None where nobody measured.
     """
 
@@ -32,6 +33,7 @@ class ModelSpec:
     batch: int
     weights_sha256: str
     uses_torch: bool = False
+    embedding: int = 0
     nucleus_um: tuple[float, float] | None = None
 
 
@@ -47,11 +49,18 @@ class Segmentor(Protocol):
         ...
 
 
+class Embedder(Protocol):
+    def embed(self, batch: TileBatch, xy_tile: Float32, row: Int64) -> Float32:
+        """N x `spec.embedding`: what the model sees at each point (N x 2); `row`: its tile in the batch."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class NucleiModel:
     spec: ModelSpec
     prompter: Prompter
     segmentor: Segmentor
+    embedder: Embedder | None = None
 
 
 def check_geometry(spec: ModelSpec) -> None:

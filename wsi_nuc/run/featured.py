@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from wsi_nuc.features.identity import has_features, without_features
+from wsi_nuc.features.identity import covers, embedding_of, without_features
+from wsi_nuc.features.job import ModelRef
 from wsi_nuc.features.write import Execute, Nuclei, make_room, write_features
 from wsi_nuc.run.job import SlideJob
 from wsi_nuc.store import manifest as manifests
@@ -19,24 +20,32 @@ def reconciled(job: SlideJob, final: Path) -> SlideJob:
     there = manifests.made_from(final)
     if there is None or without_features(there) != without_features(job.origin.key):
         return job
-    if has_features(there) and not has_features(job.origin.key):
+    if covers(there, job.origin.key):
         return replace(job, origin=replace(job.origin, key=there))
-    if has_features(job.origin.key):
-        return replace(job, config=job.config.model_copy(update={"overwrite": True}))
-    return job
+    return replace(job, config=job.config.model_copy(update={"overwrite": True}))
 
 
 def only_features_lack(job: SlideJob, final: Path) -> bool:
     """The nuclei that the job asks for are there, intact, but not their features."""
     key, there = job.origin.key, manifests.made_from(final)
-    if there is None or not has_features(key) or there == key or without_features(there) != without_features(key):
+    if there is None or covers(there, key) or without_features(there) != without_features(key):
         return False
     if verify(final):
         return False
     return job.config.allow_bad_tiles or not manifests.read(final)["tiles"]["failed"]
 
 
-def measure_before_publishing(folder: ZarrFolder, job: SlideJob, execute: Execute) -> None:
+def embedding_model(job: SlideJob, device: str) -> ModelRef | None:
+    """The model of the run, where the result has its embedding."""
+    if not embedding_of(job.origin.key):
+        return None
+    options = tuple(job.config.inference.options.items())
+    return ModelRef(job.config.model, device, job.spec.embedding, job.spec.weights_sha256, options)
+
+
+def measure_before_publishing(folder: ZarrFolder, job: SlideJob, execute: Execute, device: str) -> None:
     """The nuclei are written, the store is not sealed yet."""
-    table = make_room(folder)
-    write_features(folder, Nuclei(folder.root, table, job.ref, job.mpp, job.spec.classes), execute)
+    nuclei = Nuclei(
+        folder.root, make_room(folder), job.ref, job.mpp, job.spec.classes, embedding_model(job, device)
+    )
+    write_features(folder, nuclei, execute)

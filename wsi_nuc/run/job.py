@@ -156,8 +156,17 @@ def _result_config(config: RunConfig, info: SlideInfo, mpp: float, spec: ModelSp
         "stitch": config.stitch.model_dump(),
         "labels": config.labels,
         **({"inference": inference} if inference else {}),
-        **({"features": features.settings()} if config.features else {}),
+        **_features(config, spec),
     }
+
+
+def _features(config: RunConfig, spec: ModelSpec) -> dict[str, Any]:
+    if config.embedding and not spec.embedding:
+        remedy = "leave it out, or use a model that has one, such as PromptNucSeg"
+        raise UsageError("--embedding", f"the model {spec.name} has no embedding", remedy)
+    if not (config.features or config.embedding):
+        return {}
+    return {"features": features.settings(spec.weights_sha256 if config.embedding else "")}
 
 
 def _parts_config(shape: dict[str, Any]) -> dict[str, Any]:

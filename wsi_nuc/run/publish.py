@@ -39,10 +39,12 @@ def publish_slide(
     parts: Mapping[int, Path],
     reports: Sequence[RegionReport],
     execute: Execute,
+    device: str,
 ) -> Published:
     """Write the result of a slide into a private folder and make it visible in one step.
 
-    `execute` runs the tasks that measure features, if the result has them.
+    `execute` runs the tasks that measure features, if the result has them; `device` is where the model runs that
+    some of these are of.
     """
     clock, stats, config = Clock(), StitchStats(), job.config
     with Staging(config.out, name) as staging:
@@ -51,7 +53,7 @@ def publish_slide(
             summary = _write_nuclei(folder, job, parts, config, stats)
         if has_features(job.origin.key):
             with clock.stage("features"):
-                measure_before_publishing(folder, job, execute)
+                measure_before_publishing(folder, job, execute, device)
         with clock.stage("images"):
             write_tissue(folder, job.area, job.mpp)
             write_thumbnail(folder, job.tissue.thumbnail, job.tissue.l0_per_px)

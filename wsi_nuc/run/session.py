@@ -25,7 +25,7 @@ from wsi_nuc.features.add import add_features
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.models.registry import MODELS, load_model, model_spec
 from wsi_nuc.run.executor import make_executor
-from wsi_nuc.run.featured import only_features_lack, reconciled
+from wsi_nuc.run.featured import embedding_model, only_features_lack, reconciled
 from wsi_nuc.run.job import SlideJob, prepare
 from wsi_nuc.run.publish import acceptable, publish_slide
 from wsi_nuc.run.region import BadTile, RegionJob, RegionReport, process_region, report_of
@@ -182,7 +182,7 @@ class _Session:
             claim = held.enter_context(request.claim(out, job.content_sha256))
             job = reconciled(job, out / claim.name)
             if only_features_lack(job, out / claim.name):
-                add = self._publisher.submit(self._add_features, job, claim.name, held.pop_all(), started)
+                add = self._publisher.submit(self._add_features, job, claim.name, held.pop_all(), model.device)
                 self._done.append(add)
                 return None
             overwrite = job.config.overwrite
@@ -259,7 +259,8 @@ class _Session:
                 raise opened.error
             self._refuse_bad_tiles(opened)
             parts = {report.index: Path(report.part) for report in opened.reports}
-            published = publish_slide(job, opened.name, parts, opened.reports, self._executor.result().run)
+            execute = self._executor.result().run
+            published = publish_slide(job, opened.name, parts, opened.reports, execute, opened.device)
             # Unlinked while it is held: whoever waits for it sees that, and finds the result.
             slide_lock_path(self._config.out, job.parts_key).unlink(missing_ok=True)
             opened.held.close()
@@ -271,11 +272,13 @@ class _Session:
         finally:
             opened.held.close()
 
-    def _add_features(self, job: SlideJob, name: str, held: ExitStack, started: float) -> SlideResult:
+    def _add_features(self, job: SlideJob, name: str, held: ExitStack, device: str) -> SlideResult:
         """Runs in the publishing thread."""
+        started, execute = time.perf_counter(), self._executor.result().run
         try:
             with held:
-                published = add_features(self._config.out / name, job.ref, self._executor.result().run)
+                added = embedding_model(job, device)
+                published = add_features(self._config.out / name, job.ref, execute, added)
             return self._told(success(job.slide, published, time.perf_counter() - started))
         except Exception as error:  # noqa: BLE001 - the slide boundary: any failure is this slide's
             return self._told(failure(job.slide, error, time.perf_counter() - started))

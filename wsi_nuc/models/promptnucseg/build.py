@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from wsi_nuc.models.base import ModelSpec, NucleiModel, Prompter, Segmentor
+from wsi_nuc.models.promptnucseg.describing import EMBEDDING, PointEmbedder
 from wsi_nuc.models.promptnucseg.device import Runner
 from wsi_nuc.models.promptnucseg.embedding import WindowEncoder
 from wsi_nuc.models.promptnucseg.parity import ParitySegmentor
@@ -62,6 +63,7 @@ def spec_of(settings: Settings, weights_sha256: str, name: str = "promptnucseg")
         batch=use.batch,
         weights_sha256=weights_sha256,
         uses_torch=True,
+        embedding=EMBEDDING,
     )
 
 
@@ -84,7 +86,8 @@ def assemble(net: PromptNucSegNet, settings: Settings, device: str, spec: ModelS
         if settings.prompter.shared_encoder
         else NetPrompter(net.prompter, runner, settings.use)
     )
-    return NucleiModel(spec, prompter, _segmentor(settings.use)(net.segmentor, encoder, runner, settings.use))
+    segmentor = _segmentor(settings.use)(net.segmentor, encoder, runner, settings.use)
+    return NucleiModel(spec, prompter, segmentor, PointEmbedder(encoder, runner, settings.use))
 
 
 def _segmentor(use: UseSettings) -> Callable[[Sam, WindowEncoder, Runner, UseSettings], Segmentor]:

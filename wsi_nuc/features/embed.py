@@ -1,0 +1,61 @@
+"""A model's embedding at every nucleus: its own tiles are read again, those that hold a nucleus and no others."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from wsi_nuc.errors import UsageError
+from wsi_nuc.features.job import GroupJob, ModelRef
+from wsi_nuc.models.base import NucleiModel
+from wsi_nuc.models.registry import load_model, model_spec
+from wsi_nuc.slides.base import SlideSource
+from wsi_nuc.tiling.grid import Region, TileGrid
+from wsi_nuc.tiling.read import read_region
+from wsi_nuc.tiling.scale import Scale, choose_scale, grid_size
+from wsi_nuc.tiling.task import RegionTask
+from wsi_nuc.types import Float32, Float64, TileBatch, UInt8
+
+
+def model_ref(model: str, device: str, options: tuple[tuple[str, object], ...] = ()) -> ModelRef:
+    """UsageError for a model that has no embedding."""
+    spec = model_spec(model, dict(options) or None)
+    if not spec.embedding:
+        raise UsageError(
+            f"--embedding with model {model}", "this model has none", "leave it out, or use PromptNucSeg"
+        )
+    return ModelRef(model, device, spec.embedding, spec.weights_sha256, options)
+
+
+def embeddings(source: SlideSource, job: GroupJob, xy_l0: Float64) -> Float32:
+    """N x size, NaN where pixels are damaged. A tile a call: a nucleus does not depend on the others asked for."""
+    assert job.model is not None
+    model = _model(job.model)
+    assert model.embedder is not None
+    scale = choose_scale(job.slide.path, source.info, job.mpp, model.spec.mpp)
+    size = grid_size(source.info, scale.l0_per_grid)
+    grid = TileGrid(*size, model.spec.core_px, model.spec.halo_px, scale.l0_per_grid)
+    xy_grid = xy_l0 / scale.l0_per_grid
+    tiles = grid.tile_at(xy_grid)
+    out = np.full((len(xy_l0), job.model.size), np.nan, np.float32)
+    for index in np.unique(tiles[tiles >= 0]).tolist():
+        rows = np.flatnonzero(tiles == index)
+        tile, rgb = grid.tile(index), _pixels(source, grid, scale, index)
+        if rgb is not None:
+            xy_tile = (xy_grid[rows] - (tile.read_box.x0, tile.read_box.y0)).astype(np.float32)
+            batch = TileBatch(rgb[None], (tile,))
+            out[rows] = model.embedder.embed(batch, xy_tile, np.zeros(len(rows), np.int64))
+    return out
+
+
+def _pixels(source: SlideSource, grid: TileGrid, scale: Scale, index: int) -> UInt8 | None:
+    tile = grid.tile(index)
+    region = Region(index, (index,), tile.core_box, tile.read_box)
+    (pixels,) = read_region(source, RegionTask(region, grid, scale, ()))
+    return pixels.rgb
+
+
+@lru_cache(maxsize=1)
+def _model(ref: ModelRef) -> NucleiModel:
+    return load_model(ref.model, ref.device, dict(ref.options) or None)
