@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from pathlib import Path
 
 import anndata
@@ -114,6 +115,24 @@ def test_a_result_other_than_the_recorded_one_is_not_collected(
     assert states["a"] == "pending"
     assert states["b"] == "done"
     assert len(load(copied).rows) == len(got.slides)
+
+
+def test_the_queries_of_the_readme_answer(done: CohortFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    import duckdb
+
+    collect(done)
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    queries = re.findall(r"```sql\n(.*?)```", text.partition("## Cohorts")[2].partition("\n## ")[0], re.DOTALL)
+    monkeypatch.chdir(done.root.parent)
+    patients, missing, nuclei = (
+        duckdb.sql(query.replace("cohort/", f"{done.root.name}/")).df() for query in queries
+    )
+    assert list(patients.id) in (["P1", "P2"], ["P2", "P1"])
+    assert list(missing.id) == ["gone"]
+    assert nuclei.nuclei.sum() == sum(
+        json.loads(done.manifest(name).read_text())["counts"]["nuclei"] for name in "abcd"
+    )
+    assert set(nuclei.patient.fillna("")) == {"P1", "P2", ""}
 
 
 def test_a_cohort_without_anything_done_has_tables_too(source: Path, tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def plan(
         str | None, Option(help="auto, none or a GeoJSON file, where the list says nothing.")
     ] = None,
     labels: Annotated[bool | None, Option("--labels", help="Also write label images.")] = None,
+    features: Annotated[bool | None, Option("--features", help="Also measure every nucleus.")] = None,
     allow_bad_tiles: Annotated[
         bool | None, Option("--allow-bad-tiles", help="Publish although tiles could not be decoded.")
     ] = None,
@@ -67,6 +68,7 @@ def plan(
         "reader": reader,
         "tissue": tissue,
         "labels": labels,
+        "features": features,
         "allow_bad_tiles": allow_bad_tiles,
     }
     settings = settings_from(config, assign or [], given)
