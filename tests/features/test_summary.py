@@ -143,3 +143,25 @@ def test_squares_in_tissue_are_those_whose_middle_is(
     }
     assert {square for square in found if max(square) < 60} == inside
     assert found == sorted(set(found))
+
+
+def test_features_are_summed_up_where_there_are_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over all rows at once, whatever stretches they are read in; nuclei without a value do not count."""
+    import anndata
+
+    from tests.features.tissue import NAMES, Tissue, slide_and_store
+    from wsi_nuc.executors.serial import SerialExecutor
+    from wsi_nuc.features.add import add_features
+
+    slide, store = slide_and_store(tmp_path, Tissue.of(40, edge_um=300), 0.5)
+    plain = slide_summary(store)
+    add_features(store, slide, SerialExecutor(lambda: None).run)
+    monkeypatch.setattr("wsi_nuc.features.means._ROWS", 7)
+    found = slide_summary(store)
+    assert {key: value for key, value in found.items() if not key.startswith("feature_")}.keys() == plain.keys()
+    rows = anndata.read_zarr(store / "tables/nuclei_table").to_df().astype(np.float64)
+    assert rows["share_25um_tumour"].isna().any()
+    for name in set(NAMES) - {"orientation_rad"}:
+        assert found[f"feature_mean_{name}"] == pytest.approx(rows[name].mean(), nan_ok=True), name
+        assert found[f"feature_sd_{name}"] == pytest.approx(rows[name].std(ddof=0), nan_ok=True, abs=1e-9), name
+    assert len(found) == len(plain) + 2 * (len(NAMES) - 1)

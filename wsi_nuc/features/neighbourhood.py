@@ -52,7 +52,7 @@ def _composition(pairs: Int64, scene: Scene, classes: Sequence[str], radius: int
     shares = ratio(table, total[:, None])
     return {
         f"count_{radius}um": total,
-        f"entropy_{radius}um_bits": -(shares * np.log2(np.where(shares > 0, shares, 1))).sum(axis=1),
+        f"entropy_{radius}um_bits": 0.0 - (shares * np.log2(np.where(shares > 0, shares, 1))).sum(axis=1),
         **{f"share_{radius}um_{name}": shares[:, k] for k, name in enumerate(classes)},
     }
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from wsi_nuc.features.around import Surroundings
+from wsi_nuc.features.identity import has_features
+from wsi_nuc.features.means import feature_means
 from wsi_nuc.features.pairs import FARTHEST_UM, NEIGHBOURS_UM, PairCounter
 from wsi_nuc.features.squares import SquareCounter
 from wsi_nuc.store import manifest as manifests
@@ -20,8 +22,9 @@ Figure = float | int | str
 def slide_summary(store: Path) -> dict[str, Figure]:
     """Counts, densities, quantiles of the area, mixture of classes and spread of one published slide.
 
-    Plain names to plain values, in a fixed order that only the classes of the store decide. What cannot be known
-    (no nucleus of a class, no tissue) is NaN. Raises StorageError where the store cannot be read.
+    Plain names to plain values, in a fixed order that only the classes of the store decide; a store with features
+    has the mean and the standard deviation of each, too. What cannot be known (no nucleus of a class, no tissue)
+    is NaN. Raises StorageError where the store cannot be read.
     """
     store = Path(store)
     manifest = manifests.read(store)
@@ -40,6 +43,7 @@ def slide_summary(store: Path) -> dict[str, Figure]:
         **_of_classes(areas.rows(tissue_mm2)),
         **_of_pairs(counted.pairs, counts),
         **counted.squares.figures(tissue, mpp),
+        **(feature_means(store) if has_features(manifest["made_from"]) else {}),
     }
 
 
