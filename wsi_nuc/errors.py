@@ -56,6 +56,8 @@ class Interrupted(KeyboardInterrupt):
 
     exit_code = INTERRUPTED
 
-    def __init__(self, signal_name: str) -> None:
-        kept = "Finished regions are kept: the same command goes on from there."
-        super().__init__(f"stopped by {signal_name}. {kept}")
+    def __init__(
+        self, signal_name: str, kept: str = "Finished regions are kept: the same command goes on"
+    ) -> None:
+        super().__init__(f"stopped by {signal_name}. {kept} from there.")
+        self.signal_name = signal_name

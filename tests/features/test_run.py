@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.command import wsi_nuc
+from tests.e2e.command import start, wsi_nuc
 from wsi_nuc.config import RunConfig
 from wsi_nuc.features.identity import has_features
 from wsi_nuc.features.registry import features_of
@@ -117,3 +119,19 @@ def test_wrong_calls_are_named(tmp_path: Path, whole: Path) -> None:
     none = wsi_nuc("features", tmp_path / "none.zarr")
     assert none.returncode == 5
     assert "none.zarr" in none.stderr
+
+
+@pytest.mark.slow
+def test_stopped_by_a_signal_the_store_is_as_it_was(slide: Path, tmp_path: Path) -> None:
+    store = Path(run(slide, tmp_path).store)
+    digest, staging = read(store)["digest"], tmp_path / ".wsi-nuc" / "staging"
+    process = start("features", store, "--slide", slide, "--workers", 1)
+    while not list(staging.glob("*.zarr/.features/*.npy")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert (process.returncode, read(store)["digest"], verify(store)) == (75, digest, [])
+    assert "stopped by SIGTERM. Finished stores are kept" in told
+    assert wsi_nuc("features", store, "--slide", slide, "--workers", 1).returncode == 0
+    assert has_features(read(store)["made_from"])
+    assert list(staging.iterdir()) == []

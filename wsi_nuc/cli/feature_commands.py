@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsi_nuc.errors import UsageError, WsiNucError
+from wsi_nuc.errors import Interrupted, UsageError, WsiNucError
 
 if TYPE_CHECKING:
     from wsi_nuc.features.job import ModelRef
@@ -43,14 +43,19 @@ def features(
         raise UsageError("wsi-nuc features", "no store is given", "name one, or pass --list")
     if slide is not None and len(stores) > 1:
         raise UsageError("--slide", f"{len(stores)} stores cannot all be of one slide", "give one store a call")
-    from wsi_nuc.cli.run_command import exit_code
+    from wsi_nuc.cli.run_command import exit_code, interrupt_on_signals, leave
 
+    interrupt_on_signals()
     model = None
-    if embedding is not None:
-        from wsi_nuc.features.embed import model_ref
+    try:
+        if embedding is not None:
+            from wsi_nuc.features.embed import model_ref
 
-        model = model_ref(embedding, device)
-    raise typer.Exit(exit_code([_one(store, slide, reader, workers, model) for store in stores]))
+            model = model_ref(embedding, device)
+        codes = [_one(store, slide, reader, workers, model) for store in stores]
+    except Interrupted as stop:
+        leave(Interrupted(stop.signal_name, "Finished stores are kept: the same command goes on"), [], False)
+    raise typer.Exit(exit_code(codes))
 
 
 def _print_table() -> None:
@@ -63,8 +68,10 @@ def _print_table() -> None:
 def _one(store: Path, slide: str | None, reader: str, workers: int | None, model: ModelRef | None) -> int:
     """The exit code of one store; what went wrong is told, and the others still run."""
     from wsi_nuc.features.add import add_features
+    from wsi_nuc.store.commit import clean_up
 
     try:
+        clean_up(store.parent)
         with _executing(store, workers) as execute:
             done = add_features(store, _slide_of(store, slide, reader), execute, model)
     except WsiNucError as error:
