@@ -10,6 +10,7 @@ import wsi_nuc
 from wsi_nuc.cli.cohort_commands import cohort_app
 from wsi_nuc.cli.commands import info, synth, verify
 from wsi_nuc.cli.feature_commands import features
+from wsi_nuc.cli.import_command import import_
 from wsi_nuc.cli.model_commands import models_app
 from wsi_nuc.cli.run_command import run
 from wsi_nuc.cli.train_commands import data_app, evaluate, train
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 for command in (run, info, verify, features, synth, train, evaluate):
     app.command()(command)
+app.command("import")(import_)
 app.add_typer(models_app, name="models")
 app.add_typer(data_app, name="data")
 app.add_typer(cohort_app, name="cohort")

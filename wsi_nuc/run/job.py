@@ -69,12 +69,19 @@ class Survey:
 
 @dataclass(frozen=True, eq=False)
 class SlideJob(Survey):
-    """`parts_key` names what the parts of regions depend on; `origin` what the published result depends on."""
+    """`parts_key` names what the parts of regions depend on; `origin` what the published result depends on.
+    `copy`: of the slide on this node's disk."""
 
     signature: Signature
     config: RunConfig
     origin: Origin
     parts_key: str
+    copy: SlideRef | None = None
+
+    @property
+    def pixels(self) -> SlideRef:
+        """Where workers read the slide."""
+        return self.copy or self.ref
 
     @property
     def content_sha256(self) -> str:
@@ -113,7 +120,7 @@ def prepare(slide: str, config: RunConfig, spec: ModelSpec, device: str, emit: E
         **vars(seen),
         signature=signature,
         config=config,
-        origin=Origin(key, _slide_facts(slide, seen.info, seen.mpp, sha256), _versions()),
+        origin=Origin(key, slide_facts(slide, seen.info, seen.mpp, sha256), versions()),
         parts_key=identity(sha256, spec.weights_sha256, _parts_config({**wanted, **tiles}), wsi_nuc.__version__),
     )
 
@@ -182,7 +189,7 @@ def _file_sha256(path: str) -> str:
         ) from None
 
 
-def _slide_facts(slide: str, info: SlideInfo, mpp: float, sha256: str) -> dict[str, Any]:
+def slide_facts(slide: str, info: SlideInfo, mpp: float, sha256: str) -> dict[str, Any]:
     """What the manifest says of the slide: its file name and numbers, never its path or free text."""
     return {
         "file": PurePath(urlsplit(slide).path if is_url(slide) else os.path.abspath(slide)).name,
@@ -197,7 +204,7 @@ def _slide_facts(slide: str, info: SlideInfo, mpp: float, sha256: str) -> dict[s
 
 
 @cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     found = {"wsi-nuc": wsi_nuc.__version__, "python": platform.python_version()}
     for name in VERSIONED:
         try:

@@ -21,8 +21,8 @@ def to_level0(nuclei: TileNuclei, grid: TileGrid) -> NucleiTable:
     origin_grid = _read_origins(grid, nuclei.tile)
     xy_grid = nuclei.xy + np.repeat(origin_grid, nuclei.ring_lengths, axis=0)
     columns = {f.name: getattr(nuclei, f.name) for f in fields(nuclei)}
-    columns["xy"] = _rounded(xy_grid * grid.l0_per_grid)
-    columns["prompt_xy"] = _rounded((nuclei.prompt_xy + origin_grid) * grid.l0_per_grid)
+    columns["xy"] = rounded(xy_grid * grid.l0_per_grid)
+    columns["prompt_xy"] = rounded((nuclei.prompt_xy + origin_grid) * grid.l0_per_grid)
     return NucleiTable(**columns)
 
 
@@ -51,7 +51,7 @@ def _read_origins(grid: TileGrid, tiles: Int64) -> Float64:
     return np.stack([col, row], axis=1) * float(grid.core_px) - grid.halo_px
 
 
-def _rounded(xy: Float64) -> Float64:
+def rounded(xy: Float64) -> Float64:
     return np.round(xy * STEPS_PER_PX) / STEPS_PER_PX
 
 

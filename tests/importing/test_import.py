@@ -1,0 +1,284 @@
+"""Cells from elsewhere: one suite for every format, then what broken files and broken outlines come to."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.e2e.command import answers, wsi_nuc
+from tests.importing.foreign import WRITERS, cellvit, lattice, qupath, spatialdata, tiatoolbox
+from wsi_nuc.errors import UsageError
+from wsi_nuc.importing.build import Imported, ImportRequest, import_cells
+from wsi_nuc.importing.jsonstream import CHUNK, JsonObjects
+from wsi_nuc.importing.outlines import Mender
+from wsi_nuc.importing.record import Cells, Wanted, polygon
+from wsi_nuc.importing.spool import Spool
+from wsi_nuc.store.verify import verify
+from wsi_nuc.synth import SynthSpec, truth_path, write_slide
+from wsi_nuc.types import Level, SlideInfo
+
+SHAPES = "shapes/nuclei/shapes.parquet"
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("slide") / "tissue.svs"
+    write_slide(path, SynthSpec(size=1024, mpp=0.25, seed=5))
+    return path
+
+
+def imported(cells: Path, slide: Path, out: Path, **more: Any) -> Imported:
+    return import_cells(ImportRequest(cells, str(slide), out, **more))
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_every_format_gives_the_same_nuclei(kind: str, slide: Path, tmp_path: Path) -> None:
+    write, name = WRITERS[kind]
+    cells = lattice(500)
+    done = imported(write(tmp_path / name, cells), slide, tmp_path / "out")
+    assert done.format == kind.partition(",")[0]
+    assert (done.repaired, done.dropped) == ({}, {})
+    store = done.published.path
+    assert verify(store) == []
+    nuclei = geopandas.read_parquet(store / SHAPES)
+    assert len(nuclei) == 500
+    assert nuclei.is_valid.all()
+    assert nuclei.area_um2.to_numpy() == pytest.approx(nuclei.area.to_numpy() * 0.25**2)
+    found = {(g.normalize().wkt, name) for g, name in zip(nuclei.geometry, nuclei["class"], strict=True)}
+    assert found == {(shape.normalize().wkt, name) for shape, name in cells}
+    assert done.published.manifest["counts"]["classes"] == {"lymphocyte": 167, "stroma": 166, "tumour": 167}
+
+
+@pytest.mark.parametrize("kind", ["qupath", "spatialdata"])
+def test_the_store_opens_in_the_tools_of_users(kind: str, slide: Path, tmp_path: Path) -> None:
+    import spatialdata as sd
+
+    from wsi_nuc.features.summary import slide_summary
+
+    write, name = WRITERS[kind]
+    done = imported(write(tmp_path / name, lattice(100)), slide, tmp_path / "out")
+    opened = sd.read_zarr(done.published.path)
+    assert len(opened["nuclei"]) == 100
+    assert opened["nuclei_table"].to_df().sum().to_dict() == {"lymphocyte": 34, "stroma": 33, "tumour": 33}
+    assert slide_summary(done.published.path)["nuclei"] == 100
+
+
+def test_the_truth_of_a_drawn_slide_comes_back(slide: Path, tmp_path: Path) -> None:
+    truth = geopandas.read_parquet(truth_path(slide))
+    cells = list(zip(truth.geometry, truth["class"].astype(str), strict=True))
+    done = imported(qupath(tmp_path / "cells.geojson", cells), slide, tmp_path / "out")
+    nuclei = geopandas.read_parquet(done.published.path / SHAPES)
+    assert len(nuclei) + sum(done.dropped.values()) == len(truth)
+    assert nuclei.area.sum() == pytest.approx(truth.area.sum(), rel=0.01)
+
+
+def test_the_same_import_twice_is_one_store(slide: Path, tmp_path: Path) -> None:
+    cells = qupath(tmp_path / "cells.geojson", lattice(50))
+    first, second = (imported(cells, slide, tmp_path / "out") for _ in range(2))
+    assert first.published.new
+    assert not second.published.new
+    assert first.published.manifest == second.published.manifest
+    other = imported(cells, slide, tmp_path / "other")
+    assert other.published.manifest["digest"] == first.published.manifest["digest"]
+
+
+def test_another_file_does_not_replace_a_store_unasked(slide: Path, tmp_path: Path) -> None:
+    one = qupath(tmp_path / "one.geojson", lattice(50))
+    two = cellvit(tmp_path / "two.json", lattice(60))
+    imported(one, slide, tmp_path / "out")
+    with pytest.raises(UsageError, match="--overwrite"):
+        imported(two, slide, tmp_path / "out")
+    done = imported(two, slide, tmp_path / "out", overwrite=True)
+    assert done.published.manifest["counts"]["nuclei"] == 60
+
+
+def test_no_cells_is_a_valid_store(slide: Path, tmp_path: Path) -> None:
+    (tmp_path / "none.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    done = imported(tmp_path / "none.geojson", slide, tmp_path / "out")
+    assert verify(done.published.path) == []
+    assert len(geopandas.read_parquet(done.published.path / SHAPES)) == 0
+
+
+def test_broken_outlines_are_mended_or_left_out_and_counted(slide: Path, tmp_path: Path) -> None:
+    good = shapely.box(100, 100, 120, 120)
+    crossed = shapely.Polygon([(200, 200), (220, 220), (220, 200), (200, 220)])
+    holed = good.difference(shapely.box(105, 105, 110, 110))
+    parts = shapely.MultiPolygon([shapely.box(300, 300, 320, 320), shapely.box(330, 330, 335, 335)])
+    edge, off = shapely.box(-5, 400, 15, 420), shapely.box(5000, 5000, 5020, 5020)
+    flat, huge = shapely.Polygon([(1, 1), (2, 2), (3, 3)]), shapely.box(0, 0, 900, 900)
+    shapes = [good, crossed, holed, parts, edge, off, flat, huge]
+    path = qupath(tmp_path / "cells.geojson", [(shape, "a") for shape in shapes])
+    document = json.loads(path.read_text())
+    document["features"].append(
+        {**document["features"][0], "nucleusGeometry": {"type": "Point", "coordinates": [1, 1]}}
+    )
+    path.write_text(json.dumps(document))
+    done = imported(path, slide, tmp_path / "out")
+    assert done.repaired == {
+        "crossed themselves": 1,
+        "with holes": 1,
+        "in several parts": 1,
+        "at the edge of the slide or by rounding": 1,
+    }
+    assert done.dropped == {
+        "off the slide": 1,
+        "without an area": 1,
+        "larger than 200 um": 1,
+        "without an outline": 1,
+    }
+    nuclei = geopandas.read_parquet(done.published.path / SHAPES)
+    assert len(nuclei) == 5
+    assert nuclei.is_valid.all()
+    assert done.published.manifest["repairs"] == 4
+
+
+coordinate = st.floats(-50, 300) | st.just(float("nan")) | st.integers(-2, 6).map(lambda k: 50.0 * k)
+ring = st.lists(st.tuples(coordinate, coordinate), min_size=0, max_size=9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(ring, min_size=1, max_size=8), st.sampled_from([0.5, 1.0, 2.0]))
+def test_whatever_comes_in_valid_outlines_on_the_slide_come_out(rings: list[Any], scale: float) -> None:
+    info = SlideInfo("r", "v", 256, 256, (Level(256, 256, 1.0),), 0.25, "header")
+    mender = Mender(info, 0.25, scale)
+    shapes = [polygon([one]) for one in rings]
+    out = mender.mend(Cells(shapes, [""] * len(shapes), [1.0] * len(shapes)))
+    assert len(out) + sum(mender.dropped.values()) == len(rings)
+    for start, stop in zip(out.offsets[:-1], out.offsets[1:], strict=True):
+        outline = shapely.Polygon(out.xy[start:stop])
+        assert outline.is_valid
+        assert outline.area > 0
+        assert shapely.box(0, 0, 256, 256).covers(outline)
+
+
+def test_rows_are_in_spatial_order_however_they_came(tmp_path: Path) -> None:
+    info = SlideInfo("r", "v", 20_000, 20_000, (Level(20_000, 20_000, 1.0),), 0.25, "header")
+    cells = lattice(2000, pitch=400.0, across=48)
+    orders = [np.arange(2000), np.random.default_rng(0).permutation(2000)]
+    found = []
+    for number, order in enumerate(orders):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        spool, mender = Spool(folder), Mender(info, 0.25, 1.0)
+        for some in np.array_split(order, 7):
+            listed = [cells[i] for i in some]
+            spool.add(mender.mend(Cells([s for s, _ in listed], [n for _, n in listed], [1.0] * len(listed))))
+        found.append(np.concatenate([outlines.xy for outlines in spool.squares()]))
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "format is not known"),
+        (b"x,y,class\n1,2,a\n", "format is not known"),
+        (b'{"cells": [{"centroid": [1, 2]}], "type_map": {}}', "without a contour"),
+        (b'{"type": "FeatureCollection", "features": [{"type": "Feature", "geom', "cut off"),
+        (b'{"type": "FeatureCollection", "features": [3]}', "where an object is expected"),
+        (b"SQLite format 3\0 and then nothing", "AnnotationStore"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_a_remedy(
+    content: bytes, said: str, slide: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "cells"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=said) as told:
+        imported(path, slide, tmp_path / "out")
+    assert told.value.remedy
+    assert not list((tmp_path / "out").glob("*.zarr"))
+    assert not list((tmp_path / "out").rglob("import-*"))
+
+
+def test_cells_of_another_slide_are_refused(slide: Path, tmp_path: Path) -> None:
+    far = [(shapely.transform(shape, lambda xy: xy + 50_000), name) for shape, name in lattice(40)]
+    with pytest.raises(UsageError, match=r"40 of its cells lie off the slide") as told:
+        imported(tiatoolbox(tmp_path / "store.db", far), slide, tmp_path / "out")
+    assert "--scale" in told.value.remedy
+
+
+def test_the_class_and_the_element_can_be_chosen(slide: Path, tmp_path: Path) -> None:
+    path = spatialdata(tmp_path / "cells.zarr", lattice(30))
+    with pytest.raises(UsageError, match="no such column") as told:
+        imported(path, slide, tmp_path / "out", wanted=Wanted(class_column="nonsense"))
+    assert "cell_type" in told.value.remedy
+    with pytest.raises(UsageError, match="no such shapes"):
+        imported(path, slide, tmp_path / "out", wanted=Wanted(element="nonsense"))
+    done = imported(path, slide, tmp_path / "out", wanted=Wanted("cells", "cell_type"))
+    assert done.published.manifest["counts"]["nuclei"] == 30
+
+
+def test_circles_become_outlines(slide: Path, tmp_path: Path) -> None:
+    from spatialdata import SpatialData
+    from spatialdata.models import ShapesModel
+
+    points = geopandas.GeoDataFrame(
+        {"radius": [5.0, 10.0]}, geometry=[shapely.Point(50, 50), shapely.Point(200, 99)]
+    )
+    SpatialData(shapes={"spots": ShapesModel.parse(points)}).write(tmp_path / "spots.zarr")
+    done = imported(tmp_path / "spots.zarr", slide, tmp_path / "out")
+    nuclei = geopandas.read_parquet(done.published.path / SHAPES)
+    assert sorted(nuclei.area) == pytest.approx([np.pi * 25, np.pi * 100], rel=0.02)
+    assert set(nuclei["class"]) == {"unclassified"}
+
+
+@given(st.integers(0, 40), st.integers(0, 3), st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_objects_are_read_wherever_chunks_end(
+    tmp_path_factory: pytest.TempPathFactory, count: int, indent: int, first: bool
+) -> None:
+    """Objects of half a megabyte, so that chunks end inside of them."""
+    objects = [{"n": i, "text": "ä€ " * ((i * 7919) % 200_000 // 3)} for i in range(count)]
+    other = {"x": 1.5, "list": [1, 2]}
+    document = other | {"cells": objects} if first else {"cells": objects} | other
+    path = tmp_path_factory.getbasetemp() / "objects.json"
+    path.write_text(json.dumps(document, indent=indent or None), encoding="utf-8")
+    stream = JsonObjects(path, "cells")
+    assert list(stream) == objects
+    assert stream.rest == other
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_cells(tmp_path: Path) -> None:
+    peaks = []
+    for count in (20_000, 160_000):
+        path = tmp_path / f"{count}.json"
+        cell = '{"contour": [[1.5,1],[9,1.25],[9,9],[1,9]], "type": 1, "type_prob": 0.9}'
+        with path.open("w") as file:
+            file.write('{"type_map": {"1": "a"}, "cells": [')
+            for index in range(count):
+                file.write(("," if index else "") + cell)
+            file.write("]}")
+        tracemalloc.start()
+        assert sum(1 for _ in JsonObjects(path, "cells")) == count
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 4 * CHUNK
+
+
+@pytest.mark.slow
+def test_the_command_says_what_became_of_the_cells(slide: Path, tmp_path: Path) -> None:
+    crossed = shapely.Polygon([(200, 200), (220, 220), (220, 200), (200, 220)])
+    path = qupath(tmp_path / "cells.geojson", [*lattice(20), (crossed, "tumour")])
+    done = wsi_nuc("import", path, "--slide", slide, "--out", tmp_path / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    (told,) = answers(done)
+    assert (told["nuclei"], told["format"], told["status"]) == (21, "qupath", "published")
+    assert told["repaired"] == {"crossed themselves": 1}
+    assert wsi_nuc("verify", told["store"]).returncode == 0
+    again = wsi_nuc("import", path, "--slide", slide, "--out", tmp_path / "out")
+    assert again.returncode == 0
+    assert "mended: 1 crossed themselves" in again.stdout
+    (tmp_path / "notes.txt").write_text("no cells")
+    refused = wsi_nuc("import", tmp_path / "notes.txt", "--slide", slide, "--out", tmp_path / "out")
+    assert refused.returncode == 2
+    assert "format is not known" in refused.stderr

@@ -1,0 +1,114 @@
+"""From whatever geometry a file holds to valid one-ring outlines inside the slide; every change is counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+
+from wsi_nuc.importing.record import UNCLASSIFIED, Cells
+from wsi_nuc.run.level0 import inside_and_valid, rounded
+from wsi_nuc.types import Bool, Float32, Float64, Int64, NucleiTable, SlideInfo
+
+LARGEST_UM = 200.0
+NO_OUTLINE, NO_AREA = "without an outline", "without an area"
+TOO_LARGE, OFF_SLIDE = f"larger than {LARGEST_UM:g} um", "off the slide"
+
+
+@dataclass(frozen=True, slots=True)
+class Outlines:
+    """Level-0 pixels; rings closed implicitly, as in NucleiTable. `class_id`: into the names met so far."""
+
+    xy: Float64
+    offsets: Int64
+    class_id: Int64
+    score: Float32
+
+    def __len__(self) -> int:
+        return len(self.class_id)
+
+
+class Mender:
+    """Turns batches into outlines. `scale`: level-0 pixels a pixel of the file.
+
+    `repaired` and `dropped` count cells by what was wrong; `names`: the classes in the order in which they came.
+    """
+
+    def __init__(self, info: SlideInfo, mpp: float, scale: float) -> None:
+        self._info, self._scale, self._largest_px = info, scale, LARGEST_UM / mpp
+        self.names: dict[str, int] = {}
+        self.repaired: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        self.kept = 0
+
+    def mend(self, cells: Cells) -> Outlines:
+        shapes, there = self._sound(np.array(cells.geometry, dtype=object))
+        ids = np.array([self.names.setdefault(name or UNCLASSIFIED, len(self.names)) for name in cells.names])
+        score = np.asarray(cells.score, np.float32)[there]
+        table = _table(shapes, ids[there].astype(np.int64), score)
+        table, kept, changed = inside_and_valid(table, self._info)
+        self._count(self.repaired, "at the edge of the slide or by rounding", changed - int(np.sum(~kept)))
+        self._count(self.dropped, OFF_SLIDE, int(np.sum(~kept)))
+        self.kept += len(table)
+        return Outlines(table.xy, table.offsets, table.tile, table.score)
+
+    def _sound(self, shapes: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Int64]:
+        """Valid polygons without holes, and which of the given cells they are."""
+        rows = self._without(np.arange(len(shapes)), shapely.is_missing(shapes), NO_OUTLINE)
+        shapes = shapes[rows]
+        if self._scale != 1.0:
+            shapes = shapely.transform(shapes, lambda xy: xy * self._scale)
+        invalid = ~shapely.is_valid(shapes)
+        shapes[invalid] = shapely.make_valid(shapes[invalid])
+        several = shapely.get_type_id(shapes) != shapely.GeometryType.POLYGON
+        shapes[several] = [_largest_part(shape) for shape in shapes[several]]
+        empty = shapely.is_missing(shapes) | (shapely.area(shapes) <= 0) | shapely.is_empty(shapes)
+        left = self._without(np.arange(len(shapes)), empty, NO_AREA)
+        self._count(self.repaired, "crossed themselves", int(np.sum(invalid & ~empty)))
+        self._count(self.repaired, "in several parts", int(np.sum(several & ~invalid & ~empty)))
+        rows, shapes = rows[left], shapes[left]
+        bounds = shapely.bounds(shapes).reshape(-1, 4)
+        large = (bounds[:, 2:] - bounds[:, :2]).max(axis=1, initial=0) > self._largest_px
+        left = self._without(np.arange(len(shapes)), large, TOO_LARGE)
+        rows, shapes = rows[left], shapes[left]
+        self._count(self.repaired, "with holes", int(np.sum(shapely.get_num_interior_rings(shapes) > 0)))
+        return shapes, rows
+
+    def _without(self, rows: Int64, bad: Bool, why: str) -> Int64:
+        self._count(self.dropped, why, int(bad.sum()))
+        return rows[~bad]
+
+    @staticmethod
+    def _count(counter: Counter[str], why: str, number: int) -> None:
+        if number:
+            counter[why] += number
+
+
+def _largest_part(shape: Any) -> Any:
+    parts = shapely.get_parts(shapely.get_parts([shape]))
+    parts = parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON]
+    return parts[np.argmax(shapely.area(parts))] if len(parts) else None
+
+
+def _table(shapes: npt.NDArray[Any], class_id: Int64, score: Float32) -> NucleiTable:
+    """The outer rings as a table whose column `tile` carries the class, and whose other columns say nothing."""
+    rings = shapely.get_exterior_ring(shapes)
+    xy, owner = shapely.get_coordinates(rings, return_index=True)
+    # The last vertex of each ring repeats its first.
+    last = np.append(owner[1:] != owner[:-1], True)[: len(owner)]
+    counts = np.bincount(owner[~last], minlength=len(shapes))
+    blank, count = np.full(len(shapes), np.nan, np.float32), len(shapes)
+    return NucleiTable(
+        xy=rounded(xy[~last]),
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        prompt_xy=np.zeros((count, 2)),
+        score=score,
+        prompt_score=score,
+        predicted_iou=blank,
+        class_probs=np.zeros((count, 1), np.float32),
+        tile=class_id,
+    )

@@ -1,0 +1,50 @@
+"""The readers of cells from elsewhere. A new one is a file with `recognises` and `cells`, and one line here."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol, cast
+
+from wsi_nuc.errors import UsageError
+from wsi_nuc.importing.record import Cells, Wanted
+
+# In the order in which they are asked; each decides by content.
+READERS: dict[str, str] = {
+    "spatialdata": "wsi_nuc.importing.spatialdata",
+    "tiatoolbox": "wsi_nuc.importing.tiatoolbox",
+    "cellvit": "wsi_nuc.importing.cellvit",
+    "qupath": "wsi_nuc.importing.qupath",
+}
+KNOWN = "QuPath's GeoJSON, CellViT's cells.json, TIAToolbox's AnnotationStore and SpatialData's zarr are read"
+
+
+class Reader(Protocol):
+    def recognises(self, path: Path) -> bool: ...
+    def cells(self, path: Path, wanted: Wanted) -> Iterator[Cells]: ...
+
+
+def reader(name: str) -> Reader:
+    if name not in READERS:
+        near = difflib.get_close_matches(name, READERS, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(f"--format {name}", "no such format", f"{hint}the formats are auto, {', '.join(READERS)}")
+    return cast(Reader, importlib.import_module(READERS[name]))
+
+
+def format_of(path: Path, wanted: str = "auto") -> str:
+    """The name of the reader that was asked for, or of the first that recognises the content."""
+    if not path.exists():
+        raise UsageError(path, "does not exist", "check the path")
+    if wanted != "auto":
+        reader(wanted)
+        return wanted
+    try:
+        for name in READERS:
+            if reader(name).recognises(path):
+                return name
+    except OSError as error:
+        raise UsageError(path, f"cannot be read ({error.strerror or error})", "check the file") from error
+    raise UsageError(path, "its format is not known", f"{KNOWN}; convert it to one of them, or say --format")
