@@ -55,6 +55,23 @@ class InferenceConfig(Section):
         return self.model_dump(exclude_none=True)
 
 
+class SlurmConfig(Section):
+    """The jobs of `--scheduler slurm`. `gpu`: each gets one GPU and one worker, else a worker a core. `interface`:
+    of the network between the nodes; on any other than loopback the run makes certificates and speaks TLS.
+    `directives`: more `#SBATCH` lines; `prologue`: shell lines before the worker, such as `module load`."""
+
+    jobs: int = Field(default=2, ge=1, le=10_000)
+    cores: int = Field(default=4, ge=1, le=1024)
+    gpu: bool = False
+    memory: str = "16GB"
+    time: str = "04:00:00"
+    partition: str | None = None
+    account: str | None = None
+    interface: str | None = None
+    directives: list[str] = []
+    prologue: list[str] = []
+
+
 class DaskConfig(Section):
     """`host` other than loopback turns TLS on; `tls_*` are PEM files for a scheduler that is already running."""
 
@@ -64,6 +81,7 @@ class DaskConfig(Section):
     tls_ca: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
+    slurm: SlurmConfig = SlurmConfig()
 
 
 class RunConfig(Section):
@@ -86,13 +104,14 @@ class RunConfig(Section):
     overwrite: bool = False
     keep_parts: bool = False
     scratch: Path | None = None
+    stage: Path | None = None
     quiet: bool = False
     answers: bool = Field(default=False, alias="json")
     inference: InferenceConfig = InferenceConfig()
     stitch: StitchConfig = StitchConfig()
     dask: DaskConfig = DaskConfig()
 
-    @field_validator("out", "scratch")
+    @field_validator("out", "scratch", "stage")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return Path(os.path.abspath(value.expanduser())) if value is not None else None
@@ -113,6 +132,7 @@ EXECUTION = frozenset(
         "overwrite",
         "keep_parts",
         "scratch",
+        "stage",
         "quiet",
         "answers",
         "json",

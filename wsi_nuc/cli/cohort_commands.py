@@ -37,7 +37,9 @@ def plan(
     model: Annotated[str | None, Option(help="For slides without a model of their own in the list.")] = None,
     device: Annotated[str | None, Option(help="auto, cpu, cuda, cuda:N or all.")] = None,
     workers: Annotated[int | None, Option(min=1, help="Processes that look at slides.")] = None,
-    scheduler: Annotated[str | None, Option(help="serial, local or the ADDRESS of a Dask scheduler.")] = None,
+    scheduler: Annotated[
+        str | None, Option(help="serial, local, slurm or the ADDRESS of a Dask scheduler.")
+    ] = None,
     reader: Annotated[str | None, Option(help="Force a slide reader instead of choosing by content.")] = None,
     tissue: Annotated[
         str | None, Option(help="auto, none or a GeoJSON file, where the list says nothing.")
@@ -106,7 +108,7 @@ Filters = Annotated[
 ]
 Device = Annotated[str | None, Option(help="auto, cpu, cuda, cuda:N or all (one worker a GPU).")]
 Workers = Annotated[int | None, Option(min=1, help="Worker processes; default: the CPUs this process may use.")]
-Scheduler = Annotated[str | None, Option(help="serial, local or the ADDRESS of a Dask scheduler.")]
+Scheduler = Annotated[str | None, Option(help="serial, local, slurm or the ADDRESS of a Dask scheduler.")]
 Overwrite = Annotated[bool | None, Option("--overwrite", help="Replace results made with other settings.")]
 Assign = Annotated[list[str] | None, Option("--set", help="key=value of how to run, such as scratch=/tmp/parts.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress, only warnings and errors.")]

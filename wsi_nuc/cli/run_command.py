@@ -30,13 +30,19 @@ def run(
     workers: Annotated[
         int | None, Option(min=1, help="Worker processes; default: the CPUs this process may use.")
     ] = None,
-    scheduler: Annotated[str | None, Option(help="serial, local or the ADDRESS of a Dask scheduler.")] = None,
+    scheduler: Annotated[
+        str | None, Option(help="serial, local, slurm or the ADDRESS of a Dask scheduler.")
+    ] = None,
     reader: Annotated[str | None, Option(help="Force a slide reader instead of choosing by content.")] = None,
     mpp: Annotated[float | None, Option(help="Microns per level-0 pixel, if the header has none or lies.")] = None,
     tissue: Annotated[str | None, Option(help="auto, none (whole slide) or a GeoJSON file in level-0 px.")] = None,
     roi: Annotated[str | None, Option(help="GeoJSON file in level-0 px: only nuclei inside are wanted.")] = None,
     region_size: Annotated[
         int | None, Option(help="Edge of a region in model pixels; results do not depend on it.")
+    ] = None,
+    stage: Annotated[
+        Path | None,
+        Option(help="Folder on this machine's own disk: slides are copied there, and read from there."),
     ] = None,
     labels: Annotated[
         bool | None, Option("--labels", help="Also write a multiscale label image.", show_default=False)
@@ -76,6 +82,7 @@ def run(
         "tissue": tissue,
         "roi": roi,
         "region_size": region_size,
+        "stage": stage,
         "labels": labels,
         "features": features,
         "embedding": embedding,

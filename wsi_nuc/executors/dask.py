@@ -10,6 +10,7 @@ import ipaddress
 import logging
 import multiprocessing
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
@@ -22,10 +23,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import dask
+import psutil
 from distributed import Client, KilledWorker, LocalCluster, Security, WorkerPlugin, as_completed
 
 from wsi_nuc.errors import SlideError, UsageError
 from wsi_nuc.executors.base import Outcome, Result, Task
+from wsi_nuc.executors.slurm import SlurmOptions, slurm_cluster
 
 SETTINGS = {
     "distributed.worker.daemon": True,
@@ -45,7 +48,8 @@ CLOSE_TIMEOUT_S = 3.0
 
 @dataclass(frozen=True)
 class ClusterOptions:
-    """`address` of a running scheduler, or None for workers on this machine, bound to `host`.
+    """`address` of a running scheduler, `slurm` for workers as its jobs, or neither for workers on this machine,
+    bound to `host` and with `memory_bytes` among them.
 
     `gpus` asks for one worker a GPU; `tls` holds the paths of CA, certificate and key.
     """
@@ -57,6 +61,8 @@ class ClusterOptions:
     gpus: bool = False
     in_flight: int = 2
     tls: tuple[str | None, str | None, str | None] = (None, None, None)
+    memory_bytes: int | None = None
+    slurm: SlurmOptions | None = None
 
 
 class _Setup(WorkerPlugin):  # type: ignore[misc]
@@ -78,7 +84,7 @@ class DaskExecutor:
         dask.config.set(SETTINGS)
         security = _security(options) if options.address else None
         with _deaf_to_ctrl_c():
-            self._cluster = None if options.address else _local_cluster(options)
+            self._cluster = _own_cluster(options)
         if self._cluster is not None:
             security = getattr(self._cluster, "security", None)
         try:
@@ -186,6 +192,12 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _own_cluster(options: ClusterOptions) -> Any:
+    if options.address:
+        return None
+    return slurm_cluster(options.slurm) if options.slurm else _local_cluster(options)
+
+
 def _local_cluster(options: ClusterOptions) -> Any:
     """Workers on this machine: plain on loopback; elsewhere TLS with certificates made for this run."""
     settings: dict[str, Any] = {
@@ -196,6 +208,8 @@ def _local_cluster(options: ClusterOptions) -> Any:
         "scheduler_kwargs": {"dashboard": options.dashboard, "dashboard_address": f"{options.host}:0"},
         "silence_logs": logging.CRITICAL,
     }
+    if options.memory_bytes is not None:
+        settings["memory_limit"] = max(1, options.memory_bytes // options.workers)
     if not is_loopback(options.host):
         settings |= {"security": Security.temporary(), "protocol": "tls://"}
     if not options.gpus:
@@ -204,7 +218,9 @@ def _local_cluster(options: ClusterOptions) -> Any:
         from dask_cuda import LocalCUDACluster
     except ImportError:
         raise UsageError("--device all", "dask-cuda is not installed", "pip install 'wsi-nuc[cuda]'") from None
+    # It counts the GPUs itself, and each of its workers sees one of them as the first.
     settings.pop("n_workers")
+    settings.pop("memory_limit", None)
     return LocalCUDACluster(**settings)
 
 
@@ -236,3 +252,10 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_loopback_interface(name: str | None) -> bool:
+    """True if all addresses of the network interface are this machine's own."""
+    addresses = psutil.net_if_addrs().get(name or "", [])
+    internet = [one.address for one in addresses if one.family == socket.AF_INET]
+    return bool(internet) and all(map(is_loopback, internet))

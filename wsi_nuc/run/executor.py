@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from wsi_nuc.config import RunConfig
 from wsi_nuc.executors.base import Executor
 from wsi_nuc.executors.serial import SerialExecutor
 from wsi_nuc.run.region import prepare_worker
-from wsi_nuc.run.resources import usable_cpus
+from wsi_nuc.run.resources import device_of_jobs, resolve_device, usable_cpus, usable_memory
+from wsi_nuc.store.locks import private_dir
+
+if TYPE_CHECKING:
+    from wsi_nuc.executors.slurm import SlurmOptions
+
+SLURM = "slurm"
+# Schedulers that a run makes for itself; anything else is the address of one.
+OWN = ("local", SLURM)
 
 
 def make_executor(config: RunConfig, device: str) -> Executor:
@@ -20,11 +29,41 @@ def make_executor(config: RunConfig, device: str) -> Executor:
     dask = config.dask
     options = ClusterOptions(
         workers=config.workers or usable_cpus(),
-        address=None if config.scheduler == "local" else config.scheduler,
+        address=None if config.scheduler in OWN else config.scheduler,
         host=dask.host,
         dashboard=dask.dashboard,
         gpus=config.device == "all",
         in_flight=dask.regions_in_flight,
         tls=(dask.tls_ca, dask.tls_cert, dask.tls_key),
+        memory_bytes=usable_memory(),
+        slurm=_slurm(config) if config.scheduler == SLURM else None,
     )
     return DaskExecutor(options, setup)
+
+
+def executor_device(config: RunConfig, uses_torch: bool) -> str:
+    """Where the model runs: on this machine, or in the jobs that compute."""
+    if config.scheduler == SLURM:
+        return device_of_jobs(config.device, uses_torch, config.dask.slurm.gpu)
+    return resolve_device(config.device, uses_torch)
+
+
+def _slurm(config: RunConfig) -> SlurmOptions:
+    from wsi_nuc.executors.dask import is_loopback_interface
+    from wsi_nuc.executors.slurm import SlurmOptions
+
+    jobs = config.dask.slurm
+    return SlurmOptions(
+        folder=private_dir(config.out) / "slurm",
+        jobs=jobs.jobs,
+        workers=1 if jobs.gpu else jobs.cores,
+        cores=jobs.cores,
+        memory=jobs.memory,
+        time=jobs.time,
+        partition=jobs.partition,
+        account=jobs.account,
+        interface=jobs.interface,
+        secure=not is_loopback_interface(jobs.interface),
+        directives=[*(["--gres=gpu:1"] if jobs.gpu else []), *jobs.directives],
+        prologue=jobs.prologue,
+    )

@@ -1,23 +1,70 @@
-"""What this process may use: CPUs by affinity and control group, and the device that a model runs on."""
+"""What this process may use: CPUs by affinity and control group, memory, and the device that a model runs on."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+import psutil
 
 from wsi_nuc.errors import UsageError
 
-CGROUP_CPU = Path("/sys/fs/cgroup/cpu.max")
+MOUNTS = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def usable_cpus() -> int:
-    """CPUs of the affinity mask, no more than the control group's quota; at least one."""
+    """CPUs of the affinity mask, no more than any control group's quota above us; at least one."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([allowed, *_quotas()]))
+
+
+def usable_memory() -> int:
+    """Bytes: of the machine, no more than any control group's limit above us."""
+    limits = [*_numbers("", "memory.max"), *_numbers("memory", "memory.limit_in_bytes")]
+    return min([psutil.virtual_memory().total, *(limit for limit in limits if limit > 0)])
+
+
+def _quotas() -> Iterator[int]:
+    """Whole CPUs that a quota of time amounts to, of both versions of control groups."""
+    for folder in _folders(""):
+        quota, _, period = _text(folder / "cpu.max").partition(" ")
+        if quota.isdigit() and period.isdigit():
+            yield int(quota) // int(period)
+    for folder in _folders("cpu"):
+        texts = [_text(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
+        if all(text.isdigit() and int(text) > 0 for text in texts):
+            yield int(texts[0]) // int(texts[1])
+
+
+def _numbers(controller: str, name: str) -> Iterator[int]:
+    for folder in _folders(controller):
+        text = _text(folder / name)
+        if text.isdigit():
+            yield int(text)
+
+
+def _folders(controller: str) -> Iterator[Path]:
+    """Our control group and all above it; `controller` "" for version 2.
+
+    In a container the mount shows our own group as its root, whatever the membership file calls it.
+    """
+    for line in _text(MEMBERSHIP).splitlines():
+        _, _, rest = line.partition(":")
+        names, _, path = rest.partition(":")
+        if controller not in names.split(","):
+            continue
+        mount = MOUNTS / names if controller else MOUNTS
+        inside = Path(path.lstrip("/"))
+        yield from (mount / part for part in (inside, *inside.parents))
+
+
+def _text(file: Path) -> str:
     try:
-        quota, period = CGROUP_CPU.read_text().split()
-    except (OSError, ValueError):
-        return allowed
-    return allowed if quota == "max" else max(1, min(allowed, int(quota) // int(period)))
+        return file.read_text().strip()
+    except OSError:
+        return ""
 
 
 def resolve_device(asked: str, uses_torch: bool) -> str:
@@ -35,3 +82,14 @@ def resolve_device(asked: str, uses_torch: bool) -> str:
     if number >= there:
         raise UsageError(f"--device {asked}", f"{there} CUDA devices are here", "use --device cpu or auto")
     return "cuda" if asked == "all" else asked
+
+
+def device_of_jobs(asked: str, uses_torch: bool, gpu: bool) -> str:
+    """As `resolve_device` where the workers are jobs elsewhere, each with or without a GPU of its own."""
+    if asked == "cpu" or not (uses_torch and gpu):
+        if asked in ("cpu", "auto"):
+            return "cpu"
+        raise UsageError(
+            f"--device {asked}", "the jobs have no GPU, or the model has no use for one", "set dask.slurm.gpu=true"
+        )
+    return "cuda"

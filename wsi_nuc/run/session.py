@@ -12,26 +12,26 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from wsi_nuc.config import RunConfig
-from wsi_nuc.errors import SlideError
+from wsi_nuc.errors import SlideError, UsageError
 from wsi_nuc.events import Emit, RegionFinished, SlideFinished, SlideStarted, Warned, ignore
 from wsi_nuc.executors.base import Executor, Outcome
 from wsi_nuc.features.add import add_features
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.models.registry import MODELS, load_model, model_spec
-from wsi_nuc.run.executor import make_executor
+from wsi_nuc.run.executor import executor_device, make_executor
 from wsi_nuc.run.featured import embedding_model, only_features_lack, reconciled
 from wsi_nuc.run.job import SlideJob, prepare
 from wsi_nuc.run.publish import acceptable, publish_slide
 from wsi_nuc.run.region import BadTile, RegionJob, RegionReport, process_region, report_of
 from wsi_nuc.run.request import SlideRequest, as_request
-from wsi_nuc.run.resources import resolve_device
 from wsi_nuc.run.result import SlideResult, failure, success
+from wsi_nuc.run.staging import StagedSlide, remove_abandoned
 from wsi_nuc.store.commit import check_target, clean_up
 from wsi_nuc.store.locks import slide_lock_path, try_lock
 from wsi_nuc.store.parts import find_parts, hold_parts, parts_dir, read_part, remove_parts
@@ -53,6 +53,8 @@ def run_slides(
     check_writable(config.out)
     if config.scratch is not None:
         check_writable(config.scratch)
+    if config.stage is not None:
+        _check_stage(config.stage, config.scheduler)
     requests = [as_request(slide) for slide in slides]
     models = _models([request.config(config) for request in requests] or [config])
     clean_up(config.out)
@@ -61,6 +63,14 @@ def run_slides(
         yield from session.results(requests)
     finally:
         session.close()
+
+
+def _check_stage(stage: Path, scheduler: str) -> None:
+    if scheduler not in ("serial", "local"):
+        cause = f"the workers of --scheduler {scheduler} do not see this machine's own disk"
+        raise UsageError(f"--stage {stage}", cause, "leave one of the two out")
+    check_writable(stage)
+    remove_abandoned(stage)
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,7 @@ def _models(configs: Sequence[RunConfig]) -> dict[str, _Model]:
     for config in configs:
         if _model_key(config) not in found:
             spec = checked_spec(config.model, config.inference.options)
-            found[_model_key(config)] = _Model(config, spec, resolve_device(config.device, spec.uses_torch))
+            found[_model_key(config)] = _Model(config, spec, executor_device(config, spec.uses_torch))
     return found
 
 
@@ -114,6 +124,7 @@ class _Session:
         self._open: dict[str, _Open] = {}
         self._done: deque[SlideResult | Future[SlideResult]] = deque()
         self._busy: list[SlideRequest] = []
+        self._copies: list[StagedSlide] = []
         self._publisher = ThreadPoolExecutor(1, "publish")
         self._starter = ThreadPoolExecutor(1, "start")
         # The workers have the first slide's model at hand when they start.
@@ -136,6 +147,8 @@ class _Session:
         # Or else the next call in this process would wait for these locks for ever.
         for opened in self._open.values():
             opened.held.close()
+        for copy in self._copies:
+            copy.close()
 
     def _pass(self, requests: Sequence[SlideRequest], wait: bool) -> Iterator[SlideResult]:
         jobs = self._region_jobs(requests, wait)
@@ -191,7 +204,16 @@ class _Session:
                 self._done.append(self._told(success(slide, there, time.perf_counter() - started)))
                 return None
             held.enter_context(hold_parts(self._parts_root, job.content_sha256, job.parts_key))
+            job = self._staged(job, held)
             return _Open(job, model.device, claim.name, held.pop_all(), started)
+
+    def _staged(self, job: SlideJob, held: ExitStack) -> SlideJob:
+        """The job with its pixels on this node's disk, where that was asked for."""
+        if self._config.stage is None:
+            return job
+        staged = StagedSlide(job.ref, self._config.stage, job.content_sha256, job.check_unchanged)
+        self._copies.append(held.enter_context(staged))
+        return replace(job, copy=staged.ref)
 
     def _waiting(self, slide: str) -> Callable[[], None]:
         message = "another process is working on this slide; waiting for it"
@@ -213,7 +235,7 @@ class _Session:
             if task.index in resumed:
                 continue
             if opened.error is None:
-                yield RegionJob(job.ref, task, job.config.model, opened.device, str(folder), options)
+                yield RegionJob(job.pixels, task, job.config.model, opened.device, str(folder), options)
             else:
                 self._count_back(opened)
 

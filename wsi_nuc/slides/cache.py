@@ -6,6 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 
+from wsi_nuc.slides.address import is_url
 from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.identity import Signature, stat_signature
 from wsi_nuc.slides.registry import open_slide
@@ -29,12 +30,17 @@ def cached_slide(ref: SlideRef) -> SlideSource:
         if key in _open:
             _open.move_to_end(key)
             return _open[key]
-        for stale in [k for k in _open if k[1] == ref]:
+        # A copy on this node's disk that was removed keeps its space for as long as it is open.
+        for stale in [k for k in _open if k[1] == ref or _gone(k[1])]:
             del _open[stale]
         source = _open[key] = open_slide(ref)
         while len(_open) > CAPACITY:
             _open.popitem(last=False)
         return source
+
+
+def _gone(ref: SlideRef) -> bool:
+    return not is_url(ref.path) and not os.path.lexists(ref.path)
 
 
 def close_cached() -> None:

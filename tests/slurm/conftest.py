@@ -1,0 +1,28 @@
+"""One cluster for all tests of Slurm. They are skipped only where none can be started, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.cluster import Slurm, missing, two_nodes
+
+
+@pytest.fixture(scope="package")
+def slurm() -> Iterator[Slurm]:
+    reason = missing()
+    if reason:
+        pytest.skip(reason)
+    with two_nodes() as made:
+        yield made
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Minutes each, and one machine has room for one cluster of ours."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.timeout(900))
+            item.add_marker(pytest.mark.xdist_group("slurm"))

@@ -1,0 +1,180 @@
+"""On a real Slurm: an array with a task preempted and a node lost, one slide over two nodes: serial's bytes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.command import COMMAND, manifest, start, wsi_nuc
+from tests.slurm.cluster import NODES, Slurm, until
+from wsi_nuc.synth import SynthSpec, write_slide
+
+ROOT = Path(__file__).parents[2]
+SHARES = 8
+LIMIT_S = 600
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four of four regions each, and four small ones."""
+    folder = tmp_path_factory.mktemp("slides")
+    for seed in range(SHARES):
+        write_slide(folder / f"s{seed}.svs", SynthSpec(size=3072 if seed < 4 else 512, mpp=0.25, seed=seed))
+    return folder
+
+
+def digests(results: Path) -> dict[str, str]:
+    return {store.name: manifest(store)["digest"] for store in sorted(results.glob("*.zarr"))}
+
+
+@pytest.fixture(scope="module")
+def serial(slides: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    cohort = plan(slides, tmp_path_factory.mktemp("serial") / "cohort")
+    done = wsi_nuc("cohort", "run", cohort, "--scheduler", "serial", "--quiet", timeout=LIMIT_S)
+    assert done.returncode == 0, done.stderr
+    return digests(cohort / "results")
+
+
+def plan(slides: Path, cohort: Path) -> Path:
+    small_regions = ("--set", "region_size=512", "--scheduler", "serial")
+    done = wsi_nuc("cohort", "plan", f"{slides}/*.svs", "--out", cohort, *small_regions, timeout=LIMIT_S)
+    assert done.returncode == 0, done.stderr
+    return cohort
+
+
+def states(slurm: Slurm) -> dict[str, dict[str, str]]:
+    """What Slurm says of every job and array task, over or not, by 12_3 or 14."""
+    found = {}
+    for line in slurm.run("scontrol", "-o", "show", "job").splitlines():
+        fields = dict(re.findall(r"(\w+)=(\S*)", line))
+        if "JobId" not in fields:
+            continue
+        name = f"{fields['ArrayJobId']}_{fields['ArrayTaskId']}" if "ArrayJobId" in fields else fields["JobId"]
+        found[name] = fields
+    return found
+
+
+def halted(slurm: Slurm, node: str) -> list[psutil.Process]:
+    """The programs that compute on a node, stopped where they are."""
+    found = [one for one in slurm.processes(node) if "cohort" in one.cmdline() and "python" in one.name()]
+    for process in found:
+        process.suspend()
+    return found
+
+
+def has_been_told(process: psutil.Process) -> bool:
+    """USR1 waits for the process to go on."""
+    pending = re.search(r"ShdPnd:\s*([0-9a-f]+)", Path(f"/proc/{process.pid}/status").read_text())
+    return pending is not None and bool(int(pending[1], 16) >> (signal.SIGUSR1 - 1) & 1)
+
+
+def test_an_array_with_a_task_preempted_and_a_node_lost(
+    slurm: Slurm, slides: Path, serial: dict[str, str], tmp_path: Path
+) -> None:
+    cohort = plan(slides, tmp_path / "cohort")
+    environment = {"COHORT": str(cohort), "WSI_NUC": " ".join(COMMAND), "STAGE": str(tmp_path / "stage")}
+    slurm.env.update(environment)
+    script = ROOT / "pipelines" / "slurm" / "array.sbatch"
+    log = tmp_path / "log-%a.txt"
+    told = slurm.run("sbatch", f"--array=1-{SHARES}", "--cpus-per-task=1", "-D", ROOT, "-o", log, script)
+    array = told.split()[-1]
+    parts = cohort / "results" / ".wsi-nuc" / "parts"
+    until(lambda: any(parts.rglob("*.arrow")), LIMIT_S, slurm.logs)
+
+    # Nothing ends before it is preempted or lost, however fast the machine.
+    for node in NODES:
+        halted(slurm, node)
+    urgent = ("-p", "urgent", "-w", "n1", "--exclusive", "-o", tmp_path / "urgent.txt")
+    other = slurm.run("sbatch", *urgent, "--wrap", "sleep 1").split()[-1]
+    first = halted(slurm, "n1")
+    until(lambda: all(map(has_been_told, first)), LIMIT_S, slurm.logs)
+    for process in first:
+        process.resume()
+    until(lambda: states(slurm)[other]["JobState"] in ("RUNNING", "COMPLETED"), LIMIT_S, slurm.logs)
+    preempted = {name for name, job in states(slurm).items() if job.get("Restarts", "0") != "0"}
+    assert preempted
+    lost = {
+        name
+        for name, job in states(slurm).items()
+        if name.startswith(f"{array}_") and job["JobState"] == "RUNNING" and job.get("NodeList") == "n2"
+    }
+    assert lost
+    slurm.kill_node("n2")
+
+    until(lambda: not slurm.jobs(), LIMIT_S, slurm.logs)
+    over = states(slurm)
+    tasks = {name: job for name, job in over.items() if name.startswith(f"{array}_")}
+    assert len(tasks) == SHARES
+    logs = "\n".join(path.read_text() for path in sorted(tmp_path.glob("log-*.txt")))
+    assert {job["JobState"] for job in tasks.values()} == {"COMPLETED"}, logs
+    assert all(tasks[name]["Restarts"] != "0" for name in preempted | lost)
+    assert "stopped by SIGUSR1" in logs
+    assert digests(cohort / "results") == serial
+    status = wsi_nuc("cohort", "status", cohort, "--verify")
+    assert status.returncode == 0, status.stdout + status.stderr
+    slurm.start_node("n2")
+    until(slurm.ready, LIMIT_S, slurm.logs)
+
+
+def one_slide(slurm: Slurm, slide: Path, out: Path, *more: object) -> list[str]:
+    """The command of a run over two jobs; loopback joins the nodes, so nothing needs TLS."""
+    slurm_settings = {"jobs": 2, "cores": 1, "memory": "2GB", "interface": "lo", "time": "00:20:00"}
+    settings = [f"--set=dask.slurm.{key}={value}" for key, value in slurm_settings.items()]
+    command = ["run", slide, "--out", out, "--scheduler", "slurm", "--region-size", 512, *settings, *more]
+    return [str(part) for part in command]
+
+
+@pytest.fixture
+def with_slurm(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> Slurm:
+    for key in ("SLURM_CONF", "PATH"):
+        monkeypatch.setenv(key, slurm.env[key])
+    return slurm
+
+
+def test_one_slide_over_two_nodes(with_slurm: Slurm, slides: Path, serial: dict[str, str], tmp_path: Path) -> None:
+    before = set(states(with_slurm))
+    done = wsi_nuc(*one_slide(with_slurm, slides / "s0.svs", tmp_path, "--quiet"), timeout=LIMIT_S)
+    assert done.returncode == 0, done.stderr + with_slurm.logs()
+    ((_, digest),) = digests(tmp_path).items()
+    assert digest == serial["s0.svs.zarr"]
+    jobs = [job for name, job in states(with_slurm).items() if name not in before]
+    assert len(jobs) == 2
+    until(lambda: not with_slurm.jobs(), 60, with_slurm.logs)
+
+
+def test_a_stopped_run_leaves_no_job_and_resumes(
+    with_slurm: Slurm, slides: Path, serial: dict[str, str], tmp_path: Path
+) -> None:
+    command = one_slide(with_slurm, slides / "s1.svs", tmp_path, "--quiet")
+    running = start(*command)
+    until(lambda: any(tmp_path.rglob("*.arrow")) or running.poll() is not None, LIMIT_S, with_slurm.logs)
+    running.send_signal(signal.SIGUSR1)
+    stopped_at = time.monotonic()
+    assert running.wait(60) == 75
+    assert time.monotonic() - stopped_at < 60
+    until(lambda: not with_slurm.jobs(), 120, with_slurm.logs)
+    done = wsi_nuc(*command, timeout=LIMIT_S)
+    assert done.returncode == 0, done.stderr
+    assert list(digests(tmp_path).values()) == [serial["s1.svs.zarr"]]
+
+
+def test_what_slurm_refuses_is_told_in_its_words(with_slurm: Slurm, slides: Path, tmp_path: Path) -> None:
+    bad = "--set=dask.slurm.partition=nonsense"
+    done = wsi_nuc(*one_slide(with_slurm, slides / "s4.svs", tmp_path, bad), timeout=LIMIT_S)
+    assert done.returncode == 2
+    assert "nvalid partition" in done.stderr
+    assert "dask.slurm" in done.stderr
+
+
+def test_without_slurm_the_option_says_so(slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent) + os.pathsep + "/bin-without-slurm")
+    done = wsi_nuc("run", slides / "s4.svs", "--out", tmp_path, "--scheduler", "slurm")
+    assert done.returncode == 2
+    assert "no sbatch" in done.stderr

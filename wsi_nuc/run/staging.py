@@ -1,0 +1,114 @@
+"""Slides copied to the node's own disk, for shared file systems that are slow to read in small pieces.
+
+A copy is used once its whole content has the hash that the slide has. It goes when its slide is done, and at the
+latest with the next run on this node: a lock tells the copies of the living from those of the dead.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from wsi_nuc.errors import SlideError, StorageError
+from wsi_nuc.slides.address import is_url
+from wsi_nuc.slides.identity import content_files, content_sha256
+from wsi_nuc.slides.localfile import CHECK_PATH
+from wsi_nuc.store import durable
+from wsi_nuc.store.locks import Held, discard_dead, private_dir, try_lock
+from wsi_nuc.types import SlideRef
+
+CHUNK_BYTES = 8 << 20
+REMEDY = "free space, choose another folder with --stage, or leave the option out"
+
+
+class StagedSlide:
+    """The copy at `ref`, held until `close`. A slide at an address is not copied: `ref` is what it was."""
+
+    def __init__(self, ref: SlideRef, stage: Path, sha256: str, check_source: Callable[[], None]) -> None:
+        """`sha256`: of the slide's whole content; `check_source` raises if the slide changed meanwhile."""
+        self.ref, self._held = ref, Held(-1)
+        self._folder: Path | None = None
+        if is_url(ref.path):
+            return
+        self._folder = _copies(stage) / uuid.uuid4().hex
+        self._held = Held(try_lock(_lock(self._folder))[0])
+        try:
+            self.ref = _copied(ref, stage, self._folder)
+            if content_sha256(self.ref) != sha256:
+                check_source()
+                raise StorageError(stage, f"the copy of {ref.path} differs from it", "check the disk; " + REMEDY)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            durable.remove_tree(folder)
+            _lock(folder).unlink(missing_ok=True)
+        self._held.close()
+
+    def __enter__(self) -> StagedSlide:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def remove_abandoned(stage: Path) -> None:
+    """Delete the copies of runs that were killed."""
+    for lock in sorted(_copies(stage).glob("*.lock")):
+        discard_dead(lock, partial(durable.remove_tree, lock.with_suffix("")))
+
+
+def _copies(stage: Path) -> Path:
+    return private_dir(stage) / "slides"
+
+
+def _lock(folder: Path) -> Path:
+    return folder.with_suffix(".lock")
+
+
+def _copied(ref: SlideRef, stage: Path, folder: Path) -> SlideRef:
+    """All files of the slide below `folder`, at the same places relative to each other."""
+    slide = Path(ref.path)
+    base = slide.parent
+    try:
+        sources = content_files(ref.path)
+        needed = sum(source.stat().st_size for source in sources)
+    except OSError as error:
+        raise SlideError(ref.path, f"cannot be read ({error.strerror})", CHECK_PATH) from error
+    free = durable.free_bytes(stage)
+    if free < needed:
+        cause = f"about {needed:,} bytes are needed to copy {ref.path}, {free:,} are free"
+        raise StorageError(stage, cause, REMEDY)
+    for source in sources:
+        _copy(source, folder / source.relative_to(base), stage)
+    return replace(ref, path=str(folder / slide.name))
+
+
+def _copy(source: Path, target: Path, stage: Path) -> None:
+    try:
+        reader = source.open("rb")
+    except OSError as error:
+        raise SlideError(source, f"cannot be opened ({error.strerror})", CHECK_PATH) from error
+    with reader:
+        os.posix_fadvise(reader.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        try:
+            with durable.DurableFile(target) as file:
+                while chunk := _read(reader, source):
+                    file.write(chunk)
+        except StorageError as error:
+            raise StorageError(stage, f"{source} cannot be copied there: {error.cause}", REMEDY) from error
+
+
+def _read(reader: BinaryIO, source: Path) -> bytes:
+    try:
+        return reader.read(CHUNK_BYTES)
+    except OSError as error:
+        raise SlideError(source, f"cannot be read ({error.strerror})", CHECK_PATH) from error
