@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,18 @@ def test_slides_of_one_name_get_different_ids_whatever_their_order(tmp_path: Pat
     assert there == back
     assert len(set(there.values())) == 3
     assert there["t.svs"] == "t.svs"
+
+
+def test_names_that_are_no_text_are_listed_too(slides: list[Path], tmp_path: Path) -> None:
+    folders = [os.fsdecode(name) for name in (b"one\xff", b"two")]
+    for folder in folders:
+        copy(slides[0], tmp_path / "x" / folder / os.fsdecode(b"s\xfe.svs"))
+    sheet = read_sheet(str(tmp_path / "x"))
+    rows = make_rows(sheet, settings(CohortFolder(tmp_path / "cohort")))
+    assert [Path(row.slide).exists() for row in rows] == [True, True]
+    assert len({row.id for row in rows}) == 2
+    for row in rows:
+        row.id.encode()
 
 
 @hypothesis_settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -19,7 +19,7 @@ from wsi_nuc.cohort.state import exit_code, states
 from wsi_nuc.cohort.verify import verified
 from wsi_nuc.cohort.work import Told, run_cohort
 from wsi_nuc.config import RunConfig
-from wsi_nuc.errors import INTERRUPTED, OK, SLIDES, STORAGE, StorageError
+from wsi_nuc.errors import INTERRUPTED, OK, SLIDES, STORAGE, StorageError, UsageError
 from wsi_nuc.run import run_slides
 from wsi_nuc.store import durable
 from wsi_nuc.store.verify import verify
@@ -69,6 +69,13 @@ def test_shards_in_any_order_do_all_and_each_slide_once(
         assert summaries.read(cohort, name, _digest(cohort.store(name)))
     plan = load(cohort)
     assert exit_code(states(cohort, plan, plan.rows)) == SLIDES
+
+
+def test_a_share_without_what_is_wanted_has_nothing_to_do(cohort: CohortFolder) -> None:
+    shares = [set(_run(cohort, shard=Shard(index, 4), only=[Only("id", "gone")])) for index in range(1, 5)]
+    assert sorted(map(sorted, shares)) == [[], [], [], ["gone"]]
+    with pytest.raises(UsageError, match="no slide is like that"):
+        _run(cohort, shard=Shard(1, 4), only=[Only("id", "nobody")])
 
 
 def test_a_slide_that_turns_up_is_done_by_a_retry_and_only_then(cohort: CohortFolder, slides: list[Path]) -> None:

@@ -212,10 +212,10 @@ def _each(
     ):
         for one in slides:
             told.append(one)
-            if one.error and one.status in ("failed", "refused"):
+            if one.error and one.new:
                 typer.echo(f"{one.state}: {one.error}", err=True)
             if output[1]:
-                answer(asdict(one))
+                answer({key: value for key, value in asdict(one).items() if key != "new"})
 
 
 @cohort_app.command("collect")

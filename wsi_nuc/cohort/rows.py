@@ -8,6 +8,7 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def _named(row: PlanRow, line: Line) -> PlanRow:
     flaw = _flaw(given) if given else ""
     if flaw:
         return row if row.exit_code == USAGE else row.refused(f"id {given!r} {flaw}", USAGE)
-    return _with_id(row, given)
+    return replace(row, id=given)
 
 
 def _flaw(text: str) -> str:
@@ -85,12 +86,6 @@ def _flaw(text: str) -> str:
     if text.startswith("."):
         return "begins with a dot; begin with a letter or a digit"
     return "" if plain_name(text) == text else "cannot name a file; use plain characters, at most 200 bytes"
-
-
-def _with_id(row: PlanRow, value: str) -> PlanRow:
-    return PlanRow(
-        row.line, value, row.slide, row.patient, row.settings, row.kept, row.facts, row.problem, row.exit_code
-    )
 
 
 def _unique(rows: Sequence[PlanRow], lines: Sequence[Line]) -> list[PlanRow]:
@@ -103,12 +98,12 @@ def _unique(rows: Sequence[PlanRow], lines: Sequence[Line]) -> list[PlanRow]:
     often = Counter(map(_same, plain))
     out, first = [], dict[str, int]()
     for row, new, name in zip(rows, unnamed, plain, strict=True):
-        own = f"{name}-{hashlib.sha256(row.slide.encode()).hexdigest()[:8]}"
-        row = _with_id(row, (own if often[_same(name)] > 1 else name) if new else row.id)  # noqa: PLW2901
+        own = f"{name}-{hashlib.sha256(row.slide.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+        row = replace(row, id=(own if often[_same(name)] > 1 else name) if new else row.id)  # noqa: PLW2901
         key = _same(row.id)
         if row.id and key in first:
             problem = row.problem or f"its id {row.id!r} is that of line {first[key]}, too"
-            row = _with_id(row.refused(problem, USAGE), "")  # noqa: PLW2901
+            row = replace(row.refused(problem, USAGE), id="")  # noqa: PLW2901
         first.setdefault(key, row.line)
         out.append(row)
     return out

@@ -46,13 +46,18 @@ def _slide_row(folder: CohortFolder, state: State, figures: Figures, taken: set[
         "id": row.label,
         "patient": row.patient or None,
         "state": state.state,
-        "error": state.error or None,
+        "error": _printable(state.error) or None,
         "slides": int(done),
-        "slide": shown(row.slide),
+        "slide": _printable(shown(row.slide)),
         "store": str(folder.store(row.id).relative_to(folder.root)) if done else None,
         **{kept_name(name, taken): text or None for name, text in row.kept.items()},
         **figures,
     }
+
+
+def _printable(text: str) -> str:
+    """File names may hold bytes that are no text; a table may not."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def kept_name(name: str, taken: set[str]) -> str:

@@ -29,7 +29,10 @@ KEPT = "kept"
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a job says of a slide. `state`: one of `state.py`; `status`: the run's, or kept (it was done)."""
+    """What a job says of a slide. `state`: one of `state.py`; `status`: the run's, or kept (it was done).
+
+    `new`: the failure was not told as an event of the run.
+    """
 
     id: str
     slide: str
@@ -39,6 +42,7 @@ class Told:
     exit_code: int = OK
     nuclei: int = 0
     seconds: float = 0.0
+    new: bool = True
 
 
 def run_cohort(
@@ -55,10 +59,12 @@ def run_cohort(
     not computed twice.
     """
     plan = load(folder)
-    mine = rows_of(shard, plan.rows) if shard else list(plan.rows)
-    chosen = select(states(folder, plan, mine), only)
+    mine = {row.line for row in (rows_of(shard, plan.rows) if shard else plan.rows)}
     todo = []
-    for state in chosen:
+    # Chosen from all of the cohort: a share in which no slide is like that has nothing to do, which is no mistake.
+    for state in select(states(folder, plan, plan.rows), only):
+        if state.row.line not in mine:
+            continue
         if _to_do(folder, state, retry):
             todo.append(state.row)
         else:
@@ -143,7 +149,10 @@ def _record(folder: CohortFolder, plan: Plan, row: PlanRow, result: SlideResult)
     records.write(folder, record)
     status = result.status if record.state == DONE else FAILED
     error = _named(row, record.error)
-    return Told(row.id, row.slide, record.state, status, error, record.exit_code, record.nuclei, record.seconds)
+    new = result.exit_code == OK
+    return Told(
+        row.id, row.slide, record.state, status, error, record.exit_code, record.nuclei, record.seconds, new
+    )
 
 
 def _failed(plan: Plan, row: PlanRow, result: SlideResult) -> Record:
