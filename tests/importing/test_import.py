@@ -14,7 +14,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.e2e.command import answers, wsi_nuc
+from tests.e2e.command import answers, manifest, wsi_nuc
 from tests.importing.foreign import WRITERS, cellvit, lattice, qupath, spatialdata, tiatoolbox
 from wsi_nuc.errors import UsageError
 from wsi_nuc.importing.build import Imported, ImportRequest, import_cells
@@ -89,6 +89,19 @@ def test_the_same_import_twice_is_one_store(slide: Path, tmp_path: Path) -> None
     assert first.published.manifest == second.published.manifest
     other = imported(cells, slide, tmp_path / "other")
     assert other.published.manifest["digest"] == first.published.manifest["digest"]
+
+
+@pytest.mark.slow
+def test_features_are_measured_on_foreign_nuclei_and_kept(slide: Path, tmp_path: Path) -> None:
+    cells = qupath(tmp_path / "cells.geojson", lattice(50))
+    store = imported(cells, slide, tmp_path / "out").published.path
+    done = wsi_nuc("features", store, "--slide", slide, "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    assert verify(store) == []
+    digest = manifest(store)["digest"]
+    again = imported(cells, slide, tmp_path / "out")
+    assert not again.published.new
+    assert again.published.manifest["digest"] == digest
 
 
 def test_another_file_does_not_replace_a_store_unasked(slide: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from tests.e2e.command import COMMAND, manifest, start, wsi_nuc
 from tests.slurm.cluster import NODES, Slurm, until
+from wsi_nuc.executors.dask import is_loopback_interface
 from wsi_nuc.synth import SynthSpec, write_slide
 
 ROOT = Path(__file__).parents[2]
@@ -124,7 +126,7 @@ def test_an_array_with_a_task_preempted_and_a_node_lost(
 
 
 def one_slide(slurm: Slurm, slide: Path, out: Path, *more: object) -> list[str]:
-    """The command of a run over two jobs; loopback joins the nodes, so nothing needs TLS."""
+    """The command of a run over two jobs of one worker each."""
     slurm_settings = {"jobs": 2, "cores": 1, "memory": "2GB", "interface": "lo", "time": "00:20:00"}
     settings = [f"--set=dask.slurm.{key}={value}" for key, value in slurm_settings.items()]
     command = ["run", slide, "--out", out, "--scheduler", "slurm", "--region-size", 512, *settings, *more]
@@ -138,14 +140,34 @@ def with_slurm(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> Slurm:
     return slurm
 
 
-def test_one_slide_over_two_nodes(with_slurm: Slurm, slides: Path, serial: dict[str, str], tmp_path: Path) -> None:
+def networks() -> list[str]:
+    """Loopback, and a real interface if this machine has one."""
+    real = [name for name, state in psutil.net_if_stats().items() if state.isup and interface_address(name)]
+    return ["lo", *[name for name in real if not is_loopback_interface(name)][:1]]
+
+
+def interface_address(name: str) -> str:
+    found = [one.address for one in psutil.net_if_addrs().get(name, []) if one.family == socket.AF_INET]
+    return found[0] if found else ""
+
+
+@pytest.mark.parametrize("network", networks())
+def test_one_slide_over_two_nodes(
+    network: str, with_slurm: Slurm, slides: Path, serial: dict[str, str], tmp_path: Path
+) -> None:
+    """Loopback joins the nodes in plain; any other network in TLS."""
     before = set(states(with_slurm))
-    done = wsi_nuc(*one_slide(with_slurm, slides / "s0.svs", tmp_path, "--quiet"), timeout=LIMIT_S)
+    through = f"--set=dask.slurm.interface={network}"
+    done = wsi_nuc(*one_slide(with_slurm, slides / "s0.svs", tmp_path, "--quiet", through), timeout=LIMIT_S)
     assert done.returncode == 0, done.stderr + with_slurm.logs()
     ((_, digest),) = digests(tmp_path).items()
     assert digest == serial["s0.svs.zarr"]
     jobs = [job for name, job in states(with_slurm).items() if name not in before]
     assert len(jobs) == 2
+    said = "\n".join(path.read_text() for path in (tmp_path / ".wsi-nuc" / "slurm").glob("*.err"))
+    assert ("tls://" in said, "tcp://" in said) == (network != "lo", network == "lo")
+    # No key outlives its run.
+    assert not list((tmp_path / ".wsi-nuc" / "slurm").glob(".dask-jobqueue*"))
     until(lambda: not with_slurm.jobs(), 60, with_slurm.logs)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 import wsi_nuc
 from wsi_nuc.errors import UsageError
+from wsi_nuc.features.identity import covers
 from wsi_nuc.importing.outlines import OFF_SLIDE, Mender, Outlines
 from wsi_nuc.importing.record import UNCLASSIFIED, Wanted
 from wsi_nuc.importing.registry import format_of, reader
@@ -82,7 +83,7 @@ def import_cells(request: ImportRequest) -> Imported:
     slide = _slide(request)
     origin = _origin(request, name, slide)
     with claim_name(request.slide, request.out, slide.sha256) as claim:
-        there = check_target(request.out, claim.name, origin.key, request.overwrite)
+        there = check_target(request.out, claim.name, _key(request.out / claim.name, origin), request.overwrite)
         if there is not None:
             return Imported(there, name, {}, {})
         with tempfile.TemporaryDirectory(prefix="import-", dir=private_dir(request.out)) as folder:
@@ -117,6 +118,12 @@ def _origin(request: ImportRequest, name: str, slide: _Slide) -> Origin:
     }
     key = manifests.identity_key(slide.sha256, _cells_sha256(request.cells), config, wsi_nuc.__version__)
     return Origin(key, slide_facts(request.slide, slide.info, slide.mpp, slide.sha256), versions())
+
+
+def _key(final: Path, origin: Origin) -> manifests.Json:
+    """That of the result which is there, if features were added to these very nuclei; else our own."""
+    there = manifests.made_from(final)
+    return there if there is not None and covers(there, origin.key) else origin.key
 
 
 def _cells_sha256(path: Path) -> str:
