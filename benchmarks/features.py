@@ -150,15 +150,17 @@ def _plain_loop(label: Any, haematoxylin: Any) -> float:
     return len(found) / best_of(lambda: [[getattr(one, name) for name in names] for one in found], 1)
 
 
-def main(folder: Path, edge: int) -> None:
-    """In a process of its own: a store of `edge` x `edge` regions on a white slide gets its features."""
+def main(deed: str, folder: Path, edge: int) -> None:
+    """In a process of its own: write a store of `edge` x `edge` regions and its white slide, or measure it."""
     from wsi_nuc.executors.serial import SerialExecutor
     from wsi_nuc.features.add import add_features
 
-    slide, store = white_slide(folder / "x.zarr", edge * REGION), folder / "out" / "x.zarr"
-    count = write_store(store, slide, edge)
-    done = add_features(store, slide, SerialExecutor(lambda: None).run)
-    print(json.dumps([count, peak_mib(), done.new]))
+    slide, store = folder / "x.zarr", folder / "out" / "x.zarr"
+    if deed == "write":
+        print(write_store(store, white_slide(slide, edge * REGION), edge))
+    else:
+        add_features(store, SlideRef(str(slide)), SerialExecutor(lambda: None).run)
+        print(peak_mib())
 
 
 def white_slide(path: Path, edge_px: int) -> SlideRef:
@@ -194,11 +196,14 @@ def write_store(store: Path, slide: SlideRef, edge: int) -> int:
 
 
 def peak(edge: int) -> tuple[int, float]:
+    """Number of nuclei, and MiB of the process that measures them."""
     with tempfile.TemporaryDirectory(prefix="wsi-nuc-bench-") as folder:
-        command = [sys.executable, "-m", "benchmarks.features", folder, str(edge)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    count, mib, _ = json.loads(done.stdout.splitlines()[-1])
-    return count, mib
+        told = []
+        for deed in ("write", "measure"):
+            command = [sys.executable, "-m", "benchmarks.features", deed, folder, str(edge)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            told.append(done.stdout.splitlines()[-1])
+    return int(told[0]), float(told[1])
 
 
 def measure() -> list[Row]:
@@ -217,6 +222,6 @@ def measure() -> list[Row]:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        main(Path(sys.argv[1]), int(sys.argv[2]))
+        main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
     else:
         print_rows(measure())

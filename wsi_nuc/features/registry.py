@@ -28,10 +28,12 @@ class Feature:
 
 
 FAMILIES = {
-    "shape": "From the polygon itself, exactly; no pixels.",
+    "shape": "From the polygon itself, exactly; no pixels. scikit-image's regionprops has the same on a raster of "
+    "0.05 um to 1 %, with the hull of its pixels to 2 % and its estimate of the perimeter to 5 %.",
     "stain": "Optical densities (OD) of haematoxylin and eosin by colour deconvolution with fixed vectors "
     "(Ruifrok & Johnston 2001), measured at 0.5 um per pixel whatever the scan, in pixels whose middle is in the "
-    "polygon. The ring holds the pixels within 2 um of the nucleus that lie in none and are nearer to no other.",
+    "polygon; none of what is over 256 um across. The ring holds the pixels within about 2 um of the nucleus that "
+    "lie in none and are nearer to no other.",
     "texture": "Of the haematoxylin inside at 0.5 um per pixel. Co-occurrence: 16 levels from 0 to 1.6 OD, "
     "neighbours at one pixel in four directions, both in the nucleus, symmetric, all directions in one matrix.",
     "boundary": "Haematoxylin at 32 points evenly along the outline, 1 um inside of it and 1 um outside.",
@@ -111,7 +113,9 @@ BOUNDARY = _family(
 def _neighbourhood() -> list[Feature]:
     found = _family(
         "neighbourhood",
-        *((f"neighbour_{k}_um", "um", f"distance of the centroid to the {k}. nearest one") for k in (1, 3, 5)),
+        ("neighbour_1_um", "um", "distance of the centroid to the nearest other one"),
+        ("neighbour_3_um", "um", "distance of the centroid to the third nearest"),
+        ("neighbour_5_um", "um", "distance of the centroid to the fifth nearest"),
         ("delaunay_degree", "", "edges in the Delaunay triangulation (triangles with circumradius up to 50 um)"),
         ("delaunay_edge_mean_um", "um", "mean length of those edges"),
         ("delaunay_edge_sd_um", "um", "standard deviation of their length"),

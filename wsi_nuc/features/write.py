@@ -1,4 +1,10 @@
-"""The measured columns go into the table of a store that is not published yet, row group by row group."""
+"""The measured columns go into the table of a store that is not published yet, row group by row group.
+
+Measuring comes after stitching, since only then it is known which nuclei there are and who their neighbours are. A
+task is a row group of the written file: what it gives depends on the store and the slide alone, not on regions,
+workers or their order. Pixels are read a second time, at half a micron whatever the model works at, so that
+features of different models can be compared.
+"""
 
 from __future__ import annotations
 
