@@ -1,0 +1,54 @@
+"""Where the file holds no data a nucleus has a shape and neighbours, but no stain: white would be a lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from tests.features.build import made_from, publish_nuclei
+from tests.features.tissue import NAMES, Tissue, measured
+from tests.store.build import CLASSES
+from wsi_nuc.features.registry import features_of
+from wsi_nuc.slides.identity import content_sha256
+from wsi_nuc.types import SlideRef, UInt8
+
+CHUNK = 128
+OF_PIXELS = [f.name for f in features_of(CLASSES) if f.family in ("stain", "texture", "boundary")]
+
+
+def zarr_slide(path: Path, rgb: UInt8, mpp: float) -> SlideRef:
+    group = zarr.create_group(path)
+    group.create_array("0", data=rgb, chunks=(CHUNK, CHUNK, 3))
+    axes = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "yx"]
+    datasets = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [mpp, mpp, 1.0]}]}]
+    group.attrs["ome"] = {
+        "version": "0.5",
+        "multiscales": [{"axes": [*axes, {"name": "c", "type": "channel"}], "datasets": datasets}],
+    }
+    return SlideRef(str(path), mpp=mpp)
+
+
+@pytest.mark.parametrize("mpp", [0.5, 0.25, 1 / 3])
+def test_nuclei_on_a_missing_chunk_have_no_stain(tmp_path: Path, mpp: float) -> None:
+    """At the resolution of the features, at twice as fine a one and at one that is resampled."""
+    tissue = Tissue.of(36)
+    slide = zarr_slide(tmp_path / "x.zarr", tissue.rgb(mpp), mpp)
+    gone = tmp_path / "x.zarr" / "0" / "c" / "0" / "0" / "0"
+    gone.unlink()
+    made = made_from(content_sha256(slide), mpp, round(tissue.edge_um / mpp))
+    found = measured(slide, publish_nuclei(tmp_path / "out", tissue.table(mpp), made=made))
+    ends_um = CHUNK * mpp
+    starts = tissue.offsets[:-1]
+    high, low = np.maximum.reduceat(tissue.xy_um, starts), np.minimum.reduceat(tissue.xy_um, starts)
+    within = (high < ends_um - 1).all(axis=1)
+    outside = (low > ends_um + 4).any(axis=1)
+    assert within.sum() > 0
+    assert outside.sum() > 0
+    for name in OF_PIXELS:
+        assert np.isnan(found[name][within]).all(), name
+        assert np.isfinite(found[name][outside]).all(), name
+    for name in set(NAMES) - set(OF_PIXELS):
+        assert np.isfinite(found[name]).all(), name
