@@ -27,8 +27,8 @@ FEWEST_NUCLEI = 50
 # A scan labelled with another objective is off by two or four.
 FACTORS = (0.25, 0.5, 2.0, 4.0)
 # For a model that does not say what it gives. A network whose masks follow the size of what is there gave 4.0 to
-# 8.2 um on 19 real colon and breast images of known resolution; half the resolution and twice it left this range in
-# about two of three.
+# 8.2 um on 19 real colon and breast images of known resolution; half the resolution and twice it left this range
+# in about two of three.
 ANY_MODEL_UM = (3.9, 9.2)
 # This far beyond the range, relative to its width, no organ is known to be.
 FAR = 0.25
