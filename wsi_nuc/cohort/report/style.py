@@ -27,8 +27,8 @@ h1{font-size:26px;margin:0 0 4px}h2{font-size:19px;margin:36px 0 10px}p{margin:6
 .share .done{background:var(--done)}.share .pending{background:var(--pending)}
 .share .failed{background:var(--failed)}.share .refused{background:var(--refused)}
 table{border-collapse:collapse;width:100%;font-size:14px}
-th,td{text-align:left;padding:5px 10px 5px 0;border-bottom:1px solid var(--line);vertical-align:top;
-overflow-wrap:anywhere}
+th,td{text-align:left;padding:5px 10px 5px 0;border-bottom:1px solid var(--line);vertical-align:top}
+td:last-child{overflow-wrap:anywhere}
 th{color:var(--soft);font-weight:600}td.n,th.n{text-align:right;white-space:nowrap}
 .grid{display:grid;gap:14px;grid-template-columns:repeat(auto-fill,minmax(300px,1fr))}
 figure{margin:0;background:var(--card);border-radius:8px;padding:12px}
