@@ -53,7 +53,7 @@ def main() -> None:
 
     slides = call.pop("slides")
     started = time.perf_counter()
-    results = list(run_slides(RunConfig(**call), slides, emit))
+    results = list(run_slides(RunConfig(**{"model": "classical", **call}), slides, emit))
     wall = time.perf_counter() - started
     failed = [result.error for result in results if result.error]
     if failed:

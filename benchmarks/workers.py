@@ -60,7 +60,11 @@ def _dask(workers: int, setup: Callable[[], None]) -> Executor:
 
 def _jobs(slide: Path, parts: str) -> list[RegionJob]:
     job = prepare(
-        str(slide), RunConfig(out=Path("unused"), region_size=REGION_PX), model_spec("classical"), "cpu", ignore
+        str(slide),
+        RunConfig(out=Path("unused"), region_size=REGION_PX, model="classical"),
+        model_spec("classical"),
+        "cpu",
+        ignore,
     )
     return [RegionJob(job.ref, task, "classical", "cpu", parts) for task in job.plan.tasks()]
 

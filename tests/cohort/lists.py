@@ -18,7 +18,8 @@ def write_list(path: Path, *lines: str, encoding: str = "utf-8") -> Path:
 
 
 def settings(folder: CohortFolder, **options: object) -> RunConfig:
-    return RunConfig(out=folder.root, scheduler="serial", **options)  # type: ignore[arg-type]
+    given = {"scheduler": "serial", "model": "classical", **options}
+    return RunConfig(out=folder.root, **given)  # type: ignore[arg-type]
 
 
 def planned(root: Path, source: Path | str, **options: object) -> tuple[CohortFolder, Plan]:

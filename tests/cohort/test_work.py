@@ -63,7 +63,7 @@ def test_shards_in_any_order_do_all_and_each_slide_once(
     assert sorted(name for one in told[:3] for name in one) == ["a", "b", "c", "gone"]
     assert {one.status for one in told[3].values()} <= {"kept", "refused"}
     assert _status(cohort) == {"a": "done", "b": "done", "gone": "refused", "c": "done"}
-    list(run_slides(RunConfig(out=tmp_path / "alone", mpp=0.3, **HOW), [str(slides[1])]))
+    list(run_slides(RunConfig(out=tmp_path / "alone", mpp=0.3, model="classical", **HOW), [str(slides[1])]))
     assert _digest(cohort.store("b")) == _digest(tmp_path / "alone" / "b.svs.zarr")
     for name in "abc":
         assert summaries.read(cohort, name, _digest(cohort.store(name)))

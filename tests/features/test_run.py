@@ -33,7 +33,7 @@ def small_row_groups(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(slide: Path, out: Path, **options: Any) -> Any:
-    (result,) = run_slides(RunConfig(out=out, scheduler="serial", **options), [str(slide)])
+    (result,) = run_slides(RunConfig(out=out, scheduler="serial", model="classical", **options), [str(slide)])
     assert not result.error
     return result
 
@@ -94,7 +94,11 @@ def test_a_blank_slide_has_an_empty_table_with_all_columns(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_two_workers_write_what_one_does(slide: Path, whole: Path, tmp_path: Path) -> None:
-    result = next(iter(run_slides(RunConfig(out=tmp_path / "two", workers=2, features=True), [str(slide)])))
+    result = next(
+        iter(
+            run_slides(RunConfig(out=tmp_path / "two", workers=2, model="classical", features=True), [str(slide)])
+        )
+    )
     assert not result.error
     assert read(Path(result.store))["digest"] == read(whole)["digest"]
 

@@ -59,7 +59,7 @@ def _run(slide: Path, out: Path, deed: str, monkeypatch: pytest.MonkeyPatch, **o
     monkeypatch.setattr(session, "model_spec", spec)
     monkeypatch.setattr(region, "load_model", load)
     region.loaded_model.cache_clear()
-    config = RunConfig(out=out, scheduler="serial", tissue="none", **options)
+    config = RunConfig(out=out, scheduler="serial", model="classical", tissue="none", **options)
     (result,) = run_slides(config, [str(slide)])
     region.loaded_model.cache_clear()
     return result

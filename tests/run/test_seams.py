@@ -48,7 +48,7 @@ def with_core(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def _nuclei(slide: Path, out: Path) -> Any:
-    (result,) = run_slides(RunConfig(out=out, scheduler="serial"), [str(slide)])
+    (result,) = run_slides(RunConfig(out=out, scheduler="serial", model="classical"), [str(slide)])
     assert result.error == ""
     return geopandas.read_parquet(Path(result.store) / "shapes/nuclei/shapes.parquet")
 

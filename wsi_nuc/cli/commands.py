@@ -16,7 +16,7 @@ Option = typer.Option
 
 def info(
     slides: Annotated[list[str], typer.Argument(help="Slides to describe.")],
-    model: Annotated[str, Option(help="The model that the plan is made for.")] = "classical",
+    model: Annotated[str, Option(help="The model that the plan is made for.")] = "default",
     reader: Annotated[str, Option(help="Force a slide reader.")] = "auto",
     mpp: Annotated[float | None, Option(help="Microns per level-0 pixel.")] = None,
     tissue: Annotated[str, Option(help="auto, none or a GeoJSON file.")] = "auto",

@@ -32,13 +32,18 @@ def list_models() -> None:
 
 @models_app.command("show")
 def show(
-    file: Annotated[Path, typer.Argument(help="A native checkpoint (.safetensors).")],
+    model: Annotated[str, typer.Argument(help="A native checkpoint (.safetensors), or `default`.")],
     json: Annotated[bool, Option("--json", help="The whole header as JSON.")] = False,
 ) -> None:
-    """What a checkpoint's header says: architecture, classes, resolution, training data, metrics."""
+    """What a checkpoint's header says: architecture, classes, resolution, training data, metrics; the default
+    model's card."""
+    from wsi_nuc.models.compact import packaged
     from wsi_nuc.models.weights import read_info
 
-    info = read_info(file)
+    if model == packaged.NAME and not json:
+        typer.echo(packaged.card())
+        return
+    info = packaged.checkpoint().info if model == packaged.NAME else read_info(model)
     if json:
         typer.echo(jsonlib.dumps(dict(info.details) | {"sha256": info.sha256}, indent=1))
         return

@@ -40,6 +40,13 @@ def predict_image(
     model: NucleiModel, image: LabelledImage, oracle: bool = False, rule: StitchRule | None = None
 ) -> Nuclei:
     """What the model finds, as labels in the image's own pixels. `oracle`: annotated points are the prompts."""
+    return as_labels(*predict_table(model, image, oracle, rule), image.rgb.shape[:2])
+
+
+def predict_table(
+    model: NucleiModel, image: LabelledImage, oracle: bool = False, rule: StitchRule | None = None
+) -> tuple[NucleiTable, float]:
+    """What the model finds, in pixels of its resolution, and how many of them make one of the image's."""
     rgb, scale = _at_resolution(image, model.spec.mpp)
     if oracle:
         model = with_oracle(model, truth_of(image), scale)
@@ -51,7 +58,7 @@ def predict_image(
     geometry = StitchGeometry(edge, float(spec.margin_px), float(spec.largest_nucleus_px + 1), edge)
     region = RegionCandidates((0.0, 0.0, edge, edge), table, own)
     kept = list(stitch([region], geometry, rule)) or [table]
-    return _as_labels(NucleiTable.concat(kept), scale, image.rgb.shape[:2])
+    return NucleiTable.concat(kept), scale
 
 
 def propose_points(model: NucleiModel, image: LabelledImage) -> Nuclei:
@@ -78,7 +85,8 @@ def _one_image_a_call(model: NucleiModel) -> NucleiModel:
     return replace(model, spec=replace(model.spec, batch=1))
 
 
-def _as_labels(table: NucleiTable, scale: float, size: tuple[int, int]) -> Nuclei:
+def as_labels(table: NucleiTable, scale: float, size: tuple[int, ...]) -> Nuclei:
+    """As labels of an image of this height and width."""
     # The better one lies on top where two still overlap.
     table = table.select(np.argsort(table.score, kind="stable"))
     rings = [[ring / scale] for ring in np.split(table.xy, table.offsets[1:-1])] if len(table) else []

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from wsi_nuc.errors import ModelError
@@ -19,8 +19,9 @@ class ModelSpec:
     still proposes candidates. `batch`: tiles a call. All in pixels of `mpp`.
     `weights_sha256` identifies the weights (of the file, or of the built-in constants). `uses_torch`: it can
     run on a GPU. `embedding`: how many numbers its embedder describes a nucleus with, 0 without one.
-    `nucleus_um`: the sizes (see `doctor.sample`) that it gives on slides whose resolution is known;
-    None where nobody measured.
+    `nucleus_um`: the sizes (see `doctor.sample`) that it gives on slides whose resolution is known; None where
+    nobody measured. `reach_px`: no pixel of a mask is farther than this from its point in x or y (0: only that the
+    mask holds its point is known). `domain`: how its training images looked, see `models.domain`; empty: unknown.
     """
 
     name: str
@@ -35,6 +36,8 @@ class ModelSpec:
     uses_torch: bool = False
     embedding: int = 0
     nucleus_um: tuple[float, float] | None = None
+    reach_px: int = 0
+    domain: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 class Prompter(Protocol):
@@ -65,7 +68,7 @@ class NucleiModel:
 
 def check_geometry(spec: ModelSpec) -> None:
     """Refuse a model whose nuclei can reach beyond the pixels that a tile reads."""
-    needed = spec.margin_px + spec.largest_nucleus_px
+    needed = spec.margin_px + (spec.reach_px or spec.largest_nucleus_px)
     if spec.halo_px < needed:
         raise ModelError(
             f"model {spec.name}",

@@ -17,6 +17,10 @@ from wsi_nuc.models.base import ModelSpec, NucleiModel, check_geometry
 
 # name -> (module with spec() and load(device), one line about it)
 MODELS: dict[str, tuple[str, str]] = {
+    "default": (
+        "wsi_nuc.models.compact.packaged",
+        "a small network that comes with the package; H&E at 0.25 um/px, CPU or GPU",
+    ),
     "classical": (
         "wsi_nuc.models.classical.builtin",
         "no network, no weights: haematoxylin, blobs and a local flood; H&E at 0.5 um/px, CPU",
@@ -26,6 +30,7 @@ MODELS: dict[str, tuple[str, str]] = {
 # architecture -> module with spec_of_file(info) and load_file(checkpoint, device)
 ARCHITECTURES: dict[str, str] = {
     "classical": "wsi_nuc.models.classical.builtin",
+    "compact": "wsi_nuc.models.compact.build",
     "promptnucseg": "wsi_nuc.models.promptnucseg.native",
     "promptnucseg-part": "wsi_nuc.models.promptnucseg.native",
 }

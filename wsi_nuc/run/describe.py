@@ -17,7 +17,7 @@ from wsi_nuc.types import SlideInfo, SlideRef
 
 def describe_slide(
     slide: str,
-    model: str = "classical",
+    model: str = "default",
     reader: str = "auto",
     mpp: float | None = None,
     tissue: str = "auto",

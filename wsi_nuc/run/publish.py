@@ -11,6 +11,7 @@ import numpy as np
 from wsi_nuc.config import RunConfig
 from wsi_nuc.features.identity import has_features
 from wsi_nuc.features.write import Execute
+from wsi_nuc.models.domain import unlike
 from wsi_nuc.run.featured import measure_before_publishing
 from wsi_nuc.run.job import SlideJob
 from wsi_nuc.run.region import BadTile, Clock, RegionReport
@@ -64,7 +65,7 @@ def publish_slide(
         run = {"seconds": _seconds(reports, clock), "regions": len(parts), "stitched_from": stats.candidates}
 
         def finish(root: Path) -> dict[str, Any]:
-            return manifests.build(root, job.origin, accounting, _counts(job, summary), run)
+            return manifests.build(root, job.origin, accounting, _counts(job, summary, reports), run)
 
         return publish(staging, job.origin, finish, config.overwrite, job.check_unchanged, acceptable(config))
 
@@ -125,7 +126,7 @@ def _box(bad: BadTile) -> tuple[int, int, int, int]:
     return x0, y0, x1, y1
 
 
-def _counts(job: SlideJob, summary: Summary) -> dict[str, Any]:
+def _counts(job: SlideJob, summary: Summary, reports: Sequence[RegionReport]) -> dict[str, Any]:
     return {
         "nuclei": summary.nuclei,
         "at_seams": summary.seam,
@@ -133,6 +134,7 @@ def _counts(job: SlideJob, summary: Summary) -> dict[str, Any]:
         "area_mm2": job.area_mm2,
         "tissue_share": job.tissue.share,
         "tissue_method": job.tissue.method,
+        "unlike_training_images": unlike([one for report in reports for one in report.looks], job.spec.domain),
     }
 
 

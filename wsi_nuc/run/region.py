@@ -18,6 +18,7 @@ import psutil
 from wsi_nuc.errors import ModelError, SlideError, StorageError
 from wsi_nuc.inference.predict import Prediction, predict_counted
 from wsi_nuc.models.base import NucleiModel
+from wsi_nuc.models.domain import looks_of
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.run.level0 import inside_and_valid, to_level0
 from wsi_nuc.slides.cache import cached_slide
@@ -74,6 +75,7 @@ class RegionReport:
     missing: tuple[BadTile, ...]
     failed: tuple[BadTile, ...]
     repairs: int
+    looks: tuple[tuple[float, ...], ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     rss_bytes: int = 0
 
@@ -81,7 +83,11 @@ class RegionReport:
 def prepare_worker(model: str, device: str, options: Options = ()) -> None:
     """Called once in every process that computes regions."""
     cv2.setNumThreads(1)
-    loaded_model(model, device, options)
+    if loaded_model(model, device, options).spec.uses_torch and device == "cpu":
+        import torch
+
+        # As many workers as CPUs do the work, and how a sum is split over threads may show in its last bits.
+        torch.set_num_threads(1)
 
 
 def process_region(job: RegionJob) -> RegionReport:
@@ -94,6 +100,7 @@ def process_region(job: RegionJob) -> RegionReport:
     failed = [_bad(one, job) for one in pixels if one.status == "failed"]
     missing = [_bad(one, job) for one in pixels if one.status == "missing"]
     tables, own, repairs = [NucleiTable.empty(len(model.spec.classes))], [np.zeros(0, np.bool_)], 0
+    looks = _looks(pixels) if model.spec.domain else []
     for batch in _batches(pixels, model.spec.batch):
         with clock.stage("predict"):
             found, problems = _predict_or_blame(model, batch, job)
@@ -106,7 +113,8 @@ def process_region(job: RegionJob) -> RegionReport:
                 repairs += one.repaired + changed
     bad = _BadTiles(tuple(sorted(missing)), tuple(sorted(failed)))
     with clock.stage("write part"):
-        return _write(job, NucleiTable.concat(tables), np.concatenate(own), bad, repairs, clock)
+        found_all = (NucleiTable.concat(tables), np.concatenate(own))
+        return _write(job, found_all, bad, {"repairs": repairs, "looks": looks}, clock)
 
 
 def report_of(index: int, part: str, stored: dict[str, Any]) -> RegionReport:
@@ -119,6 +127,7 @@ def report_of(index: int, part: str, stored: dict[str, Any]) -> RegionReport:
         missing=tuple(BadTile(tile, tuple(box), cause) for tile, box, cause in stored["missing"]),
         failed=tuple(BadTile(tile, tuple(box), cause) for tile, box, cause in stored["failed"]),
         repairs=stored["repairs"],
+        looks=tuple(tuple(one) for one in stored["looks"]),
     )
 
 
@@ -195,10 +204,16 @@ def _bad(pixels: TilePixels, job: RegionJob) -> BadTile:
     return BadTile(pixels.tile.index, _core_l0(job, pixels.tile.index), pixels.cause)
 
 
+def _looks(pixels: Sequence[TilePixels]) -> list[tuple[float, ...]]:
+    found = (looks_of(one.rgb) for one in pixels if one.rgb is not None)
+    return [one for one in found if one is not None]
+
+
 def _write(
-    job: RegionJob, table: NucleiTable, own: Bool, bad: _BadTiles, repairs: int, clock: Clock
+    job: RegionJob, found: tuple[NucleiTable, Bool], bad: _BadTiles, noted: dict[str, Any], clock: Clock
 ) -> RegionReport:
     """The part carries the report without its timings: the same region has the same bytes each time."""
+    table, own = found
     gone = {one.tile for one in bad.failed}
     missing = tuple(one for one in bad.missing if one.tile not in gone)
     processed = len(job.task.region.tiles) - len(missing) - len(bad.failed)
@@ -208,7 +223,7 @@ def _write(
         "counts": asdict(counts),
         "missing": [astuple(one) for one in missing],
         "failed": [astuple(one) for one in bad.failed],
-        "repairs": repairs,
+        **noted,
     }
     part = write_part(Path(job.parts_dir), job.task.index, table, own, stored)
     memory = psutil.Process().memory_info().rss

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import psutil
 
 from wsi_nuc.errors import UsageError
 
+GPU_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"), Path("/dev/kfd"))
 MOUNTS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 
@@ -67,12 +69,19 @@ def _text(file: Path) -> str:
         return ""
 
 
+def _may_have_a_gpu() -> bool:
+    """Without asking torch, whose import costs seconds and memory. Only Linux without a driver can say no."""
+    return sys.platform != "linux" or any(path.exists() for path in GPU_DRIVERS)
+
+
 def resolve_device(asked: str, uses_torch: bool) -> str:
     """cpu, cuda or cuda:N for "auto" and the like; UsageError where the device is not there."""
     if asked == "cpu" or (asked == "auto" and not uses_torch):
         return "cpu"
     if not uses_torch:
         raise UsageError(f"--device {asked}", "this model runs on the CPU only", "leave the option out")
+    if asked == "auto" and not _may_have_a_gpu():
+        return "cpu"
     import torch
 
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0

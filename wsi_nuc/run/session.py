@@ -32,7 +32,7 @@ from wsi_nuc.run.region import BadTile, RegionJob, RegionReport, process_region,
 from wsi_nuc.run.request import SlideRequest, as_request
 from wsi_nuc.run.result import SlideResult, failure, success
 from wsi_nuc.run.staging import StagedSlide, remove_abandoned
-from wsi_nuc.store.commit import check_target, clean_up
+from wsi_nuc.store.commit import Published, check_target, clean_up
 from wsi_nuc.store.locks import slide_lock_path, try_lock
 from wsi_nuc.store.parts import find_parts, hold_parts, parts_dir, read_part, remove_parts
 from wsi_nuc.store.paths import check_writable
@@ -283,6 +283,7 @@ class _Session:
             parts = {report.index: Path(report.part) for report in opened.reports}
             execute = self._executor.result().run
             published = publish_slide(job, opened.name, parts, opened.reports, execute, opened.device)
+            self._warn_of_looks(job, published)
             # Unlinked while it is held: whoever waits for it sees that, and finds the result.
             slide_lock_path(self._config.out, job.parts_key).unlink(missing_ok=True)
             opened.held.close()
@@ -304,6 +305,14 @@ class _Session:
             return self._told(success(job.slide, published, time.perf_counter() - started))
         except Exception as error:  # noqa: BLE001 - the slide boundary: any failure is this slide's
             return self._told(failure(job.slide, error, time.perf_counter() - started))
+
+    def _warn_of_looks(self, job: SlideJob, published: Published) -> None:
+        found = published.manifest["counts"].get("unlike_training_images")
+        if found:
+            differs = f"it looks unlike the images that {job.spec.name} was trained on"
+            self._emit(
+                Warned(job.slide, f"{differs}: {'; '.join(found)}; look at the outlines before you use them")
+            )
 
     def _told(self, result: SlideResult) -> SlideResult:
         self._emit(SlideFinished(result.slide, result.status, result.nuclei, result.seconds, result.error))

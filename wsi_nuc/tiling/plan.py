@@ -36,6 +36,8 @@ class TileGeometry(Protocol):
     def margin_px(self) -> int: ...
     @property
     def largest_nucleus_px(self) -> int: ...
+    @property
+    def reach_px(self) -> int: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +143,7 @@ def tiles_per_edge(region_px: int, core_px: int, scale: Scale) -> int:
 
 
 def _check(geometry: TileGeometry, region_px: int) -> None:
-    needed = geometry.margin_px + geometry.largest_nucleus_px
+    needed = geometry.margin_px + (geometry.reach_px or geometry.largest_nucleus_px)
     if geometry.halo_px < needed:
         raise UsageError(
             f"halo of {geometry.halo_px} px",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import Generic, TypeVar
 
 import torch
+from torch import nn
 
-from wsi_nuc.models.promptnucseg.build import PromptNucSegNet
+Net = TypeVar("Net", bound=nn.Module)
 
 
-class Ema:
+class Ema(Generic[Net]):
     """`decay` 0: no average, `net` is the trained network itself."""
 
-    def __init__(self, net: PromptNucSegNet, decay: float) -> None:
+    def __init__(self, net: Net, decay: float) -> None:
         self._live, self._decay = net, decay
         self.net = deepcopy(net).requires_grad_(False) if decay else net
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from wsi_nuc.config import Section
 from wsi_nuc.errors import StorageError, UsageError
-from wsi_nuc.training.config import TrainConfig
 from wsi_nuc.training.ema import Ema
 
 # What may differ between a training and its continuation, since no number depends on it.
@@ -35,16 +35,17 @@ class Trained:
     """What changes while a stage runs."""
 
     module: nn.Module
-    ema: Ema
+    ema: Ema[Any]
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     progress: Progress
 
 
-def save_state(path: Path, trained: Trained, config: TrainConfig) -> None:
-    """Replace the file at once: a kill leaves the old state or the new one."""
+def save_state(path: Path, trained: Trained, config: Section, free: Collection[str] = ()) -> None:
+    """Replace the file at once: a kill leaves the old state or the new one. `free`: settings that may change
+    before it goes on, besides those that no number depends on."""
     content = {
-        "config": json.dumps(_fixed(config)),
+        "config": json.dumps(_fixed(config, free)),
         "module": trained.module.state_dict(),
         "ema": trained.ema.net.state_dict(),
         "optimizer": trained.optimizer.state_dict(),
@@ -64,12 +65,14 @@ def save_state(path: Path, trained: Trained, config: TrainConfig) -> None:
         raise StorageError(path, f"cannot be written: {error.strerror}", "free space and start again") from error
 
 
-def load_state(path: Path, trained: Trained, config: TrainConfig, device: torch.device) -> bool:
+def load_state(
+    path: Path, trained: Trained, config: Section, device: torch.device, free: Collection[str] = ()
+) -> bool:
     """Go on from the file, if there is one. A state of other settings is refused."""
     if not path.exists():
         return False
     content = _read(path, device)
-    _same_settings(path, json.loads(content["config"]), config)
+    _same_settings(path, json.loads(content["config"]), _fixed(config, free))
     trained.module.load_state_dict(content["module"])
     trained.ema.net.load_state_dict(content["ema"])
     trained.optimizer.load_state_dict(content["optimizer"])
@@ -97,12 +100,12 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
     return content
 
 
-def _fixed(config: TrainConfig) -> dict[str, Any]:
-    return config.model_dump(mode="json", exclude=set(FREE))
+def _fixed(config: Section, free: Collection[str]) -> dict[str, Any]:
+    return config.model_dump(mode="json", exclude={*FREE, *free})
 
 
-def _same_settings(path: Path, saved: Mapping[str, Any], config: TrainConfig) -> None:
-    now = json.loads(json.dumps(_fixed(config)))
+def _same_settings(path: Path, saved: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+    now = json.loads(json.dumps(fixed))
     changed = [key for key in sorted({*saved, *now}) if saved.get(key) != now.get(key)]
     if changed:
         raise UsageError(

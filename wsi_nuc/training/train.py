@@ -32,6 +32,7 @@ from wsi_nuc.training.network import LossNet
 from wsi_nuc.training.ranks import Ranks, join
 from wsi_nuc.training.start import PARTS, best_file, save_parts, starting_net
 from wsi_nuc.training.state import Progress, Trained, load_state, save_state
+from wsi_nuc.training.sums import Sums
 from wsi_nuc.training.supervision import left_out, taking_part
 from wsi_nuc.training.validation import Validation
 
@@ -111,7 +112,7 @@ def train_stage(config: TrainConfig, part: Part, data: Data, ranks: Ranks, emit:
         if progress.step % order.steps_per_epoch:
             continue
         row = {"epoch": float(epoch), "step": float(progress.step), "images_per_s": speed}
-        row |= {"lr": optimizer.param_groups[0]["lr"]} | sums.means(ranks)
+        row |= {"lr": optimizer.param_groups[0]["lr"]} | sums.means(ranks.mean)
         due = epoch % stage.validate_every == 0 or epoch == stage.epochs
         row |= validation.scores(ema.net) if due else {}
         module.train()
@@ -140,26 +141,6 @@ def _tell(config: TrainConfig, data: Data, emit: Emit) -> None:
     for part in config.stages:
         for line in left_out(part, data.train.images, data.validation.images):
             emit(Noted(line))
-
-
-class Sums:
-    """Means of the losses over an epoch, kept on the device until they are asked for."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, torch.Tensor] = {}
-        self._steps = 0
-
-    def add(self, losses: Losses) -> None:
-        for name, value in losses.items():
-            self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value.detach()
-        self._steps += 1
-
-    def means(self, ranks: Ranks) -> dict[str, float]:
-        """Mean of each loss over steps and processes; starts again afterwards."""
-        values = ranks.mean(torch.stack([value.float() for value in self._sums.values()]) / self._steps).tolist()
-        named = {f"loss_{name}": value for name, value in zip(self._sums, values, strict=True)}
-        self._sums, self._steps = {}, 0
-        return {"loss": sum(values)} | named
 
 
 def _optimizer(module: nn.Module, stage: StageConfig) -> torch.optim.Optimizer:

@@ -76,7 +76,11 @@ def point_nms(xy: Float32, radius_px: float) -> Int64:
     if not count or radius_px <= 0:
         return np.arange(count)
     pairs = cKDTree(xy.astype(np.float64)).query_pairs(radius_px, output_type="ndarray")
-    better, worse = pairs.min(1), pairs.max(1)
+    return greedy_survivors(count, pairs.min(1), pairs.max(1))
+
+
+def greedy_survivors(count: int, better: Int64, worse: Int64) -> Int64:
+    """Of `count` rows in falling order of score, those that a greedy pass keeps; each pair is of one nucleus."""
     undecided, kept = np.ones(count, np.bool_), np.zeros(count, np.bool_)
     while undecided.any():
         live = undecided[better] & undecided[worse]

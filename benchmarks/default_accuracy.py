@@ -1,0 +1,131 @@
+"""How good the default model is, on clean and on spoiled images, and wherever the grid of tiles begins.
+
+CoNSeP's validation images chose its thresholds (and, in a final run, were trained on); MoNuSeg was never seen.
+`python -m benchmarks.default_accuracy [FILE]` prints the whole table, of another file if one is named.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from benchmarks.table import Row, print_rows
+from wsi_nuc.evaluation.evaluate import Scoring, evaluate_images
+from wsi_nuc.evaluation.predict import predict_table
+from wsi_nuc.evaluation.protocol import Means, image_means
+from wsi_nuc.models.base import NucleiModel
+from wsi_nuc.models.registry import load_model
+from wsi_nuc.training.compact.colour import STAINS, compress
+from wsi_nuc.training.config import SourceConfig
+from wsi_nuc.training.data.record import LabelledImage
+from wsi_nuc.training.images import load_images
+from wsi_nuc.types import NucleiTable, UInt8
+
+DATA = Path(os.environ.get("WSI_NUC_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+CLASSES = ("epithelial", "inflammatory", "connective", "other")
+HELD_OUT = tuple(f"train_{i}" for i in range(22, 28))
+SHIFT_PX, SAME_IOU = 37, 0.7
+
+
+def stained(rgb: UInt8, haematoxylin: float = 1.35, eosin: float = 0.75) -> UInt8:
+    """The same tissue with more of one stain and less of the other."""
+    density = -np.log((rgb.astype(np.float32) + 1) / 256) @ np.linalg.inv(STAINS).astype(np.float32)
+    density *= np.array([haematoxylin, eosin, 1], np.float32)
+    return np.asarray(np.clip(np.exp(-density @ STAINS) * 256 - 1, 0, 255), np.uint8)
+
+
+def coarse(rgb: UInt8) -> UInt8:
+    """As scanned at 20x."""
+    height, width = rgb.shape[:2]
+    small = cv2.resize(rgb, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+SPOILED: dict[str, Callable[[UInt8], UInt8]] = {
+    "stain shifted": stained,
+    "JPEG quality 40": lambda rgb: compress(rgb, 40),
+    "blurred by 1 px": lambda rgb: np.asarray(cv2.GaussianBlur(rgb, (0, 0), 1.0), np.uint8),
+    "20x, resampled": coarse,
+}
+
+
+def measure() -> list[Row]:
+    if not DATA.is_dir():
+        return [Row(f"default model: no data at {DATA}", 0.0, "", "CoNSeP and MoNuSeg", False)]
+    return rows(load_model(sys.argv[1] if __name__ == "__main__" and len(sys.argv) > 1 else "default"))
+
+
+def rows(model: NucleiModel) -> list[Row]:
+    held_out, unseen = images("consep", HELD_OUT, {"spindle": "connective"}), images("monuseg", (), {})
+    clean, outside = score(model, held_out), score(model, unseen)
+    found = [
+        *_means("CoNSeP validation", clean, {"PQ": 0.547, "AJI": 0.571, "F1": 0.75}),
+        *(
+            Row(f"CoNSeP validation, F1 of {name}", one.f1, "", "reported", True)
+            for name, one in zip(CLASSES, clean.detection_by_class, strict=True)
+        ),
+        *_means("MoNuSeg, unseen", outside, {"PQ": 0.55, "AJI": 0.59, "F1": 0.0}),
+    ]
+    for what, spoil in SPOILED.items():
+        pq = score(model, [replace(one, rgb=spoil(one.rgb)) for one in held_out]).pq
+        found.append(_kept(what, pq, clean.pq))
+    for factor in (0.8, 1.2):
+        pq = score(model, [replace(one, mpp=(one.mpp or 0.25) * factor) for one in held_out]).pq
+        found.append(_kept(f"mpp wrong by {factor - 1:+.0%}", pq, clean.pq))
+    share = float(np.mean([same_share(model, one) for one in held_out[:3]]))
+    found.append(Row(f"same nuclei (IoU {SAME_IOU}) {SHIFT_PX} px beside", share, "", ">= 0.97", share >= 0.97))
+    return found
+
+
+def images(name: str, wanted: tuple[str, ...], classes: dict[str, str]) -> Sequence[LabelledImage]:
+    source = SourceConfig(path=DATA / name, images=wanted, classes=classes)
+    return load_images([source], CLASSES, 0.25).images
+
+
+def score(model: NucleiModel, some: Sequence[LabelledImage]) -> Means:
+    return image_means(evaluate_images(model, some, Scoring()))
+
+
+def same_share(model: NucleiModel, image: LabelledImage) -> float:
+    """Of the nuclei in the middle of the image, those that are found again when it begins elsewhere."""
+    whole, _ = predict_table(model, image)
+    moved, _ = predict_table(model, replace(image, rgb=np.ascontiguousarray(image.rgb[SHIFT_PX:, SHIFT_PX:])))
+    one, other = polygons(whole), polygons(moved, SHIFT_PX)
+    import shapely
+
+    middle = shapely.box(150, 150, image.rgb.shape[1] - 100, image.rgb.shape[0] - 100)
+    one = one[shapely.within(shapely.centroid(one), middle)]
+    left, right = shapely.STRtree(other).query(one, predicate="intersects")
+    common = shapely.area(shapely.intersection(one[left], other[right]))
+    union = shapely.area(one[left]) + shapely.area(other[right]) - common
+    best = np.zeros(len(one))
+    np.maximum.at(best, left, common / union)
+    return float((best >= SAME_IOU).mean())
+
+
+def polygons(table: NucleiTable, shift_px: float = 0.0) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
+    from wsi_nuc.evaluation.overlaps import polygons_of_rings
+
+    return polygons_of_rings(table.xy + shift_px, table.offsets)  # type: ignore[return-value]
+
+
+def _means(where: str, means: Means, goals: dict[str, float]) -> list[Row]:
+    values = {"PQ": means.pq, "AJI": means.aji, "F1": means.detection.f1}
+    return [
+        Row(f"{where}, {name}", values[name], "", f">= {goal}" if goal else "reported", values[name] >= goal)
+        for name, goal in goals.items()
+    ]
+
+
+def _kept(what: str, pq: float, clean: float) -> Row:
+    return Row(f"PQ of what is left when {what}", pq / clean, "x", ">= 0.9", pq >= 0.9 * clean)
+
+
+if __name__ == "__main__":
+    print_rows(measure())

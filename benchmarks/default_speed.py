@@ -1,0 +1,75 @@
+"""How fast a slide goes through the default model, and where the time goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from benchmarks.child import measured_run
+from benchmarks.slides import synthetic
+from benchmarks.table import Row, print_rows
+from wsi_nuc.inference.polygons import trace
+from wsi_nuc.models.compact.points import CompactPrompter
+from wsi_nuc.models.registry import load_model
+from wsi_nuc.slides.registry import open_slide
+from wsi_nuc.types import Box, SlideRef, Tile, TileBatch
+
+EDGE = 8192
+Found = TypeVar("Found")
+
+
+def measure() -> list[Row]:
+    slide = synthetic("default.svs", EDGE, seed=11, tissue=1.0)
+    run = measured_run([slide], model="default")
+    speed = EDGE**2 / 1e6 / run["wall_s"]
+    rows = [
+        Row("run, whole slide", speed, "Mpx/s", ">= 2", speed >= 2),
+        Row("first region after the start", run["first_region_s"], "s", "<= 5", run["first_region_s"] <= 5),
+        Row("memory of the main process", run["peak_mib"], "MiB", "<= 2048", run["peak_mib"] <= 2048),
+    ]
+    seconds = run["worker_s"] | {"predict: " + part: share for part, share in _parts_of_predict(slide).items()}
+    whole = sum(value for name, value in run["worker_s"].items())
+    predict = sum(value for name, value in seconds.items() if name.startswith("predict: "))
+    for name, value in seconds.items():
+        share = value / whole if not name.startswith("predict: ") else value / predict * seconds["predict"] / whole
+        rows.append(Row(f"share of the workers' time: {name}", share, "", "reported", True))
+    return rows
+
+
+def _parts_of_predict(slide: Path) -> dict[str, float]:
+    """Seconds on one tile by one thread."""
+    torch.set_num_threads(1)
+    model = load_model("default")
+    prompter = model.prompter
+    if not isinstance(prompter, CompactPrompter):
+        raise TypeError("the default model is compact")
+    source = open_slide(SlideRef(str(slide)))
+    edge = model.spec.core_px + 2 * model.spec.halo_px
+    box = Box(0, 0, edge, edge)
+    batch = TileBatch(source.read(0, box.shift(2048, 2048)).rgb[None].copy(), (Tile(0, box, box),))
+    prompter.propose(batch)
+    seconds: dict[str, float] = {}
+    fresh = TileBatch(batch.rgb.copy(), batch.tiles)
+    _timed(seconds, "encoder", lambda: prompter.look.at(fresh))
+    prompts = _timed(seconds, "points", lambda: prompter.propose(fresh))
+    crops = _timed(
+        seconds, "masks", lambda: model.segmentor.segment(fresh, prompts, np.arange(len(prompts)).tolist())
+    )
+    _timed(seconds, "polygons", lambda: [trace(one) for one in crops])
+    return seconds
+
+
+def _timed(seconds: dict[str, float], name: str, call: Callable[[], Found]) -> Found:
+    start = time.perf_counter()
+    found = call()
+    seconds[name] = time.perf_counter() - start
+    return found
+
+
+if __name__ == "__main__":
+    print_rows(measure())

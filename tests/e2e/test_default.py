@@ -1,0 +1,87 @@
+"""The model that comes with the package, as everybody first meets it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pytest
+import shapely
+
+from tests.e2e.command import answers, digest, manifest, wsi_nuc
+from wsi_nuc.models.compact import packaged
+from wsi_nuc.models.registry import load_model, model_spec
+from wsi_nuc.synth import truth_path
+
+
+@pytest.fixture(scope="module")
+def result(slide: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("default")
+    done = wsi_nuc("run", slide, "--out", out, "--scheduler", "serial", "--model", "default", "--json")
+    assert done.returncode == 0, done.stderr
+    return Path(answers(done)[0]["store"])
+
+
+def test_it_is_what_run_uses_when_nobody_says_otherwise(small: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "wsi_nuc", "run", small, "--out", tmp_path, "--scheduler", "serial", "--json"]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=240, check=True)
+    store = json.loads(done.stdout)["store"]
+    assert manifest(store)["made_from"]["config"]["model"] == "default"
+    assert manifest(store)["made_from"]["weights_sha256"] == packaged.SHA256
+
+
+def test_workers_and_the_plain_loop_give_the_same_bytes(slide: Path, result: Path, tmp_path: Path) -> None:
+    done = wsi_nuc("run", slide, "--out", tmp_path, "--workers", 2, "--model", "default", "--region-size", 900)
+    assert done.returncode == 0, done.stderr
+    assert digest(tmp_path / result.name) == digest(result)
+
+
+def test_most_nuclei_of_a_slide_are_found_where_they_are(slide: Path, result: Path) -> None:
+    """Painted tissue is not what it was trained on, but a nucleus is a nucleus."""
+    found = geopandas.read_parquet(result / "shapes" / "nuclei" / "shapes.parquet")
+    truth = geopandas.read_parquet(truth_path(slide))
+    inside = np.zeros(len(truth), np.bool_)
+    rows, _ = shapely.STRtree(found.geometry.to_numpy()).query(
+        truth.geometry.centroid.to_numpy(), predicate="within"
+    )
+    inside[rows] = True
+    assert inside.mean() > 0.5
+    assert found.score.between(0, 1).all()
+    assert found.predicted_iou.between(0, 1).all()
+    assert set(found["class"].unique()) <= set(load_model("default").spec.classes)
+
+
+def test_a_blank_slide_is_empty(blank: Path, tmp_path: Path) -> None:
+    done = wsi_nuc("run", blank, "--out", tmp_path, "--scheduler", "serial", "--model", "default", "--json")
+    assert done.returncode == 0, done.stderr
+    assert answers(done)[0]["status"] == "empty"
+
+
+@pytest.mark.real_data
+def test_fluorescence_is_told_to_be_unlike_the_training_images(wsi: Path, tmp_path: Path) -> None:
+    (slide,) = wsi.glob("*.ndpi")
+    done = wsi_nuc("run", slide, "--out", tmp_path, "--scheduler", "serial", "--model", "default", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "fluorescence" in done.stderr
+    noted = manifest(answers(done)[0]["store"])["counts"]["unlike_training_images"]
+    assert noted or answers(done)[0]["nuclei"] == 0
+
+
+def test_it_is_small_and_planning_reads_its_header_only() -> None:
+    assert packaged.FILE.stat().st_size < 20e6
+    script = "import sys, wsi_nuc.models.registry as r; r.model_spec('default'); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_its_card_says_what_it_is_for() -> None:
+    done = wsi_nuc("models", "show", "default")
+    assert done.returncode == 0, done.stderr
+    assert "research use only" in done.stdout.lower()
+    shown = json.loads(wsi_nuc("models", "show", "default", "--json").stdout)
+    assert shown["sha256"] == packaged.SHA256
+    assert all(source["trains_released"] for source in shown["training_data"])
+    assert tuple(shown["classes"]) == model_spec("default").classes

@@ -1,0 +1,203 @@
+"""The compact model: what its parts promise one another and the pipeline."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.models.compact_nets import CLASSES, NET, batch_of, noise, tiny_model, tiny_net, tiny_settings
+from wsi_nuc.errors import ModelError
+from wsi_nuc.inference.predict import predict
+from wsi_nuc.models.base import check_geometry
+from wsi_nuc.models.compact.build import save_net
+from wsi_nuc.models.compact.look import Look, Place, fused
+from wsi_nuc.models.compact.masks import Asked, sample
+from wsi_nuc.models.compact.segmenting import calibrated, nearest_others
+from wsi_nuc.models.compact.settings import Settings, UseSettings
+from wsi_nuc.models.registry import load_model, model_spec
+from wsi_nuc.models.sam.encoder import normalise
+
+
+def _pixels(seed: int = 0) -> torch.Tensor:
+    return normalise(torch.from_numpy(noise(seed))[None])
+
+
+def test_folded_norms_change_no_map() -> None:
+    net = tiny_net()
+    with torch.no_grad():
+        whole, folded = net(_pixels()), fused(net)(_pixels())
+    for name in ("heat", "offset", "classes", "region", "masks"):
+        assert torch.allclose(getattr(whole, name), getattr(folded, name), atol=1e-4), name
+
+
+def test_a_window_holds_what_its_pixels_give_one_by_one() -> None:
+    net = tiny_net()
+    asked = Asked(torch.zeros(3, dtype=torch.int64), torch.tensor([[40.0, 60.0], [128.5, 90.2], [3.0, 250.0]]),
+                  torch.tensor([[50.0, 60.0], [float("nan")] * 2, [9.0, 240.0]]))  # fmt: skip
+    with torch.no_grad():
+        maps = net(_pixels())
+        embedding = net.decoder.embedding(maps.context, asked)
+        logits, origin = net.decoder.window(embedding, maps.masks, asked, 16)
+        for i in range(3):
+            x, y = (origin[i] + torch.tensor([9, 5])).tolist()
+            if not (0 <= x < 128 and 0 <= y < 128):
+                continue
+            one = asked.select(torch.tensor([i]))
+            pixel = torch.tensor([[[2 * x + 1.0, 2 * y + 1.0]]])
+            alone = net.decoder.at(embedding[i : i + 1], maps.masks[0, :, y, x][None, None], pixel, one)
+            assert torch.allclose(alone[0, 0], logits[i, 5, 9], atol=1e-5)
+
+
+def test_cells_outside_the_image_are_in_no_mask() -> None:
+    net = tiny_net()
+    asked = Asked(torch.zeros(1, dtype=torch.int64), torch.tensor([[1.0, 1.0]]), torch.full((1, 2), float("nan")))
+    with torch.no_grad():
+        maps = net(_pixels())
+        logits, origin = net.decoder.window(net.decoder.embedding(maps.context, asked), maps.masks, asked, 16)
+    assert origin.tolist() == [[-8, -8]]
+    assert (logits[0, :8] < -10).all()
+    assert (logits[0, :, :8] < -10).all()
+
+
+@given(seed=st.integers(0, 2**31))
+@settings(max_examples=20, deadline=None)
+def test_sampling_is_bilinear(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    features = torch.from_numpy(rng.normal(size=(2, 3, 9, 7)).astype(np.float32))
+    row = torch.from_numpy(rng.integers(0, 2, 5))
+    xy = torch.from_numpy(rng.uniform(0.5, 6.5, (5, 2)).astype(np.float32))
+    grid = (2 * xy / torch.tensor([7.0, 9.0]) - 1)[:, None, None]
+    wanted = torch.nn.functional.grid_sample(features[row], grid, align_corners=False)[:, :, 0, 0]
+    assert torch.allclose(sample(features, row, xy), wanted, atol=1e-5)
+
+
+@given(seed=st.integers(0, 2**31), count=st.integers(0, 30))
+@settings(max_examples=30, deadline=None)
+def test_the_negative_is_the_nearest_other_point(seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    xy = rng.uniform(0, 100, (count, 2)).astype(np.float32)
+    mine = np.flatnonzero(rng.random(count) < 0.5)
+    found = nearest_others(xy, mine, np.arange(count))
+    for row, i in enumerate(mine):
+        others = np.delete(xy, i, axis=0)
+        if not len(others):
+            assert np.isnan(found[row]).all()
+            continue
+        nearest = np.sqrt(((others - xy[i]) ** 2).sum(1)).min()
+        assert np.sqrt(((found[row] - xy[i]) ** 2).sum()) == pytest.approx(nearest, abs=1e-3)
+
+
+def test_a_tile_is_predicted_the_same_in_any_company() -> None:
+    model = tiny_model(batch=2)
+    alone, _ = predict(model, batch_of(noise(1)))
+    beside, _ = predict(model, batch_of(noise(2), noise(1)))
+    second = beside.select(beside.tile == 1)
+    assert len(alone) > 0
+    for name in ("xy", "score", "class_probs", "prompt_xy"):
+        assert np.array_equal(getattr(alone, name), getattr(second, name)), name
+
+
+def test_masks_stay_within_reach_of_their_points() -> None:
+    model = tiny_model()
+    found, _ = predict(model, batch_of(noise(3)))
+    assert len(found) > 0
+    distance = np.abs(found.xy - np.repeat(found.prompt_xy, found.ring_lengths, axis=0)).max()
+    assert distance <= model.spec.reach_px
+    bounds = found.bounds()
+    assert (bounds[:, 2:] - bounds[:, :2]).max() <= model.spec.largest_nucleus_px
+    assert np.allclose(found.class_probs.sum(1), 1, atol=1e-4)
+
+
+def test_points_of_one_nucleus_leave_the_best() -> None:
+    """With masks that hold everything, any two points within reach lie in each other's."""
+    net = tiny_net()
+    with torch.no_grad():
+        last = net.decoder.shapes[-1]
+        net.decoder.weights.weight.zero_()
+        net.decoder.weights.bias.zero_()
+        net.decoder.weights.bias[-last[1] :] = 5.0
+    found = tiny_model(net).prompter.propose(batch_of(noise(4)))
+    xy = found.xy_tile
+    assert len(found) > 1
+    apart = np.sqrt(((xy[:, None] - xy[None]) ** 2).sum(2)) + np.eye(len(xy)) * 1e6
+    assert apart.min() > UseSettings().window_px / 2
+
+
+def test_a_blank_tile_has_no_nuclei() -> None:
+    found, own = predict(tiny_model(threshold=0.9), batch_of(np.full((256, 256, 3), 255, np.uint8)))
+    assert len(found) == len(own) == 0
+
+
+def test_images_of_any_size_are_looked_at() -> None:
+    look = Look(tiny_net(), Place.of("cpu", "fp32"))
+    for height, width in ((5, 7), (33, 40), (100, 257)):
+        (maps,) = look.at(batch_of(noise(0, height, width)))
+        assert maps.heat.shape[2] >= -(-height // 4)
+        assert maps.heat.shape[3] >= -(-width // 4)
+
+
+def test_a_point_beyond_the_core_keeps_its_whole_mask() -> None:
+    spec = tiny_model().spec
+    check_geometry(spec)
+    with pytest.raises(ModelError, match="halo"):
+        check_geometry(replace(spec, halo_px=spec.reach_px + spec.margin_px - 1))
+
+
+def test_calibration_is_a_monotone_probability() -> None:
+    score = np.linspace(0, 1, 11).astype(np.float32)
+    found = calibrated(score, np.full(11, 0.7, np.float32), (2.0, 0.5, -0.3))
+    assert ((found >= 0) & (found <= 1)).all()
+    assert (np.diff(found) > 0).all()
+
+
+def test_a_file_gives_the_same_nuclei_back(tmp_path: Path) -> None:
+    net, file = tiny_net(), tmp_path / "tiny.safetensors"
+    net.half().float()  # what the file keeps of the weights
+    about = {"training_data": [], "metrics": {"pq": 0.5}}
+    chosen = replace(tiny_settings(), domain={"density": (0.1, 0.4)})
+    save_net(file, net, chosen, about)
+    spec, model = model_spec(str(file)), load_model(str(file))
+    assert spec == model.spec
+    assert spec.domain == {"density": (0.1, 0.4)}
+    before, _ = predict(tiny_model(net), batch_of(noise(5)))
+    after, _ = predict(model, batch_of(noise(5)))
+    assert np.array_equal(before.xy, after.xy)
+
+
+@pytest.mark.parametrize("fault", ["classes", "width", "nan"])
+def test_a_file_that_does_not_fit_is_refused_with_the_difference(tmp_path: Path, fault: str) -> None:
+    net, file, header = tiny_net(), tmp_path / "bad.safetensors", tiny_settings()
+    words = {"classes": "names 2", "width": "another shape", "nan": "NaN"}
+    if fault == "classes":
+        header = replace(header, classes=CLASSES[:2])
+    if fault == "width":
+        header = replace(header, net=replace(NET, hidden=8))
+    if fault == "nan":
+        net.class_head.weight.data[0] = float("nan")
+
+    def saved_and_loaded() -> None:
+        save_net(file, net, header, {"training_data": [], "metrics": {}})
+        load_model(str(file))
+
+    with pytest.raises(ModelError, match=words[fault]):
+        saved_and_loaded()
+
+
+@pytest.mark.parametrize(("net", "words"), [({"widht": 3}, "unknown key"), ({"stem": 8}, "16 channels")])
+def test_settings_that_make_no_network_are_refused(net: dict[str, object], words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        Settings.from_header({"classes": ["a"], "mpp": 0.25, "net": net})
+
+
+def test_settings_survive_the_header() -> None:
+    chosen = tiny_settings(calibration=(1.5, 0.2, -0.1))
+    again = Settings.from_header({**chosen.to_header(), "architecture": "compact"})
+    assert {f.name: getattr(again, f.name) for f in fields(again)} == {
+        f.name: getattr(chosen, f.name) for f in fields(chosen)
+    }

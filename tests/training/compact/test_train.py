@@ -1,0 +1,118 @@
+"""The loop of the compact model: it learns, it resumes exactly, it refuses what cannot go on."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tests.models.compact_nets import NET
+from tests.training.compact.test_crops import disks
+from wsi_nuc.errors import UsageError
+from wsi_nuc.models.registry import load_model
+from wsi_nuc.models.weights import open_checkpoint
+from wsi_nuc.training.compact.config import CompactTrainConfig, load_compact_config
+from wsi_nuc.training.compact.train import TrainingError, rate, train
+from wsi_nuc.training.events import StepDone
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("disks")
+    for kind in ("images", "labels", "types"):
+        (root / kind).mkdir()
+    for i in range(3):
+        image = disks(i)
+        assert image.instances is not None
+        assert image.types is not None
+        cv2.imwrite(str(root / "images" / f"d{i}.png"), image.rgb[:, :, ::-1])
+        cv2.imwrite(str(root / "labels" / f"d{i}.png"), image.instances.astype(np.uint16))
+        types = np.append(0, image.types + 1)[image.instances]
+        cv2.imwrite(str(root / "types" / f"d{i}.png"), types.astype(np.uint8))
+    (root / "dataset.json").write_text('{"classes": ["a", "b"], "mpp": 0.25, "trains_released": true}')
+    return root
+
+
+def config(out: Path, data: Path, **changes: object) -> CompactTrainConfig:
+    given: dict[str, object] = {
+        "out": out, "classes": ["a", "b"], "net": NET, "steps": 4, "batch": 2, "report_every": 2, "warmup": 1,
+        "data": {"train": [{"path": data, "images": ["d0", "d1"]}], "workers": 0},
+        "crop": {"size_px": 128}, "precision": "fp32", "device": "cpu", "use": {"tile_px": 256},
+    }  # fmt: skip
+    return CompactTrainConfig.model_validate(given | changes)
+
+
+def test_a_stopped_training_ends_with_the_same_weights(tmp_path: Path, data: Path) -> None:
+    whole = train(config(tmp_path / "whole", data))
+
+    class Stop(Exception):
+        pass
+
+    def stop_at_3(event: object) -> None:
+        if isinstance(event, StepDone) and event.step == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(config(tmp_path / "parts", data), stop_at_3)
+    parts = train(config(tmp_path / "parts", data))
+    one, other = (open_checkpoint(file).tensors() for file in (whole, parts))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_state_of_another_network_is_refused(tmp_path: Path, data: Path) -> None:
+    train(config(tmp_path, data, steps=2))
+    with pytest.raises(UsageError, match="seed"):
+        train(config(tmp_path, data, steps=2, seed=1))
+
+
+def test_what_steers_a_training_may_change_on_the_way(tmp_path: Path, data: Path) -> None:
+    train(config(tmp_path, data, steps=2))
+    file = train(config(tmp_path, data, steps=4, lr=1e-4))
+    rows = (tmp_path / "curves.csv").read_text().splitlines()
+    assert len(rows) == 3
+    assert open_checkpoint(file).info.details["metrics"]["step"] == 4
+
+
+def test_the_file_knows_its_training_data_and_runs(tmp_path: Path, data: Path) -> None:
+    file = train(config(tmp_path, data, steps=2))
+    info = open_checkpoint(file).info
+    assert info.details["training_data"][0]["trains_released"] is True
+    assert set(info.details["domain"]) == {"density", "red share", "blue share", "contrast", "sharpness"}
+    assert load_model(str(file)).spec.classes == ("a", "b")
+
+
+def test_it_learns(tmp_path: Path, data: Path) -> None:
+    """Plain disks in two classes: after a few dozen steps the losses of points and masks have fallen by half."""
+    seen: list[float] = []
+    train(
+        config(tmp_path, data, steps=60, batch=4, report_every=60, lr=4e-3, ema=0.0),
+        lambda event: seen.append(event.loss) if isinstance(event, StepDone) else None,
+    )
+    assert np.mean(seen[-10:]) < 0.6 * np.mean(seen[:5])
+
+
+def test_a_loss_that_is_no_number_stops_it(tmp_path: Path, data: Path) -> None:
+    with pytest.raises(TrainingError, match="not finite"):
+        train(config(tmp_path, data, lr=1e12, clip=0.0, warmup=0, steps=20))
+
+
+def test_the_rate_rises_holds_and_falls_to_nothing(tmp_path: Path, data: Path) -> None:
+    plan = config(tmp_path, data, steps=100, warmup=10, decay=0.5)
+    rates = [rate(step, plan) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[10:50] == [1.0] * 40
+    assert all(a > b for a, b in itertools.pairwise(rates[51:]))
+    assert rates[100] == 0
+
+
+def test_the_shipped_configuration_is_complete() -> None:
+    root = Path(__file__).parents[3]
+    plan = load_compact_config(root / "configs" / "default_model.yaml", [], {"out": Path("x")})
+    held_out = {f"train_{i}" for i in range(22, 28)}
+    assert set(plan.data.validation[0].images) == held_out
+    assert not held_out & set(plan.data.train[0].images)
+    assert not any("monuseg" in str(source.path) for source in plan.data.train)

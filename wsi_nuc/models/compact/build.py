@@ -1,0 +1,81 @@
+"""From settings and weights to a model that the pipeline can run, and to files of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wsi_nuc.models.base import ModelSpec, NucleiModel
+from wsi_nuc.models.compact.look import Look, Place
+from wsi_nuc.models.compact.net import CompactNet
+from wsi_nuc.models.compact.points import CompactPrompter
+from wsi_nuc.models.compact.segmenting import CompactSegmentor
+from wsi_nuc.models.compact.settings import Settings
+from wsi_nuc.models.compact.spec import ARCHITECTURE, spec_of
+from wsi_nuc.models.sam.encoder import PIXEL_MEAN, PIXEL_STD
+from wsi_nuc.models.weights import (
+    Checkpoint,
+    CheckpointInfo,
+    check_class_count,
+    check_finite,
+    check_state,
+    save_checkpoint,
+)
+
+
+def assemble(net: CompactNet, settings: Settings, device: str, spec: ModelSpec) -> NucleiModel:
+    """Put a trained network behind the pipeline's protocols. Training and evaluation call this too."""
+    look = Look(net, Place.of(device, settings.use.precision))
+    return NucleiModel(spec, CompactPrompter(look, settings.use), CompactSegmentor(look, settings.use))
+
+
+def spec_of_file(info: CheckpointInfo) -> ModelSpec:
+    """Refuses a file whose tensors do not fit its header; no tensor is read."""
+    spec = spec_of(_checked(info), info.sha256, Path(info.path).stem)
+    return replace(spec, nucleus_um=info.nucleus_um)
+
+
+def load_file(checkpoint: Checkpoint, device: str) -> NucleiModel:
+    settings = _checked(checkpoint.info)
+    state = checkpoint.tensors()
+    check_finite(checkpoint.info.path, state)
+    net = CompactNet(settings.net, len(settings.classes))
+    load_weights(net, state)
+    return assemble(net, settings, device, spec_of_file(checkpoint.info))
+
+
+def load_weights(net: CompactNet, state: Mapping[str, torch.Tensor]) -> None:
+    counters = {name: tensor for name, tensor in net.state_dict().items() if _is_counter(name)}
+    net.load_state_dict(counters | {name: tensor.float() for name, tensor in state.items()})
+
+
+def save_net(path: str | Path, net: CompactNet, settings: Settings, about: Mapping[str, Any]) -> None:
+    """Write a trained network in half precision; `about` holds training_data and metrics."""
+    state = {n: t.detach().cpu().half().numpy() for n, t in net.state_dict().items() if not _is_counter(n)}
+    normalisation = {"mean": list(PIXEL_MEAN), "std": list(PIXEL_STD)}
+    header = {"architecture": ARCHITECTURE, "normalisation": normalisation} | settings.to_header()
+    save_checkpoint(path, state, dict(about) | header)
+
+
+def expected_shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        state = CompactNet(settings.net, len(settings.classes)).state_dict()
+    return {name: tuple(tensor.shape) for name, tensor in state.items() if not _is_counter(name)}
+
+
+def _is_counter(name: str) -> bool:
+    """The batch norm's count of training steps, without use at its fixed momentum."""
+    return name.endswith("num_batches_tracked")
+
+
+def _checked(info: CheckpointInfo) -> Settings:
+    settings = Settings.from_header(info.details)
+    head = info.shapes.get("class_head.weight")
+    if head is not None:
+        check_class_count(info.path, settings.classes, head[0])
+    check_state(info.path, expected_shapes(settings), info.shapes)
+    return settings

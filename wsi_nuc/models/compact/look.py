@@ -1,0 +1,91 @@
+"""One look at a batch of tiles: the network's maps, kept until the next batch, as points and masks share them."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from wsi_nuc.errors import UsageError
+from wsi_nuc.models.compact.net import CompactNet, Maps
+from wsi_nuc.models.compact.settings import STRIDES
+from wsi_nuc.models.sam.encoder import normalise
+from wsi_nuc.types import TileBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the network runs, and whether in half precision."""
+
+    device: torch.device
+    bf16: bool
+
+    @classmethod
+    def of(cls, device: str, precision: str) -> Place:
+        wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        if wanted.startswith("cuda") and not torch.cuda.is_available():
+            raise UsageError(f"--device {device}", "this torch sees no CUDA device", "use --device cpu")
+        able = wanted.startswith("cuda") or _computes_bf16()
+        return cls(torch.device(wanted), precision == "bf16" or (precision == "auto" and able))
+
+
+def _computes_bf16() -> bool:
+    cpu: Any = torch.cpu  # untyped in torch
+    return bool(cpu._is_avx512_bf16_supported())
+
+
+class Look:
+    """Not for several threads at once: it remembers the batch it last saw."""
+
+    def __init__(self, net: CompactNet, place: Place) -> None:
+        self.net = channels_last(fused(net).to(place.device))
+        self.place = place
+        self._batch: TileBatch | None = None
+        self._maps: list[Maps] = []
+
+    def at(self, batch: TileBatch) -> list[Maps]:
+        """One a tile. Every call of the network has one tile, whatever else is in the batch."""
+        if batch is not self._batch:
+            self._batch, self._maps = None, []
+            self._maps = [self._look(torch.tensor(rgb)) for rgb in batch.rgb]
+            self._batch = batch
+        return self._maps
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.place.device.type, dtype=torch.bfloat16, enabled=self.place.bf16)
+
+    def _look(self, rgb: torch.Tensor) -> Maps:
+        pixels = normalise(rgb[None].to(self.place.device))
+        below, beside = (-length % STRIDES[-1] for length in rgb.shape[:2])
+        mode = "reflect" if min(rgb.shape[:2]) > STRIDES[-1] else "replicate"
+        pixels = F.pad(pixels, (0, beside, 0, below), mode=mode).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode(), self.autocast():
+            found: Maps = self.net(pixels)
+        return found
+
+
+def channels_last(net: CompactNet) -> CompactNet:
+    """The order of weights that CPUs and tensor cores compute fastest with."""
+    made: Any = net
+    made.to(memory_format=torch.channels_last)
+    return net
+
+
+def fused(net: CompactNet) -> CompactNet:
+    """The same network in evaluation with every norm folded into the convolution before it. The network given
+    stays as it is."""
+    made = deepcopy(net).float().eval().requires_grad_(False)
+    made.apply(_fold)
+    return made
+
+
+def _fold(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.Sequential) and len(child) == 2 and isinstance(child[1], nn.BatchNorm2d):
+            pair: Any = (child[0], child[1])
+            setattr(module, name, fuse_conv_bn_eval(*pair))

@@ -1,0 +1,52 @@
+"""The default model: the compact network whose weights lie in this package."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from wsi_nuc.errors import ModelError
+from wsi_nuc.models.base import ModelSpec, NucleiModel
+from wsi_nuc.models.compact.settings import Settings
+from wsi_nuc.models.compact.spec import spec_of
+from wsi_nuc.models.weights import Checkpoint, open_checkpoint
+
+NAME = "default"
+FILE = Path(__file__).with_name("default.safetensors")
+SHA256 = "90e12ab5c6ce5ef6990a8c711fe29d1500929b2b9ffbc0c101b54398f2d147ae"
+
+
+# In an installed package the card lies beside the weights, in a checkout among the documents.
+CARDS = (FILE.with_suffix(".md"), FILE.parents[3] / "docs" / "models" / "default.md")
+
+
+def card() -> str:
+    """What the model was trained on, how good it is and where it fails, in Markdown."""
+    for path in CARDS:
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    raise ModelError(NAME, "its card is missing from this installation", "install wsi-nuc again")
+
+
+@cache
+def checkpoint() -> Checkpoint:
+    """Header read and hash compared once a process."""
+    found = open_checkpoint(FILE)
+    if found.info.sha256 != SHA256:
+        cause = f"the weights of the default model are not those of this version (sha256 {found.info.sha256})"
+        raise ModelError(FILE, cause, "install wsi-nuc again")
+    return found
+
+
+def spec() -> ModelSpec:
+    """By the header alone: the hash says that the tensors fit it."""
+    info = checkpoint().info
+    return replace(spec_of(Settings.from_header(info.details), info.sha256, NAME), nucleus_um=info.nucleus_um)
+
+
+def load(device: str) -> NucleiModel:
+    from wsi_nuc.models.compact.build import load_file
+
+    model = load_file(checkpoint(), device)
+    return replace(model, spec=replace(model.spec, name=NAME))

@@ -1,0 +1,91 @@
+"""From the network's maps to one point a nucleus: peaks of the heat, without those that lie in one nucleus."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.spatial import cKDTree
+
+from wsi_nuc.models.compact.look import Look
+from wsi_nuc.models.compact.masks import Asked
+from wsi_nuc.models.compact.net import Maps
+from wsi_nuc.models.compact.settings import MASK_STRIDE, POINT_STRIDE, UseSettings
+from wsi_nuc.models.promptnucseg.decoding import greedy_survivors, suppress_doubles
+from wsi_nuc.types import Int64, Prompts, TileBatch
+
+
+class CompactPrompter:
+    def __init__(self, look: Look, use: UseSettings) -> None:
+        self.look, self._use = look, use
+
+    def propose(self, batch: TileBatch) -> Prompts:
+        size = (batch.rgb.shape[1], batch.rgb.shape[2])
+        with torch.inference_mode():
+            found = [self._of_tile(maps, row, size) for row, maps in enumerate(self.look.at(batch))]
+        return concat(found)
+
+    def _of_tile(self, maps: Maps, row: int, size: tuple[int, int]) -> Prompts:
+        prompts = suppress_doubles(peaks(maps, row, size, self._use.threshold), self._use.nms_radius_px)
+        pairs = self._same_nucleus(maps, prompts)
+        return prompts.select(greedy_survivors(len(prompts), pairs[:, 0], pairs[:, 1]))
+
+    def _same_nucleus(self, maps: Maps, prompts: Prompts) -> Int64:
+        """n x 2, the better one first: each point lies in the other's mask. Only those two pixels are computed."""
+        reach = self._use.window_px / 2
+        pairs: Int64 = cKDTree(prompts.xy_tile).query_pairs(reach, output_type="ndarray").astype(np.int64)
+        if not len(pairs):
+            return pairs.reshape(0, 2)
+        pairs = np.sort(pairs, axis=1)
+        asked = asked_of(prompts, np.arange(len(prompts)), None, self.look.place.device)
+        one, other = (torch.from_numpy(pairs[:, i]).to(self.look.place.device) for i in (0, 1))
+        with self.look.autocast():
+            embedding = self.look.net.decoder.embedding(maps.context, asked)
+            both = [self._inside(maps, embedding, asked, a, b) for a, b in ((one, other), (other, one))]
+        same: Int64 = pairs[(both[0] & both[1]).cpu().numpy()]
+        return same
+
+    def _inside(
+        self, maps: Maps, embedding: torch.Tensor, asked: Asked, mask: torch.Tensor, point: torch.Tensor
+    ) -> torch.Tensor:
+        """For each pair: whether the point `point` lies in the mask of the prompt `mask`."""
+        height, width = maps.masks.shape[2:]
+        cell = (asked.xy[point] / MASK_STRIDE).long()
+        x, y = cell[:, 0].clamp(0, width - 1), cell[:, 1].clamp(0, height - 1)
+        features = maps.masks[0, :, y, x].T[:, None]
+        pixel = (torch.stack([x, y], 1).float() + 0.5) * MASK_STRIDE
+        logits = self.look.net.decoder.at(embedding[mask], features, pixel[:, None], asked.select(mask))
+        inside: torch.Tensor = logits[:, 0] > self._use.mask_logit
+        return inside
+
+
+def peaks(maps: Maps, row: int, size: tuple[int, int], threshold: float) -> Prompts:
+    """A point at each cell that is the hottest of its neighbours, moved by the cell's offset."""
+    heat = maps.heat[0, 0].float().sigmoid()
+    top = F.max_pool2d(heat[None, None], 3, 1, 1)[0, 0]
+    y, x = torch.nonzero((heat >= top) & (heat > threshold), as_tuple=True)
+    cell = torch.stack([x, y], 1).float() + 0.5
+    xy = (cell + maps.offset[0, :, y, x].T.float().clamp(-1.5, 1.5)) * POINT_STRIDE
+    inside = (xy[:, 0] < size[1]) & (xy[:, 1] < size[0])
+    limit = np.nextafter(np.array([size[1], size[0]], np.float32), np.float32(0))
+    probs = maps.classes[0, :, y, x].T.float().softmax(1)
+    return Prompts(
+        xy_tile=np.clip(xy[inside].cpu().numpy(), 0, limit),
+        score=heat[y, x][inside].cpu().numpy(),
+        class_probs=probs[inside].cpu().numpy(),
+        row=np.full(int(inside.sum()), row, np.int64),
+    )
+
+
+def asked_of(prompts: Prompts, wanted: Int64, negative: np.ndarray | None, device: torch.device) -> Asked:  # type: ignore[type-arg]
+    """Of one tile. `negative`: len(wanted) x 2, NaN where there is none."""
+    xy = torch.from_numpy(prompts.xy_tile[wanted].astype(np.float32)).to(device)
+    other = torch.full_like(xy, float("nan")) if negative is None else torch.from_numpy(negative).to(device)
+    return Asked(torch.zeros(len(xy), dtype=torch.int64, device=device), xy, other)
+
+
+def concat(prompts: Sequence[Prompts]) -> Prompts:
+    names = ("xy_tile", "score", "class_probs", "row")
+    return Prompts(*(np.concatenate([getattr(one, name) for one in prompts]) for name in names))

@@ -1,0 +1,124 @@
+"""What a compact model's file says of its network and of how it is used. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+from wsi_nuc.errors import ModelError
+
+STRIDES = (2, 4, 8, 16, 32)
+POINT_STRIDE = 4
+MASK_STRIDE = 2
+LEAST_CHANNELS = 16
+OUTLINE_PX = 4  # an outline that encloses its mask's area may run this far outside of it
+
+
+@dataclass(frozen=True, slots=True)
+class NetSettings:
+    """`stem`: channels at stride 2. `widths`, `blocks`: channels and residual blocks of the encoder at strides 4
+    to 32. `pyramid`: channels of the way back up, at strides 4 to 16. `mask_channels`: of the features that masks
+    are made from; `hidden`: of the two layers that each prompt gets of its own; `prompt_channels`: of its
+    embedding."""
+
+    stem: int = 24
+    widths: tuple[int, ...] = (48, 96, 192, 256)
+    blocks: tuple[int, ...] = (2, 2, 2, 1)
+    pyramid: tuple[int, ...] = (48, 96, 128)
+    mask_channels: int = 16
+    hidden: int = 16
+    prompt_channels: int = 128
+
+    def __post_init__(self) -> None:
+        # torch 2.13's gradient of a strided 1 x 1 convolution of 8 channels writes beyond its memory (on CPUs).
+        if min(self.stem, *self.widths) < LEAST_CHANNELS:
+            cause = f"stem {self.stem} and widths {self.widths} must have {LEAST_CHANNELS} channels each"
+            raise ModelError("net", cause, "make them wider")
+        if len(self.widths) != 4 or len(self.blocks) != 4 or len(self.pyramid) != 3:
+            cause = "needs four widths, four numbers of blocks and three widths of the pyramid"
+            raise ModelError("net", cause, "give as many as there are strides")
+
+
+@dataclass(frozen=True, slots=True)
+class UseSettings:
+    """How the trained network is used; lengths in pixels of its resolution, all chosen on validation images.
+
+    `threshold`: least score of a point. `least_score`: nuclei with a lower calibrated score are not reported.
+    `nms_radius_px`: of two points closer than this the better one stays. `mask_logit`: above it a pixel belongs to
+    the mask. `least_area_px`: smaller masks are no nuclei. `window_px`: edge of a prompt's neighbourhood, so no
+    mask is larger. `tile_px`: what one call of the network sees, `halo_px` of it on each side only as context.
+    `calibration`: weights of the logits of point score and predicted IoU, and the constant, that make the score
+    the probability of being right. `precision`: "fp32", "bf16", or "auto" (bf16 where the device has it).
+    """
+
+    threshold: float = 0.2
+    least_score: float = 0.0
+    nms_radius_px: float = 6.0
+    mask_logit: float = 0.0
+    least_area_px: int = 30
+    window_px: int = 96
+    margin_px: int = 8
+    halo_px: int = 64
+    tile_px: int = 1024
+    batch: int = 1
+    calibration: tuple[float, float, float] = (1.0, 0.0, 0.0)
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        limits = {
+            "threshold": 0 < self.threshold < 1,
+            "least_score": 0 <= self.least_score < 1,
+            "window_px": 16 <= self.window_px <= 512 and self.window_px % (2 * MASK_STRIDE) == 0,
+            "tile_px": self.tile_px % STRIDES[-1] == 0 and self.core_px > 0,
+            "halo_px": self.halo_px >= self.reach_px + self.margin_px,
+            "precision": self.precision in ("auto", "fp32", "bf16"),
+            "calibration": len(self.calibration) == 3,
+        }
+        for name, fine in limits.items():
+            if not fine:
+                value = getattr(self, name)
+                raise ModelError(f"use.{name} = {value!r}", "out of range", "correct the model file's header")
+
+    @property
+    def reach_px(self) -> int:
+        """A window begins at a whole cell at stride 2."""
+        return self.window_px // 2 + MASK_STRIDE + OUTLINE_PX
+
+    @property
+    def core_px(self) -> int:
+        return self.tile_px - 2 * self.halo_px
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`classes`: in the order of the logits. `domain`: how the training images looked (`models.domain`)."""
+
+    classes: tuple[str, ...]
+    mpp: float
+    net: NetSettings = field(default_factory=NetSettings)
+    use: UseSettings = field(default_factory=UseSettings)
+    domain: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def to_header(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_header(cls, header: Mapping[str, Any]) -> Self:
+        """Only the keys of this record are read; a section's unknown key is an error."""
+        return cls(
+            classes=tuple(str(name) for name in header["classes"]),
+            mpp=float(header["mpp"]),
+            net=_section(NetSettings, header.get("net", {}), "net"),
+            use=_section(UseSettings, header.get("use", {}), "use"),
+            domain={name: (float(low), float(high)) for name, (low, high) in header.get("domain", {}).items()},
+        )
+
+
+def _section(kind: type[Any], given: Mapping[str, Any], name: str) -> Any:
+    known = {f.name for f in fields(kind)}
+    unknown = sorted(set(given) - known)
+    if unknown:
+        cause = f"section {name} has the unknown key {unknown[0]!r}"
+        raise ModelError("model header", cause, f"known keys: {', '.join(sorted(known))}")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})

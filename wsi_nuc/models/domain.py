@@ -1,0 +1,72 @@
+"""How pixels look, in five numbers, and whether training images looked like that too.
+
+A model is only known to work on what it was shown. The numbers are chosen so that each can be said in a word:
+too pale, too dark, another hue, no contrast, blurred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+
+from wsi_nuc.types import Float64, UInt8
+
+NAMES = ("density", "red share", "blue share", "contrast", "sharpness")
+WORDS = {
+    "density": ("paler", "darker"),
+    "red share": ("redder", "bluer"),
+    "blue share": ("bluer or greener", "yellower or browner"),
+    "contrast": ("flatter", "harsher"),
+    "sharpness": ("blurred", "noisier"),
+}
+STAINED = 0.08  # optical density; below lies the glass
+LEAST_STAINED = 0.02  # share of a tile; with less there is nothing to judge
+_DENSITY = -np.log10((np.arange(256) + 1) / 256).astype(np.float32)
+
+Limits = Mapping[str, tuple[float, float]]
+
+
+def looks_of(rgb: UInt8) -> tuple[float, ...] | None:
+    """The numbers of `NAMES` of an H x W x 3 tile, four decimals each; None where nearly all of it is glass.
+
+    `density`: mean optical density of the stained pixels; `red share`, `blue share`: of the three channels' sum;
+    `contrast`: deviation of the density; `sharpness`: mean second difference of the density over the contrast.
+    """
+    density = _DENSITY[rgb]
+    grey = density.mean(2)
+    stained = grey > STAINED
+    if stained.mean() < LEAST_STAINED:
+        return None
+    channels = density[stained].mean(0, dtype=np.float64)
+    total = max(float(channels.sum()), 1e-6)
+    contrast = float(grey[stained].std(dtype=np.float64))
+    edges = np.abs(cv2.Laplacian(grey, cv2.CV_32F))[stained]
+    sharpness = float(edges.mean(dtype=np.float64)) / max(contrast, 1e-3)
+    found = (total / 3, channels[0] / total, channels[2] / total, contrast, sharpness)
+    return tuple(round(float(value), 4) for value in found)
+
+
+def limits_of(looks: Sequence[tuple[float, ...]], slack: float = 1.2) -> dict[str, tuple[float, float]]:
+    """The range of each number over the training images, by the factor `slack` wider on both sides."""
+    table = np.array(looks)
+    return {
+        name: (round(float(low / slack), 4), round(float(high * slack), 4))
+        for name, low, high in zip(NAMES, table.min(0), table.max(0), strict=True)
+    }
+
+
+def unlike(looks: Sequence[tuple[float, ...]], limits: Limits) -> list[str]:
+    """How the tiles of a slide differ from the training images, in words; empty where they do not, or where
+    nothing is known. The median over the tiles counts, so a pen mark or one fold does not."""
+    if not looks or not limits:
+        return []
+    middle: Float64 = np.median(np.array(looks), axis=0)
+    found = []
+    for name, value in zip(NAMES, middle, strict=True):
+        low, high = limits[name]
+        if not low <= value <= high:
+            word = WORDS[name][int(value > high)]
+            found.append(f"{word} ({name} {value:.2f}, training images {low:.2f} to {high:.2f})")
+    return found

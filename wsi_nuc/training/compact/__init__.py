@@ -1,0 +1,1 @@
+"""Training of the compact network: mixed supervision, from masks, points and foreground."""

@@ -1,0 +1,76 @@
+"""From trained weights to the file that is given to others: tuned, calibrated, with the sizes that it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsi_nuc.doctor.sample import Sample
+from wsi_nuc.evaluation.evaluate import Scoring, evaluate_images
+from wsi_nuc.evaluation.predict import predict_table
+from wsi_nuc.evaluation.protocol import image_means
+from wsi_nuc.models.compact.build import assemble, load_weights, save_net
+from wsi_nuc.models.compact.net import CompactNet
+from wsi_nuc.models.compact.settings import Settings
+from wsi_nuc.models.compact.spec import spec_of
+from wsi_nuc.models.weights import open_checkpoint
+from wsi_nuc.store.geometry import area_and_centre
+from wsi_nuc.training.compact.train import domain_of
+from wsi_nuc.training.compact.tune import tune
+from wsi_nuc.training.data.record import LabelledImage
+
+SIZE_SLACK = 1.25  # organs that are not among the training images differ more
+FEWEST_NUCLEI = 30
+
+
+def finish(
+    trained: Path,
+    out: Path,
+    train: Sequence[LabelledImage],
+    validation: Sequence[LabelledImage],
+    tuned_as: Path | None = None,
+) -> Path:
+    """Write `out`. `tuned_as`: a finished file whose cuts are taken, where validation images trained."""
+    checkpoint = open_checkpoint(trained)
+    settings = Settings.from_header(checkpoint.info.details)
+    net = CompactNet(settings.net, len(settings.classes))
+    load_weights(net, checkpoint.tensors())
+    if tuned_as is None:
+        use = tune(net, settings, validation, "cpu")
+    else:
+        use = Settings.from_header(open_checkpoint(tuned_as).info.details).use
+    settings = replace(settings, use=use, domain=domain_of(train))
+    details = checkpoint.info.details
+    about: dict[str, Any] = {
+        "training_data": details["training_data"],
+        "training_steps": details["metrics"].get("step"),
+        "metrics": _metrics(net, settings, validation),
+        "nucleus_um": _sizes(net, settings, [one for one in train if one.instances is not None]),
+    }
+    save_net(out, net, settings, about)
+    return out
+
+
+def _metrics(net: CompactNet, settings: Settings, validation: Sequence[LabelledImage]) -> dict[str, float]:
+    means = image_means(
+        evaluate_images(assemble(net, settings, "cpu", spec_of(settings, "")), validation, Scoring())
+    )
+    found = {"pq": means.pq, "dq": means.dq, "sq": means.sq, "aji": means.aji, "f1": means.detection.f1}
+    classes = {f"f1_{n}": one.f1 for n, one in zip(settings.classes, means.detection_by_class, strict=False)}
+    return {name: round(float(value), 4) for name, value in (found | classes).items() if np.isfinite(value)}
+
+
+def _sizes(net: CompactNet, settings: Settings, images: Sequence[LabelledImage]) -> tuple[float, float]:
+    """Smallest and largest size, see `doctor.sample`, of the images whose resolution is known."""
+    model, sizes = assemble(net, settings, "cpu", spec_of(settings, "")), []
+    for image in images:
+        table, scale = predict_table(model, image)
+        if image.mpp is None or len(table) < FEWEST_NUCLEI:
+            continue
+        area_px, _ = area_and_centre(table.xy / scale, table.offsets)
+        sizes.append(Sample(image.mpp, 2 * np.sqrt(area_px / np.pi) * image.mpp).size_um)
+    return round(min(sizes) / SIZE_SLACK, 2), round(max(sizes) * SIZE_SLACK, 2)

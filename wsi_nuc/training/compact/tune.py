@@ -1,0 +1,96 @@
+"""How a trained network is best used: cuts and calibration, chosen on validation images and on nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from wsi_nuc.evaluation.metrics import panoptic
+from wsi_nuc.evaluation.overlaps import overlaps_of_labels
+from wsi_nuc.evaluation.predict import as_labels, predict_table, truth_of
+from wsi_nuc.evaluation.protocol import mean
+from wsi_nuc.evaluation.raster import rasterise
+from wsi_nuc.models.compact.build import assemble
+from wsi_nuc.models.compact.net import CompactNet
+from wsi_nuc.models.compact.segmenting import calibrated, logit
+from wsi_nuc.models.compact.settings import Settings, UseSettings
+from wsi_nuc.models.compact.spec import spec_of
+from wsi_nuc.training.data.record import DataError, LabelledImage
+from wsi_nuc.types import Bool, Float64, NucleiTable
+
+LEAST_THRESHOLD = 0.12
+MASK_LOGITS = (-0.6, -0.3, 0.0, 0.3)
+CUTS = tuple(np.round(np.arange(0.2, 0.65, 0.05), 2).tolist())
+RIGHT_IOU = 0.5
+
+Found = tuple[LabelledImage, NucleiTable, float]
+
+
+def tune(net: CompactNet, settings: Settings, images: Sequence[LabelledImage], device: str) -> UseSettings:
+    """The settings with the greatest mean PQ over the images."""
+    tried: list[tuple[float, UseSettings]] = []
+    for mask_logit in MASK_LOGITS:
+        loose = replace(settings.use, threshold=LEAST_THRESHOLD, least_score=0.0, calibration=(1.0, 0.0, 0.0))
+        use = replace(loose, mask_logit=mask_logit)
+        found = look_at(net, replace(settings, use=use), images, device)
+        weights = calibrate(found)
+        for cut in CUTS:
+            chosen = replace(use, calibration=weights, least_score=cut)
+            tried.append((mean(_pq(one, chosen) for one in found), chosen))
+    return max(tried, key=lambda one: one[0])[1]
+
+
+def look_at(net: CompactNet, settings: Settings, images: Sequence[LabelledImage], device: str) -> list[Found]:
+    model = assemble(net, settings, device, spec_of(settings, ""))
+    return [(image, *predict_table(model, image)) for image in images]
+
+
+def calibrate(found: Sequence[Found]) -> tuple[float, float, float]:
+    """Logistic regression of "an annotated nucleus is met with IoU over a half" on both scores."""
+    features, right = (np.concatenate(parts) for parts in zip(*map(_samples, found), strict=True))
+    weights = logistic(features, right)
+    return (round(float(weights[0]), 4), round(float(weights[1]), 4), round(float(weights[2]), 4))
+
+
+def logistic(features: Float64, right: Bool, steps: int = 50) -> Float64:
+    """Newton's method with a little damping; one weight a column."""
+    weights = np.zeros(features.shape[1])
+    for _ in range(steps):
+        p = 1 / (1 + np.exp(-features @ weights))
+        slope = features.T @ (right - p) - 1e-3 * weights
+        curve = (features * (p * (1 - p))[:, None]).T @ features + 1e-3 * np.eye(len(weights))
+        change = np.linalg.solve(curve, slope)
+        weights += change
+        if np.abs(change).max() < 1e-8:
+            break
+    return weights
+
+
+def scored(table: NucleiTable, use: UseSettings) -> NucleiTable:
+    """The table with the scores, and without the rows, that these settings would give."""
+    score = calibrated(table.prompt_score, table.predicted_iou, use.calibration)
+    return replace(table, score=score).select(score >= use.least_score)
+
+
+def _samples(found: Found) -> tuple[Float64, Bool]:
+    image, table, scale = found
+    table = table.select(np.argsort(table.score, kind="stable"))
+    truth = truth_of(image).labels
+    features = np.column_stack([logit(table.prompt_score), logit(table.predicted_iou), np.ones(len(table))])
+    if truth is None:
+        raise DataError(image.id, "has no annotated outlines to calibrate on", "leave it out of `validation`")
+    rings = [[ring / scale] for ring in np.split(table.xy, table.offsets[1:-1])] if len(table) else []
+    overlaps = overlaps_of_labels(truth, rasterise(rings, truth.shape[1], truth.shape[0])[0])
+    best = np.zeros(len(table))
+    np.maximum.at(best, overlaps.predicted_ids[overlaps.predicted] - 1, overlaps.iou)
+    return features, best > RIGHT_IOU
+
+
+def _pq(found: Found, use: UseSettings) -> float:
+    image, table, scale = found
+    predicted, truth = as_labels(scored(table, use), scale, image.rgb.shape[:2]).labels, truth_of(image).labels
+    assert predicted is not None
+    assert truth is not None
+    return panoptic(overlaps_of_labels(truth, predicted)).pq
