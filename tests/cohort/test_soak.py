@@ -12,7 +12,7 @@ from benchmarks.cohort_soak import soak
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_five_kills_among_two_jobs_do_not_show(tmp_path: Path) -> None:
-    got = soak(tmp_path, slides=12, bad=4, kills=5, shards=2)
+    got = soak(tmp_path, slides=12, bad=4, kills=5, shards=2, size=1280)
     assert got.wrong == []
     assert got.kills == 5
     # A kill costs at most the region that its job was in.
