@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -116,3 +119,30 @@ def test_the_shipped_configuration_is_complete() -> None:
     assert set(plan.data.validation[0].images) == held_out
     assert not held_out & set(plan.data.train[0].images)
     assert not any("monuseg" in str(source.path) for source in plan.data.train)
+
+
+def test_the_recipe_trains_tunes_and_leaves_a_model_that_runs(tmp_path: Path, data: Path) -> None:
+    plan = {
+        "data": {
+            "train": [{"path": data.name, "images": ["d0", "d1"]}],
+            "validation": [{"path": data.name, "images": ["d2"]}],
+            "workers": 0,
+        },
+        "classes": ["a", "b"], "steps": 2, "batch": 2, "report_every": 2, "precision": "fp32",
+        "net": {name: getattr(NET, name) for name in ("stem", "mask_channels", "hidden", "prompt_channels")}
+        | {name: list(getattr(NET, name)) for name in ("widths", "blocks", "pyramid")},
+        "crop": {"size_px": 128}, "use": {"tile_px": 256},
+    }  # fmt: skip
+    file, script = tmp_path / "plan.yaml", Path(__file__).parents[3] / "pipelines" / "train_default.py"
+    file.write_text(json.dumps(plan))
+    command = [sys.executable, script, "--data", data.parent, "--out", tmp_path / "out", "--config", file]
+    subprocess.run([*map(str, command)], check=True, timeout=240, capture_output=True)
+    finished = tmp_path / "out" / "default.safetensors"
+    details = open_checkpoint(finished).info.details
+    assert 0 <= details["metrics"]["pq"] <= 1
+    assert details["use"]["least_score"] >= 0.2
+    assert load_model(str(finished)).spec.classes == ("a", "b")
+
+    final = [*map(str, command), "--everything", "--set", "steps=3"]
+    without_cuts = subprocess.run(final, check=False, timeout=240, capture_output=True, text=True)
+    assert "--tuned-as" in without_cuts.stderr

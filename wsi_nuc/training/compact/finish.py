@@ -64,8 +64,8 @@ def _metrics(net: CompactNet, settings: Settings, validation: Sequence[LabelledI
     return {name: round(float(value), 4) for name, value in (found | classes).items() if np.isfinite(value)}
 
 
-def _sizes(net: CompactNet, settings: Settings, images: Sequence[LabelledImage]) -> tuple[float, float]:
-    """Smallest and largest size, see `doctor.sample`, of the images whose resolution is known."""
+def _sizes(net: CompactNet, settings: Settings, images: Sequence[LabelledImage]) -> tuple[float, float] | None:
+    """Smallest and largest size, see `doctor.sample`, of images whose resolution is known; None without any."""
     model, sizes = assemble(net, settings, "cpu", spec_of(settings, "")), []
     for image in images:
         table, scale = predict_table(model, image)
@@ -73,4 +73,4 @@ def _sizes(net: CompactNet, settings: Settings, images: Sequence[LabelledImage])
             continue
         area_px, _ = area_and_centre(table.xy / scale, table.offsets)
         sizes.append(Sample(image.mpp, 2 * np.sqrt(area_px / np.pi) * image.mpp).size_um)
-    return round(min(sizes) / SIZE_SLACK, 2), round(max(sizes) * SIZE_SLACK, 2)
+    return (round(min(sizes) / SIZE_SLACK, 2), round(max(sizes) * SIZE_SLACK, 2)) if sizes else None
