@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,18 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
         text=True,
         **options,
     )
+
+
+def wait_until_it_listens(process: subprocess.Popen[str], timeout: float = 60) -> None:
+    """Until the command takes signals as its own, whatever the machine's load: before that Python dies of them."""
+    bit, end = 1 << (signal.SIGUSR1 - 1), time.monotonic() + timeout
+    while time.monotonic() < end and process.poll() is None:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+        if int(caught.split()[1], 16) & bit:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"{process.args} does not listen to signals")
 
 
 def answers(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:

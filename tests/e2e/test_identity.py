@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.command import answers, digest, manifest, start, wsi_nuc
+from tests.e2e.command import answers, digest, manifest, start, wait_until_it_listens, wsi_nuc
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +182,7 @@ def test_ctrl_c_at_any_moment_of_the_start_ends_the_whole_group(
 
     arguments = ("run", slide, "--out", tmp_path, "--workers", 2, "--region-size", 512, "--json")
     with start(*arguments, start_new_session=True) as process:
+        wait_until_it_listens(process)
         time.sleep(delay_s)
         os.killpg(process.pid, signal.SIGINT)
         code = process.wait(timeout=15)
