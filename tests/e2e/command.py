@@ -17,7 +17,7 @@ COMMAND = [sys.executable, "-m", "wsi_nuc"]
 def with_quick_model(arguments: Sequence[object]) -> list[str]:
     """What these tests ask of a run holds for any model, so unless they name one the quickest does the work."""
     given = [str(one) for one in arguments]
-    if given[:1] == ["run"] and "--model" not in given:
+    if (given[:1] == ["run"] or given[:2] == ["cohort", "plan"]) and "--model" not in given:
         given += ["--model", "classical"]
     return given
 
