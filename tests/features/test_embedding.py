@@ -106,9 +106,7 @@ def test_a_run_with_the_embedding(model: ModelRef, tmp_path: Path) -> None:
 
     slide, _ = slide_and_store(tmp_path, Tissue.of(4, edge_um=64), 0.25)
     options = {"model": model.model, "embedding": True, "tissue": "none", "mpp": 0.25}
-    (result,) = run_slides(
-        RunConfig(out=tmp_path / "runs", scheduler="serial", model="classical", **options), [slide.path]
-    )
+    (result,) = run_slides(RunConfig(out=tmp_path / "runs", scheduler="serial", **options), [slide.path])
     assert not result.error
     columns = list(anndata.read_zarr(Path(result.store) / "tables/nuclei_table").var_names)
     assert columns[:2] == ["round", "long"]

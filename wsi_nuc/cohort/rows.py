@@ -47,7 +47,7 @@ def _row(line: Line, folder: Path, common: RunConfig) -> PlanRow:
 def _absolute(path: str, folder: Path) -> str:
     if not path or is_url(path):
         return path
-    return os.path.abspath(folder / Path(path).expanduser())
+    return os.path.abspath(folder / os.path.expanduser(path))  # noqa: PTH111 - "~x" may be a plain name
 
 
 def _settings(cells: dict[str, str], folder: Path) -> tuple[dict[str, Any], str]:
@@ -66,7 +66,7 @@ def _settings(cells: dict[str, str], folder: Path) -> tuple[dict[str, Any], str]
     if text := cells.get("tissue", ""):
         settings["tissue"] = text if text in ("auto", "none") else _absolute(text, folder)
     if text := cells.get("model", ""):
-        file = folder / Path(text).expanduser()
+        file = folder / os.path.expanduser(text)  # noqa: PTH111 - as above
         settings["model"] = os.path.abspath(file) if file.is_file() else text
     return settings, problem
 

@@ -45,6 +45,7 @@ def config(out: Path, data: Path, **changes: object) -> CompactTrainConfig:
         "out": out, "classes": ["a", "b"], "net": NET, "steps": 4, "batch": 2, "report_every": 2, "warmup": 1,
         "data": {"train": [{"path": data, "images": ["d0", "d1"]}], "workers": 0},
         "crop": {"size_px": 128}, "precision": "fp32", "device": "cpu", "use": {"tile_px": 256},
+        "threads": 1,
     }  # fmt: skip
     return CompactTrainConfig.model_validate(given | changes)
 

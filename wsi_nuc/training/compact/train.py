@@ -1,7 +1,8 @@
 """The training of a compact model: one loop, from the first crop to the file of weights.
 
 Under `out`: `state.pt` to go on from, `model.safetensors` (the running average of the weights), `curves.csv`,
-`curves.png`. The same command goes on where a stopped one was, with the very same crops.
+`curves.png`. The same command goes on where a stopped one was, with the very same crops;
+on one thread, with the very same numbers.
 """
 
 from __future__ import annotations
