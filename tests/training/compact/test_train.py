@@ -19,8 +19,9 @@ from wsi_nuc.errors import UsageError
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.models.weights import open_checkpoint
 from wsi_nuc.training.compact.config import CompactTrainConfig, load_compact_config
-from wsi_nuc.training.compact.train import TrainingError, rate, train
+from wsi_nuc.training.compact.train import rate, train
 from wsi_nuc.training.events import StepDone
+from wsi_nuc.training.train import TrainingError
 
 
 @pytest.fixture(scope="module")

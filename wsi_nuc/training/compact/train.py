@@ -17,7 +17,6 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from wsi_nuc.errors import WsiNucError
 from wsi_nuc.evaluation.evaluate import Scoring, evaluate_images
 from wsi_nuc.evaluation.protocol import image_means
 from wsi_nuc.models.compact.build import assemble, load_weights, save_net
@@ -38,12 +37,9 @@ from wsi_nuc.training.events import Clock, Emit, EpochDone, Noted, StepDone, ign
 from wsi_nuc.training.images import load_images
 from wsi_nuc.training.state import Progress, Trained, load_state, save_state
 from wsi_nuc.training.sums import Sums
+from wsi_nuc.training.train import TrainingError
 
 STAGE = "compact"
-
-
-class TrainingError(WsiNucError):
-    """The training cannot go on; what was saved before is intact."""
 
 
 class LossNet(nn.Module):
