@@ -48,6 +48,17 @@ def test_points_get_what_the_encoder_sees_there(model: ModelRef) -> None:
     assert np.array_equal(back[::-1], found)
 
 
+def test_the_default_model_has_an_embedding(tmp_path: Path) -> None:
+    import anndata
+
+    ref = model_ref("default", "cpu")
+    slide, store = slide_and_store(tmp_path, Tissue.of(16, edge_um=64), 0.5)
+    add_features(store, slide, SERIAL.run, ref)
+    found = anndata.read_zarr(store / "tables/nuclei_table").X[:, -ref.size :]
+    assert np.isfinite(found).all()
+    assert len(np.unique(found, axis=0)) == 16
+
+
 def test_columns_of_the_embedding_come_last(model: ModelRef, tmp_path: Path) -> None:
     import anndata
 

@@ -129,6 +129,19 @@ def test_points_of_one_nucleus_leave_the_best() -> None:
     assert apart.min() > UseSettings().window_px / 2
 
 
+def test_an_embedding_is_that_of_its_point_whoever_else_is_asked_for() -> None:
+    model, batch = tiny_model(), batch_of(noise(1), noise(2))
+    assert model.embedder is not None
+    rng = np.random.default_rng(0)
+    xy, row = rng.uniform(0, 256, (150, 2)).astype(np.float32), rng.integers(0, 2, 150)
+    found = model.embedder.embed(batch, xy, row)
+    assert found.shape == (150, NET.prompt_channels)
+    assert found.std(axis=0).max() > 0
+    order = rng.permutation(150)[:80]
+    assert np.array_equal(model.embedder.embed(batch, xy[order], row[order]), found[order])
+    assert model.embedder.embed(batch, xy[:0], row[:0]).shape == (0, NET.prompt_channels)
+
+
 def test_a_blank_tile_has_no_nuclei() -> None:
     found, own = predict(tiny_model(threshold=0.9), batch_of(np.full((256, 256, 3), 255, np.uint8)))
     assert len(found) == len(own) == 0

@@ -156,6 +156,11 @@ class Means:
     hover_by_class: tuple[ClassCounts, ...]
     pq_by_class: tuple[float, ...]
 
+    @property
+    def overall(self) -> dict[str, float]:
+        """The scores that a training is watched by."""
+        return {"pq": self.pq, "dq": self.dq, "sq": self.sq, "aji": self.aji, "f1": self.detection.f1}
+
 
 def mean(values: Iterable[float]) -> float:
     """Mean of the values that are not NaN; NaN if none is left."""

@@ -38,7 +38,7 @@ FAMILIES = {
     "neighbours at one pixel in four directions, both in the nucleus, symmetric, all directions in one matrix.",
     "boundary": "Haematoxylin at 32 points evenly along the outline, 1 um inside of it and 1 um outside.",
     "neighbourhood": "From centroids. Nothing farther away than 100 um counts; NaN where nothing is nearer.",
-    "embedding": "Only with `--embedding`, of a model that has one; PromptNucSeg's has 256 numbers, 000 to 255.",
+    "embedding": "Only with `--embedding`, of a model that has one: 256 numbers (000 to 255) of PromptNucSeg, 128 of the default model.",
 }
 
 
@@ -132,7 +132,7 @@ def _neighbourhood() -> list[Feature]:
 
 NEIGHBOURHOOD = _neighbourhood()
 EMBEDDING = _family(
-    "embedding", (f"embedding_{NUMBER}", "", "what the model's image encoder sees at the centroid")
+    "embedding", (f"embedding_{NUMBER}", "", "what the model's network sees at the centroid")
 )
 TABLE: tuple[Feature, ...] = (*SHAPE, *STAIN, *TEXTURE, *BOUNDARY, *NEIGHBOURHOOD, *EMBEDDING)
 

@@ -35,8 +35,4 @@ class Validation:
         with torch.no_grad():
             mine = evaluate_images(model, self._ranks.share(self._images), self._scoring)
         scores = self._ranks.collect(mine)
-        means = image_means(scores)
-        return {
-            "pq": means.pq, "dq": means.dq, "sq": means.sq, "aji": means.aji,
-            "f1": means.detection.f1, "quality": quality(scores),
-        }  # fmt: skip
+        return image_means(scores).overall | {"quality": quality(scores)}

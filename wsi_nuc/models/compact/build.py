@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from wsi_nuc.models.base import ModelSpec, NucleiModel
+from wsi_nuc.models.compact.describing import CompactEmbedder
 from wsi_nuc.models.compact.look import Look, Place
 from wsi_nuc.models.compact.net import CompactNet
 from wsi_nuc.models.compact.points import CompactPrompter
@@ -30,7 +31,8 @@ from wsi_nuc.models.weights import (
 def assemble(net: CompactNet, settings: Settings, device: str, spec: ModelSpec) -> NucleiModel:
     """Put a trained network behind the pipeline's protocols. Training and evaluation call this too."""
     look = Look(net, Place.of(device, settings.use.precision))
-    return NucleiModel(spec, CompactPrompter(look, settings.use), CompactSegmentor(look, settings.use))
+    prompter, segmentor = CompactPrompter(look, settings.use), CompactSegmentor(look, settings.use)
+    return NucleiModel(spec, prompter, segmentor, CompactEmbedder(look, spec.embedding))
 
 
 def spec_of_file(info: CheckpointInfo) -> ModelSpec:

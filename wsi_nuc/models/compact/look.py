@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from wsi_nuc.errors import UsageError
 from wsi_nuc.models.compact.net import CompactNet, Maps
 from wsi_nuc.models.compact.settings import STRIDES
+from wsi_nuc.models.place import torch_device
 from wsi_nuc.models.sam.encoder import normalise
 from wsi_nuc.types import TileBatch
 
@@ -27,11 +27,9 @@ class Place:
 
     @classmethod
     def of(cls, device: str, precision: str) -> Place:
-        wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        if wanted.startswith("cuda") and not torch.cuda.is_available():
-            raise UsageError(f"--device {device}", "this torch sees no CUDA device", "use --device cpu")
-        able = wanted.startswith("cuda") or _computes_bf16()
-        return cls(torch.device(wanted), precision == "bf16" or (precision == "auto" and able))
+        place = torch_device(device)
+        able = place.type == "cuda" or _computes_bf16()
+        return cls(place, precision == "bf16" or (precision == "auto" and able))
 
 
 def _computes_bf16() -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from wsi_nuc.errors import ModelError
+from wsi_nuc.models.header import section
 
 STRIDES = (2, 4, 8, 16, 32)
 POINT_STRIDE = 4
@@ -109,16 +110,7 @@ class Settings:
         return cls(
             classes=tuple(str(name) for name in header["classes"]),
             mpp=float(header["mpp"]),
-            net=_section(NetSettings, header.get("net", {}), "net"),
-            use=_section(UseSettings, header.get("use", {}), "use"),
+            net=section(NetSettings, header, "net"),
+            use=section(UseSettings, header, "use"),
             domain={name: (float(low), float(high)) for name, (low, high) in header.get("domain", {}).items()},
         )
-
-
-def _section(kind: type[Any], given: Mapping[str, Any], name: str) -> Any:
-    known = {f.name for f in fields(kind)}
-    unknown = sorted(set(given) - known)
-    if unknown:
-        cause = f"section {name} has the unknown key {unknown[0]!r}"
-        raise ModelError("model header", cause, f"known keys: {', '.join(sorted(known))}")
-    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})

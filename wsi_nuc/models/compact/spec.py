@@ -23,4 +23,5 @@ def spec_of(settings: Settings, weights_sha256: str, name: str = ARCHITECTURE) -
         uses_torch=True,
         reach_px=use.reach_px,
         domain=settings.domain,
+        embedding=settings.net.prompt_channels,
     )

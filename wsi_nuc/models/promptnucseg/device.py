@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from wsi_nuc.errors import UsageError
+from wsi_nuc.models.place import torch_device
 from wsi_nuc.models.promptnucseg.settings import UseSettings
 
 Item = TypeVar("Item")
@@ -29,13 +29,12 @@ class Runner:
 
     @classmethod
     def on(cls, device: str, use: UseSettings) -> Runner:
-        wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        if wanted.startswith("cuda") and not torch.cuda.is_available():
-            raise UsageError(f"--device {device}", "this torch sees no CUDA device", "use --device cpu")
-        bf16 = use.precision == "bf16" or (use.precision == "auto" and wanted.startswith("cuda"))
+        place = torch_device(device)
+        gpu = place.type == "cuda"
+        bf16 = use.precision == "bf16" or (use.precision == "auto" and gpu)
         # On a CPU larger calls are no faster, and blanks cost their full price.
-        tiles, windows, prompts = (use.batch, use.windows**2, 256) if wanted.startswith("cuda") else (1, 1, 32)
-        return cls(torch.device(wanted), bf16, tiles, windows, prompts)
+        tiles, windows, prompts = (use.batch, use.windows**2, 256) if gpu else (1, 1, 32)
+        return cls(place, bf16, tiles, windows, prompts)
 
     def autocast(self) -> AbstractContextManager[None]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from wsi_nuc.errors import ModelError
+from wsi_nuc.models.header import section
 
 WINDOW_PX = 256
 
@@ -112,7 +113,7 @@ class Settings:
         """The same networks used in another way: `options` are keys of `use` with new values."""
         if not options:
             return self
-        return replace(self, use=_section(UseSettings, {"use": asdict(self.use) | dict(options)}, "use"))
+        return replace(self, use=section(UseSettings, {"use": asdict(self.use) | dict(options)}, "use"))
 
     def to_header(self) -> dict[str, Any]:
         return asdict(self) | {"classes": list(self.classes)}
@@ -128,17 +129,7 @@ class Settings:
         return cls(
             classes=tuple(str(name) for name in header["classes"]),
             mpp=float(header["mpp"]),
-            prompter=_section(PrompterSettings, header, "prompter"),
-            segmentor=_section(SegmentorSettings, header, "segmentor"),
-            use=_section(UseSettings, header, "use"),
+            prompter=section(PrompterSettings, header, "prompter"),
+            segmentor=section(SegmentorSettings, header, "segmentor"),
+            use=section(UseSettings, header, "use"),
         )
-
-
-def _section(kind: type[Any], header: Mapping[str, Any], name: str) -> Any:
-    given = header.get(name, {})
-    known = {f.name for f in fields(kind)}
-    unknown = sorted(set(given) - known)
-    if unknown:
-        cause = f"section {name} has the unknown key {unknown[0]!r}"
-        raise ModelError("model header", cause, f"known keys: {', '.join(sorted(known))}")
-    return kind(**given)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from wsi_nuc.doctor.mpp import FEWEST_NUCLEI
 from wsi_nuc.doctor.sample import Sample
 from wsi_nuc.evaluation.evaluate import Scoring, evaluate_images
 from wsi_nuc.evaluation.predict import predict_table
@@ -24,7 +25,6 @@ from wsi_nuc.training.compact.tune import tune
 from wsi_nuc.training.data.record import LabelledImage
 
 SIZE_SLACK = 1.4  # organs that are not among the training images differ more
-FEWEST_NUCLEI = 30
 
 
 def finish(
@@ -59,9 +59,9 @@ def _metrics(net: CompactNet, settings: Settings, validation: Sequence[LabelledI
     means = image_means(
         evaluate_images(assemble(net, settings, "cpu", spec_of(settings, "")), validation, Scoring())
     )
-    found = {"pq": means.pq, "dq": means.dq, "sq": means.sq, "aji": means.aji, "f1": means.detection.f1}
     classes = {f"f1_{n}": one.f1 for n, one in zip(settings.classes, means.detection_by_class, strict=False)}
-    return {name: round(float(value), 4) for name, value in (found | classes).items() if np.isfinite(value)}
+    found = means.overall | classes
+    return {name: round(float(value), 4) for name, value in found.items() if np.isfinite(value)}
 
 
 def _sizes(net: CompactNet, settings: Settings, images: Sequence[LabelledImage]) -> tuple[float, float] | None:

@@ -158,7 +158,4 @@ def validate(net: CompactNet, config: CompactTrainConfig, images: tuple[Labelled
     settings = config.settings()
     model = assemble(net, settings, config.device, spec_of(settings, ""))
     means = image_means(evaluate_images(model, images, Scoring()))
-    return {
-        "pq": means.pq, "dq": means.dq, "sq": means.sq, "aji": means.aji, "f1": means.detection.f1,
-        "precision": means.detection.precision, "recall": means.detection.recall,
-    }  # fmt: skip
+    return means.overall | {"precision": means.detection.precision, "recall": means.detection.recall}
