@@ -18,6 +18,7 @@ from wsi_nuc.models.base import check_geometry
 from wsi_nuc.models.compact.build import save_net
 from wsi_nuc.models.compact.look import Look, Place, fused
 from wsi_nuc.models.compact.masks import Asked, sample
+from wsi_nuc.models.compact.points import smoothed
 from wsi_nuc.models.compact.segmenting import calibrated, nearest_others
 from wsi_nuc.models.compact.settings import Settings, UseSettings
 from wsi_nuc.models.registry import load_model, model_spec
@@ -127,6 +128,28 @@ def test_points_of_one_nucleus_leave_the_best() -> None:
     assert len(found) > 1
     apart = np.sqrt(((xy[:, None] - xy[None]) ** 2).sum(2)) + np.eye(len(xy)) * 1e6
     assert apart.min() > UseSettings().window_px / 2
+
+
+@settings(max_examples=30, deadline=None)
+@given(x=st.floats(4, 5), y=st.floats(4, 5), spread=st.floats(0.8, 1.5))
+def test_where_a_centre_lies_in_its_cell_matters_less_once_smoothed(x: float, y: float, spread: float) -> None:
+    """A round spot centred at (x, y): its hottest cell, relative to that of a spot amid a cell."""
+
+    def hottest(x: float, y: float, smooth: bool) -> float:
+        v, u = torch.meshgrid(torch.arange(10) + 0.5, torch.arange(10) + 0.5, indexing="ij")
+        heat = torch.exp(-((u - x) ** 2 + (v - y) ** 2) / (2 * spread**2))[None]
+        return float((smoothed(heat) if smooth else heat[0]).max())
+
+    raw, smooth = (hottest(x, y, how) / hottest(4.5, 4.5, how) for how in (False, True))
+    assert raw - 1e-6 <= smooth <= 1 + 1e-6
+
+
+def test_smoothing_keeps_the_heat_and_its_level() -> None:
+    heat = torch.rand(1, 7, 9)
+    level = torch.full((1, 5, 5), 0.3)
+    assert torch.allclose(smoothed(level), level[0])
+    assert smoothed(heat).shape == (7, 9)
+    assert 0 <= float(smoothed(heat).min()) <= float(smoothed(heat).max()) <= 1
 
 
 def test_an_embedding_is_that_of_its_point_whoever_else_is_asked_for() -> None:

@@ -20,7 +20,7 @@ from wsi_nuc.models.compact.spec import spec_of
 from wsi_nuc.training.data.record import DataError, LabelledImage
 from wsi_nuc.types import Bool, Float64, NucleiTable
 
-LEAST_THRESHOLD = 0.12
+LEAST_THRESHOLD = 0.08
 MASK_LOGITS = (-0.6, -0.3, 0.0, 0.3)
 CUTS = tuple(np.round(np.arange(0.2, 0.65, 0.05), 2).tolist())
 RIGHT_IOU = 0.5
