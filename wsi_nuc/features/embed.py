@@ -23,7 +23,9 @@ def model_ref(model: str, device: str, options: tuple[tuple[str, object], ...] =
     spec = model_spec(model, dict(options) or None)
     if not spec.embedding:
         raise UsageError(
-            f"--embedding with model {model}", "this model has none", "leave it out, or use the default model or PromptNucSeg"
+            f"--embedding with model {model}",
+            "this model has none",
+            "leave it out, or use the default model or PromptNucSeg",
         )
     return ModelRef(model, device, spec.embedding, spec.weights_sha256, options)
 

@@ -131,9 +131,7 @@ def _neighbourhood() -> list[Feature]:
 
 
 NEIGHBOURHOOD = _neighbourhood()
-EMBEDDING = _family(
-    "embedding", (f"embedding_{NUMBER}", "", "what the model's network sees at the centroid")
-)
+EMBEDDING = _family("embedding", (f"embedding_{NUMBER}", "", "what the model's network sees at the centroid"))
 TABLE: tuple[Feature, ...] = (*SHAPE, *STAIN, *TEXTURE, *BOUNDARY, *NEIGHBOURHOOD, *EMBEDDING)
 
 
