@@ -259,7 +259,7 @@ def test_nan_weights_are_named(net: PromptNucSegNet, tmp_path: Path) -> None:
 
 def test_a_missing_device_is_a_usage_error() -> None:
     if torch.cuda.is_available():
-        assert Runner.on("cuda", UseSettings()).bf16
+        assert Runner.on("cuda", UseSettings()).place.bf16
     else:
         with pytest.raises(UsageError, match="cuda"):
             Runner.on("cuda", UseSettings())

@@ -240,8 +240,8 @@ def _security(options: ClusterOptions) -> Security | None:
         return None
     raise UsageError(
         f"--scheduler {address}",
-        "it is neither tls://HOST:PORT nor a tcp:// address of this machine",
-        "start the scheduler with TLS and set dask.tls_ca, dask.tls_cert and dask.tls_key",
+        "it is none of serial, local and slurm, and no address: tls://HOST:PORT, or tcp:// on this machine",
+        "correct it; a scheduler on another machine needs TLS: set dask.tls_ca, dask.tls_cert and dask.tls_key",
     )
 
 

@@ -1,15 +1,34 @@
-"""The device that a network runs on."""
+"""The device that networks run on, and whether in half precision."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from wsi_nuc.errors import UsageError
 
 
-def torch_device(asked: str) -> torch.device:
-    """`asked`: auto (a GPU where torch sees one), cpu, cuda or cuda:N."""
-    wanted = ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"--device {asked}", "this torch sees no CUDA device", "use --device cpu")
-    return torch.device(wanted)
+@dataclass(frozen=True, slots=True)
+class Place:
+    device: torch.device
+    bf16: bool
+
+    @classmethod
+    def of(cls, device: str, precision: str) -> Place:
+        """`device`: auto (a GPU where torch sees one), cpu, cuda or cuda:N. `precision`: fp32, bf16, or auto: bf16
+        where the device computes it."""
+        wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        if wanted.startswith("cuda") and not torch.cuda.is_available():
+            raise UsageError(f"--device {device}", "this torch sees no CUDA device", "use --device cpu")
+        able = wanted.startswith("cuda") or _cpu_computes_bf16()
+        return cls(torch.device(wanted), precision == "bf16" or (precision == "auto" and able))
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+
+
+def _cpu_computes_bf16() -> bool:
+    cpu: Any = torch.cpu  # untyped in torch
+    return bool(cpu._is_avx512_bf16_supported())

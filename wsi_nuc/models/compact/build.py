@@ -11,12 +11,13 @@ import torch
 
 from wsi_nuc.models.base import ModelSpec, NucleiModel
 from wsi_nuc.models.compact.describing import CompactEmbedder
-from wsi_nuc.models.compact.look import Look, Place
+from wsi_nuc.models.compact.look import Look
 from wsi_nuc.models.compact.net import CompactNet
 from wsi_nuc.models.compact.points import CompactPrompter
 from wsi_nuc.models.compact.segmenting import CompactSegmentor
 from wsi_nuc.models.compact.settings import Settings
 from wsi_nuc.models.compact.spec import ARCHITECTURE, spec_of
+from wsi_nuc.models.place import Place
 from wsi_nuc.models.sam.encoder import PIXEL_MEAN, PIXEL_STD
 from wsi_nuc.models.weights import (
     Checkpoint,

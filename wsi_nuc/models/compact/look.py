@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,28 +12,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from wsi_nuc.models.compact.net import CompactNet, Maps
 from wsi_nuc.models.compact.settings import STRIDES
-from wsi_nuc.models.place import torch_device
+from wsi_nuc.models.place import Place
 from wsi_nuc.models.sam.encoder import normalise
 from wsi_nuc.types import TileBatch
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the network runs, and whether in half precision."""
-
-    device: torch.device
-    bf16: bool
-
-    @classmethod
-    def of(cls, device: str, precision: str) -> Place:
-        place = torch_device(device)
-        able = place.type == "cuda" or _computes_bf16()
-        return cls(place, precision == "bf16" or (precision == "auto" and able))
-
-
-def _computes_bf16() -> bool:
-    cpu: Any = torch.cpu  # untyped in torch
-    return bool(cpu._is_avx512_bf16_supported())
 
 
 class Look:
@@ -54,15 +34,12 @@ class Look:
             self._batch = batch
         return self._maps
 
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(self.place.device.type, dtype=torch.bfloat16, enabled=self.place.bf16)
-
     def _look(self, rgb: torch.Tensor) -> Maps:
         pixels = normalise(rgb[None].to(self.place.device))
         below, beside = (-length % STRIDES[-1] for length in rgb.shape[:2])
         mode = "reflect" if min(rgb.shape[:2]) > STRIDES[-1] else "replicate"
         pixels = F.pad(pixels, (0, beside, 0, below), mode=mode).contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode(), self.autocast():
+        with torch.inference_mode(), self.place.autocast():
             found: Maps = self.net(pixels)
         return found
 

@@ -41,7 +41,7 @@ class CompactPrompter:
         pairs = np.sort(pairs, axis=1)
         asked = asked_of(prompts, np.arange(len(prompts)), None, self.look.place.device)
         one, other = (torch.from_numpy(pairs[:, i]).to(self.look.place.device) for i in (0, 1))
-        with self.look.autocast():
+        with self.look.place.autocast():
             embedding = self.look.net.decoder.embedding(maps.context, asked)
             both = [self._inside(maps, embedding, asked, a, b) for a, b in ((one, other), (other, one))]
         same: Int64 = pairs[(both[0] & both[1]).cpu().numpy()]

@@ -37,7 +37,7 @@ class CompactSegmentor:
 
     def _call(self, maps: Maps, prompts: Prompts, mine: Int64, asked: Asked, real: int) -> MaskCrops:
         decoder, use = self._look.net.decoder, self._use
-        with self._look.autocast():
+        with self._look.place.autocast():
             embedding = decoder.embedding(maps.context, asked)
             logits, origin = decoder.window(embedding, maps.masks, asked, use.window_px // MASK_STRIDE)
             iou = decoder.iou(embedding, logits).sigmoid()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 
-from wsi_nuc.models.place import torch_device
+from wsi_nuc.models.place import Place
 from wsi_nuc.models.promptnucseg.settings import UseSettings
 
 Item = TypeVar("Item")
@@ -21,23 +20,25 @@ class Runner:
     """`tiles`, `windows`, `prompts`: of one call of prompter, image encoder and mask decoder. Every call has
     exactly that many, blanks included, so no result depends on what happens to share its call."""
 
-    device: torch.device
-    bf16: bool
+    place: Place
     tiles: int
     windows: int
     prompts: int
 
     @classmethod
     def on(cls, device: str, use: UseSettings) -> Runner:
-        place = torch_device(device)
-        gpu = place.type == "cuda"
-        bf16 = use.precision == "bf16" or (use.precision == "auto" and gpu)
+        # What must be as published is computed as published.
+        place = Place.of(device, "fp32" if use.precision == "auto" and use.mode == "parity" else use.precision)
         # On a CPU larger calls are no faster, and blanks cost their full price.
-        tiles, windows, prompts = (use.batch, use.windows**2, 256) if gpu else (1, 1, 32)
-        return cls(place, bf16, tiles, windows, prompts)
+        tiles, windows, prompts = (use.batch, use.windows**2, 256) if place.device.type == "cuda" else (1, 1, 32)
+        return cls(place, tiles, windows, prompts)
 
-    def autocast(self) -> AbstractContextManager[None]:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+    @property
+    def device(self) -> torch.device:
+        return self.place.device
+
+    def autocast(self) -> torch.autocast:
+        return self.place.autocast()
 
 
 def chunks(items: Sequence[Item], size: int) -> Iterator[tuple[list[Item], int]]:

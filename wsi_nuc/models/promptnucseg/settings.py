@@ -42,7 +42,7 @@ class UseSettings:
     `mask_filter`: drop points where the region mask is background. `negatives`: K nearest other points.
     `overlap_px`: of the segmentor's windows of 256. `windows`: of them along each side of a tile.
     `neighbourhood_tokens`: first decode only this many tokens (of 16 px) around a prompt; 16 decodes all.
-    `precision`: "fp32", "bf16", or "auto" (bf16 on a GPU).
+    `precision`: "fp32", "bf16", or "auto" (bf16 where the device has it; fp32 in parity mode).
     `mode`: "default", or "parity": windows, edge rule and suppression as published (see `parity`); `box_iou` is
     that suppression's limit (0.5, on Kumar 0.3). `tta`: average six views; the prompter's too in the default mode.
     """

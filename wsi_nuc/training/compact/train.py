@@ -20,11 +20,12 @@ from torch.utils.data import DataLoader
 from wsi_nuc.evaluation.evaluate import Scoring, evaluate_images
 from wsi_nuc.evaluation.protocol import image_means
 from wsi_nuc.models.compact.build import assemble, load_weights, save_net
-from wsi_nuc.models.compact.look import Place, channels_last
+from wsi_nuc.models.compact.look import channels_last
 from wsi_nuc.models.compact.net import CompactNet
 from wsi_nuc.models.compact.settings import MASK_STRIDE
 from wsi_nuc.models.compact.spec import spec_of
 from wsi_nuc.models.domain import limits_of, looks_of
+from wsi_nuc.models.place import Place
 from wsi_nuc.models.sam.encoder import normalise
 from wsi_nuc.models.weights import open_checkpoint
 from wsi_nuc.training.compact.config import CompactTrainConfig
@@ -74,7 +75,7 @@ def train(config: CompactTrainConfig, emit: Emit = ignore) -> Path:
     clock, sums, progress = Clock(config.batch, trained.progress.step), Sums(), trained.progress
     trained.module.train()
     for batch in batches(crops, config, progress.step):
-        with torch.autocast(place.device.type, torch.bfloat16, enabled=place.bf16):
+        with place.autocast():
             found = trained.module(batch.to(place.device))
         total = torch.stack(list(found.values())).sum()
         if not bool(torch.isfinite(total)):
