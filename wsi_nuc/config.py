@@ -39,7 +39,7 @@ class InferenceConfig(Section):
     """How a model file's networks are used, where not as the file says. `mode`: "parity" does as the published
     code does; `tta`: average six views; `mask_filter`: drop points on the region mask's background; `negatives`:
     nearest other points that each mask is told to leave out; `overlap_px`: of the windows; `precision`: "auto" is
-    bf16 where the device has it, in parity mode fp32; `box_iou`: limit of parity mode's suppression (Kumar: 0.3)."""
+    bf16 where the device has it, in parity mode fp32; `box_iou`: limit of parity mode's suppression."""
 
     mode: str | None = Field(default=None, pattern="^(default|parity)$")
     tta: bool | None = None

@@ -38,7 +38,7 @@ FAMILIES = {
     "neighbours at one pixel in four directions, both in the nucleus, symmetric, all directions in one matrix.",
     "boundary": "Haematoxylin at 32 points evenly along the outline, 1 um inside of it and 1 um outside.",
     "neighbourhood": "From centroids. Nothing farther away than 100 um counts; NaN where nothing is nearer.",
-    "embedding": "Only with `--embedding`, of a model that has one: 256 numbers of PromptNucSeg, 128 of the default model.",
+    "embedding": "Only with `--embedding`, of a model that has one: PromptNucSeg 256, default 128.",
 }
 
 
