@@ -200,11 +200,9 @@ def check_finite(path: str | Path, state: Mapping[str, Any]) -> None:
 
 
 def _finite(tensor: Any) -> bool:
-    if isinstance(tensor, np.ndarray):
-        return bool(np.isfinite(tensor).all())
-    import torch
-
-    return bool(torch.isfinite(tensor).all())
+    # torch's own test of half precision takes fifty times as long on a CPU.
+    values = tensor if isinstance(tensor, np.ndarray) else tensor.detach().cpu().float().numpy()
+    return bool(np.isfinite(values).all())
 
 
 def sha256_of(path: str | Path) -> str:

@@ -42,14 +42,18 @@ class MaskDecoder(nn.Module):
         self.weights = nn.Linear(settings.prompt_channels, count)
         quality = settings.prompt_channels + STATISTICS
         self.quality = nn.Sequential(nn.Linear(quality, 32), nn.ReLU(), nn.Linear(32, 1))
+        # On the meta device, where networks are only asked for their shapes, torch would load its compiler for this.
+        if not self.weights.weight.is_meta:
+            self._initialise()
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
         nn.init.normal_(self.weights.weight, std=0.01)
         nn.init.zeros_(self.weights.bias)
-        with torch.no_grad():
-            first = 0
-            for inner, outer in self.shapes:
-                std = (2.0 / inner) ** 0.5
-                self.weights.bias[first : first + inner * outer].normal_(0, std)
-                first += inner * outer + outer
+        first = 0
+        for inner, outer in self.shapes:
+            self.weights.bias[first : first + inner * outer].normal_(0, (2.0 / inner) ** 0.5)
+            first += inner * outer + outer
 
     def embedding(self, context: tuple[torch.Tensor, ...], asked: Asked) -> torch.Tensor:
         """N x prompt_channels."""
