@@ -19,6 +19,7 @@ def test_without_a_gpu_the_benchmark_says_so_and_measures_nothing(monkeypatch: p
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_gpu_benchmark_runs_on_the_cpu_with_the_instances_of_the_published_loop() -> None:
     rows = {row.what: row for row in gpu.measure(replace(gpu.SMOKE, side_px=272), gpu.TINY)}
     assert all(row.ok and math.isfinite(row.value) and row.value > 0 for row in rows.values())
