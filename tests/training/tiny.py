@@ -63,6 +63,7 @@ def tiny_config(out: Path, *folders: Path, validate: bool = False, **changes: An
         "data": {"train": sources, "validation": sources if validate else [], "augment": False},
         "prompter": {"backbone": "convnext_atto", "channels": 16, "space_px": 16},
         "segmentor": {"size": "vit_mini"},
+        "precision": "fp32",
         "use": {"precision": "fp32", "mask_filter": False},
         "prompts": {"nuclei": 4},
         "train": {"segmentor": stage, "prompter": stage, "together": stage},

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import nn
 
 from wsi_nuc.errors import WsiNucError
+from wsi_nuc.models.place import Place
 from wsi_nuc.models.weights import open_checkpoint
 from wsi_nuc.training.batches import Batch, Crops, Order, batches
 from wsi_nuc.training.config import Part, StageConfig, TrainConfig
@@ -88,11 +89,11 @@ def train_stage(config: TrainConfig, part: Part, data: Data, ranks: Ranks, emit:
         emit(Noted(f"{part}: goes on at step {trained.progress.step} of {end}"))
     validation = Validation(config, part, known, data.validation.images, ranks)
 
-    model, bf16 = ranks.wrap(module), _bf16(config, ranks.device)
+    model, place = ranks.wrap(module), Place.of(str(ranks.device), config.precision)
     clock, sums, progress = Clock(stage.batch, trained.progress.step), Sums(), trained.progress
     module.train()
     for batch in batches(Crops(images, config), order, progress.step, end, config.data.workers):
-        with torch.autocast(ranks.device.type, torch.bfloat16, enabled=bf16):
+        with place.autocast():
             losses: Losses = model(batch.to(ranks.device))
         total = torch.stack(list(losses.values())).sum()
         _refuse_non_finite(total, losses, part, progress.step, batch)
@@ -158,10 +159,6 @@ def _schedule(
         return rise * (0.5 + 0.5 * math.cos(math.pi * step / end)) if stage.schedule == "cosine" else rise
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-
-
-def _bf16(config: TrainConfig, device: torch.device) -> bool:
-    return config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
 
 
 def _refuse_non_finite(total: torch.Tensor, losses: Losses, part: str, step: int, batch: Batch) -> None:
