@@ -42,7 +42,7 @@ class MaskDecoder(nn.Module):
         self.weights = nn.Linear(settings.prompt_channels, count)
         quality = settings.prompt_channels + STATISTICS
         self.quality = nn.Sequential(nn.Linear(quality, 32), nn.ReLU(), nn.Linear(32, 1))
-        # On the meta device, where networks are only asked for their shapes, torch would load its compiler for this.
+        # On the meta device, where networks are only asked for shapes, torch would load its compiler for this.
         if not self.weights.weight.is_meta:
             self._initialise()
 
