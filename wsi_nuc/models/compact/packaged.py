@@ -14,7 +14,7 @@ from wsi_nuc.models.weights import Checkpoint, open_checkpoint
 
 NAME = "default"
 FILE = Path(__file__).with_name("default.safetensors")
-SHA256 = "363f5a07bc80acb5f5f2ffa81ab796ae1b44f904bb57c788ee2f20277f40fadb"
+SHA256 = "6ca368802662b23a166f2f89db6d032c3636e0daa5d13013cc56e244035d64d0"
 
 
 # In an installed package the card lies beside the weights, in a checkout among the documents.
