@@ -24,6 +24,7 @@ from wsi_nuc.models.compact.settings import Settings, UseSettings
 from wsi_nuc.models.place import Place
 from wsi_nuc.models.registry import load_model, model_spec
 from wsi_nuc.models.sam.encoder import normalise
+from wsi_nuc.types import Box, Tile, TileBatch
 
 
 def _pixels(seed: int = 0) -> torch.Tensor:
@@ -238,3 +239,16 @@ def test_settings_survive_the_header() -> None:
     assert {f.name: getattr(again, f.name) for f in fields(again)} == {
         f.name: getattr(chosen, f.name) for f in fields(chosen)
     }
+
+
+def test_what_lies_beyond_core_and_halo_is_not_looked_at() -> None:
+    """A core at the end of a slide: whatever the rest of its tile holds, its nuclei are the same."""
+    model = tiny_model()
+    core, read = Box(64, 64, 120, 150), Box(0, 0, 256, 256)
+    pixels = noise(5)
+    other = pixels.copy()
+    other[150 + 64 + 32 :] = other[:, 120 + 64 + 32 :] = 0
+    found = [predict(model, TileBatch(rgb[None], (Tile(0, core, read),)))[0] for rgb in (pixels, other)]
+    assert len(found[0]) > 0
+    for one, same in zip(*([getattr(table, f.name) for f in fields(table)] for table in found), strict=True):
+        assert np.array_equal(one, same)

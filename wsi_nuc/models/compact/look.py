@@ -14,7 +14,7 @@ from wsi_nuc.models.compact.net import CompactNet, Maps
 from wsi_nuc.models.compact.settings import STRIDES
 from wsi_nuc.models.place import Place
 from wsi_nuc.models.sam.encoder import normalise
-from wsi_nuc.types import TileBatch
+from wsi_nuc.types import Tile, TileBatch, UInt8
 
 
 class Look:
@@ -30,7 +30,7 @@ class Look:
         """One a tile. Every call of the network has one tile, whatever else is in the batch."""
         if batch is not self._batch:
             self._batch, self._maps = None, []
-            self._maps = [self._look(torch.tensor(rgb)) for rgb in batch.rgb]
+            self._maps = [self._look(torch.tensor(cut(*one))) for one in zip(batch.rgb, batch.tiles, strict=True)]
             self._batch = batch
         return self._maps
 
@@ -42,6 +42,14 @@ class Look:
         with torch.inference_mode(), self.place.autocast():
             found: Maps = self.net(pixels)
         return found
+
+
+def cut(rgb: UInt8, tile: Tile) -> UInt8:
+    """The tile without what lies further right or down of its core than its halo: at the end of a slide a core is
+    smaller, and of small slides most tiles would be white."""
+    halo_x, halo_y = tile.core_box.x0 - tile.read_box.x0, tile.core_box.y0 - tile.read_box.y0
+    width, height = tile.core_box.x1 - tile.read_box.x0 + halo_x, tile.core_box.y1 - tile.read_box.y0 + halo_y
+    return rgb[: height + -height % STRIDES[-1], : width + -width % STRIDES[-1]]
 
 
 def channels_last(net: CompactNet) -> CompactNet:
