@@ -41,9 +41,10 @@ def _models(folder: Path, data: Path, seed: int) -> dict[str, Path]:
     """Two segmentors, and prompters beside the first of them."""
 
     def trained(name: str, stage: str, *changes: str, init: tuple[Path, ...] = ()) -> Path:
-        images: dict[str, Any] = {"train": [{"path": str(data)}], "validation": [{"path": str(data)}]}
-        given = {"out": folder / name, "stages": [stage], "init": list(init), "device": "cpu", "data": images}
-        return train(load_train_config(ROOT / "configs" / "tiny.yaml", [f"seed={seed}", *changes], given))
+        images = f"[{{path: {data}}}]"
+        sets = [f"data.train={images}", f"data.validation={images}", f"seed={seed}", *changes]
+        given = {"out": folder / name, "stages": [stage], "init": list(init), "device": "cpu"}
+        return train(load_train_config(ROOT / "configs" / "tiny.yaml", sets, given))
 
     k1 = trained("k1", "segmentor")
     k0 = trained("k0", "segmentor", "prompts.negatives=0")
