@@ -45,8 +45,8 @@ def main(
 def draw(slide: Path, store: Path, picture: Path) -> Path:
     """Outlines of the densest square of the slide over its pixels, one colour a class."""
     nuclei = read_nuclei(store)
-    box = densest_box(nuclei)
     source = open_slide(SlideRef(str(slide)))
+    box = densest_box(nuclei, source.info.width, source.info.height)
     pixels = np.ascontiguousarray(source.read(0, box).rgb[:, :, ::-1])
     source.close()
     for geometry, class_id in zip(nuclei.geometry, nuclei.class_id, strict=True):
@@ -64,16 +64,16 @@ def read_nuclei(store: Path) -> Any:
     return geopandas.read_parquet(store / "shapes" / "nuclei" / "shapes.parquet")
 
 
-def densest_box(nuclei: Any) -> Box:
-    """The square of PICTURE_PX that holds the most nuclei."""
-    if not len(nuclei):
-        return Box(0, 0, PICTURE_PX, PICTURE_PX)
-    x, y = (nuclei[axis].to_numpy() for axis in "xy")
-    counts, ys, xs = np.histogram2d(
-        y, x, bins=[np.arange(0, edge.max() + PICTURE_PX, PICTURE_PX / 2) for edge in (y, x)]
-    )
+def densest_box(nuclei: Any, width: int, height: int) -> Box:
+    """A square of PICTURE_PX, within the slide, around where the most nuclei are."""
+    half = PICTURE_PX // 2
+    bins = [np.arange(0, length + half, half) for length in (height, width)]
+    counts = np.histogram2d(nuclei["y"].to_numpy(), nuclei["x"].to_numpy(), bins=bins)[0]
     row, column = np.unravel_index(np.argmax(counts), counts.shape)
-    x0, y0 = int(xs[column]), int(ys[row])
+    x0, y0 = (
+        max(0, min(int(place) * half - half // 2, length - PICTURE_PX))
+        for place, length in ((column, width), (row, height))
+    )
     return Box(x0, y0, x0 + PICTURE_PX, y0 + PICTURE_PX)
 
 
