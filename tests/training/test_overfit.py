@@ -26,8 +26,9 @@ def cut(data: Path, folder: Path) -> Path:
         (folder / kind).mkdir(parents=True)
         for stem, (x, y) in CROPS.items():
             file = next((data / "consep" / kind).glob(f"{stem}.*"))
-            pixels = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)[y : y + 256, x : x + 256]
-            cv2.imwrite(str(folder / kind / f"{stem}.png"), pixels)
+            pixels = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+            assert pixels is not None
+            cv2.imwrite(str(folder / kind / f"{stem}.png"), pixels[y : y + 256, x : x + 256])
     (folder / "dataset.json").write_text(json.dumps({"mpp": 0.25}))
     return folder
 
