@@ -19,7 +19,7 @@ from wsi_nuc.errors import ModelError, SlideError, StorageError
 from wsi_nuc.inference.predict import Prediction, predict_counted
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.domain import looks_of
-from wsi_nuc.models.registry import load_model, model_spec
+from wsi_nuc.models.registry import load_model
 from wsi_nuc.run.level0 import inside_and_valid, to_level0
 from wsi_nuc.slides.cache import cached_slide
 from wsi_nuc.store.parts import write_part
@@ -83,12 +83,11 @@ class RegionReport:
 def prepare_worker(model: str, device: str, options: Options = ()) -> None:
     """Called once in every process that computes regions."""
     cv2.setNumThreads(1)
-    if device == "cpu" and model_spec(model, dict(options)).uses_torch:
+    if loaded_model(model, device, options).spec.uses_torch and device == "cpu":
         import torch
 
         # As many workers as CPUs do the work, and how a sum is split over threads may show in its last bits.
         torch.set_num_threads(1)
-    loaded_model(model, device, options)
 
 
 def process_region(job: RegionJob) -> RegionReport:
