@@ -221,16 +221,32 @@ def test_the_tile_cache_stays_within_its_bytes_and_reuses_its_buffers() -> None:
         buffer = store.take(32, 32)
         buffer[:] = at
         seen.add(buffer.__array_interface__["data"][0])
-        store.put((0, 0, at), buffer)
+        store.put((1, 0, 0, at), buffer)
     target = np.zeros((32, 32, 3), np.uint8)
     window = (slice(0, 32), slice(0, 32))
-    kept = [at for at in range(40) if store.copy((0, 0, at), window, target) and (target == at).all()]
+    kept = [at for at in range(40) if store.copy((1, 0, 0, at), window, target) and (target == at).all()]
     assert kept == [36, 37, 38, 39]
     assert len(seen) <= 6
-    store.put((0, 0, 39), store.take(32, 32))
-    assert store.copy((0, 0, 36), window, target)
-    store.clear()
-    assert not store.copy((0, 0, 39), window, target)
+    store.put((1, 0, 0, 39), store.take(32, 32))
+    assert store.copy((1, 0, 0, 36), window, target)
+    store.put((2, 0, 0, 0), store.take(32, 32))
+    store.forget(1)
+    assert not store.copy((1, 0, 0, 39), window, target)
+    assert store.copy((2, 0, 0, 0), window, target)
+    again = [store.take(32, 32).__array_interface__["data"][0] for _ in range(3)]
+    assert seen.issuperset(again)
+
+
+def test_slides_share_one_cache_and_never_each_others_tiles(slide: Find) -> None:
+    one = jpegtiff.open_slide(SlideRef(str(slide("aperio.svs"))))
+    other = jpegtiff.open_slide(SlideRef(str(slide("generic.tif"))))
+    box = Box(0, 0, 300, 300)
+    alone = [source.read(0, box).rgb.copy() for source in (one, other)]
+    for _ in range(2):
+        for source, before in zip((one, other), alone, strict=True):
+            np.testing.assert_array_equal(source.read(0, box).rgb, before)
+    one.close()
+    np.testing.assert_array_equal(other.read(0, box).rgb, alone[1])
 
 
 @pytest.mark.parametrize("name", ["aperio.svs", "generic.tif", "pyramid.ome.tif"])

@@ -8,6 +8,7 @@ overlap by their halo, decode a shared tile once.
 from __future__ import annotations
 
 from functools import partial
+from itertools import count
 
 import numpy as np
 
@@ -38,11 +39,15 @@ def _colourspaces(page: Page, first_tile: bytes) -> tuple[str, str]:
 class JpegTiff:
     """See `SlideSource`. `tiles_decoded` counts decoder calls, for the benchmark of reading twice."""
 
+    # One for all slides of the process: it is bounded however many are open, and the next one finds memory ready.
+    _cache = TileCache(CACHE_BYTES)
+    _numbers = count()
+
     def __init__(self, file: LocalFile, info: SlideInfo, pages: tuple[Page, ...]) -> None:
         from imagecodecs import jpeg2k_decode, jpeg8_decode
 
         self._file, self._info, self._pages = file, info, pages
-        self._cache = TileCache(CACHE_BYTES)
+        self._number = next(self._numbers)
         self.tiles_decoded = 0
         self._decoders = []
         for page in pages:
@@ -60,7 +65,7 @@ class JpegTiff:
         return self._info
 
     def close(self) -> None:
-        self._cache.clear()
+        self._cache.forget(self._number)
         self._file.close()
 
     def read(self, level: int, box: Box) -> PixelBlock:
@@ -72,7 +77,7 @@ class JpegTiff:
         for row, y, target_y, row_wanted in _spans(page.tile_height, inside.y0, inside.y1, box.y0):
             for column, x, target_x, column_wanted in columns:
                 target, wanted = rgb[target_y, target_x], row_wanted or column_wanted
-                if self._fetch((level, row, column), (y, x), target, wanted):
+                if self._fetch((self._number, level, row, column), (y, x), target, wanted):
                     continue
                 missing = np.zeros(rgb.shape[:2], np.bool_) if missing is None else missing
                 target[:], missing[target_y, target_x] = WHITE, True
@@ -82,13 +87,13 @@ class JpegTiff:
         """Copy `window` of one tile to `target`; False where the file stores no such tile."""
         if self._cache.copy(key, window, target, keep):
             return True
-        level, row, column = key
+        _, level, row, column = key
         page = self._pages[level]
         at = row * page.columns + column
-        count, offset = int(page.byte_counts[at]), int(page.offsets[at])
-        if count == 0 or offset == 0:
+        length, offset = int(page.byte_counts[at]), int(page.offsets[at])
+        if length == 0 or offset == 0:
             return False
-        data = self._file.read_at(offset, count)
+        data = self._file.read_at(offset, length)
         buffer = self._cache.take(page.tile_height, page.tile_width)
         if problem := self._decode(level, data, buffer):
             self._cache.give(buffer)

@@ -14,7 +14,7 @@ import numpy as np
 from wsi_nuc.types import UInt8
 
 SLAB_BYTES = 8 * 2**20
-TileKey = tuple[int, int, int]
+TileKey = tuple[int, int, int, int]  # slide, level, row, column
 Window = tuple[slice, slice]
 
 
@@ -46,6 +46,8 @@ class TileCache:
         with self._lock:
             free = self._free.setdefault(shape, [])
             if not free:
+                # What lies ready for tiles of another size goes back to the system.
+                self._free = {shape: free}
                 free.extend(np.empty((max(1, SLAB_BYTES // (height * width * 3)), *shape), np.uint8))
             return free.pop()
 
@@ -70,8 +72,8 @@ class TileCache:
         self._bytes -= buffer.nbytes
         self._free.setdefault(buffer.shape, []).append(buffer)
 
-    def clear(self) -> None:
+    def forget(self, slide: int) -> None:
+        """Let go of all tiles of a slide; their memory serves the next one."""
         with self._lock:
-            self._tiles.clear()
-            self._free.clear()
-            self._bytes = 0
+            for key in [key for key in self._tiles if key[0] == slide]:
+                self._drop(self._tiles.pop(key))
