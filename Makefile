@@ -2,7 +2,7 @@ PY := .venv/bin/python
 STAMP := .venv/.installed
 EXTRAS ?= all
 
-.PHONY: setup demo test check fast-tests bench clean
+.PHONY: setup demo test check lint bench clean
 
 setup: $(STAMP)
 
@@ -18,11 +18,13 @@ demo: setup
 test: setup
 	$(PY) -m pytest -q
 
-check: setup
+check: lint
+	$(PY) -m pytest -q -m "not slow"
+
+lint: setup
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	$(PY) -m pytest -q -m "not slow"
 
 bench: setup
 	$(PY) -m benchmarks.all

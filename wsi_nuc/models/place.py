@@ -22,13 +22,19 @@ class Place:
         wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         if wanted.startswith("cuda") and not torch.cuda.is_available():
             raise UsageError(f"--device {device}", "this torch sees no CUDA device", "use --device cpu")
-        able = wanted.startswith("cuda") or _cpu_computes_bf16()
-        return cls(torch.device(wanted), precision == "bf16" or (precision == "auto" and able))
+        place = torch.device(wanted)
+        half = precision == "bf16" or (precision == "auto" and _computes_bf16(place))
+        # Single precision is what was asked for, not convolutions of factors rounded to ten bits.
+        torch.backends.cudnn.allow_tf32 = half
+        return cls(place, half)
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
 
-def _cpu_computes_bf16() -> bool:
+def _computes_bf16(device: torch.device) -> bool:
+    """In hardware: older GPUs and most CPUs only imitate it, slower than single precision."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
     cpu: Any = torch.cpu  # untyped in torch
     return bool(cpu._is_avx512_bf16_supported())

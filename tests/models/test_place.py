@@ -1,0 +1,36 @@
+"""Where networks run, and how exactly they compute there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from wsi_nuc.errors import UsageError
+from wsi_nuc.models.place import Place
+
+
+def test_single_precision_is_never_rounded_on_the_way() -> None:
+    place = Place.of("cpu", "bf16")
+    assert place.bf16
+    place = Place.of("cpu", "fp32")
+    assert not place.bf16
+    assert not torch.backends.cudnn.allow_tf32
+    with place.autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("capability", "half"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_a_gpu_computes_in_half_precision_where_it_can(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], half: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert Place.of("auto", "auto") == Place(torch.device("cuda"), half)
+    assert Place.of("cuda:1", "fp32") == Place(torch.device("cuda:1"), False)
+
+
+def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert Place.of("auto", "auto").device == torch.device("cpu")
+    with pytest.raises(UsageError, match="no CUDA device"):
+        Place.of("cuda", "auto")
