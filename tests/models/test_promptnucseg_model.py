@@ -13,8 +13,9 @@ from tests.models.nets import random_batch, stir, tiny_settings
 from wsi_nuc.errors import ModelError, UsageError
 from wsi_nuc.inference.predict import predict
 from wsi_nuc.models.base import NucleiModel, check_geometry
+from wsi_nuc.models.calls import chunks
 from wsi_nuc.models.promptnucseg.build import PromptNucSegNet, assemble, build_net, expected_shapes, spec_of
-from wsi_nuc.models.promptnucseg.device import Runner, chunks
+from wsi_nuc.models.promptnucseg.device import Runner
 from wsi_nuc.models.promptnucseg.native import load_file, save_net, spec_of_file
 from wsi_nuc.models.promptnucseg.settings import Settings, UseSettings
 from wsi_nuc.models.registry import load_model

@@ -18,9 +18,10 @@ from wsi_nuc.config import ConfigError, InferenceConfig, RunConfig, load_config
 from wsi_nuc.errors import ModelError, SlideError
 from wsi_nuc.inference.predict import predict
 from wsi_nuc.models.base import NucleiModel
+from wsi_nuc.models.calls import in_calls
 from wsi_nuc.models.promptnucseg import device, segmenting
 from wsi_nuc.models.promptnucseg.build import PromptNucSegNet, assemble, spec_of
-from wsi_nuc.models.promptnucseg.device import Runner, in_calls
+from wsi_nuc.models.promptnucseg.device import Runner
 from wsi_nuc.models.promptnucseg.native import save_net
 from wsi_nuc.models.promptnucseg.settings import Settings
 from wsi_nuc.models.promptnucseg.views import SIX_VIEWS, View

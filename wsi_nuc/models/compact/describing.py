@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from wsi_nuc.models.calls import chunks
 from wsi_nuc.models.compact.look import Look
 from wsi_nuc.models.compact.masks import Asked
 from wsi_nuc.models.compact.segmenting import PROMPTS_A_CALL
-from wsi_nuc.models.promptnucseg.device import chunks
 from wsi_nuc.types import Float32, Int64, TileBatch
 
 

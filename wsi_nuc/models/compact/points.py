@@ -13,7 +13,7 @@ from wsi_nuc.models.compact.look import Look
 from wsi_nuc.models.compact.masks import Asked
 from wsi_nuc.models.compact.net import Maps
 from wsi_nuc.models.compact.settings import MASK_STRIDE, POINT_STRIDE, UseSettings
-from wsi_nuc.models.promptnucseg.decoding import greedy_survivors, suppress_doubles
+from wsi_nuc.models.doubles import greedy_survivors, suppress_doubles
 from wsi_nuc.types import Int64, Prompts, TileBatch
 
 

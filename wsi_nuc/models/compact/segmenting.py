@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from scipy.spatial import cKDTree
 
+from wsi_nuc.models.calls import chunks
 from wsi_nuc.models.compact.look import Look
 from wsi_nuc.models.compact.masks import Asked
 from wsi_nuc.models.compact.net import Maps
 from wsi_nuc.models.compact.points import asked_of
 from wsi_nuc.models.compact.settings import MASK_STRIDE, UseSettings
-from wsi_nuc.models.promptnucseg.device import chunks
 from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts, TileBatch
 
 PROMPTS_A_CALL = 64

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import torch
 import torch.nn.functional as F
 
-from wsi_nuc.models.promptnucseg.device import Runner, in_calls
+from wsi_nuc.models.calls import in_calls
+from wsi_nuc.models.promptnucseg.device import Runner
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX
 from wsi_nuc.models.promptnucseg.views import AS_IT_IS, View
 from wsi_nuc.models.promptnucseg.windows import Window

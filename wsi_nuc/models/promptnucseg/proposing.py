@@ -8,8 +8,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from wsi_nuc.models.promptnucseg.decoding import DecodingRule, decode_points, suppress_doubles
-from wsi_nuc.models.promptnucseg.device import Runner, in_calls
+from wsi_nuc.models.calls import in_calls
+from wsi_nuc.models.doubles import suppress_doubles
+from wsi_nuc.models.promptnucseg.decoding import DecodingRule, decode_points
+from wsi_nuc.models.promptnucseg.device import Runner
 from wsi_nuc.models.promptnucseg.embedding import WindowEncoder
 from wsi_nuc.models.promptnucseg.prompter import PrompterNet
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings

@@ -8,8 +8,9 @@ from itertools import chain
 import numpy as np
 import torch
 
+from wsi_nuc.models.calls import in_calls
 from wsi_nuc.models.promptnucseg.crops import Part, collect, limited, slots_of
-from wsi_nuc.models.promptnucseg.device import Runner, in_calls
+from wsi_nuc.models.promptnucseg.device import Runner
 from wsi_nuc.models.promptnucseg.embedding import WindowEncoder
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
 from wsi_nuc.models.promptnucseg.windows import SLOTS, Job, Layout, Window, plan_jobs

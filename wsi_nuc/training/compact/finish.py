@@ -11,16 +11,14 @@ import numpy as np
 
 from wsi_nuc.doctor.mpp import FEWEST_NUCLEI
 from wsi_nuc.doctor.sample import Sample
-from wsi_nuc.evaluation.evaluate import Scoring, evaluate_images
 from wsi_nuc.evaluation.predict import predict_table
-from wsi_nuc.evaluation.protocol import image_means
 from wsi_nuc.models.compact.build import assemble, load_weights, save_net
 from wsi_nuc.models.compact.net import CompactNet
 from wsi_nuc.models.compact.settings import Settings
 from wsi_nuc.models.compact.spec import spec_of
 from wsi_nuc.models.weights import open_checkpoint
 from wsi_nuc.store.geometry import area_and_centre
-from wsi_nuc.training.compact.train import domain_of
+from wsi_nuc.training.compact.train import domain_of, means_of
 from wsi_nuc.training.compact.tune import tune
 from wsi_nuc.training.data.record import LabelledImage
 
@@ -56,9 +54,7 @@ def finish(
 
 
 def _metrics(net: CompactNet, settings: Settings, validation: Sequence[LabelledImage]) -> dict[str, float]:
-    means = image_means(
-        evaluate_images(assemble(net, settings, "cpu", spec_of(settings, "")), validation, Scoring())
-    )
+    means = means_of(net, settings, "cpu", validation)
     classes = {f"f1_{n}": one.f1 for n, one in zip(settings.classes, means.detection_by_class, strict=False)}
     found = means.overall | classes
     return {name: round(float(value), 4) for name, value in found.items() if np.isfinite(value)}

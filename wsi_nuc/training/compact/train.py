@@ -18,11 +18,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from wsi_nuc.evaluation.evaluate import Scoring, evaluate_images
-from wsi_nuc.evaluation.protocol import image_means
+from wsi_nuc.evaluation.protocol import Means, image_means
 from wsi_nuc.models.compact.build import assemble, load_weights, save_net
 from wsi_nuc.models.compact.look import channels_last
 from wsi_nuc.models.compact.net import CompactNet
-from wsi_nuc.models.compact.settings import MASK_STRIDE
+from wsi_nuc.models.compact.settings import MASK_STRIDE, Settings
 from wsi_nuc.models.compact.spec import spec_of
 from wsi_nuc.models.domain import limits_of, looks_of
 from wsi_nuc.models.place import Place
@@ -153,10 +153,13 @@ def batches(crops: Crops, config: CompactTrainConfig, first: int) -> Iterator[Ba
     return iter(loader)
 
 
+def means_of(net: CompactNet, settings: Settings, device: str, images: Sequence[LabelledImage]) -> Means:
+    model = assemble(net, settings, device, spec_of(settings, ""))
+    return image_means(evaluate_images(model, images, Scoring()))
+
+
 def validate(net: CompactNet, config: CompactTrainConfig, images: tuple[LabelledImage, ...]) -> dict[str, float]:
     if not images:
         return {}
-    settings = config.settings()
-    model = assemble(net, settings, config.device, spec_of(settings, ""))
-    means = image_means(evaluate_images(model, images, Scoring()))
+    means = means_of(net, config.settings(), config.device, images)
     return means.overall | {"precision": means.detection.precision, "recall": means.detection.recall}
