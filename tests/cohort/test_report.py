@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cohort.lists import planned, row, write_list
+from wsi_nuc.cohort.collect import collect
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.plan import Plan, save
 from wsi_nuc.cohort.report import write_report
@@ -79,6 +80,23 @@ def test_it_shows_what_is_done_and_names_what_is_not(done: CohortFolder) -> None
     assert "<b>P2</b>" in page.text
     assert len([tag for tag, _ in page.tags if tag == "img"]) == 2
     assert len([tag for tag, _ in page.tags if tag == "svg"]) >= 8
+
+
+def test_slides_unlike_the_training_images_are_named(
+    slides: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = iter([["blurred (sharpness 0.1)", "paler (density 0.2)"], []])
+    monkeypatch.setattr("wsi_nuc.run.publish.unlike", lambda looks, limits: next(known))
+    lines = ["slide,id,patient", f"{slides[0]},strange,P1", f"{slides[1]},usual,P1"]
+    folder, _ = planned(tmp_path / "cohort", write_list(tmp_path / "list.csv", *lines))
+    list(run_cohort(folder, execution={"scheduler": "serial"}))
+    page = _read(folder)
+    named = "unlike the training images: blurred (sharpness 0.1); paler (density 0.2)"
+    assert page.text.count("unlike the training images") == 1
+    assert any(f"{one}{named}" in page.text for one in ("strange", "usual"))
+    of_slides = {row["id"]: row["unlike_training_images"] for row in collect(folder).slides}
+    assert sorted(of_slides.values()) == ["", named.partition(": ")[2]]
+    assert "unlike_training_images" not in collect(folder).patients[0]
 
 
 def test_nothing_of_a_list_becomes_markup(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ SUMMED = ("nuclei", "tissue_mm2", "squares_in_tissue")
 SUMMED_FIRST = ("count_", "tiles_")
 BY_TISSUE = ("nuclei_per_mm2", "nuclei_area_share")
 BY_TISSUE_FIRST = ("per_mm2_", "area_share_of_tissue_")
-OF_ONE_SLIDE = ("width_px", "height_px", "slide_sha256")
+OF_ONE_SLIDE = ("width_px", "height_px", "slide_sha256", "unlike_training_images")
 
 
 def pooled(slides: Sequence[Row]) -> Row:

@@ -78,6 +78,7 @@ def _facts(manifest: dict[str, Any]) -> dict[str, Figure]:
         "mpp": float(slide["mpp"]),
         "width_px": int(slide.get("width_px", 0)),
         "height_px": int(slide.get("height_px", 0)),
+        "unlike_training_images": "; ".join(manifest["counts"].get("unlike_training_images", [])),
     }
     return facts | {f"tiles_{name}": int(tiles[name]) for name in ("processed", "background", "missing", "failed")}
 

@@ -20,6 +20,7 @@ from wsi_nuc.store import durable
 
 Row = dict[str, Any]
 
+UNLIKE = "unlike_training_images"
 MOST_THUMBNAILS, MOST_ROWS = 240, 2000
 
 
@@ -32,7 +33,7 @@ def write_report(folder: CohortFolder) -> Collected:
     sections = [
         _top(folder, plan, got, done),
         _not_done(got),
-        _warnings(plan),
+        _warnings(plan, done),
         _distributions(figures, done),
         _outliers(far),
         _thumbnails(folder, done, far),
@@ -100,16 +101,14 @@ def _not_done(got: Collected) -> str:
     )
 
 
-def _warnings(plan: Plan) -> str:
-    found = [(row, text) for row in plan.runnable if row.facts for text in row.facts.warnings]
+def _warnings(plan: Plan, done: Sequence[Row]) -> str:
+    """What the plan saw, and which slides look like none that the model was trained on."""
+    found = [(row.label, text) for row in plan.runnable if row.facts for text in row.facts.warnings]
+    found += [(row["id"], f"unlike the training images: {row[UNLIKE]}") for row in done if row.get(UNLIKE)]
     if not found:
         return ""
-    cells = ((escape(row.label), escape(text)) for row, text in found[:MOST_ROWS])
-    return (
-        f"<h2>Warnings of the plan ({len(found):,})</h2>"
-        + _table(("slide", "warning"), cells)
-        + _cut(found, "warnings")
-    )
+    cells = ((escape(label), escape(text)) for label, text in found[:MOST_ROWS])
+    return f"<h2>Warnings ({len(found):,})</h2>" + _table(("slide", "warning"), cells) + _cut(found, "warnings")
 
 
 def _distributions(figures: Sequence[Figure], done: Sequence[Row]) -> str:
