@@ -31,7 +31,7 @@ from wsi_nuc.store.verify import verify
 from wsi_nuc.synth import SynthSpec, write_slide
 
 SLIDES, KILLS, SHARDS, WORKERS = 200, 50, 4, 2
-# Sixteen tiles and as many regions, with few nuclei: what is measured is what a kill costs, not the model. It costs
+# Sixteen tiles and as many regions, with few nuclei: what is measured is what a kill costs, not the model. That is
 # about half a region, so smaller slides repeat more: 1.1 % here, 3.8 % with four regions a slide.
 SIZE, MPP, DENSITY = 1536, 0.5, 0.25
 PAINTED, WORD = 8, b"wsi-nuc synth"
