@@ -18,6 +18,7 @@ import numpy as np
 
 from benchmarks.table import Row, print_rows
 from wsi_nuc.doctor.mpp import FEWEST_NUCLEI, MppVerdict, check_mpp
+from wsi_nuc.errors import SlideError
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.slides.registry import open_slide
@@ -47,10 +48,13 @@ def images(drawn: Path) -> Iterator[tuple[Path, float]]:
         yield path, 0.25
 
 
-def judged(path: Path, mpp: float, model: NucleiModel) -> MppVerdict:
+def judged(path: Path, mpp: float, model: NucleiModel) -> MppVerdict | None:
+    """None where the slide is refused, because its pixels would be too coarse for the model."""
     source = open_slide(SlideRef(str(path)))
     try:
         return check_mpp(source, mpp, tissue_for(source, mpp), model)
+    except SlideError:
+        return None
     finally:
         source.close()
 
@@ -60,9 +64,11 @@ def measure(name: str = "classical") -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         listed = list(images(Path(folder)))
         for factor in FACTORS:
-            known = [one for path, mpp in listed if (one := judged(path, mpp * factor, model)).size_um is not None]
+            found = [judged(path, mpp * factor, model) for path, mpp in listed]
+            refused = found.count(None)
+            known = [one for one in found if one is not None and one.size_um is not None]
             doubted = [one for one in known if not one.fine]
-            share = len(doubted) / max(1, len(known))
+            share = (len(doubted) + refused) / max(1, len(known) + refused)
             sizes = np.array([one.size_um for one in known])
             if factor == 1:
                 low, high = np.percentile(sizes, [5, 95])
@@ -70,9 +76,8 @@ def measure(name: str = "classical") -> list[Row]:
                     Row(f"{name}: sizes where the header is right, low", low, "um", "(5th percentile)", True)
                 )
                 rows.append(Row(f"{name}: the same, high", high, "um", "(95th percentile)", True))
-            what = (
-                f"{name}: doubted at {factor:g} x the true mpp ({len(known)} images of >= {FEWEST_NUCLEI} nuclei)"
-            )
+            images_of = f"{len(known)} images of >= {FEWEST_NUCLEI} nuclei, {refused} refused"
+            what = f"{name}: doubted or refused at {factor:g} x the true mpp ({images_of})"
             goal = f"<= {FALSE_ALARMS:g}" if factor == 1 else "the more the better"
             rows.append(Row(what, share, "share", goal, factor != 1 or share <= FALSE_ALARMS))
             named = sum(
