@@ -14,6 +14,7 @@ def test_single_precision_is_never_rounded_on_the_way() -> None:
     assert place.bf16
     place = Place.of("cpu", "fp32")
     assert not place.bf16
+    Place.of("cpu", "bf16")  # another model of the same process
     assert not torch.backends.cudnn.allow_tf32
     with place.autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32

@@ -24,8 +24,9 @@ class Place:
             raise UsageError(f"--device {device}", "this torch sees no CUDA device", "use --device cpu")
         place = torch.device(wanted)
         half = precision == "bf16" or (precision == "auto" and _computes_bf16(place))
-        # Single precision is what was asked for, not convolutions of factors rounded to ten bits.
-        torch.backends.cudnn.allow_tf32 = half
+        # For the whole process, whatever other models it holds: single precision is no convolution of factors
+        # rounded to ten bits.
+        torch.backends.cudnn.allow_tf32 = False
         return cls(place, half)
 
     def autocast(self) -> torch.autocast:

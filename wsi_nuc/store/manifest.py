@@ -76,18 +76,14 @@ def hash_file(path: Path) -> str:
 
 def walk(store: Path) -> Iterator[str]:
     """Every file, and every link to a folder, below `store` with `/` between the parts; not the manifest."""
+    root = os.fspath(store)
     # Texts rather than paths: of a small slide, taking paths apart is a good part of the work.
-    return (name for name in _below(os.fspath(store), "") if name != MANIFEST)
-
-
-def _below(folder: str, prefix: str) -> Iterator[str]:
-    with os.scandir(folder) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
-    for entry in found:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _below(entry.path, f"{prefix}{entry.name}/")
-        else:
-            yield prefix + entry.name
+    for folder, folders, files in os.walk(root):
+        links = [name for name in folders if os.path.islink(f"{folder}/{name}")]  # noqa: PTH114
+        for name in sorted(files + links):
+            relative = f"{folder}/{name}"[len(root) + 1 :]
+            if relative != MANIFEST:
+                yield relative
 
 
 def build(store: Path, origin: Origin, accounting: Accounting, counts: Json, run: Json) -> Json:
@@ -107,7 +103,7 @@ def build(store: Path, origin: Origin, accounting: Accounting, counts: Json, run
 
 
 def _files(store: Path) -> Json:
-    paths = {name: Path(f"{store}/{name}") for name in sorted(walk(store))}
+    paths = {name: store / name for name in sorted(walk(store))}
     return {name: {"sha256": hash_file(path), "size": path.stat().st_size} for name, path in paths.items()}
 
 

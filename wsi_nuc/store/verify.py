@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,11 @@ from wsi_nuc.store import manifest as manifests
 
 
 def _file_problem(path: Path, expected: dict[str, Any]) -> str:
-    try:
-        there = path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return "is missing"
-    if stat.S_ISLNK(there.st_mode):
+    if path.is_symlink():
         return "is a symbolic link"
-    if not stat.S_ISREG(there.st_mode):
+    if not path.is_file():
         return "is missing"
-    size = there.st_size
+    size = path.stat().st_size
     if size != expected.get("size"):
         return f"has {size:,} bytes instead of {expected.get('size'):,}"
     if manifests.hash_file(path) != expected.get("sha256"):
@@ -40,7 +35,7 @@ def _parquet_problem(path: Path) -> str:
 
 def _examine(store: Path, name: str, expected: dict[str, Any]) -> str:
     try:
-        problem = _file_problem(Path(f"{store}/{name}"), expected)
+        problem = _file_problem(store / name, expected)
         if not problem and name.endswith(".parquet"):
             problem = _parquet_problem(store / name)
     except OSError as error:

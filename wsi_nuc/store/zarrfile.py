@@ -61,13 +61,13 @@ def _codecs(values: AnyArray) -> list[Json]:
 
 def encode_chunk(values: AnyArray) -> bytes:
     """One chunk, encoded and compressed; empty where all of it is the fill value and need not be stored."""
-    if not np.any(values != _fill(values)):
+    given = np.flatnonzero(values != _fill(values))
+    if not len(given):
         return b""
     if not _is_text(values):
         return compress(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).tobytes())
-    flat = values.ravel()
     # Most of a small slide's only chunk is padding.
-    used = int(np.flatnonzero(flat != "")[-1]) + 1
+    flat, used = values.ravel(), int(given[-1]) + 1
     texts = [str(text).encode() for text in flat[:used]]
     framed = b"".join(struct.pack("<I", len(text)) + text for text in texts)
     return compress(struct.pack("<I", len(flat)) + framed + bytes(4 * (len(flat) - used)))

@@ -60,7 +60,7 @@ def extremes(image: npt.NDArray[Number]) -> tuple[npt.NDArray[Number], npt.NDArr
 
 def blurred(image: Float32, sigma_px: float) -> Float32:
     """Gaussian; the image itself where the blur would not reach the next pixel. A wide one is that of a smaller
-    image, which looks the same and costs a third."""
+    image, which looks the same and costs a fraction."""
     import cv2
 
     if sigma_px < 0.3:
