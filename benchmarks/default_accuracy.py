@@ -16,15 +16,15 @@ import cv2
 import numpy as np
 
 from benchmarks.table import Row, print_rows
+from wsi_nuc.datasets.images import load_images
+from wsi_nuc.datasets.record import LabelledImage
+from wsi_nuc.datasets.source import SourceConfig
 from wsi_nuc.evaluation.evaluate import Scoring, evaluate_images
 from wsi_nuc.evaluation.predict import predict_table
 from wsi_nuc.evaluation.protocol import Means, image_means
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.training.compact.colour import STAINS, compress
-from wsi_nuc.training.config import SourceConfig
-from wsi_nuc.training.data.record import LabelledImage
-from wsi_nuc.training.images import load_images
 from wsi_nuc.types import NucleiTable, UInt8
 
 DATA = Path(os.environ.get("WSI_NUC_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -122,7 +122,7 @@ def _met(one: Polygons, other: Polygons) -> float:
 
 
 def polygons(table: NucleiTable, shift_px: float = 0.0) -> Polygons:
-    from wsi_nuc.evaluation.overlaps import polygons_of_rings
+    from wsi_nuc.datasets.overlaps import polygons_of_rings
 
     return polygons_of_rings(table.xy + shift_px, table.offsets)  # type: ignore[return-value]
 

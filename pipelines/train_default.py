@@ -16,10 +16,10 @@ import typer
 import yaml
 
 from wsi_nuc.cli.train_progress import training_progress
+from wsi_nuc.datasets.images import load_images
 from wsi_nuc.training.compact.config import load_compact_config
 from wsi_nuc.training.compact.finish import finish
 from wsi_nuc.training.compact.train import train
-from wsi_nuc.training.images import load_images
 
 
 def main(

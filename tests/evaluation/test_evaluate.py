@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from tests.training.tiny import draw
 from wsi_nuc.cli import app
 from wsi_nuc.config import ConfigError
+from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.errors import UsageError
 from wsi_nuc.evaluation import published
 from wsi_nuc.evaluation.evaluate import Scoring, class_table, evaluate_image, evaluate_images, quality
@@ -23,7 +24,6 @@ from wsi_nuc.evaluation.protocol import image_means
 from wsi_nuc.evaluation.report import tables_of, write_report
 from wsi_nuc.evaluation.variants import evaluate_variants, load_evaluate_config, unmatched
 from wsi_nuc.models.base import ModelSpec, NucleiModel
-from wsi_nuc.training.data.record import LabelledImage
 from wsi_nuc.types import MaskCrops, Prompts, TileBatch
 
 SPEC = ModelSpec("truth", ("round", "long"), 0.25, 256, 104, 96, 8, 2, "")

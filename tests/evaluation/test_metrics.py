@@ -12,6 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tests.evaluation import bruteforce
+from wsi_nuc.datasets.overlaps import (
+    compact,
+    overlaps_of_labels,
+    overlaps_of_polygons,
+    polygons_of_rings,
+)
 from wsi_nuc.errors import UsageError
 from wsi_nuc.evaluation.metrics import (
     Panoptic,
@@ -22,12 +28,6 @@ from wsi_nuc.evaluation.metrics import (
     dice_of_polygons,
     panoptic,
     panoptic_by_class,
-)
-from wsi_nuc.evaluation.overlaps import (
-    compact,
-    overlaps_of_labels,
-    overlaps_of_polygons,
-    polygons_of_rings,
 )
 
 # Small images with few, often large, ids: overlaps of every kind, ties included.

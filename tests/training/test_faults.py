@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from tests.training import layouts
+from tests.datasets import layouts
+from wsi_nuc.datasets import DataError, check_dataset, load_dataset
+from wsi_nuc.datasets.files import read_array
+from wsi_nuc.datasets.labels import clean_labels, fragmented, types_of
 from wsi_nuc.errors import UsageError
-from wsi_nuc.training.data import DataError, check_dataset, load_dataset
-from wsi_nuc.training.data.files import read_array
-from wsi_nuc.training.data.labels import clean_labels, fragmented, types_of
 
 IDS = st.sampled_from([0, 0, 1, 5, 70_000])
 

@@ -9,11 +9,11 @@ import cv2
 import pytest
 import torch
 
+from wsi_nuc.datasets import load_dataset
 from wsi_nuc.evaluation.evaluate import evaluate_images
 from wsi_nuc.evaluation.protocol import image_means
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.training.config import load_train_config
-from wsi_nuc.training.data import load_dataset
 from wsi_nuc.training.train import train
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"

@@ -10,7 +10,7 @@ import torch
 
 from pipelines.train import hold_out, main
 from tests.training.tiny import draw
-from wsi_nuc.training.data import load_dataset
+from wsi_nuc.datasets import load_dataset
 
 
 @pytest.mark.slow

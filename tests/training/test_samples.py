@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from tests.training.tiny import draw
+from wsi_nuc.datasets.images import at_mpp, class_table, load_images, with_classes
+from wsi_nuc.datasets.record import LabelledImage
+from wsi_nuc.datasets.source import SourceConfig
 from wsi_nuc.errors import UsageError
 from wsi_nuc.models.promptnucseg.settings import UseSettings
 from wsi_nuc.models.sam.prompts import NEGATIVE, POSITIVE
 from wsi_nuc.training.augment import Augmentation
 from wsi_nuc.training.batches import Order, collate
-from wsi_nuc.training.config import PromptConfig, SourceConfig
-from wsi_nuc.training.data.record import LabelledImage
-from wsi_nuc.training.images import at_mpp, class_table, load_images, with_classes
+from wsi_nuc.training.config import PromptConfig
 from wsi_nuc.training.samples import centres, make_sample, pieces
 
 AUGMENT, CROP = Augmentation(True), Augmentation(False)

@@ -14,6 +14,7 @@ import torch
 
 from tests.models.nets import official_sam
 from tests.training.tiny import draw, foreground_only, points_only, tiny_config
+from wsi_nuc.datasets.images import load_images
 from wsi_nuc.errors import ModelError, UsageError
 from wsi_nuc.models.promptnucseg.prompter import PrompterNet
 from wsi_nuc.models.promptnucseg.settings import PrompterSettings
@@ -22,7 +23,6 @@ from wsi_nuc.models.weights import open_checkpoint
 from wsi_nuc.training import batches as batches_module
 from wsi_nuc.training.config import TrainConfig
 from wsi_nuc.training.events import EpochDone, Event, Noted, StepDone
-from wsi_nuc.training.images import load_images
 from wsi_nuc.training.losses import Losses
 from wsi_nuc.training.network import LossNet
 from wsi_nuc.training.start import starting_net

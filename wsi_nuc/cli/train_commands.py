@@ -110,7 +110,7 @@ def check(
     json: Annotated[bool, Option("--json", help="The report as JSON.")] = False,
 ) -> None:
     """Count images, nuclei and classes; name what was mended and what is broken."""
-    from wsi_nuc.training.data import check_dataset
+    from wsi_nuc.datasets import check_dataset
 
     report = check_dataset(folder, name=name, reader_name=reader, sheet=sheet)
     typer.echo(report.as_json() if json else report.as_text())

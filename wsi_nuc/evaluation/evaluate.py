@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.evaluation.predict import predict_image, propose_points, truth_of
 from wsi_nuc.evaluation.protocol import ImageScore, Means, Nuclei, image_means, score_image
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.stitch import StitchRule
-from wsi_nuc.training.data.record import LabelledImage
 from wsi_nuc.types import Int64
 
 

@@ -8,15 +8,15 @@ from typing import Any
 import cv2
 import numpy as np
 
+from wsi_nuc.datasets.overlaps import compact
+from wsi_nuc.datasets.raster import rasterise
+from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.errors import UsageError
 from wsi_nuc.evaluation.detection import Points
-from wsi_nuc.evaluation.overlaps import compact
 from wsi_nuc.evaluation.protocol import Nuclei, nuclei_of_labels
-from wsi_nuc.evaluation.raster import rasterise
 from wsi_nuc.inference.predict import predict
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.stitch import RegionCandidates, StitchGeometry, StitchRule, stitch
-from wsi_nuc.training.data.record import LabelledImage
 from wsi_nuc.types import Box, Int64, NucleiTable, Prompts, Tile, TileBatch, UInt8
 
 # As for slides: a resolution this near to the model's is taken as it is.

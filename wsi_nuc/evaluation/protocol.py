@@ -15,6 +15,13 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from wsi_nuc.datasets.overlaps import (
+    Geometries,
+    Labels,
+    compact,
+    overlaps_of_labels,
+    overlaps_of_polygons,
+)
 from wsi_nuc.errors import UsageError
 from wsi_nuc.evaluation import metrics
 from wsi_nuc.evaluation.detection import (
@@ -28,13 +35,6 @@ from wsi_nuc.evaluation.detection import (
     radius_px,
 )
 from wsi_nuc.evaluation.metrics import Panoptic
-from wsi_nuc.evaluation.overlaps import (
-    Geometries,
-    Labels,
-    compact,
-    overlaps_of_labels,
-    overlaps_of_polygons,
-)
 from wsi_nuc.types import Float64, Int64
 
 NAN = float("nan")

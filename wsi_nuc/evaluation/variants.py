@@ -11,15 +11,15 @@ from typing import Any, Literal
 from pydantic import Field
 
 from wsi_nuc.config import ConfigError, Section, assign, check_keys, load_section, parse_assignment
+from wsi_nuc.datasets.images import chosen
+from wsi_nuc.datasets.record import Dataset, LabelledImage
+from wsi_nuc.datasets.source import SourceConfig
 from wsi_nuc.errors import ModelError, UsageError
 from wsi_nuc.evaluation.evaluate import Scoring, evaluate_images
 from wsi_nuc.evaluation.protocol import ImageScore
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.promptnucseg.settings import UseSettings
 from wsi_nuc.models.registry import load_model
-from wsi_nuc.training.config import SourceConfig
-from wsi_nuc.training.data.record import Dataset, LabelledImage
-from wsi_nuc.training.images import chosen
 
 Tell = Callable[[str, str, float], None]
 

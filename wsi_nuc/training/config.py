@@ -9,22 +9,10 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from wsi_nuc.config import Section, load_section
+from wsi_nuc.datasets.source import SourceConfig
 from wsi_nuc.models.promptnucseg.settings import PrompterSettings, SegmentorSettings, Settings, UseSettings
 
 Part = Literal["segmentor", "prompter", "together"]
-
-
-class SourceConfig(Section):
-    """Images of one folder. `name`: a known data set, `split`, `groups`, `images`: only these (all where empty).
-    `classes`: this set's class names -> names of the model's; not needed where they are the same."""
-
-    path: Path
-    name: str = ""
-    reader: str = ""
-    split: str = ""
-    groups: tuple[str, ...] = ()
-    images: tuple[str, ...] = ()
-    classes: dict[str, str] = Field(default_factory=dict)
 
 
 class DataConfig(Section):

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from wsi_nuc.datasets.record import DataError, Int32, LabelledImage
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
 from wsi_nuc.models.promptnucseg.windows import Layout, plan_jobs
 from wsi_nuc.training.augment import Augmentation
 from wsi_nuc.training.config import PromptConfig
-from wsi_nuc.training.data.record import DataError, Int32, LabelledImage
 from wsi_nuc.types import Bool, Float32, Float64, Int64, Prompts, UInt8
 
 # What a cut leaves of a nucleus below this counts as foreground, but neither as a point nor as a mask.

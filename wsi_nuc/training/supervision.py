@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.errors import UsageError
 from wsi_nuc.training.config import Part
-from wsi_nuc.training.data.record import LabelledImage
 
 Images = tuple[LabelledImage, ...]
 

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from wsi_nuc.datasets.images import Loaded, load_images
 from wsi_nuc.errors import WsiNucError
 from wsi_nuc.models.place import Place
 from wsi_nuc.models.weights import open_checkpoint
@@ -27,7 +28,6 @@ from wsi_nuc.training.config import Part, StageConfig, TrainConfig
 from wsi_nuc.training.curves import draw_curves, write_curves
 from wsi_nuc.training.ema import Ema
 from wsi_nuc.training.events import Clock, Emit, EpochDone, Noted, StepDone, ignore
-from wsi_nuc.training.images import Loaded, load_images
 from wsi_nuc.training.losses import Losses
 from wsi_nuc.training.network import LossNet
 from wsi_nuc.training.ranks import Ranks, join

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from wsi_nuc.config import Section, load_section
+from wsi_nuc.datasets.source import SourceConfig
 from wsi_nuc.models.compact.settings import NetSettings, Settings, UseSettings
-from wsi_nuc.training.config import SourceConfig
 
 
 class WeightedSource(SourceConfig):

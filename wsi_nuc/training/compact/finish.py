@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.doctor.mpp import FEWEST_NUCLEI
 from wsi_nuc.doctor.sample import Sample
 from wsi_nuc.evaluation.predict import predict_table
@@ -20,7 +21,6 @@ from wsi_nuc.models.weights import open_checkpoint
 from wsi_nuc.store.geometry import area_and_centre
 from wsi_nuc.training.compact.train import domain_of, means_of
 from wsi_nuc.training.compact.tune import tune
-from wsi_nuc.training.data.record import LabelledImage
 
 SIZE_SLACK = 1.4  # organs that are not among the training images differ more
 

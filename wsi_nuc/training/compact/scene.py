@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from wsi_nuc.training.data.record import Int32, LabelledImage
+from wsi_nuc.datasets.record import Int32, LabelledImage
 from wsi_nuc.training.samples import pieces
 from wsi_nuc.types import Bool, Float64, Int64, UInt8
 

@@ -17,6 +17,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from wsi_nuc.datasets.images import load_images
+from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.evaluation.evaluate import Scoring, evaluate_images
 from wsi_nuc.evaluation.protocol import Means, image_means
 from wsi_nuc.models.compact.build import assemble, load_weights, save_net
@@ -32,10 +34,8 @@ from wsi_nuc.training.compact.config import CompactTrainConfig
 from wsi_nuc.training.compact.crops import Batch, Crops, collate
 from wsi_nuc.training.compact.losses import losses
 from wsi_nuc.training.curves import draw_curves, write_curves
-from wsi_nuc.training.data.record import LabelledImage
 from wsi_nuc.training.ema import Ema
 from wsi_nuc.training.events import Clock, Emit, EpochDone, Noted, StepDone, ignore
-from wsi_nuc.training.images import load_images
 from wsi_nuc.training.state import Progress, Trained, load_state, save_state
 from wsi_nuc.training.sums import Sums
 from wsi_nuc.training.train import TrainingError

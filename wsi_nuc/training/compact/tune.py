@@ -7,17 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 
+from wsi_nuc.datasets.overlaps import overlaps_of_labels
+from wsi_nuc.datasets.raster import rasterise
+from wsi_nuc.datasets.record import DataError, LabelledImage
 from wsi_nuc.evaluation.metrics import panoptic
-from wsi_nuc.evaluation.overlaps import overlaps_of_labels
 from wsi_nuc.evaluation.predict import as_labels, predict_table, truth_of
 from wsi_nuc.evaluation.protocol import mean
-from wsi_nuc.evaluation.raster import rasterise
 from wsi_nuc.models.compact.build import assemble
 from wsi_nuc.models.compact.net import CompactNet
 from wsi_nuc.models.compact.segmenting import calibrated, logit
 from wsi_nuc.models.compact.settings import Settings, UseSettings
 from wsi_nuc.models.compact.spec import spec_of
-from wsi_nuc.training.data.record import DataError, LabelledImage
 from wsi_nuc.types import Bool, Float64, NucleiTable
 
 LEAST_THRESHOLD = 0.08

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from wsi_nuc.datasets.assemble import class_index, labels_of_polygons
+from wsi_nuc.datasets.cards import Card
+from wsi_nuc.datasets.files import read_json
+from wsi_nuc.datasets.record import DataError, Entry, LabelledImage
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.store.layout import NUCLEI_SHAPES, PARQUET
-from wsi_nuc.training.data.assemble import class_index, labels_of_polygons
-from wsi_nuc.training.data.cards import Card
-from wsi_nuc.training.data.files import read_json
-from wsi_nuc.training.data.record import DataError, Entry, LabelledImage
 from wsi_nuc.types import SlideRef
 
 SHAPES = f"{NUCLEI_SHAPES}/{PARQUET}"

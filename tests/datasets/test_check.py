@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.training import layouts
+from tests.datasets import layouts
+from wsi_nuc.datasets import check_dataset
+from wsi_nuc.datasets.record import LabelledImage
+from wsi_nuc.datasets.sheet import CELL_PX, COLOURS, draw_sheet, overlay
 from wsi_nuc.errors import UsageError
-from wsi_nuc.training.data import check_dataset
-from wsi_nuc.training.data.record import LabelledImage
-from wsi_nuc.training.data.sheet import CELL_PX, COLOURS, draw_sheet, overlay
 
 
 def test_the_report_counts_and_names_what_is_broken(tmp_path: Path) -> None:
@@ -106,9 +106,9 @@ def test_all_of_consep_is_read(real_data: Path) -> None:
 
 @pytest.mark.real_data
 def test_monuseg_is_for_evaluation_only_and_its_xml_agrees_with_its_labels(real_data: Path) -> None:
+    from wsi_nuc.datasets import load_dataset
+    from wsi_nuc.datasets.overlaps import overlaps_of_labels
     from wsi_nuc.evaluation.metrics import panoptic
-    from wsi_nuc.evaluation.overlaps import overlaps_of_labels
-    from wsi_nuc.training.data import load_dataset
 
     from_xml = load_dataset(real_data / "monuseg", reader_name="imagescope")
     drawn = load_dataset(real_data / "monuseg")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from wsi_nuc.datasets.record import Dataset, LabelledImage
+from wsi_nuc.datasets.registry import load_dataset
 from wsi_nuc.errors import WsiNucError
-from wsi_nuc.training.data.record import Dataset, LabelledImage
-from wsi_nuc.training.data.registry import load_dataset
 
 # Mean diameter of a nucleus in histology; a median outside says that mpp is wrong.
 PLAUSIBLE_UM = (3.0, 20.0)
@@ -148,7 +148,7 @@ def check_dataset(root: Path | str, *, name: str = "", reader_name: str = "", sh
         except WsiNucError as error:
             tally.broken[entry.id] = str(error)
     if sheet is not None:
-        from wsi_nuc.training.data.sheet import draw_sheet
+        from wsi_nuc.datasets.sheet import draw_sheet
 
         draw_sheet([dataset[i] for i in _spread(dataset, tally)], sheet)
     return _report(dataset, tally)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.evaluation.bruteforce import crossing_number
-from wsi_nuc.evaluation.raster import fill, rasterise
+from wsi_nuc.datasets.raster import fill, rasterise
 
 COORDINATE = st.one_of(st.integers(-3, 12).map(float), st.integers(-6, 24).map(lambda v: v / 2), st.floats(-3, 12))
 RING = st.lists(st.tuples(COORDINATE, COORDINATE), min_size=3, max_size=7).map(np.array)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from wsi_nuc.evaluation.raster import Rings, rasterise
-from wsi_nuc.training.data.labels import clean_labels
-from wsi_nuc.training.data.record import DataError, Int32
+from wsi_nuc.datasets.labels import clean_labels
+from wsi_nuc.datasets.raster import Rings, rasterise
+from wsi_nuc.datasets.record import DataError, Int32
 from wsi_nuc.types import Float64, Int64, UInt8
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from wsi_nuc.training.data.record import DataError, LabelledImage
+from wsi_nuc.datasets.record import DataError, LabelledImage
 from wsi_nuc.types import Bool, UInt8
 
 CELL_PX, TITLE_PX, COLUMNS = 384, 30, 4

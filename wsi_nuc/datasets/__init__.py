@@ -3,8 +3,8 @@
 `load_dataset(folder)` gives a `Dataset` of `LabelledImage`; `check_dataset(folder)` a `Report` of what is in it.
 """
 
-from wsi_nuc.training.data.check import Report, check_dataset
-from wsi_nuc.training.data.record import DataError, Dataset, LabelledImage
-from wsi_nuc.training.data.registry import load_dataset
+from wsi_nuc.datasets.check import Report, check_dataset
+from wsi_nuc.datasets.record import DataError, Dataset, LabelledImage
+from wsi_nuc.datasets.registry import load_dataset
 
 __all__ = ["DataError", "Dataset", "LabelledImage", "Report", "check_dataset", "load_dataset"]

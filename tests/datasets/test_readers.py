@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.training import layouts
-from wsi_nuc.training.data import DataError, load_dataset
-from wsi_nuc.training.data.pannuke import published_split
+from tests.datasets import layouts
+from wsi_nuc.datasets import DataError, load_dataset
+from wsi_nuc.datasets.readers.pannuke import published_split
 
 TYPED = [name for name in layouts.LAYOUTS if name not in ("tnbc", "imagescope")]
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wsi_nuc.training.data.record import DataError
+from wsi_nuc.datasets.record import DataError
 from wsi_nuc.types import UInt8
 
 # What decoders raise on damaged files, found by damaging files; imagecodecs' own errors are RuntimeErrors.

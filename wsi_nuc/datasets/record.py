@@ -10,8 +10,8 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
+from wsi_nuc.datasets.cards import Card
 from wsi_nuc.errors import UsageError
-from wsi_nuc.training.data.cards import Card
 from wsi_nuc.types import Bool, Float64, Int64, UInt8
 
 Int32 = npt.NDArray[np.int32]

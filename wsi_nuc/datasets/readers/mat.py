@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from wsi_nuc.training.data.assemble import labels_for
-from wsi_nuc.training.data.cards import Card
-from wsi_nuc.training.data.files import by_stem, read_rgb
-from wsi_nuc.training.data.imagescope import split_of
-from wsi_nuc.training.data.labels import types_of
-from wsi_nuc.training.data.record import DataError, Entry, LabelledImage
+from wsi_nuc.datasets.assemble import labels_for
+from wsi_nuc.datasets.cards import Card
+from wsi_nuc.datasets.files import by_stem, read_rgb
+from wsi_nuc.datasets.labels import types_of
+from wsi_nuc.datasets.readers.imagescope import split_of
+from wsi_nuc.datasets.record import DataError, Entry, LabelledImage
 
 # CoNSeP's seven types as its paper merges them: other, inflammatory, epithelial (2), spindle-shaped (3).
 MERGED = {"consep": (0, 1, 2, 3, 3, 4, 4, 4)}

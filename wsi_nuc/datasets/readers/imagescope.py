@@ -13,10 +13,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from wsi_nuc.training.data.assemble import labels_of_polygons
-from wsi_nuc.training.data.cards import Card
-from wsi_nuc.training.data.files import IMAGES, read_rgb
-from wsi_nuc.training.data.record import DataError, Entry, LabelledImage
+from wsi_nuc.datasets.assemble import labels_of_polygons
+from wsi_nuc.datasets.cards import Card
+from wsi_nuc.datasets.files import IMAGES, read_rgb
+from wsi_nuc.datasets.record import DataError, Entry, LabelledImage
 from wsi_nuc.types import Float64
 
 # Parts of a folder's name that tell the split; the first that fits.

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wsi_nuc.evaluation.overlaps import compact
-from wsi_nuc.training.data.record import DataError, Int32
+from wsi_nuc.datasets.overlaps import compact
+from wsi_nuc.datasets.record import DataError, Int32
 from wsi_nuc.types import Bool, Int64
 
 Raw = npt.NDArray[Any]

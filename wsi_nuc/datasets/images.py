@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 import cv2
 import numpy as np
 
+from wsi_nuc.datasets.labels import clean_labels
+from wsi_nuc.datasets.record import DataError, Dataset, LabelledImage
+from wsi_nuc.datasets.registry import load_dataset
+from wsi_nuc.datasets.source import SourceConfig
 from wsi_nuc.errors import UsageError
-from wsi_nuc.training.config import SourceConfig
-from wsi_nuc.training.data.labels import clean_labels
-from wsi_nuc.training.data.record import DataError, Dataset, LabelledImage
-from wsi_nuc.training.data.registry import load_dataset
 from wsi_nuc.types import Int64
 
 # As for slides: a resolution this near to the model's is taken as it is.

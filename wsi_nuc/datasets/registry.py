@@ -7,18 +7,18 @@ import importlib
 from pathlib import Path
 from typing import Protocol, cast
 
-from wsi_nuc.training.data.cards import Card, card_of
-from wsi_nuc.training.data.record import DataError, Dataset, Entry
+from wsi_nuc.datasets.cards import Card, card_of
+from wsi_nuc.datasets.record import DataError, Dataset, Entry
 
 # In the order in which they are asked: what a folder says of itself first, loose files last.
 READERS: dict[str, str] = {
-    "pannuke": "wsi_nuc.training.data.pannuke",
-    "tnbc": "wsi_nuc.training.data.tnbc",
-    "folder": "wsi_nuc.training.data.folder",
-    "mat": "wsi_nuc.training.data.mat",
-    "results": "wsi_nuc.training.data.results",
-    "geojson": "wsi_nuc.training.data.geojson",
-    "imagescope": "wsi_nuc.training.data.imagescope",
+    "pannuke": "wsi_nuc.datasets.readers.pannuke",
+    "tnbc": "wsi_nuc.datasets.readers.tnbc",
+    "folder": "wsi_nuc.datasets.readers.folder",
+    "mat": "wsi_nuc.datasets.readers.mat",
+    "results": "wsi_nuc.datasets.readers.results",
+    "geojson": "wsi_nuc.datasets.readers.geojson",
+    "imagescope": "wsi_nuc.datasets.readers.imagescope",
 }
 
 

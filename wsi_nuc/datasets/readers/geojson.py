@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from wsi_nuc.evaluation.raster import Rings
-from wsi_nuc.training.data.assemble import class_index, inside, labels_of_polygons
-from wsi_nuc.training.data.cards import Card
-from wsi_nuc.training.data.files import by_stem, read_json, read_rgb
-from wsi_nuc.training.data.record import DataError, Entry, LabelledImage
+from wsi_nuc.datasets.assemble import class_index, inside, labels_of_polygons
+from wsi_nuc.datasets.cards import Card
+from wsi_nuc.datasets.files import by_stem, read_json, read_rgb
+from wsi_nuc.datasets.raster import Rings
+from wsi_nuc.datasets.record import DataError, Entry, LabelledImage
 
 _SUFFIXES = (".geojson", ".json")
 

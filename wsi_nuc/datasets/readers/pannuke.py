@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wsi_nuc.evaluation.overlaps import compact
-from wsi_nuc.training.data.assemble import labels_for
-from wsi_nuc.training.data.cards import Card
-from wsi_nuc.training.data.files import as_rgb
-from wsi_nuc.training.data.record import DataError, Dataset, Entry, LabelledImage
+from wsi_nuc.datasets.assemble import labels_for
+from wsi_nuc.datasets.cards import Card
+from wsi_nuc.datasets.files import as_rgb
+from wsi_nuc.datasets.overlaps import compact
+from wsi_nuc.datasets.record import DataError, Dataset, Entry, LabelledImage
 from wsi_nuc.types import Int64
 
 # Fold of training, validation and test, by the name that the papers' code gives the split.
