@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 OK, USAGE, SLIDES, MODEL, STORAGE, INTERRUPTED = 0, 2, 3, 4, 5, 75
+
+
+def overall_code(codes: Iterable[int]) -> int:
+    """The exit code of a call from those of its slides or stores.
+
+    0 if all are 0. A failure of storage goes first, since more than one slide is at stake; then that work is left.
+    Else it is the code that all failures share, or 3.
+    """
+    bad = set(codes) - {OK}
+    for first in (STORAGE, INTERRUPTED):
+        if first in bad:
+            return first
+    return SLIDES if len(bad) > 1 else bad.pop() if bad else OK
 
 
 class WsiNucError(Exception):

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from wsi_nuc.cli.run_command import exit_code
-from wsi_nuc.errors import OK, SLIDES, STORAGE, USAGE, WsiNucError
+from wsi_nuc.errors import OK, SLIDES, STORAGE, USAGE, WsiNucError, overall_code
 
 Option = typer.Option
 
@@ -38,7 +37,7 @@ def info(
             continue
         codes.append(SLIDES if described.get("problem") else OK)
         typer.echo(jsonlib.dumps(described) if json else _lines(described))
-    raise typer.Exit(exit_code(codes))
+    raise typer.Exit(overall_code(codes))
 
 
 def _lines(described: dict[str, object]) -> str:
@@ -61,7 +60,7 @@ def verify(stores: Annotated[list[Path], typer.Argument(help="Published stores (
     if bad := codes.count(STORAGE):
         remedy = "run the same `wsi-nuc run` again to restore them"
         typer.echo(f"wsi-nuc: {bad} of {len(stores)} stores are damaged; {remedy}", err=True)
-    raise typer.Exit(exit_code(codes))
+    raise typer.Exit(overall_code(codes))
 
 
 def synth(

@@ -43,7 +43,7 @@ def features(
         raise UsageError("wsi-nuc features", "no store is given", "name one, or pass --list")
     if slide is not None and len(stores) > 1:
         raise UsageError("--slide", f"{len(stores)} stores cannot all be of one slide", "give one store a call")
-    from wsi_nuc.cli.run_command import exit_code, interrupt_on_signals, leave
+    from wsi_nuc.cli.run_command import interrupt_on_signals, leave
 
     interrupt_on_signals()
     model = None
@@ -55,7 +55,7 @@ def features(
         codes = [_one(store, slide, reader, workers, model) for store in stores]
     except Interrupted as stop:
         leave(Interrupted(stop.signal_name, "Finished stores are kept: the same command goes on"), [], False)
-    raise typer.Exit(exit_code(codes))
+    raise typer.Exit(overall_code(codes))
 
 
 def _print_table() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from wsi_nuc.errors import INTERRUPTED, OK, SLIDES, STORAGE, Interrupted, UsageError
+from wsi_nuc.errors import INTERRUPTED, OK, Interrupted, UsageError, overall_code
 
 if TYPE_CHECKING:
     from wsi_nuc.config import RunConfig
@@ -102,7 +102,7 @@ def run(
         for result in results:
             left.remove(result.slide)
         leave(stop, left, answers)
-    code = exit_code([result.exit_code for result in results])
+    code = overall_code(result.exit_code for result in results)
     if code != OK and len(results) > 1:
         failed = sum(result.exit_code != OK for result in results)
         typer.echo(f"wsi-nuc: {failed} of {len(results)} slides failed, each named above", err=True)
@@ -151,17 +151,6 @@ def leave(stop: Interrupted, slides: Sequence[str], answers: bool) -> NoReturn:
         answer(SlideResult(slide, "interrupted", error=str(stop), exit_code=stop.exit_code).as_json())
     print(f"wsi-nuc: {stop}", file=sys.stderr, flush=True)  # noqa: T201 - this is the printing layer
     os._exit(stop.exit_code)
-
-
-def exit_code(codes: Sequence[int]) -> int:
-    """0 if every slide is published; the common code of the failures if they share one; else 3, unless a
-    failure of storage says that more than these slides is at stake."""
-    bad = set(codes) - {OK}
-    if not bad:
-        return OK
-    if STORAGE in bad:
-        return STORAGE
-    return bad.pop() if len(bad) == 1 else SLIDES
 
 
 def interrupt_on_signals() -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from wsi_nuc.cohort import records
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.plan import Plan, PlanRow
 from wsi_nuc.cohort.records import DONE, FAILED, Record
-from wsi_nuc.errors import INTERRUPTED, OK, SLIDES
+from wsi_nuc.errors import INTERRUPTED, OK, SLIDES, overall_code
 
 PENDING, REFUSED = "pending", "refused"
 STATES = (DONE, PENDING, FAILED, REFUSED)
@@ -59,9 +60,26 @@ def counts(found: Sequence[State]) -> dict[str, int]:
     return {state: counted[state] for state in STATES}
 
 
-def exit_code(found: Sequence[State]) -> int:
-    """0: every slide is published and verified; 3: some cannot be, each named; 75: there is work left."""
-    counted = counts(found)
-    if counted[FAILED] or counted[REFUSED]:
-        return SLIDES
-    return INTERRUPTED if counted[PENDING] else OK
+class Standing(Protocol):
+    """What the exit code depends on; `exit_code` is that of a failure."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def exit_code(self) -> int: ...
+
+
+def exit_code(slides: Iterable[Standing], allow_failed: bool = False) -> int:
+    """What every command over a cohort ends with.
+
+    0: every slide is published and verified; 75: work is left, whatever else there is; 3: nothing is left, but
+    some slides are bad, each named. With `allow_failed` bad slides count as finished. Storage, models and settings
+    that fail keep their own codes: they are no fault of a slide.
+    """
+    codes = map(_code, slides)
+    return overall_code(code for code in codes if not (allow_failed and code == SLIDES))
+
+
+def _code(slide: Standing) -> int:
+    fixed = {DONE: OK, PENDING: INTERRUPTED, REFUSED: SLIDES}
+    return fixed.get(slide.state, slide.exit_code)

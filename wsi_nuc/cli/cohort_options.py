@@ -1,0 +1,27 @@
+"""Options that several commands of `wsi-nuc cohort` share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Option = typer.Option
+
+Folder = Annotated[Path, typer.Argument(help="The cohort's folder, as given to `cohort plan --out`.")]
+Json = Annotated[bool, Option("--json", help="JSON on standard output.")]
+AllowFailed = Annotated[
+    bool, Option("--allow-failed", help="End with 0, not 3, if all that is missing is known to be bad.")
+]
+Shards = Annotated[str | None, Option("--shard", help="I/N: the I-th of N shares, from 1; balanced by area.")]
+Filters = Annotated[
+    list[str] | None,
+    Option("--only", help="COLUMN=PATTERN with * and ?, of any column or state; may be repeated."),
+]
+Device = Annotated[str | None, Option(help="auto, cpu, cuda, cuda:N or all (one worker a GPU).")]
+Workers = Annotated[int | None, Option(min=1, help="Worker processes; default: the CPUs this process may use.")]
+Scheduler = Annotated[str | None, Option(help="serial, local, slurm or the ADDRESS of a Dask scheduler.")]
+Overwrite = Annotated[bool | None, Option("--overwrite", help="Replace results made with other settings.")]
+Assign = Annotated[list[str] | None, Option("--set", help="key=value of how to run, such as scratch=/tmp/parts.")]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress, only warnings and errors.")]

@@ -1,0 +1,135 @@
+"""`wsi-nuc cohort run` and `retry`: one job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from wsi_nuc.cli.cohort_options import (
+    AllowFailed,
+    Assign,
+    Device,
+    Filters,
+    Folder,
+    Json,
+    Overwrite,
+    Quiet,
+    Scheduler,
+    Shards,
+    Workers,
+)
+from wsi_nuc.cli.run_command import answer, interrupt_on_signals, leave
+from wsi_nuc.errors import OK, Interrupted, UsageError
+
+if TYPE_CHECKING:
+    from wsi_nuc.cohort.work import Told
+
+
+def run(
+    cohort: Folder,
+    shard: Shards = None,
+    only: Filters = None,
+    device: Device = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    overwrite: Overwrite = None,
+    assign: Assign = None,
+    allow_failed: AllowFailed = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Run what is not done yet, all of it or one share.
+
+    Shares need no scheduler between them: start any number of jobs in any order, kill and repeat them.
+    """
+    execution = _execution(
+        cohort, assign, device=device, workers=workers, scheduler=scheduler, overwrite=overwrite
+    )
+    _work(_Job(cohort, shard, only or [], False, execution, allow_failed, quiet, json))
+
+
+def retry(
+    cohort: Folder,
+    shard: Shards = None,
+    only: Filters = None,
+    device: Device = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    overwrite: Overwrite = None,
+    assign: Assign = None,
+    allow_failed: AllowFailed = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """As run, and slides that failed or could not be read when the cohort was planned are tried again."""
+    execution = _execution(
+        cohort, assign, device=device, workers=workers, scheduler=scheduler, overwrite=overwrite
+    )
+    _work(_Job(cohort, shard, only or [], True, execution, allow_failed, quiet, json))
+
+
+def _execution(cohort: Path, assign: Sequence[str] | None, **options: Any) -> dict[str, Any]:
+    from wsi_nuc.cohort.plan import check_execution
+    from wsi_nuc.config import ConfigError, assigned_values
+
+    try:
+        return check_execution({**assigned_values(assign or []), **options}, cohort)
+    except ConfigError as error:
+        raise UsageError("configuration", str(error)) from None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What one call asks for. `again`: also what failed; `execution`: options of how to go about it."""
+
+    cohort: Path
+    shard: str | None
+    only: Sequence[str]
+    again: bool
+    execution: dict[str, Any]
+    allow_failed: bool
+    quiet: bool
+    json: bool
+
+
+def _work(job: _Job) -> None:
+    from wsi_nuc.cohort.state import exit_code
+
+    interrupt_on_signals()
+    told: list[Told] = []
+    try:
+        _each(job, told)
+    except Interrupted as stop:
+        leave(stop, [], False)
+    bad = sum(slide.exit_code != OK for slide in told)
+    if not (job.quiet or job.json):
+        typer.echo(f"{len(told) - bad} of {len(told)} slides of this job are done")
+    if bad:
+        typer.echo(f"wsi-nuc: {bad} of {len(told)} slides are not, each named above", err=True)
+    raise typer.Exit(exit_code(told, job.allow_failed))
+
+
+def _each(job: _Job, told: list[Told]) -> None:
+    from wsi_nuc.cli.progress import progress
+    from wsi_nuc.cohort.folder import CohortFolder
+    from wsi_nuc.cohort.only import Only
+    from wsi_nuc.cohort.shards import Shard
+    from wsi_nuc.cohort.work import run_cohort
+
+    shard, filters = Shard.parse(job.shard) if job.shard else None, [Only.parse(text) for text in job.only]
+    folder = CohortFolder(job.cohort.absolute())
+    with (
+        progress(job.quiet) as emit,
+        closing(run_cohort(folder, shard, filters, job.again, job.execution, emit)) as slides,
+    ):
+        for slide in slides:
+            told.append(slide)
+            if slide.error and slide.new:
+                typer.echo(f"{slide.state}: {slide.error}", err=True)
+            if job.json:
+                answer({key: value for key, value in asdict(slide).items() if key != "new"})
