@@ -1,4 +1,4 @@
-"""One code for what is left, another for slides that are bad: whoever waits for the first must not stop at the second."""
+"""One code for work that is left, another for bad slides: a script that waits for the first ends at the second."""
 
 from __future__ import annotations
 

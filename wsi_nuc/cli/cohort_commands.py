@@ -11,7 +11,7 @@ from wsi_nuc.cli.cohort_work import retry, run
 cohort_app = typer.Typer(
     no_args_is_help=True,
     help="Thousands of slides as one piece of work: plan, run in shards, collect tables, report.",
-    epilog="Exit codes: 0 every slide is published and verified, 2 usage, 3 all is finished but some slides are bad "
+    epilog="Exit codes: 0 every slide is published and verified, 2 usage, 3 all is finished, some slides are bad "
     "(each named; 0 with --allow-failed), 4 model, 5 storage, 75 work is left (the same command goes on).",
 )
 for command in (plan, run, status, retry, collect, report):

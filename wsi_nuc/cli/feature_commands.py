@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsi_nuc.errors import Interrupted, UsageError, WsiNucError
+from wsi_nuc.errors import Interrupted, UsageError, WsiNucError, overall_code
 
 if TYPE_CHECKING:
     from wsi_nuc.features.job import ModelRef
