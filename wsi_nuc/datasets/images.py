@@ -14,10 +14,9 @@ from wsi_nuc.datasets.record import DataError, Dataset, LabelledImage
 from wsi_nuc.datasets.registry import load_dataset
 from wsi_nuc.datasets.source import SourceConfig
 from wsi_nuc.errors import UsageError
-from wsi_nuc.types import Int64
-
-# As for slides: a resolution this near to the model's is taken as it is.
-SNAP = 0.03
+from wsi_nuc.tiling.resampling import resized
+from wsi_nuc.tiling.scale import nearly_one
+from wsi_nuc.types import Int64, UInt8
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +103,23 @@ def class_table(own: Sequence[str], classes: Sequence[str], mapping: Mapping[str
     return np.array([classes.index(to) if to else -1 for to in wanted] + [-1], np.int64)
 
 
+def pixels_at(image: LabelledImage, mpp: float) -> tuple[UInt8, float]:
+    """Pixels as a model of this resolution wants them, and how many of them make one of the image's. As for
+    slides, a resolution that is nearly the model's is taken as it is."""
+    scale = 1.0 if image.mpp is None else image.mpp / mpp
+    if nearly_one(1 / scale):
+        return image.rgb, 1.0
+    height, width = image.rgb.shape[:2]
+    return resized(image.rgb, (max(1, round(width * scale)), max(1, round(height * scale)))), scale
+
+
 def at_mpp(image: LabelledImage, mpp: float) -> LabelledImage:
     """The image at the model's resolution; nuclei that vanish in it are dropped and counted."""
-    scale = 1.0 if image.mpp is None else image.mpp / mpp
-    if abs(scale - 1) <= SNAP:
+    rgb, scale = pixels_at(image, mpp)
+    if scale == 1.0:
         return image
     height, width = image.rgb.shape[:2]
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    rgb = cv2.resize(image.rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    size = rgb.shape[1::-1]
     instances, types, repairs = image.instances, image.types, Counter(image.repairs)
     if instances is not None:
         resized = cv2.resize(instances.astype(np.float32), size, interpolation=cv2.INTER_NEAREST).astype(np.int32)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-import cv2
 import numpy as np
 
+from wsi_nuc.datasets.images import pixels_at
 from wsi_nuc.datasets.overlaps import compact
 from wsi_nuc.datasets.raster import rasterise
 from wsi_nuc.datasets.record import LabelledImage
@@ -17,10 +17,7 @@ from wsi_nuc.evaluation.protocol import Nuclei, nuclei_of_labels
 from wsi_nuc.inference.predict import predict
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.stitch import RegionCandidates, StitchGeometry, StitchRule, stitch
-from wsi_nuc.types import Box, Int64, NucleiTable, Prompts, Tile, TileBatch, UInt8
-
-# As for slides: a resolution this near to the model's is taken as it is.
-SNAP = 0.03
+from wsi_nuc.types import Box, Int64, NucleiTable, Prompts, Tile, TileBatch
 
 
 def truth_of(image: LabelledImage, types: Int64 | None = None) -> Nuclei:
@@ -47,7 +44,7 @@ def predict_table(
     model: NucleiModel, image: LabelledImage, oracle: bool = False, rule: StitchRule | None = None
 ) -> tuple[NucleiTable, float]:
     """What the model finds, in pixels of its resolution, and how many of them make one of the image's."""
-    rgb, scale = _at_resolution(image, model.spec.mpp)
+    rgb, scale = pixels_at(image, model.spec.mpp)
     if oracle:
         model = with_oracle(model, truth_of(image), scale)
     height, width = rgb.shape[:2]
@@ -63,21 +60,11 @@ def predict_table(
 
 def propose_points(model: NucleiModel, image: LabelledImage) -> Nuclei:
     """The model's points alone, in the image's own pixels."""
-    rgb, scale = _at_resolution(image, model.spec.mpp)
+    rgb, scale = pixels_at(image, model.spec.mpp)
     box = Box(0, 0, rgb.shape[1], rgb.shape[0])
     found = model.prompter.propose(TileBatch(rgb[None], (Tile(0, box, box),)))
     types = found.class_probs.argmax(1).astype(np.int64)
     return Nuclei(Points(found.xy_tile.astype(np.float64) / scale, found.score.astype(np.float64), types))
-
-
-def _at_resolution(image: LabelledImage, model_mpp: float) -> tuple[UInt8, float]:
-    """Pixels as the model wants them, and how many of them make one of the image's."""
-    scale = 1.0 if image.mpp is None else image.mpp / model_mpp
-    if abs(scale - 1) <= SNAP:
-        return image.rgb, 1.0
-    size = [max(1, round(length * scale)) for length in image.rgb.shape[1::-1]]
-    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image.rgb, size, interpolation=way), np.uint8), scale
 
 
 def _one_image_a_call(model: NucleiModel) -> NucleiModel:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 
 from wsi_nuc.errors import DamagedPixels
 from wsi_nuc.slides.base import SlideSource
+from wsi_nuc.tiling.resampling import resized
 from wsi_nuc.tiling.scale import Scale
 from wsi_nuc.tiling.task import RegionTask
 from wsi_nuc.types import Bool, Box, PixelBlock, Tile, UInt8
@@ -74,18 +74,14 @@ def _crop(pixels: UInt8, frame: Box, box: Box) -> UInt8:
 
 
 def resample(native: UInt8, native_level: Box, scale: Scale, box_grid: Box) -> UInt8:
-    """Pixels of the level to those of `box_grid`, unless they are the same.
-
-    Triangle filter, widened when shrinking so that nothing aliases; edges at their exact fractional place.
-    """
+    """Pixels of the level to those of `box_grid`, unless they are the same."""
     if scale.native:
         return native
     ratio = scale.level_px_per_grid
     # Relative to the crop the numbers stay small: Pillow keeps them in single precision.
     x0, y0 = box_grid.x0 * ratio - native_level.x0, box_grid.y0 * ratio - native_level.y0
     corners = (x0, y0, x0 + box_grid.width * ratio, y0 + box_grid.height * ratio)
-    image = Image.fromarray(np.ascontiguousarray(native))
-    return np.asarray(image.resize((box_grid.width, box_grid.height), Image.Resampling.BILINEAR, box=corners))
+    return resized(native, (box_grid.width, box_grid.height), corners)
 
 
 def _missing_share(block: PixelBlock, block_level: Box, task: RegionTask, tile: Tile) -> float:

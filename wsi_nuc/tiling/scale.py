@@ -58,6 +58,11 @@ def choose_scale(subject: str, info: SlideInfo, mpp: float, model_mpp: float) ->
     return Scale(level, info.levels[level].downsample, l0_per_grid, mpp * l0_per_grid)
 
 
+def nearly_one(ratio: float) -> bool:
+    """Two resolutions so near to each other that pixels of the one are taken for those of the other."""
+    return abs(ratio - 1) <= SNAP
+
+
 def grid_size(info: SlideInfo, l0_per_grid: float) -> tuple[int, int]:
     """Width and height in grid pixels; a last pixel that the slide only partly covers counts."""
     width, height = (math.ceil(edge / l0_per_grid - 1e-6) for edge in (info.width, info.height))
@@ -66,7 +71,7 @@ def grid_size(info: SlideInfo, l0_per_grid: float) -> tuple[int, int]:
 
 def _snapped(wanted: float, levels: tuple[Level, ...]) -> float:
     nearest = min((level.downsample for level in levels), key=lambda d: abs(math.log(wanted / d)))
-    return nearest if abs(wanted / nearest - 1) <= SNAP else wanted
+    return nearest if nearly_one(wanted / nearest) else wanted
 
 
 def _finest_enough(l0_per_grid: float, levels: tuple[Level, ...]) -> int:
