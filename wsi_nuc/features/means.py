@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from wsi_nuc.errors import StorageError
+from wsi_nuc.safezarr import open_array, read_array
 from wsi_nuc.store import layout
 from wsi_nuc.types import Float64, Int64
 
@@ -15,18 +16,19 @@ from wsi_nuc.types import Float64, Int64
 LEFT_OUT_FAMILIES = ("class", "embedding")
 LEFT_OUT = ("orientation_rad",)
 _ROWS = 16_384
+_MOST_FEATURES = 100_000
 
 
-def feature_means(store: Path) -> dict[str, float]:
-    """`feature_mean_NAME` and `feature_sd_NAME` over the nuclei that have it; NaN where none has."""
-    import zarr
-
+def feature_means(store: Path, nuclei: int) -> dict[str, float]:
+    """`feature_mean_NAME` and `feature_sd_NAME` over those of the `nuclei` that have it; NaN where none has."""
     table = Path(store) / layout.NUCLEI_TABLE
     try:
-        values = zarr.open_array(table / "X", mode="r")
+        values = open_array(table / "X")
         names, families = (
-            list(zarr.open_array(table / "var" / name, mode="r")[:]) for name in ("_index", "family")
+            read_array(table / "var" / name, _MOST_FEATURES).tolist() for name in ("_index", "family")
         )
+        if values.shape != (nuclei, len(names)):
+            raise ValueError(f"its shape {values.shape} is not that of {len(names)} columns for {nuclei} nuclei")
         kept = [i for i, name in enumerate(names) if families[i] not in LEFT_OUT_FAMILIES and name not in LEFT_OUT]
         mean, sd = _mean_sd(values, np.array(kept, np.int64))
     except (OSError, KeyError, ValueError) as error:

@@ -43,7 +43,7 @@ def slide_summary(store: Path) -> dict[str, Figure]:
         **_of_classes(areas.rows(tissue_mm2)),
         **_of_pairs(counted.pairs, counts),
         **counted.squares.figures(tissue, mpp),
-        **(feature_means(store) if has_features(manifest["made_from"]) else {}),
+        **(feature_means(store, total) if has_features(manifest["made_from"]) else {}),
     }
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from wsi_nuc.errors import StorageError
 from wsi_nuc.features.job import GroupJob, ModelRef
 from wsi_nuc.features.registry import features_of
+from wsi_nuc.safezarr import open_array
 from wsi_nuc.store import durable, layout
 from wsi_nuc.store.reading import NucleiFile
 from wsi_nuc.store.tables import write_columns
@@ -95,9 +96,7 @@ def write_features(folder: ZarrFolder, nuclei: Nuclei, execute: Execute) -> None
 
 
 def _rows(nuclei: Nuclei, starts: Sequence[int], parts: Sequence[str]) -> Iterator[Float32]:
-    import zarr
-
-    probabilities = zarr.open_array(nuclei.table, mode="r")
+    probabilities = open_array(nuclei.table)
     for part, start, stop in zip(parts, starts[:-1], starts[1:], strict=True):
         known = np.asarray(probabilities[start:stop])[:, : len(nuclei.classes)]
         yield np.concatenate([known, np.load(part)], axis=1)

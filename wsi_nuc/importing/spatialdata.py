@@ -12,6 +12,7 @@ import shapely
 
 from wsi_nuc.errors import UsageError
 from wsi_nuc.importing.record import BATCH_CELLS, Cells, Wanted
+from wsi_nuc.safezarr import attributes
 from wsi_nuc.types import Float64
 
 PARQUET = "shapes.parquet"
@@ -60,17 +61,10 @@ def _element(path: Path, wanted: str) -> Path:
 
 
 def _attributes(element: Path) -> dict[str, Any]:
-    for name, key in (("zarr.json", "attributes"), (".zattrs", "")):
-        file = element / name
-        if file.is_file():
-            try:
-                found = json.loads(file.read_bytes())
-                found = found[key] if key else found
-            except (ValueError, KeyError, TypeError) as error:
-                raise UsageError(file, f"cannot be read ({error})", REMEDY) from error
-            if isinstance(found, dict):
-                return found
-    return {}
+    try:
+        return attributes(element)
+    except (OSError, ValueError) as error:
+        raise UsageError(element, f"cannot be read ({error})", REMEDY) from error
 
 
 def _to_global(path: Path, attributes: Mapping[str, Any]) -> Float64:

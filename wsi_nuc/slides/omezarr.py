@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from wsi_nuc.errors import SlideError
+from wsi_nuc.safezarr import RefusedZarr, attributes, below, open_array
 from wsi_nuc.slides import mpp
 from wsi_nuc.slides.limits import MAX_TILE_PX, NOT_A_SLIDE
 from wsi_nuc.slides.localfile import COPY_AGAIN, refuse_url
@@ -20,20 +21,7 @@ from wsi_nuc.slides.pixels import DECODE_ERRORS, WHITE, clip_to, damaged, depth_
 from wsi_nuc.slides.pyramid import select_levels
 from wsi_nuc.types import Bool, Box, PixelBlock, SlideInfo, SlideRef
 
-# Codecs that only move bytes; anything else (pickle above all) is refused before a chunk is read.
-ALLOWED_CODECS = {
-    "blosc",
-    "bytes",
-    "bz2",
-    "crc32c",
-    "gzip",
-    "lz4",
-    "lzma",
-    "sharding_indexed",
-    "transpose",
-    "zlib",
-}
-ALLOWED_CODECS |= {"zstd"}
+FORMATS = (2, 3)
 
 
 class OmeZarr:
@@ -83,7 +71,7 @@ class OmeZarr:
             for column in range(inside.x0 // grid[x], (inside.x1 - 1) // grid[x] + 1):
                 at = {y: row, x: column}
                 keys = _keys(array, [[at[i]] if i in at else list(plane) for i, plane in enumerate(planes)])
-                if all((Path(self._path) / array.path / key).exists() for key in keys):
+                if all((array.store.root / key).exists() for key in keys):
                     continue
                 top, left = row * grid[y] - inside.y0, column * grid[x] - inside.x0
                 mask[max(0, top) : top + grid[y], max(0, left) : left + grid[x]] = True
@@ -98,26 +86,8 @@ def _keys(array: Any, indices: list[list[int]]) -> list[str]:
     ]
 
 
-def _codec_names(metadata: Any) -> set[str]:
-    """Names of all codecs in an array's metadata, nested ones of shards included."""
-    found: set[str] = set()
-    stack = [metadata.get(key) for key in ("codecs", "compressor", "filters")]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, Mapping):
-            found |= {str(node[key]) for key in ("id", "name") if key in node}
-            stack += [node.get("configuration"), node.get("codecs"), node.get("index_codecs")]
-        elif isinstance(node, list | tuple):
-            stack += node
-    return found
-
-
 def _check(path: str, array: Any, axes: str) -> None:
     """Refuse arrays that are no plain pixels, before any chunk is decoded."""
-    if foreign := _codec_names(array.metadata.to_dict()) - ALLOWED_CODECS:
-        raise SlideError(
-            path, f"its codec {sorted(foreign)[0][:32]!r} is not allowed", "write it with zstd or blosc"
-        )
     if array.dtype not in (np.uint8, np.uint16) or len(array.shape) != len(axes):
         raise SlideError(
             path, f"its pixels are {array.dtype} with {len(array.shape)} axes", "convert it to 8 bits"
@@ -133,9 +103,9 @@ def _check(path: str, array: Any, axes: str) -> None:
         raise SlideError(path, f"has chunks of {grid['x']} x {grid['y']} px", "write it with smaller chunks")
 
 
-def _multiscale(path: str, group: Any) -> Mapping[str, Any]:
-    attributes = group.attrs.asdict()
-    listed = (attributes.get("ome") or attributes).get("multiscales")
+def _multiscale(path: str) -> Mapping[str, Any]:
+    found = attributes(Path(path))
+    listed = (found.get("ome") or found).get("multiscales")
     if not listed:
         raise SlideError(path, "is a Zarr folder without OME multiscales", "name the image group inside it")
     first: Mapping[str, Any] = listed[0]
@@ -155,21 +125,22 @@ def _stated(multiscale: Mapping[str, Any], axes: str) -> mpp.Stated:
 
 def open_slide(ref: SlideRef) -> OmeZarr:
     """Open an OME-Zarr folder, or SlideError with the reason."""
-    import zarr
-
     refuse_url(ref.path)
     if not any((Path(ref.path) / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs")):
         raise SlideError(ref.path, "is not a Zarr folder", NOT_A_SLIDE)
     try:
-        group = zarr.open_group(ref.path, mode="r")
-        multiscale = _multiscale(ref.path, group)
+        multiscale = _multiscale(ref.path)
         axes = "".join(str(axis["name"]) for axis in multiscale["axes"])
-        arrays: list[Any] = [group[str(dataset["path"])] for dataset in multiscale["datasets"]]
+        arrays: list[Any] = [
+            open_array(below(Path(ref.path), str(dataset["path"])), FORMATS) for dataset in multiscale["datasets"]
+        ]
         y, x = axes.index("y"), axes.index("x")
         for array in arrays:
             _check(ref.path, array, axes)
         sizes = [(array.shape[x], array.shape[y]) for array in arrays]
         stated = _stated(multiscale, axes)
+    except RefusedZarr as error:
+        raise SlideError(ref.path, error.cause, error.remedy) from error
     except (*DECODE_ERRORS, AttributeError, AssertionError) as error:
         raise SlideError(ref.path, f"its OME-Zarr metadata are unusable ({error})", COPY_AGAIN) from error
     kept, levels = select_levels(ref.path, sizes)

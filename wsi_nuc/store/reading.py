@@ -10,12 +10,14 @@ from typing import Any, Self
 import numpy as np
 
 from wsi_nuc.errors import StorageError
+from wsi_nuc.safezarr import read_array
 from wsi_nuc.store import layout
 from wsi_nuc.store.arrow import to_numpy
 from wsi_nuc.store.geoparquet import CORNERS
 from wsi_nuc.types import Float64, Int64
 
 _HEAD_BYTES, _POINT_BYTES = 13, 16
+_MOST_CLASSES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +151,9 @@ def decode_rings(table: Any) -> Rings:
 
 def class_names(store: Path) -> tuple[str, ...]:
     """The classes in the order of their numbers."""
-    import zarr
-
     path = f"{layout.NUCLEI_TABLE}/obs/class/categories"
     try:
-        return tuple(str(name) for name in zarr.open_array(Path(store) / path, mode="r")[:])
+        return tuple(str(name) for name in read_array(Path(store) / path, _MOST_CLASSES))
     except (OSError, KeyError, ValueError) as error:
         raise StorageError(
             Path(store) / path, f"cannot be read ({error})", "`wsi-nuc verify` says what is wrong"

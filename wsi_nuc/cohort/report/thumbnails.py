@@ -8,17 +8,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from wsi_nuc.safezarr import read_array
 from wsi_nuc.store import layout
 
 EDGE_PX, QUALITY = 168, 72
+MOST_VALUES = 2**25
 
 
 def data_uri(store: Path) -> str:
     """The slide's thumbnail at most `EDGE_PX` wide and high, "" where it cannot be read."""
-    import zarr
-
     try:
-        planes = np.asarray(zarr.open_array(store / layout.THUMBNAIL / "s0", mode="r")[:])
+        planes = read_array(store / layout.THUMBNAIL / "s0", MOST_VALUES)
     except (OSError, ValueError, KeyError):
         return ""
     rgb = np.moveaxis(planes, 0, 2)
