@@ -257,14 +257,6 @@ def test_a_slide_without_mpp_says_how_to_give_it(wsi: Path, tmp_path: Path) -> N
     assert "4443 x 3567" in described.stdout
 
 
-def test_an_output_that_cannot_be_written_is_told_before_the_model_loads(small: Path, tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.write_text("in the way")
-    done = wsi_nuc("run", small, "--out", file, "--model", "no-such-model")
-    assert done.returncode == 5
-    assert str(file) in done.stderr
-
-
 def test_an_unknown_model_is_told_before_any_slide_is_read(tmp_path: Path) -> None:
     done = wsi_nuc("run", tmp_path / "missing.svs", "--out", tmp_path, "--model", "clasical")
     assert done.returncode == 4

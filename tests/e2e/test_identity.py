@@ -146,16 +146,6 @@ def test_scrambled_clock_and_mtimes_do_not_show(slide: Path, reference: Path, tm
     assert digest(tmp_path / "out" / "tissue.svs.zarr") == digest(reference)
 
 
-@pytest.mark.slow
-def test_many_jobs_on_one_slide_make_one_result_and_all_succeed(small: Path, tmp_path: Path) -> None:
-    jobs = [start("run", small, "--out", tmp_path, "--scheduler", "serial", "--json") for _ in range(64)]
-    told = [(job.communicate(timeout=280)[0], job.returncode) for job in jobs]
-    assert [code for _, code in told] == [0] * 64
-    assert sum('"published"' in text for text, _ in told) == 1
-    assert sum('"verified"' in text for text, _ in told) == 63
-    assert len(list(tmp_path.glob("*.zarr"))) == 1
-
-
 def test_a_second_interrupt_stops_at_once_and_nothing_partial_is_visible(
     slide: Path, reference: Path, tmp_path: Path
 ) -> None:

@@ -1,20 +1,25 @@
-"""The slide that the faults meet, and what an undisturbed run makes of it."""
+"""The slide that the faults meet, what an undisturbed run makes of it, and where they meet it."""
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.faults.one_run import NAME, run_one
-from wsi_nuc.store.manifest import read
+from tests.faults.one_run import NAME, digest_of, run_one
 from wsi_nuc.synth import SynthSpec, write_slide
+
+IN_MEMORY = Path("/dev/shm")
+SmallDisk = Callable[[int], Path]
 
 
 @pytest.fixture(scope="session")
 def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """1024 x 512 px at 0.5 um, two regions of one tile each: a whole run takes half a second."""
-    path = tmp_path_factory.mktemp("faults") / f"{NAME}.svs"
+    path = tmp_path_factory.mktemp("faults") / NAME
     write_slide(path, SynthSpec(size=1024, height=512, mpp=0.5, seed=5, tissue=1.0, density=0.5))
     return path
 
@@ -22,6 +27,42 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def undisturbed(slide: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The digest of a run that nothing happened to."""
-    result = run_one(slide, tmp_path_factory.mktemp("undisturbed"))
-    assert result.exit_code == 0, result.error
-    return str(read(Path(result.store))["digest"])
+    out = tmp_path_factory.mktemp("undisturbed")
+    assert run_one(slide, out).exit_code == 0
+    return digest_of(out)
+
+
+@pytest.fixture
+def in_memory(tmp_path: Path) -> Iterator[Path]:
+    """A folder where a flush costs nothing, if there is one: hundreds of runs there take seconds."""
+    if not IN_MEMORY.is_dir():
+        yield tmp_path
+        return
+    with TemporaryDirectory(dir=IN_MEMORY, prefix="wsi-nuc-test-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallDisk]:
+    """Makes a file system of so many KiB; skips where this user may not mount one."""
+    mounted = []
+
+    def make(size_kib: int) -> Path:
+        folder = tmp_path_factory.mktemp("disk")
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size_kib}k", "tmpfs", str(folder)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            pytest.skip("there is no mount command")
+        if done.returncode:
+            pytest.skip(f"this user may not mount a small disk ({done.stderr.strip()})")
+        mounted.append(folder)
+        return folder
+
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def remount(disk: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)

@@ -9,26 +9,37 @@ from pathlib import Path
 from typing import Any
 
 from wsi_nuc.config import RunConfig
+from wsi_nuc.errors import StorageError
+from wsi_nuc.events import Emit, ignore
 from wsi_nuc.run import SlideResult, run_slides
+from wsi_nuc.run.result import failure
 from wsi_nuc.store.manifest import read
 from wsi_nuc.store.verify import verify
 
-NAME = "tissue"
+NAME = "tissue.svs"
 
 
-def run_one(slide: Path, out: Path, **settings: Any) -> SlideResult:
+def run_one(slide: Path, out: Path, emit: Emit = ignore, **settings: Any) -> SlideResult:
     """The classical model, serial, unless `settings` say otherwise."""
     defaults = {"scheduler": "serial", "model": "classical", "region_size": 256, "tissue": "none"}
-    (result,) = run_slides(RunConfig(out=out, **{**defaults, **settings}), [str(slide)])
+    (result,) = run_slides(RunConfig(out=out, **{**defaults, **settings}), [str(slide)], emit)
     return result
 
 
-def published(out: Path) -> list[Path]:
+def run_or_error(slide: Path, out: Path, **settings: Any) -> SlideResult:
+    """The same, with a folder that cannot be used told like the failure of the slide."""
+    try:
+        return run_one(slide, out, **settings)
+    except StorageError as error:
+        return failure(str(slide), error, 0.0)
+
+
+def published(out: Path) -> list[str]:
     """What a user sees in the output folder, complete or not."""
-    return sorted(path for path in out.glob("*") if path.name != ".wsi-nuc") if out.is_dir() else []
+    return sorted(path.name for path in out.glob("*") if path.name != ".wsi-nuc")
 
 
-def digest_of(out: Path, name: str = f"{NAME}.svs") -> str:
+def digest_of(out: Path, name: str = NAME) -> str:
     """The digest of an intact store; "" if nothing is there. A damaged store fails the test."""
     store = out / f"{name}.zarr"
     if not store.exists():

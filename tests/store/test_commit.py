@@ -5,17 +5,14 @@ from __future__ import annotations
 import errno
 import gc
 import json
-import multiprocessing
 import shutil
-import subprocess
-from itertools import cycle
 from pathlib import Path
 
 import pytest
 
 from tests.store.build import CLASSES, core_boxes_l0, nuclei, origin, publish_store, write_store
 from tests.store.faults import before_call, failing, recording
-from wsi_nuc.errors import STORAGE, USAGE, StorageError, UsageError
+from wsi_nuc.errors import USAGE, StorageError, UsageError
 from wsi_nuc.store import commit, durable
 from wsi_nuc.store.commit import Staging, check_target, clean_up, differences, publish
 from wsi_nuc.store.geoparquet import ROW_GROUP_ROWS
@@ -28,7 +25,6 @@ from wsi_nuc.store.zarrfile import ZarrFolder
 from wsi_nuc.types import TileCounts
 
 NAME = "x.svs.zarr"
-CODES = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.ESTALE)
 
 
 def visible(out_dir: Path) -> list[str]:
@@ -62,85 +58,12 @@ def test_manifest_accounts_and_repeats(tmp_path: Path) -> None:
     assert digest({**first, "repairs": 1}) != first["digest"]
 
 
-def test_any_failing_call_publishes_nothing_and_the_next_run_succeeds(tmp_path: Path) -> None:
-    calls = calls_of_one_commit(tmp_path / "whole")
-    kinds = {kind: [n for n, c in enumerate(calls) if c == kind] for kind in set(calls)}
-    assert {"write", "close", "fsync", "rename"} <= set(kinds)
-    # First and last of every kind of call; the slow test below takes every call and every error.
-    chosen = sorted({n for of_kind in kinds.values() for n in (of_kind[0], of_kind[-1])})
-    for number, code in zip(chosen, cycle(CODES), strict=False):
-        check_one_failure(tmp_path / f"out{number}", number, code)
-
-
-def check_one_failure(out_dir: Path, number: int, code: int) -> None:
-    with failing(number, code), pytest.raises(StorageError) as caught:
-        publish_store(out_dir)
-    assert caught.value.exit_code == STORAGE
-    # After the rename only syncs of folders are left: then the new state may be there, but whole.
-    if out_dir.exists() and visible(out_dir):
-        assert verify(out_dir / NAME) == []
-    assert not out_dir.exists() or staged(out_dir) == []
-    assert verify(publish_store(out_dir).path) == []
-    shutil.rmtree(out_dir)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("offset", range(3))
-def test_every_single_call_may_fail(tmp_path: Path, offset: int) -> None:
-    for number in range(offset, len(calls_of_one_commit(tmp_path / "whole")), 3):
-        check_one_failure(tmp_path / f"out{number}", number, CODES[number % len(CODES)])
-
-
 def test_full_disk_is_named_with_bytes_needed_and_free(tmp_path: Path) -> None:
     with (
         failing(2, errno.ENOSPC, only="write"),
         pytest.raises(StorageError, match=r"[\d,]+ bytes needed, [\d,]+ free"),
     ):
         publish_store(tmp_path)
-
-
-def test_close_that_fails_publishes_nothing(tmp_path: Path) -> None:
-    with failing(5, errno.EIO, only="close"), pytest.raises(StorageError):
-        publish_store(tmp_path)
-    assert visible(tmp_path) == []
-
-
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> object:
-    """Makes small file systems of a given size, where this user may mount."""
-    mounted = []
-
-    def make(size_kib: int) -> Path:
-        folder = tmp_path / f"disk{size_kib}"
-        folder.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={size_kib}k", "tmpfs", str(folder)]
-        done = subprocess.run(command, capture_output=True, check=False)
-        if done.returncode:
-            return Path()
-        mounted.append(folder)
-        return folder
-
-    yield make
-    for folder in mounted:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
-@pytest.mark.parametrize("percent", [10, 50, 99])
-def test_disk_that_runs_full(tmp_path: Path, tiny_disk: object, percent: int) -> None:
-    whole = publish_store(tmp_path / "whole", 3000).path
-    # A page a file and a folder is what tmpfs really takes.
-    used_kib = sum(-(-p.stat().st_size // 4096) * 4 if p.is_file() else 0 for p in whole.rglob("*"))
-    disk = tiny_disk(max(4, used_kib * percent // 100 // 4 * 4))  # type: ignore[operator]
-    if disk == Path():
-        number = len(calls_of_one_commit(tmp_path / "count")) * percent // 100 - 8
-        check_one_failure(tmp_path / "out", number, errno.ENOSPC)
-        return
-    with pytest.raises(StorageError, match=r"No space left on device .*bytes needed"):
-        publish_store(disk, 3000)
-    assert visible(disk) == []
-    assert [p for p in staged(disk) if p.is_dir()] == []
-    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
-    assert publish_store(disk, 3000).manifest == read(whole)
 
 
 def test_the_same_result_again_is_verified_not_replaced(tmp_path: Path) -> None:
@@ -228,26 +151,6 @@ def test_what_does_not_read_back_is_not_published(tmp_path: Path) -> None:
     with before_call(flip), pytest.raises(StorageError, match="did not read back"):
         publish_store(tmp_path)
     assert visible(tmp_path) == []
-
-
-def _job(out_dir: str, results: object) -> None:
-    published = publish_store(Path(out_dir))
-    results.put((published.new, published.manifest["digest"]))  # type: ignore[attr-defined]
-
-
-def test_many_jobs_on_one_slide_make_one_commit(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    results = context.SimpleQueue()
-    jobs = [context.Process(target=_job, args=(str(tmp_path), results)) for _ in range(8)]
-    for job in jobs:
-        job.start()
-    for job in jobs:
-        job.join(60)
-    assert [job.exitcode for job in jobs] == [0] * 8
-    got = [results.get() for _ in jobs]
-    assert sorted(new for new, _ in got) == [False] * 7 + [True]
-    assert len({published for _, published in got}) == 1
-    assert verify(tmp_path / NAME) == []
 
 
 def test_clean_up_spares_the_living(tmp_path: Path) -> None:

@@ -27,15 +27,6 @@ def check(rows: list[list[str]], allowed_at_once: set[str], allowed_after: set[s
     assert {row[5] for row in rows} == {"1"}
 
 
-def test_killed_while_publishing(tmp_path: Path) -> None:
-    check(run(tmp_path, "fresh", 60), {"nothing", "1"}, {"nothing", "1"})
-
-
-@pytest.mark.slow
-def test_killed_more_often_while_publishing(tmp_path: Path) -> None:
-    check(run(tmp_path, "fresh", 5), {"nothing", "1"}, {"nothing", "1"})
-
-
 @pytest.mark.slow
 def test_killed_while_overwriting(tmp_path: Path) -> None:
     check(run(tmp_path, "exchange", 20), {"old", "1"}, {"old", "1"})

@@ -1,0 +1,71 @@
+"""Run by the tests in a process of its own, which has everything loaded and forks its runs.
+
+`kills SLIDE OUT STEP` kills a run at every STEP-th durable call, and at each of the last, which make the result
+visible. It prints `number|status|digest` for each: what the user sees then. Every run goes on from what the killed
+one before it left. `jobs SLIDE OUT COUNT` starts as many runs of one slide at once, and prints `status` of each.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+
+from tests.faults.one_run import digest_of, run_one
+from tests.store.faults import killing, recording
+
+LAST = 12
+
+
+def forked(call: Callable[[], int]) -> int:
+    """The id of a child that exits with what `call` returns."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = call()
+        finally:
+            os._exit(code)
+    return child
+
+
+def status_of(child: int) -> int:
+    """How a child ended: 9 if it was killed, else its exit code times 256."""
+    return os.waitpid(child, 0)[1]
+
+
+def kills(slide: Path, out: Path, step: int) -> None:
+    with recording() as calls:
+        run_one(slide, out.with_name("undisturbed"))
+
+    def run_killed_at(number: int) -> int:
+        with killing(number):
+            return run_one(slide, out, keep_parts=True).exit_code
+
+    # Once the parts are there, a run makes a few calls less.
+    for number in sorted({*range(0, len(calls), step), *range(len(calls) - LAST - step, len(calls))}):
+        status = status_of(forked(lambda number=number: run_killed_at(number)))  # type: ignore[misc]
+        print(number, status, digest_of(out), sep="|")
+        if digest_of(out):
+            shutil.rmtree(out / f"{slide.name}.zarr")
+
+
+def jobs(slide: Path, out: Path, count: int) -> None:
+    def run() -> int:
+        result = run_one(slide, out)
+        return {"published": 10, "verified": 11}.get(result.status, 1)
+
+    for child in [forked(run) for _ in range(count)]:
+        print(status_of(child) // 256)
+
+
+if __name__ == "__main__":
+    # Threads do not outlive a fork; what is frozen is not copied by the collector in every child.
+    cv2.setNumThreads(1)
+    gc.freeze()
+    {"kills": kills, "jobs": jobs}[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
