@@ -7,6 +7,13 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
+class SlideOpened:
+    """The slide's turn has come: it is read through, and its tissue is searched for."""
+
+    slide: str
+
+
+@dataclass(frozen=True, slots=True)
 class SlideStarted:
     slide: str
     regions: int
@@ -34,17 +41,28 @@ class Warned:
 
 @dataclass(frozen=True, slots=True)
 class SlideFinished:
-    """`status` is published, verified (it was there already), failed or interrupted."""
+    """`status` is published, empty, verified (it was there already) or failed, then with its `exit_code`."""
 
     slide: str
     status: str
     nuclei: int
     seconds: float
     error: str = ""
+    exit_code: int = 0
 
 
-Event = SlideStarted | RegionFinished | Warned | SlideFinished
+Event = SlideOpened | SlideStarted | RegionFinished | Warned | SlideFinished
 Emit = Callable[[Event], None]
+
+
+def to_all(*subscribers: Emit) -> Emit:
+    """Each event goes to all of them, in this order."""
+
+    def emit(event: Event) -> None:
+        for subscriber in subscribers:
+            subscriber(event)
+
+    return emit
 
 
 def ignore(_: Event) -> None:

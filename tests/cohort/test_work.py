@@ -14,13 +14,14 @@ from wsi_nuc.cohort import records, summaries, work
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.only import Only
 from wsi_nuc.cohort.plan import load
+from wsi_nuc.cohort.recording import Told
 from wsi_nuc.cohort.shards import Shard
 from wsi_nuc.cohort.state import exit_code, states
 from wsi_nuc.cohort.verify import verified
-from wsi_nuc.cohort.work import Told, run_cohort
+from wsi_nuc.cohort.work import run_cohort
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import INTERRUPTED, OK, SLIDES, STORAGE, StorageError, UsageError
-from wsi_nuc.run import run_slides
+from wsi_nuc.run import SlideResult, run_slides
 from wsi_nuc.store import durable
 from wsi_nuc.store.verify import verify
 
@@ -108,7 +109,7 @@ def test_what_failed_for_its_own_sake_is_named_again_and_not_repeated(
 
 
 def _noting(seen: list[str]) -> object:
-    def run(config: RunConfig, requests: list[work.SlideRequest], emit: object) -> Iterator[work.SlideResult]:
+    def run(config: RunConfig, requests: list[work.SlideRequest], emit: object) -> Iterator[SlideResult]:
         seen.extend(request.slide for request in requests)
         yield from ()
 

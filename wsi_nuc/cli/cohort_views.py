@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json as jsonlib
-from typing import Annotated
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wsi_nuc.cli.cohort_options import AllowFailed, Filters, Folder, Json, Option
 from wsi_nuc.cli.cohort_words import state_lines, status_words
+from wsi_nuc.cli.run_command import interrupt_on_signals, leave
+from wsi_nuc.errors import Interrupted
+
+if TYPE_CHECKING:
+    from wsi_nuc.cohort.state import State
+    from wsi_nuc.cohort.waiting import Look
 
 
 def collect(
@@ -51,12 +59,16 @@ def report(cohort: Folder) -> None:
 def status(
     cohort: Folder,
     only: Filters = None,
-    slides: Annotated[bool, Option("--slides", help="One line a slide, not only those that failed.")] = False,
+    slides: Annotated[bool, Option("--slides", help="One line a slide, not only those with news.")] = False,
     verify: Annotated[bool, Option("--verify", help="Check every file of every result against its hash.")] = False,
+    wait: Annotated[bool, Option("--wait", help="End when nothing is pending or running.")] = False,
+    timeout: Annotated[
+        float | None, Option(min=0, help="With --wait: minutes after which it ends in any case, with 75.")
+    ] = None,
     allow_failed: AllowFailed = False,
     json: Json = False,
 ) -> None:
-    """How many slides are done, pending, failed or refused; the last two are named."""
+    """How many slides are done, running, pending, failed or refused; where they run, and why they do not."""
     from wsi_nuc.cohort.folder import CohortFolder
     from wsi_nuc.cohort.only import Only, select
     from wsi_nuc.cohort.plan import load
@@ -64,7 +76,10 @@ def status(
 
     folder = CohortFolder(cohort.absolute())
     plan = load(folder)
-    found = select(states(folder, plan, plan.rows), [Only.parse(text) for text in only or []])
+    found: Sequence[State] = select(states(folder, plan, plan.rows), [Only.parse(text) for text in only or []])
+    if wait:
+        rows = [state.row for state in found]
+        found = _wait(lambda: states(folder, plan, rows), timeout)
     if verify:
         from wsi_nuc.cohort.verify import verified
 
@@ -75,3 +90,23 @@ def status(
     else:
         typer.echo(status_words(counts(found), lines))
     raise typer.Exit(exit_code(found, allow_failed))
+
+
+def _wait(look: Look, minutes: float | None) -> Sequence[State]:
+    from wsi_nuc.cohort.state import counts
+    from wsi_nuc.cohort.waiting import wait
+
+    said = ""
+
+    def tell(found: Sequence[State]) -> None:
+        nonlocal said
+        now = ", ".join(f"{count:,} {state}" for state, count in counts(found).items() if count)
+        if now != said:
+            typer.echo(f"{time.strftime('%H:%M:%S')} {now}", err=True)
+        said = now
+
+    interrupt_on_signals()
+    try:
+        return wait(look, tell, 60 * minutes if minutes is not None else None)
+    except Interrupted as stop:
+        leave(Interrupted(stop.signal_name, "The jobs go on without it: the same command waits on"), [], False)

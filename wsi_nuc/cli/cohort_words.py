@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -46,11 +47,18 @@ def _hours(seconds: float) -> str:
 
 def state_lines(found: Sequence[State], every: bool) -> list[dict[str, Any]]:
     """The slides that are named: all, or those with something to tell."""
-    return [{"id": one.row.label, "state": one.state, "error": one.error} for one in found if every or one.error]
+    return [_state_line(state) for state in found if every or state.error or state.work]
+
+
+def _state_line(state: State) -> dict[str, Any]:
+    said = {"id": state.row.label, "state": state.state, "error": state.error}
+    return {**said, "work": {**asdict(state.work), "said": str(state.work)}} if state.work else said
 
 
 def status_words(counted: Mapping[str, int], lines: Sequence[Mapping[str, Any]]) -> str:
     total = sum(counted.values())
     out = [f"{state:<9}{count:>8,}" for state, count in counted.items()] + [f"{'slides':<9}{total:>8,}"]
-    out += [" ".join(filter(None, (f"{one['state']}:", one["id"], one["error"]))) for one in lines]
+    for line in lines:
+        why = line["work"]["said"] if "work" in line else line["error"]
+        out.append(" ".join(filter(None, (f"{line['state']}:", line["id"], why))))
     return "\n".join(out)

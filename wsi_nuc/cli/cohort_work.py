@@ -27,7 +27,7 @@ from wsi_nuc.cli.run_command import answer, interrupt_on_signals, leave
 from wsi_nuc.errors import OK, Interrupted, UsageError
 
 if TYPE_CHECKING:
-    from wsi_nuc.cohort.work import Told
+    from wsi_nuc.cohort.recording import Told
 
 
 def run(

@@ -10,7 +10,8 @@ from wsi_nuc.store.manifest import MANIFEST
 
 @dataclass(frozen=True, slots=True)
 class CohortFolder:
-    """`records` and `summaries` hold one small file a slide, named by its id; `results` its store."""
+    """`records` and `summaries` hold one small file a slide, named by its id; `results` its store; `jobs` one
+    file of each job that is at work."""
 
     root: Path
 
@@ -49,6 +50,10 @@ class CohortFolder:
     @property
     def summaries(self) -> Path:
         return self.root / "summaries"
+
+    @property
+    def jobs(self) -> Path:
+        return self.root / "jobs"
 
     def record(self, slide_id: str) -> Path:
         return self.records / f"{slide_id}.json"

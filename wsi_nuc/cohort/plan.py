@@ -71,6 +71,9 @@ class PlanRow:
         """For messages: the id, or the line where there is no usable one."""
         return self.id or f"line {self.line}"
 
+    def named(self, error: str) -> str:
+        return f"{self.label}: {error}" if error else ""
+
     def cells(self) -> dict[str, str]:
         """By column of the list, as `--only` and the tables see it."""
         own = {"id": self.id, "slide": shown(self.slide), "patient": self.patient}

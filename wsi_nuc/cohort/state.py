@@ -5,28 +5,32 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from wsi_nuc.cohort import records
 from wsi_nuc.cohort.folder import CohortFolder
+from wsi_nuc.cohort.jobs import InHand, in_hand
 from wsi_nuc.cohort.plan import Plan, PlanRow
 from wsi_nuc.cohort.records import DONE, FAILED, Record
 from wsi_nuc.errors import INTERRUPTED, OK, SLIDES, overall_code
 
-PENDING, REFUSED = "pending", "refused"
-STATES = (DONE, PENDING, FAILED, REFUSED)
+RUNNING, PENDING, REFUSED = "running", "pending", "refused"
+STATES = (DONE, RUNNING, PENDING, FAILED, REFUSED)
+UNFINISHED = (RUNNING, PENDING)
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """`state`: done (published and verified), pending, failed, or refused (by the plan). `error` says why not."""
+    """`state`: done (published and verified), running (in the hands of the job `work`), pending, failed, or
+    refused (by the plan). `error` says why not."""
 
     row: PlanRow
     state: str
     error: str = ""
     exit_code: int = OK
     record: Record | None = None
+    work: InHand | None = None
 
     def cells(self) -> dict[str, str]:
         return {**self.row.cells(), "state": self.state}
@@ -34,8 +38,17 @@ class State:
 
 def states(folder: CohortFolder, plan: Plan, rows: Sequence[PlanRow]) -> list[State]:
     """One a row. A record of another plan's row, or without its store, leaves the slide pending."""
+    # Jobs first: a slide that is done between the two looks is told as running, not as pending again.
+    working = in_hand(folder)
     known = records.read(folder, [row.id for row in rows if row.id])
-    return [_state(folder, row, _valid(plan, row, known.get(row.id))) for row in rows]
+    found = (_state(folder, row, _valid(plan, row, known.get(row.id))) for row in rows)
+    return [_at_work(state, working.get(state.row.id)) for state in found]
+
+
+def _at_work(state: State, work: InHand | None) -> State:
+    if work is None or state.state == DONE:
+        return state
+    return replace(state, state=RUNNING, error="", exit_code=OK, work=work)
 
 
 def _valid(plan: Plan, row: PlanRow, record: Record | None) -> Record | None:
@@ -81,5 +94,5 @@ def exit_code(slides: Iterable[Standing], allow_failed: bool = False) -> int:
 
 
 def _code(slide: Standing) -> int:
-    fixed = {DONE: OK, PENDING: INTERRUPTED, REFUSED: SLIDES}
+    fixed = {DONE: OK, **dict.fromkeys(UNFINISHED, INTERRUPTED), REFUSED: SLIDES}
     return fixed.get(slide.state, slide.exit_code)

@@ -4,45 +4,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any
 
-from wsi_nuc.cohort import records, summaries
 from wsi_nuc.cohort.folder import CohortFolder
+from wsi_nuc.cohort.jobs import JobFile, sweep
 from wsi_nuc.cohort.only import Only, select
 from wsi_nuc.cohort.plan import Plan, PlanRow, load
-from wsi_nuc.cohort.records import DONE, FAILED, Record
+from wsi_nuc.cohort.recording import Recorder, Told
+from wsi_nuc.cohort.records import DONE, FAILED
 from wsi_nuc.cohort.shards import Shard, rows_of
 from wsi_nuc.cohort.state import REFUSED, State, states
-from wsi_nuc.errors import OK, SLIDES, StorageError
-from wsi_nuc.events import Emit, ignore
-from wsi_nuc.run import SlideResult, run_slides
+from wsi_nuc.errors import SLIDES, StorageError
+from wsi_nuc.events import Emit, ignore, to_all
+from wsi_nuc.run import run_slides
 from wsi_nuc.run.request import SlideRequest
-from wsi_nuc.run.result import failure
-from wsi_nuc.store import durable
 from wsi_nuc.store import manifest as manifests
 
 KEPT = "kept"
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What a job says of a slide. `state`: one of `state.py`; `status`: the run's, or kept (it was done).
-
-    `new`: the failure was not told as an event of the run.
-    """
-
-    id: str
-    slide: str
-    state: str
-    status: str
-    error: str = ""
-    exit_code: int = OK
-    nuclei: int = 0
-    seconds: float = 0.0
-    new: bool = True
 
 
 def run_cohort(
@@ -101,61 +81,26 @@ def _as_it_is(state: State) -> Told:
         state.row.slide,
         state.state,
         status,
-        _named(state.row, state.error),
+        state.row.named(state.error),
         state.exit_code,
         nuclei,
     )
 
 
-def _named(row: PlanRow, error: str) -> str:
-    return f"{row.label}: {error}" if error else ""
-
-
 def _run(folder: CohortFolder, plan: Plan, rows: Sequence[PlanRow], config: Any, emit: Emit) -> Iterator[Told]:
-    """Slides of one model follow each other. Figures are made and records written while the next slides run."""
-    durable.make_dir(folder.records)
-    durable.make_dir(folder.summaries)
-    by_slide = {row.slide: row for row in rows}
-    models = [row.settings.get("model", "") for row in rows]
-    ordered = [row for _, _, row in sorted(zip(models, range(len(rows)), rows, strict=True))]
+    """Slides of one model follow each other."""
+    sweep(folder)
+    ordered = sorted(rows, key=lambda row: (row.settings.get("model", ""), row.line))
     requests = [SlideRequest(row.slide, row.id, row.settings) for row in ordered]
     waiting: deque[Future[Told]] = deque()
-    recorder = ThreadPoolExecutor(1, "record")
-    try:
-        with closing(run_slides(config, requests, emit)) as results:
-            for result in results:
-                waiting.append(recorder.submit(_record, folder, plan, by_slide[result.slide], result))
-                while waiting and waiting[0].done():
-                    yield waiting.popleft().result()
+    with (
+        JobFile(folder, {row.slide: row.id for row in rows}) as job,
+        closing(Recorder(folder, plan, {row.slide: row for row in rows}, job)) as recorder,
+        closing(run_slides(config, requests, to_all(emit, recorder.hear))) as results,
+    ):
+        for result in results:
+            waiting.append(recorder.told(result.slide))
+            while waiting and waiting[0].done():
+                yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    finally:
-        # Whoever is stopped does not wait; a slide whose record is missing is found published by the next job.
-        recorder.shutdown(wait=False, cancel_futures=True)
-
-
-def _record(folder: CohortFolder, plan: Plan, row: PlanRow, result: SlideResult) -> Told:
-    """Figures first, then the record: what is recorded as done is complete."""
-    record = _failed(plan, row, result)
-    if result.exit_code == OK:
-        try:
-            digest = str(manifests.read(folder.store(row.id))["digest"])
-            summaries.summarise(folder, row.id, digest)
-            record = Record(
-                row.id, plan.key(row), DONE, digest, result.nuclei, result.area_mm2, result.classes, result.seconds
-            )
-        except Exception as problem:  # noqa: BLE001 - the slide boundary: any failure is this slide's
-            record = _failed(plan, row, failure(row.slide, problem, result.seconds))
-    records.write(folder, record)
-    status = result.status if record.state == DONE else FAILED
-    error = _named(row, record.error)
-    new = result.exit_code == OK
-    return Told(
-        row.id, row.slide, record.state, status, error, record.exit_code, record.nuclei, record.seconds, new
-    )
-
-
-def _failed(plan: Plan, row: PlanRow, result: SlideResult) -> Record:
-    return Record(
-        row.id, plan.key(row), FAILED, seconds=result.seconds, error=result.error, exit_code=result.exit_code
-    )

@@ -19,7 +19,7 @@ from typing import Any
 
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import SlideError, UsageError
-from wsi_nuc.events import Emit, RegionFinished, SlideFinished, SlideStarted, Warned, ignore
+from wsi_nuc.events import Emit, RegionFinished, SlideFinished, SlideOpened, SlideStarted, Warned, ignore
 from wsi_nuc.executors.base import Executor, Outcome
 from wsi_nuc.features.add import add_features
 from wsi_nuc.models.base import ModelSpec
@@ -171,6 +171,7 @@ class _Session:
     def _region_jobs(self, requests: Sequence[SlideRequest], wait: bool) -> Iterator[RegionJob]:
         for request in requests:
             started = time.perf_counter()
+            self._emit(SlideOpened(request.slide))
             try:
                 opened = self._prepare(request, wait, started)
             except Exception as error:  # noqa: BLE001 - the slide boundary: any failure is this slide's
@@ -315,7 +316,11 @@ class _Session:
             )
 
     def _told(self, result: SlideResult) -> SlideResult:
-        self._emit(SlideFinished(result.slide, result.status, result.nuclei, result.seconds, result.error))
+        self._emit(
+            SlideFinished(
+                result.slide, result.status, result.nuclei, result.seconds, result.error, result.exit_code
+            )
+        )
         return result
 
     def _refuse_bad_tiles(self, opened: _Open) -> None:

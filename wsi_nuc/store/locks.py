@@ -76,6 +76,22 @@ def relock(fd: int, shared: bool) -> bool:
     return bool(_acquire(fd, None, fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
 
 
+def is_held(path: Path) -> bool | None:
+    """Whether somebody has locked `path`, without changing anything. None where nobody can tell."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    with Held(fd):
+        try:
+            locked = _acquire(fd, None, fcntl.LOCK_SH)
+        except OSError:
+            return None
+    return None if locked is None else not locked
+
+
 class Held:
     """A descriptor whose lock lasts until `close`, or until the process ends."""
 

@@ -23,8 +23,9 @@ h1{font-size:26px;margin:0 0 4px}h2{font-size:19px;margin:36px 0 10px}p{margin:6
 .tile b{display:block;font-size:24px}.tile span{color:var(--soft)}
 .share{display:flex;height:12px;border-radius:6px;overflow:hidden;background:var(--line)}
 .share i{display:block;min-width:3px}
-.done{color:var(--done)}.pending{color:var(--pending)}.failed{color:var(--failed)}.refused{color:var(--refused)}
-.share .done{background:var(--done)}.share .pending{background:var(--pending)}
+.done{color:var(--done)}.running{color:var(--bar)}.pending{color:var(--pending)}.failed{color:var(--failed)}.refused{color:var(--refused)}
+.share .done{background:var(--done)}.share .running{background:var(--bar)}
+.share .pending{background:var(--pending)}
 .share .failed{background:var(--failed)}.share .refused{background:var(--refused)}
 table{border-collapse:collapse;width:100%;font-size:14px}
 th,td{text-align:left;padding:5px 10px 5px 0;border-bottom:1px solid var(--line);vertical-align:top}

@@ -1,0 +1,180 @@
+"""Who is at work: each job keeps one small file that says which slides it has in hand and how far it is.
+
+A job holds the lock beside its file as long as it lives. Where a lock is only known on its own machine (some
+cluster file systems), a job elsewhere counts as alive as long as its file is renewed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from wsi_nuc.cohort.folder import CohortFolder
+from wsi_nuc.cohort.records import read_json
+from wsi_nuc.events import Event, RegionFinished, SlideFinished, SlideOpened, SlideStarted
+from wsi_nuc.store.locks import Held, is_held, try_lock
+
+# A file is written at most once in WRITE_S and at least once in RENEW_S; older than STALE_S it is a dead job's,
+# unless its lock says otherwise.
+WRITE_S, RENEW_S, STALE_S = 1.0, 30.0, 180.0
+
+
+@dataclass(frozen=True, slots=True)
+class InHand:
+    """A slide that a job works on. `regions` is 0 while the slide is being opened; `since` counts from 1970."""
+
+    id: str
+    host: str
+    pid: int
+    job: str
+    since: float
+    regions: int = 0
+    regions_done: int = 0
+
+    def __str__(self) -> str:
+        job = f"job {self.job}, " if self.job else ""
+        started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
+        return f"{self.far} on {self.host}, {job}process {self.pid}, since {started}"
+
+    @property
+    def far(self) -> str:
+        if not self.regions:
+            return "opening"
+        if self.regions_done == self.regions:
+            return f"publishing {self.regions} regions"
+        return f"region {self.regions_done + 1} of {self.regions}"
+
+
+def job_id() -> str:
+    """As the batch system calls this job; "" where there is none."""
+    given = os.environ
+    if "SLURM_ARRAY_JOB_ID" in given:
+        return f"{given['SLURM_ARRAY_JOB_ID']}_{given.get('SLURM_ARRAY_TASK_ID', '')}"
+    for name in ("SLURM_JOB_ID", "PBS_JOBID", "JOB_ID"):
+        if name in given:
+            return given[name]
+    index = given.get("LSB_JOBINDEX", "0")
+    return given.get("LSB_JOBID", "") + (f"[{index}]" if index != "0" else "")
+
+
+class JobFile:
+    """Tells the others what this job has in hand: it hears the events of the run, a thread writes them down.
+
+    That is news, not part of the result: a file that cannot be written stops nothing.
+    """
+
+    def __init__(self, folder: CohortFolder, ids: Mapping[str, str]) -> None:
+        """`ids`: those of the slides by their path."""
+        self._ids = ids
+        self._about = (socket.gethostname(), os.getpid(), job_id())
+        self._file = folder.jobs / f"{uuid.uuid4().hex}.json"
+        self._held = Held(try_lock(_lock(self._file))[0])
+        self._guard = threading.Lock()
+        self._slides: dict[str, InHand] = {}
+        self._changed, self._over = False, threading.Event()
+        self._writer = threading.Thread(target=self._write_on, name="job file", daemon=True)
+        self._writer.start()
+
+    def hear(self, event: Event) -> None:
+        with self._guard:
+            self._changed |= self._note(event)
+
+    def _note(self, event: Event) -> bool:
+        """True if there is news. What was opened and then left to another job goes when the next is opened."""
+        if isinstance(event, SlideOpened):
+            self._slides = {path: slide for path, slide in self._slides.items() if slide.regions}
+            self._slides[event.slide] = InHand(self._ids[event.slide], *self._about, since=time.time())
+            return True
+        if isinstance(event, SlideFinished):
+            return self._slides.pop(event.slide, None) is not None
+        slide = self._slides.get(event.slide)
+        if isinstance(event, SlideStarted) and slide is not None:
+            slide = replace(slide, regions=event.regions, regions_done=event.regions_resumed)
+        elif isinstance(event, RegionFinished) and slide is not None:
+            slide = replace(slide, regions_done=slide.regions_done + 1)
+        else:
+            return False
+        self._slides[event.slide] = slide
+        return True
+
+    def _write_on(self) -> None:
+        written = float("-inf")
+        while not self._over.wait(WRITE_S):
+            if self._changed or time.monotonic() - written >= RENEW_S:
+                self._write()
+                written = time.monotonic()
+
+    def _write(self) -> None:
+        with self._guard:
+            self._changed = False
+            slides = [asdict(slide) for slide in self._slides.values()]
+        temporary = self._file.with_suffix(".tmp")
+        with suppress(OSError):
+            temporary.write_text(json.dumps({"slides": slides}))
+            temporary.replace(self._file)
+
+    def close(self) -> None:
+        self._over.set()
+        self._writer.join()
+        _remove(self._file)
+        self._held.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def in_hand(folder: CohortFolder) -> dict[str, InHand]:
+    """By its id every slide that a living job works on."""
+    found: dict[str, InHand] = {}
+    for file in sorted(folder.jobs.glob("*.json")):
+        slides = list(_slides(file))
+        if slides and _alive(file, slides[0]):
+            # Of two jobs the one that computes is told, not the one that waits for it.
+            found |= {slide.id: slide for slide in slides if slide.regions or slide.id not in found}
+    return found
+
+
+def sweep(folder: CohortFolder) -> None:
+    """Remove the files of dead jobs, as far as they are ours to remove."""
+    for lock in folder.jobs.glob("*.lock"):
+        file = lock.with_suffix(".json")
+        if not is_held(lock) and not any(_alive(file, slide) for slide in _slides(file)):
+            _remove(file)
+
+
+def _slides(file: Path) -> Iterator[InHand]:
+    document = read_json(file) or {}
+    with suppress(TypeError):
+        yield from [InHand(**slide) for slide in document.get("slides", ())]
+
+
+def _alive(file: Path, slide: InHand) -> bool:
+    held = is_held(_lock(file))
+    if held is not None and (held or slide.host == socket.gethostname()):
+        return held
+    with suppress(OSError):
+        return time.time() - file.stat().st_mtime < STALE_S
+    return False
+
+
+def _lock(file: Path) -> Path:
+    return file.with_suffix(".lock")
+
+
+def _remove(file: Path) -> None:
+    for path in (file, file.with_suffix(".tmp"), _lock(file)):
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
