@@ -22,7 +22,7 @@ from wsi_nuc.evaluation.protocol import Nuclei
 from wsi_nuc.evaluation.report import write_report
 from wsi_nuc.evaluation.variants import EvaluateConfig, evaluate_variants
 from wsi_nuc.models.registry import load_model
-from wsi_nuc.training.config import load_train_config
+from wsi_nuc.training.registry import load_train_config
 from wsi_nuc.training.train import train
 from wsi_nuc.types import UInt8
 

@@ -2,24 +2,21 @@
 
 python pipelines/train_default.py --data ../shared/data --out runs/default [--set steps=40000] [--everything]
 
-The trained weights end in OUT/model.safetensors, and with the cuts and the calibration that the validation images
-chose in OUT/default.safetensors. `--everything --tuned-as FILE` is the final run, after all settings are fixed: it
-trains on the validation images too and takes the cuts of an earlier one.
+The model ends in OUT/model.safetensors, with the cuts and the calibration that the validation images chose.
+`--everything --tuned-as FILE` is the final run, after all settings are fixed: it trains on the validation images,
+too, and takes the cuts of an earlier one.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import yaml
 
 from wsi_nuc.cli.train_progress import training_progress
-from wsi_nuc.datasets.images import load_images
-from wsi_nuc.training.compact.config import load_compact_config
-from wsi_nuc.training.compact.finish import finish
-from wsi_nuc.training.compact.train import train
+from wsi_nuc.training.registry import load_train_config
+from wsi_nuc.training.train import train
 
 
 def main(
@@ -32,25 +29,18 @@ def main(
     assign: Annotated[list[str] | None, typer.Option("--set", help="key=value of the configuration.")] = None,
 ) -> None:
     """Train, or go on with a training that was stopped."""
-    sets = placed(yaml.safe_load(config.read_text(encoding="utf-8"))["data"], data)
-    if everything:
-        sets["train"][0].pop("images")
-    settings = load_compact_config(config, assign or [], {"out": out, "device": device, "data": sets})
     if everything and tuned_as is None:
         raise SystemExit("--everything leaves nothing to choose cuts on: name an earlier result with --tuned-as")
+    given = {"out": out, "device": device, "tuned_as": tuned_as}
+    settings = load_train_config(config, [*(assign or []), f"data.folder={data}"], given)
+    if everything:
+        sets = settings.data  # type: ignore[attr-defined]
+        first = sets.train[0].model_copy(update={"images": ()})
+        settings = settings.model_copy(
+            update={"data": sets.model_copy(update={"train": (first, *sets.train[1:])})}
+        )
     with training_progress(quiet=False) as emit:
-        trained = train(settings, emit)
-    seen = load_images(settings.data.train, settings.classes, settings.mpp).images
-    held_out = load_images(settings.data.validation, settings.classes, settings.mpp).images
-    print(finish(trained, out / "default.safetensors", seen, held_out, tuned_as))
-
-
-def placed(sets: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The sources with their paths below `folder`."""
-    for kind in ("train", "validation"):
-        for source in sets[kind]:
-            source["path"] = str(folder / source["path"])
-    return sets
+        print(train(settings, emit))
 
 
 if __name__ == "__main__":

@@ -159,7 +159,7 @@ def load_section(
     schema: type[Schema], file: Path | None, assignments: Iterable[str], options: Mapping[str, Any]
 ) -> Schema:
     """Merge the sources of any schema; `options` whose value is None were not given."""
-    merged: dict[str, Any] = _read_yaml(file) if file else {}
+    merged: dict[str, Any] = read_yaml(file) if file else {}
     check_keys(merged, schema, str(file))
     for assignment in assignments:
         assign(merged, *parse_assignment(assignment))
@@ -171,7 +171,8 @@ def load_section(
         raise ConfigError(_first_problem(error)) from None
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The keys and values of a configuration file."""
     try:
         if file.stat().st_size > MAX_CONFIG_BYTES:
             raise ConfigError(f"{file}: over {MAX_CONFIG_BYTES} bytes; this is no configuration file")

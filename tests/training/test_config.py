@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from wsi_nuc.config import ConfigError
-from wsi_nuc.training.config import TrainConfig, load_train_config
+from wsi_nuc.training.promptnucseg.config import TrainConfig
+from wsi_nuc.training.registry import load_train_config
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 SHIPPED = [file for file in CONFIGS if "stages" in yaml.safe_load(file.read_text())]

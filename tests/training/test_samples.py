@@ -18,10 +18,11 @@ from wsi_nuc.datasets.source import SourceConfig
 from wsi_nuc.errors import UsageError
 from wsi_nuc.models.promptnucseg.settings import UseSettings
 from wsi_nuc.models.sam.prompts import NEGATIVE, POSITIVE
-from wsi_nuc.training.augment import Augmentation
-from wsi_nuc.training.batches import Order, collate
-from wsi_nuc.training.config import PromptConfig
-from wsi_nuc.training.samples import centres, make_sample, pieces
+from wsi_nuc.training.pieces import centres, pieces
+from wsi_nuc.training.promptnucseg.augment import Augmentation
+from wsi_nuc.training.promptnucseg.batches import Order, collate
+from wsi_nuc.training.promptnucseg.config import PromptConfig
+from wsi_nuc.training.promptnucseg.samples import make_sample
 
 AUGMENT, CROP = Augmentation(True), Augmentation(False)
 

@@ -20,13 +20,14 @@ from wsi_nuc.models.promptnucseg.prompter import PrompterNet
 from wsi_nuc.models.promptnucseg.settings import PrompterSettings
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.models.weights import open_checkpoint
-from wsi_nuc.training import batches as batches_module
-from wsi_nuc.training.config import TrainConfig
 from wsi_nuc.training.events import EpochDone, Event, Noted, StepDone
-from wsi_nuc.training.losses import Losses
-from wsi_nuc.training.network import LossNet
-from wsi_nuc.training.start import starting_net
-from wsi_nuc.training.train import TrainingError, train
+from wsi_nuc.training.loop import TrainingError
+from wsi_nuc.training.promptnucseg import batches as batches_module
+from wsi_nuc.training.promptnucseg.config import TrainConfig
+from wsi_nuc.training.promptnucseg.losses import Losses
+from wsi_nuc.training.promptnucseg.network import LossNet
+from wsi_nuc.training.promptnucseg.start import starting_net
+from wsi_nuc.training.train import train
 
 
 @pytest.fixture(autouse=True)

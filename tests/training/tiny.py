@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from wsi_nuc.training.config import TrainConfig
+from wsi_nuc.training.promptnucseg.config import TrainConfig
 
 
 def draw(folder: Path, images: int = 2, nuclei: int = 12, size: int = 256, seed: int = 0) -> Path:

@@ -13,13 +13,19 @@ from wsi_nuc.errors import INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
     from wsi_nuc.evaluation.variants import EvaluateConfig
-    from wsi_nuc.training.config import TrainConfig
+    from wsi_nuc.training.config import TrainingConfig
 
 Option = typer.Option
 
 
 def train(
-    config: Annotated[Path | None, typer.Argument(help="YAML file, such as one of configs/.")] = None,
+    config: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FAMILY-OR-CONFIG",
+            help="A model family (promptnucseg, compact), or a YAML file as in configs/.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, Option("--out", "-o", help="Folder of the training; the same one resumes.")
     ] = None,
@@ -31,7 +37,7 @@ def train(
     assign: Annotated[list[str] | None, Option("--set", help="key=value, for any key of the file.")] = None,
     quiet: Annotated[bool, Option("--quiet", "-q", help="No progress, only warnings and errors.")] = False,
 ) -> None:
-    """Train prompter and segmentor; stopped, the same command goes on. For several GPUs start it by torchrun."""
+    """Train a model; stopped, the same command goes on. For several GPUs start it by torchrun."""
     settings = _train_config(config, assign or [], {"out": out, "device": device, "init": init or None})
     from wsi_nuc.cli.train_progress import training_progress
     from wsi_nuc.training.train import train as run_training
@@ -50,12 +56,12 @@ def _stop(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _train_config(file: Path | None, assign: list[str], given: dict[str, object]) -> TrainConfig:
+def _train_config(family_or_file: str | None, assign: list[str], given: dict[str, object]) -> TrainingConfig:
     from wsi_nuc.config import ConfigError
-    from wsi_nuc.training.config import load_train_config
+    from wsi_nuc.training.registry import load_train_config
 
     try:
-        return load_train_config(file, assign, given)
+        return load_train_config(family_or_file, assign, given)
     except ConfigError as error:
         raise UsageError("configuration", str(error)) from None
 

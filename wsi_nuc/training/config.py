@@ -1,96 +1,52 @@
-"""The one schema of a training: data, networks, losses, and how each stage is run. No torch here."""
+"""What every training can be told, whatever it trains. No torch here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from wsi_nuc.config import Section, load_section
+from wsi_nuc.config import Section
 from wsi_nuc.datasets.source import SourceConfig
-from wsi_nuc.models.promptnucseg.settings import PrompterSettings, SegmentorSettings, Settings, UseSettings
-
-Part = Literal["segmentor", "prompter", "together"]
 
 
-class DataConfig(Section):
-    """`validate` may be empty: the last state is kept then. `crops_per_image`: how often an epoch visits each
-    image. `mpp` of images that do not tell theirs is taken to be the model's."""
+class ImagesConfig(Section):
+    """Labelled images. Those that do not tell their resolution are taken to have the model's."""
 
+    folder: Path | None = None
+    """Relative paths of the sources count from here; None: from where the command was given."""
     train: tuple[SourceConfig, ...] = Field(min_length=1)
     validation: tuple[SourceConfig, ...] = ()
-    crops_per_image: int = Field(default=1, ge=1, le=10_000)
-    augment: bool = True
     workers: int = Field(default=0, ge=0, le=256)
+    """Processes that make batches ahead; 0: none."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _placed(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or given.get("folder") is None:
+            return given
+        folder = Path(given["folder"]).expanduser().absolute()
+        sources = {kind: _below(folder, given[kind]) for kind in ("train", "validation") if kind in given}
+        return {**given, **sources, "folder": folder}
 
 
-class LossConfig(Section):
-    """`omega`: focal loss of masks (Eq. 2); `alpha`: distance in the matching (Eq. 3); `beta`: background class,
-    `gamma`: regression (Eq. 4); `mask`: region mask (Eq. 5; 0 leaves the task out). `regression`: "l2" as in the
-    paper or "squared" as in the released code. `matching`: "nearest" gives each nucleus the nearest anchor as it
-    stands, for comparison."""
-
-    omega: float = Field(default=20.0, ge=0)
-    alpha: float = Field(default=0.1, ge=0)
-    beta: float = Field(default=0.4, gt=0)
-    gamma: float = Field(default=5e-3, ge=0)
-    mask: float = Field(default=1.0, ge=0)
-    classes: float = Field(default=1.0, ge=0)
-    regression: Literal["l2", "squared"] = "l2"
-    matching: Literal["hungarian", "nearest"] = "hungarian"
+def _below(folder: Path, sources: Any) -> Any:
+    """What is no source is left to the schema to refuse."""
+    return [
+        {**source, "path": folder / source["path"]} if isinstance(source, Mapping) and "path" in source else source
+        for source in (sources if isinstance(sources, (list, tuple)) else [sources])
+    ]
 
 
-class PromptConfig(Section):
-    """`nuclei`: Z, sampled in each crop; `negatives`: K, nearest other points. `positive`: "random" pixels of a
-    nucleus as in the paper, or its "centre"."""
-
-    nuclei: int = Field(default=25, ge=1, le=1024)
-    negatives: int = Field(default=1, ge=0, le=16)
-    positive: Literal["random", "centre"] = "random"
-
-
-class StageConfig(Section):
-    """One run of the loop. `batch` counts images over all processes. `ema`: decay of the averaged weights, 0 for
-    none. `clip`: greatest norm of the gradient, 0 for no limit. `validate_every`, `save_every`: epochs."""
-
-    batch: int = Field(default=16, ge=1, le=65_536)
-    epochs: int = Field(default=200, ge=1)
-    lr: float = Field(default=1e-4, gt=0)
-    optimizer: Literal["adam", "adamw"] = "adam"
-    weight_decay: float = Field(default=0.0, ge=0)
-    schedule: Literal["constant", "cosine"] = "constant"
-    warmup_steps: int = Field(default=0, ge=0)
-    clip: float = Field(default=0.0, ge=0)
-    ema: float = Field(default=0.0, ge=0, lt=1)
-    validate_every: int = Field(default=1, ge=1)
-    save_every: int = Field(default=1, ge=1)
-
-
-class StagesConfig(Section):
-    segmentor: StageConfig = StageConfig()
-    prompter: StageConfig = StageConfig()
-    together: StageConfig = StageConfig()
-
-
-class TrainConfig(Section):
-    """Everything that `wsi-nuc train` can be told. `init`: files of weights to start from, native or foreign.
-    `stages`: "segmentor" first, so that the prompter is validated by the masks its points lead to; "together"
-    trains both at once, and is the only way where they share the encoder."""
-
+class TrainingConfig(Section):
+    family: str
+    """Whose recipe this is: a name of `training.registry.RECIPES`."""
     out: Path
-    data: DataConfig
+    """Folder of the training; the same one resumes."""
     classes: tuple[str, ...] = Field(min_length=1)
     mpp: float = Field(default=0.25, gt=0.01, lt=100)
-    prompter: PrompterSettings = PrompterSettings()
-    segmentor: SegmentorSettings = SegmentorSettings()
-    use: UseSettings = UseSettings()
-    prompts: PromptConfig = PromptConfig()
-    loss: LossConfig = LossConfig()
-    stages: tuple[Part, ...] = ("segmentor", "prompter")
-    train: StagesConfig = StagesConfig()
-    init: tuple[Path, ...] = ()
     seed: int = Field(default=0, ge=0)
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -101,20 +57,9 @@ class TrainConfig(Section):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
-    @model_validator(mode="after")
-    def _fits(self) -> TrainConfig:
-        if len(set(self.classes)) < len(self.classes):
+    @field_validator("classes")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
             raise ValueError("two classes have one name")
-        if not self.stages or len(set(self.stages)) < len(self.stages):
-            raise ValueError("stages must name each stage once, and at least one")
-        if self.prompter.shared_encoder and self.stages != ("together",):
-            raise ValueError("with prompter.shared_encoder the only stage is [together]")
-        return self
-
-    def settings(self) -> Settings:
-        """What the trained file's header will say."""
-        return Settings(self.classes, self.mpp, self.prompter, self.segmentor, self.use)
-
-
-def load_train_config(file: Path | None, assignments: Iterable[str], options: Mapping[str, Any]) -> TrainConfig:
-    return load_section(TrainConfig, file, assignments, options)
+        return value

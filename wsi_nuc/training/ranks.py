@@ -29,6 +29,11 @@ class Ranks:
     def first(self) -> bool:
         return self.rank == 0
 
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.world > 1:
+            dist.barrier()
+
     def wrap(self, module: nn.Module) -> nn.Module:
         if self.world == 1:
             return module

@@ -1,4 +1,4 @@
-"""All that a stopped training needs to go on exactly: weights, average, optimiser, schedule, random numbers."""
+"""All that a stopped training needs to go on exactly: weights, average, optimiser, random numbers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,6 @@ class Trained:
     module: nn.Module
     ema: Ema[Any]
     optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
     progress: Progress
 
 
@@ -49,7 +48,6 @@ def save_state(path: Path, trained: Trained, config: Section, free: Collection[s
         "module": trained.module.state_dict(),
         "ema": trained.ema.net.state_dict(),
         "optimizer": trained.optimizer.state_dict(),
-        "schedule": trained.schedule.state_dict(),
         "progress": vars(trained.progress),
         "random": torch.get_rng_state(),
         "random_device": _device_random(trained.module),
@@ -76,7 +74,6 @@ def load_state(
     trained.module.load_state_dict(content["module"])
     trained.ema.net.load_state_dict(content["ema"])
     trained.optimizer.load_state_dict(content["optimizer"])
-    trained.schedule.load_state_dict(content["schedule"])
     for name, value in content["progress"].items():
         setattr(trained.progress, name, value)
     torch.set_rng_state(content["random"].cpu())

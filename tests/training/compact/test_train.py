@@ -18,10 +18,12 @@ from tests.training.compact.test_crops import disks
 from wsi_nuc.errors import UsageError
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.models.weights import open_checkpoint
-from wsi_nuc.training.compact.config import CompactTrainConfig, load_compact_config
-from wsi_nuc.training.compact.train import rate, train
+from wsi_nuc.training.compact.config import CompactTrainConfig
+from wsi_nuc.training.compact.recipe import rate
 from wsi_nuc.training.events import StepDone
-from wsi_nuc.training.train import TrainingError
+from wsi_nuc.training.loop import TrainingError
+from wsi_nuc.training.registry import load_train_config
+from wsi_nuc.training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +79,9 @@ def test_a_state_of_another_network_is_refused(tmp_path: Path, data: Path) -> No
 def test_what_steers_a_training_may_change_on_the_way(tmp_path: Path, data: Path) -> None:
     train(config(tmp_path, data, steps=2))
     file = train(config(tmp_path, data, steps=4, lr=1e-4))
-    rows = (tmp_path / "curves.csv").read_text().splitlines()
+    rows = (tmp_path / "compact" / "curves.csv").read_text().splitlines()
     assert len(rows) == 3
-    assert open_checkpoint(file).info.details["metrics"]["step"] == 4
+    assert open_checkpoint(file).info.details["training_steps"] == 4
 
 
 def test_the_file_knows_its_training_data_and_runs(tmp_path: Path, data: Path) -> None:
@@ -101,13 +103,13 @@ def test_it_learns(tmp_path: Path, data: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_stops_it(tmp_path: Path, data: Path) -> None:
-    with pytest.raises(TrainingError, match="not finite"):
+    with pytest.raises(TrainingError, match="not a finite number"):
         train(config(tmp_path, data, lr=1e12, clip=0.0, warmup=0, steps=20))
 
 
 def test_the_rate_rises_holds_and_falls_to_nothing(tmp_path: Path, data: Path) -> None:
     plan = config(tmp_path, data, steps=100, warmup=10, decay=0.5)
-    rates = [rate(step, plan) for step in range(101)]
+    rates = [rate(plan, step) for step in range(101)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[10:50] == [1.0] * 40
     assert all(a > b for a, b in itertools.pairwise(rates[51:]))
@@ -116,7 +118,8 @@ def test_the_rate_rises_holds_and_falls_to_nothing(tmp_path: Path, data: Path) -
 
 def test_the_shipped_configuration_is_complete() -> None:
     root = Path(__file__).parents[3]
-    plan = load_compact_config(root / "configs" / "default_model.yaml", [], {"out": Path("x")})
+    plan = load_train_config(root / "configs" / "default_model.yaml", [], {"out": Path("x")})
+    assert isinstance(plan, CompactTrainConfig)
     held_out = {f"train_{i}" for i in range(22, 28)}
     assert set(plan.data.validation[0].images) == held_out
     assert not held_out & set(plan.data.train[0].images)
@@ -125,6 +128,7 @@ def test_the_shipped_configuration_is_complete() -> None:
 
 def test_the_recipe_trains_tunes_and_leaves_a_model_that_runs(tmp_path: Path, data: Path) -> None:
     plan = {
+        "family": "compact",
         "data": {
             "train": [{"path": data.name, "images": ["d0", "d1"]}],
             "validation": [{"path": data.name, "images": ["d2"]}],
@@ -139,7 +143,7 @@ def test_the_recipe_trains_tunes_and_leaves_a_model_that_runs(tmp_path: Path, da
     file.write_text(json.dumps(plan))
     command = [sys.executable, script, "--data", data.parent, "--out", tmp_path / "out", "--config", file]
     subprocess.run([*map(str, command)], check=True, timeout=240, capture_output=True)
-    finished = tmp_path / "out" / "default.safetensors"
+    finished = tmp_path / "out" / "model.safetensors"
     details = open_checkpoint(finished).info.details
     assert 0 <= details["metrics"]["pq"] <= 1
     assert details["use"]["least_score"] >= 0.2

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from wsi_nuc.config import Section, load_section
+from wsi_nuc.config import Section
 from wsi_nuc.datasets.source import SourceConfig
 from wsi_nuc.models.compact.settings import NetSettings, Settings, UseSettings
+from wsi_nuc.training.config import ImagesConfig, TrainingConfig
 
 
 class WeightedSource(SourceConfig):
@@ -19,9 +19,8 @@ class WeightedSource(SourceConfig):
     weight: float = Field(default=1.0, gt=0)
 
 
-class DataConfig(Section):
+class DataConfig(ImagesConfig):
     train: tuple[WeightedSource, ...] = Field(min_length=1)
-    validation: tuple[SourceConfig, ...] = ()
     workers: int = Field(default=1, ge=0, le=64)
 
 
@@ -52,14 +51,11 @@ class LossWeights(Section):
     classes: tuple[float, ...] = ()
 
 
-class CompactTrainConfig(Section):
-    """`steps`: of the whole training; the learning rate is steady after `warmup` and falls to 0 over the last
-    `decay` share. `init`: a file to start from."""
+class CompactTrainConfig(TrainingConfig):
+    """The learning rate is steady after `warmup` steps and falls to 0 over the last `decay` share of `steps`."""
 
-    out: Path
+    family: Literal["compact"] = "compact"
     data: DataConfig
-    classes: tuple[str, ...] = Field(min_length=1)
-    mpp: float = Field(default=0.25, gt=0.01, lt=100)
     net: NetSettings = NetSettings()
     use: UseSettings = UseSettings()
     crop: CropConfig = CropConfig()
@@ -74,21 +70,9 @@ class CompactTrainConfig(Section):
     ema: float = Field(default=0.999, ge=0, lt=1)
     report_every: int = Field(default=500, ge=1)
     init: Path | None = None
-    seed: int = Field(default=0, ge=0)
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    precision: str = Field(default="auto", pattern=r"^(auto|fp32|bf16)$")
-    threads: int | None = Field(default=None, ge=1)
-
-    @field_validator("out")
-    @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    """A file of weights to start from."""
+    tuned_as: Path | None = None
+    """A finished file whose cuts are taken, where the validation images were trained on."""
 
     def settings(self) -> Settings:
         return Settings(self.classes, self.mpp, self.net, self.use)
-
-
-def load_compact_config(
-    file: Path | None, assignments: Iterable[str], options: Mapping[str, Any]
-) -> CompactTrainConfig:
-    return load_section(CompactTrainConfig, file, assignments, options)

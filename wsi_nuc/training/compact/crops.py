@@ -23,11 +23,12 @@ UNIT_TOWARDS_PX = 16.0
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """All arrays of one crop of S pixels. At stride 4: `heat` h x w in 0..1, `heat_weight`, `offset` 2 x h x w in
-    cells, `offset_weight`, `kind` (-1: not said) and `kind_weight`. At stride 2: `region` in 0..1, `towards` 2 x h
-    x w and its weight. `known`: whether masks and region are. `instances` S x S. Prompts: `prompt_xy` P x 2,
-    `negative` P x 2 (NaN: none), `prompt_id` P."""
+    """All of one crop of S pixels of the image `id`. At stride 4: `heat` h x w in 0..1, `heat_weight`, `offset`
+    2 x h x w in cells, `offset_weight`, `kind` (-1: not said) and `kind_weight`. At stride 2: `region` in 0..1,
+    `towards` 2 x h x w and its weight. `known`: whether masks and region are. `instances` S x S. Prompts:
+    `prompt_xy` P x 2, `negative` P x 2 (NaN: none), `prompt_id` P."""
 
+    id: str
     rgb: npt.NDArray[np.uint8]
     instances: npt.NDArray[np.int32]
     heat: Float32
@@ -49,6 +50,7 @@ class Crop:
 class Batch:
     """The same, stacked; prompts of all crops one after the other, `prompt_row` tells their crop."""
 
+    ids: tuple[str, ...]
     crops: dict[str, torch.Tensor]
     prompt_row: torch.Tensor
 
@@ -57,7 +59,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         moved = {name: value.to(device, non_blocking=True) for name, value in self.crops.items()}
-        return Batch(moved, self.prompt_row.to(device))
+        return Batch(self.ids, moved, self.prompt_row.to(device))
 
 
 RAGGED = ("prompt_xy", "negative", "prompt_id")
@@ -65,11 +67,12 @@ RAGGED = ("prompt_xy", "negative", "prompt_id")
 
 def collate(crops: Sequence[Crop]) -> Batch:
     joined = {}
-    for name in (f.name for f in fields(Crop)):
+    for name in (f.name for f in fields(Crop) if f.name != "id"):
         arrays = [getattr(crop, name) for crop in crops]
         joined[name] = torch.from_numpy(np.concatenate(arrays) if name in RAGGED else np.stack(arrays))
     counts = [len(crop.prompt_id) for crop in crops]
-    return Batch(joined, torch.from_numpy(np.repeat(np.arange(len(crops)), counts)))
+    ids = tuple(crop.id for crop in crops)
+    return Batch(ids, joined, torch.from_numpy(np.repeat(np.arange(len(crops)), counts)))
 
 
 class Crops(Dataset[Crop]):
@@ -113,6 +116,7 @@ def targets(scene: Scene, rng: np.random.Generator, config: CropConfig) -> Crop:
     towards, inside = _towards(scene, instances, fine)
     prompts = _prompts(scene, instances, rng, config)
     return Crop(
+        id=scene.id,
         rgb=np.ascontiguousarray(scene.rgb),
         instances=instances,
         heat=heat,

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from wsi_nuc.datasets.record import Int32, LabelledImage
-from wsi_nuc.training.samples import pieces
+from wsi_nuc.training.pieces import pieces
 from wsi_nuc.types import Bool, Float64, Int64, UInt8
 
 # Spread of a nucleus of which only the point is known: a disk of 9 px, in square pixels.

@@ -12,9 +12,9 @@ from wsi_nuc.models.sam.decoder import Decoded, decode
 from wsi_nuc.models.sam.encoder import encode, normalise
 from wsi_nuc.models.sam.masks import enlarge, full_logits
 from wsi_nuc.models.sam.prompts import embed_points
-from wsi_nuc.training.batches import Batch
-from wsi_nuc.training.config import LossConfig, Part
-from wsi_nuc.training.losses import Losses, focal_classes, prompter_losses, segmentor_losses
+from wsi_nuc.training.promptnucseg.batches import Batch
+from wsi_nuc.training.promptnucseg.config import LossConfig, Part
+from wsi_nuc.training.promptnucseg.losses import Losses, focal_classes, prompter_losses, segmentor_losses
 
 # Of SAM's four masks only the first is used; the tokens of the others still take part in self-attention.
 UNUSED = ("segmentor.prompt_encoder.", "segmentor.mask_decoder.output_hypernetworks_mlps.")

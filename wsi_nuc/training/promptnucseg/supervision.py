@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.errors import UsageError
-from wsi_nuc.training.config import Part
+from wsi_nuc.training.promptnucseg.config import Part
 
 Images = tuple[LabelledImage, ...]
 

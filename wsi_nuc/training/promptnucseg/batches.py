@@ -14,9 +14,9 @@ from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.errors import UsageError
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX
 from wsi_nuc.models.sam.prompts import NO_POINT
-from wsi_nuc.training.augment import Augmentation
-from wsi_nuc.training.config import TrainConfig
-from wsi_nuc.training.samples import Sample, make_sample
+from wsi_nuc.training.promptnucseg.augment import Augmentation
+from wsi_nuc.training.promptnucseg.config import TrainConfig
+from wsi_nuc.training.promptnucseg.samples import Sample, make_sample
 
 Key = tuple[int, int]
 

@@ -14,7 +14,7 @@ from wsi_nuc.models.promptnucseg.build import PromptNucSegNet, expected_shapes
 from wsi_nuc.models.promptnucseg.native import ARCHITECTURE, PART, header_of, save_state
 from wsi_nuc.models.promptnucseg.settings import Settings
 from wsi_nuc.models.weights import open_checkpoint, sha256_of
-from wsi_nuc.training.config import Part, TrainConfig
+from wsi_nuc.training.promptnucseg.config import Part, TrainConfig
 
 SHARPER = 3.0  # a point and its own place then differ from the rest by a logit of about 6
 PARTS: dict[Part, tuple[Part, ...]] = {

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from wsi_nuc.models.promptnucseg.prompter import Proposed, anchor_grid, resize_mask
-from wsi_nuc.training.batches import Batch
-from wsi_nuc.training.config import LossConfig
-from wsi_nuc.training.matching import match, match_nearest
+from wsi_nuc.training.promptnucseg.batches import Batch
+from wsi_nuc.training.promptnucseg.config import LossConfig
+from wsi_nuc.training.promptnucseg.matching import match, match_nearest
 
 Losses = dict[str, torch.Tensor]
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0  # as in the focal loss paper and in SAM

@@ -1,0 +1,51 @@
+"""Which recipe a call of `train` gets, and where its images lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wsi_nuc.config import ConfigError
+from wsi_nuc.training.registry import RECIPES, load_train_config, recipe
+
+GIVEN = {"out": Path("runs/x"), "classes": ["a"], "data": {"train": [{"path": "here"}]}}
+
+
+@pytest.mark.parametrize("family", RECIPES)
+def test_every_family_is_a_recipe_that_its_name_alone_selects(family: str) -> None:
+    config = load_train_config(family, [], GIVEN)
+    assert config.family == family
+    assert type(config) is recipe(family).CONFIG
+
+
+def test_a_file_says_whose_it_is_and_otherwise_is_promptnucsegs(tmp_path: Path) -> None:
+    file = tmp_path / "plan.yaml"
+    file.write_text("classes: [a]\n")
+    assert load_train_config(file, [], GIVEN).family == "promptnucseg"
+    file.write_text("family: compact\nclasses: [a]\n")
+    assert load_train_config(file, [], GIVEN).family == "compact"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [("compakt", "did you mean compact"), ("nowhere.yaml", "cannot be read")]
+)
+def test_what_is_neither_file_nor_family_is_told(given: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_train_config(given, [], GIVEN)
+
+
+def test_a_family_in_a_file_that_nobody_trains_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "plan.yaml"
+    file.write_text("family: promptnuc\n")
+    with pytest.raises(ConfigError, match="did you mean promptnucseg"):
+        load_train_config(file, [], GIVEN)
+
+
+def test_relative_paths_count_from_the_folder_of_the_data(tmp_path: Path) -> None:
+    data = {"folder": tmp_path, "train": [{"path": "a"}, {"path": "/b"}], "validation": [{"path": "c"}]}
+    config = load_train_config("compact", [], GIVEN | {"data": data})
+    again = load_train_config("compact", [], config.model_dump())
+    for images in (config.data, again.data):  # type: ignore[attr-defined]
+        assert [source.path for source in images.train] == [tmp_path / "a", Path("/b")]
+        assert images.validation[0].path == tmp_path / "c"

@@ -1,0 +1,154 @@
+"""How the compact network is trained: one stage, then the cuts that the validation images choose.
+
+Under `out`: `compact/` with the stage, and in it `average.safetensors`, the running average of the weights;
+`model.safetensors`, the same with cuts, calibration and the sizes that it gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from wsi_nuc.datasets.images import Loaded, load_images
+from wsi_nuc.datasets.record import LabelledImage
+from wsi_nuc.evaluation.evaluate import evaluate_images
+from wsi_nuc.evaluation.protocol import image_means
+from wsi_nuc.models.compact.build import assemble, load_weights, save_net
+from wsi_nuc.models.compact.look import channels_last
+from wsi_nuc.models.compact.net import CompactNet
+from wsi_nuc.models.compact.settings import MASK_STRIDE
+from wsi_nuc.models.compact.spec import spec_of
+from wsi_nuc.models.sam.encoder import normalise
+from wsi_nuc.models.weights import open_checkpoint
+from wsi_nuc.training.compact.config import CompactTrainConfig
+from wsi_nuc.training.compact.crops import Batch, Crops, collate
+from wsi_nuc.training.compact.finish import finished
+from wsi_nuc.training.compact.losses import losses
+from wsi_nuc.training.events import Emit, Noted
+from wsi_nuc.training.loop import Losses, Row, Stage, finite
+from wsi_nuc.training.ranks import Ranks
+from wsi_nuc.training.train import MODEL
+
+CONFIG = CompactTrainConfig
+STAGE, AVERAGE = "compact", "average.safetensors"
+STEERED = ("steps", "decay", "lr", "report_every", "data", "use", "init", "tuned_as")
+
+
+class LossNet(nn.Module):
+    """Pixels and labels in, the losses out."""
+
+    def __init__(self, net: CompactNet, config: CompactTrainConfig) -> None:
+        super().__init__()
+        self.net, self._weights, self._side = net, config.loss, config.use.window_px // MASK_STRIDE
+
+    def forward(self, batch: Batch) -> Losses:
+        pixels = normalise(batch.rgb).contiguous(memory_format=torch.channels_last)
+        return losses(self.net, self.net(pixels), batch, self._weights, self._side)
+
+
+def stages(config: CompactTrainConfig, ranks: Ranks, emit: Emit) -> Iterator[Stage]:
+    loaded = [load_images([source], config.classes, config.mpp) for source in config.data.train]
+    validation = load_images(config.data.validation, config.classes, config.mpp)
+    for kind, sets in (("training", loaded), ("validation", [validation])):
+        for what, count in ((what, count) for images in sets for what, count in images.repairs.items()):
+            emit(Noted(f"{kind} images: {what}: {count}"))
+    yield stage_of(config, loaded, validation.images, ranks)
+
+
+def stage_of(
+    config: CompactTrainConfig, loaded: Sequence[Loaded], validation: Sequence[LabelledImage], ranks: Ranks
+) -> Stage:
+    net = starting_net(config).to(ranks.device)
+    weights = [source.weight for source in config.data.train]
+    crops = Crops([images.images for images in loaded], weights, config.crop, config.seed)
+    sources = [
+        source | {"weight": weight}
+        for images, weight in zip(loaded, weights, strict=True)
+        for source in images.sources
+    ]
+
+    def save(average: Any, row: Row) -> None:
+        about = {"training_data": sources, "metrics": finite(row)}
+        save_net(config.out / STAGE / AVERAGE, average, config.settings(), about)
+
+    return Stage(
+        name=STAGE,
+        folder=config.out / STAGE,
+        config=config,
+        module=LossNet(net, config),
+        net=net,
+        optimizer=_optimizer(net, config),
+        lr=config.lr,
+        rate=partial(rate, config),
+        batches=partial(batches, crops, config, ranks),
+        batch=config.batch,
+        steps=config.steps,
+        epoch_steps=config.report_every,
+        scores=partial(_scores, config, ranks, validation),
+        save=save,
+        clip=config.clip,
+        ema=config.ema,
+        best=False,
+        steered=STEERED,
+    )
+
+
+def finish(config: CompactTrainConfig, emit: Emit) -> Path:
+    """The averaged network, used as the validation images or the file `tuned_as` say."""
+    train, validation = (
+        load_images(sources, config.classes, config.mpp).images
+        for sources in (config.data.train, config.data.validation)
+    )
+    made = finished(config.out / STAGE / AVERAGE, config.out / MODEL, train, validation, config.tuned_as)
+    emit(Noted(f"cuts: threshold {made.threshold:g}, least score {made.least_score:g}, mask {made.mask_logit:g}"))
+    return config.out / MODEL
+
+
+def starting_net(config: CompactTrainConfig) -> CompactNet:
+    torch.manual_seed(config.seed)
+    net = CompactNet(config.net, len(config.classes))
+    if config.init:
+        load_weights(net, open_checkpoint(config.init).tensors())
+    return channels_last(net)
+
+
+def rate(config: CompactTrainConfig, step: int) -> float:
+    """Share of the learning rate: up, steady, then down to 0 in a straight line."""
+    left = (config.steps - step) / max(1.0, config.decay * config.steps)
+    return min(1.0, (step + 1) / max(1, config.warmup), left)
+
+
+def batches(crops: Crops, config: CompactTrainConfig, ranks: Ranks, first: int) -> Iterator[Batch]:
+    numbers = [
+        list(range(step * config.batch, (step + 1) * config.batch))[ranks.rank :: ranks.world]
+        for step in range(first, config.steps)
+    ]
+    loader: Any = DataLoader(
+        crops,
+        batch_sampler=numbers,
+        collate_fn=collate,
+        num_workers=config.data.workers,
+        generator=torch.Generator(),
+    )
+    return iter(loader)
+
+
+def _optimizer(net: CompactNet, config: CompactTrainConfig) -> torch.optim.Optimizer:
+    decayed = [p for p in net.parameters() if p.ndim > 1]
+    rest = [p for p in net.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.lr)
+
+
+def _scores(config: CompactTrainConfig, ranks: Ranks, images: Sequence[LabelledImage], net: Any) -> Row:
+    if not images:
+        return {}
+    model = assemble(net, config.settings(), str(ranks.device), spec_of(config.settings(), ""))
+    means = image_means(ranks.collect(evaluate_images(model, ranks.share(images))))
+    return means.overall | {"precision": means.detection.precision, "recall": means.detection.recall}

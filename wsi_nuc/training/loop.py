@@ -1,0 +1,154 @@
+"""The training loop, from the first batch to the last row of the curves. It knows no model family.
+
+A recipe hands it a `Stage`. The stage's folder then holds `state.pt` to go on from, `curves.csv`, `curves.png` and
+what the stage itself saves. The same command goes on where a stopped one was, with the very same batches; on one
+thread, with the very same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import torch
+from torch import nn
+
+from wsi_nuc.errors import WsiNucError
+from wsi_nuc.models.place import Place
+from wsi_nuc.training.config import TrainingConfig
+from wsi_nuc.training.curves import draw_curves, write_curves
+from wsi_nuc.training.ema import Ema
+from wsi_nuc.training.events import Clock, Emit, EpochDone, Noted, StepDone
+from wsi_nuc.training.ranks import Ranks
+from wsi_nuc.training.state import Progress, Trained, load_state, save_state
+from wsi_nuc.training.sums import Sums
+
+STATE, BEST = "state.pt", "best.safetensors"
+
+Losses = dict[str, torch.Tensor]
+Row = dict[str, float]
+
+
+class TrainingError(WsiNucError):
+    """The training cannot go on; what was saved before is intact."""
+
+
+class Batch(Protocol):
+    @property
+    def ids(self) -> Sequence[str]:
+        """Names of the images, for messages."""
+        ...
+
+    def to(self, device: torch.device) -> Self: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One run of the loop, as a recipe describes it. An epoch is as many steps as make one row of the curves."""
+
+    name: str
+    folder: Path
+    config: TrainingConfig
+    module: nn.Module
+    """A batch in, its weighted losses out, by name."""
+    net: nn.Module
+    """The part of `module` that is averaged, validated and saved."""
+    optimizer: torch.optim.Optimizer
+    lr: float
+    rate: Callable[[int], float]
+    """Share of `lr` at a step."""
+    batches: Callable[[int], Iterator[Any]]
+    """This process's batches from a step on, to the end; the same ones whenever it is asked."""
+    batch: int
+    """Images of a step, over all processes."""
+    steps: int
+    epoch_steps: int
+    scores: Callable[[nn.Module], Row]
+    """Validation of a network. `quality` among them is what `best` goes by."""
+    save: Callable[[nn.Module, Row], None]
+    """Write the network to its file, with the row of the curves that belongs to it."""
+    clip: float = 0.0
+    """Greatest norm of the gradient; 0: no limit."""
+    ema: float = 0.0
+    validate_every: int = 1
+    save_every: int = 1
+    best: bool = True
+    """Save the network of the best validation; else that of every epoch, the last one stays."""
+    steered: Collection[str] = ()
+    """Settings that may change before a stopped stage goes on."""
+
+
+def run_stage(stage: Stage, ranks: Ranks, emit: Emit) -> None:
+    stage.folder.mkdir(parents=True, exist_ok=True)
+    state = stage.folder / STATE
+    trained = Trained(stage.module, Ema(stage.net, stage.ema), stage.optimizer, Progress())
+    if load_state(state, trained, stage.config, ranks.device, stage.steered):
+        emit(Noted(f"{stage.name}: goes on at step {trained.progress.step} of {stage.steps}"))
+    model, place = ranks.wrap(stage.module), Place.of(str(ranks.device), stage.config.precision)
+    progress, epochs = trained.progress, -(-stage.steps // stage.epoch_steps)
+    clock, sums = Clock(stage.batch, progress.step), Sums()
+    stage.module.train()
+    for batch in stage.batches(progress.step):
+        with place.autocast():
+            losses: Losses = model(batch.to(ranks.device))
+        total = torch.stack(list(losses.values())).sum()
+        _refuse_non_finite(total, losses, stage.name, progress.step, batch)
+        _learn(stage, total, progress.step)
+        trained.ema.update(progress.step)
+        progress.step += 1
+        sums.add(losses)
+
+        epoch = -(-progress.step // stage.epoch_steps)
+        speed, left = clock.tell(progress.step, stage.steps)
+        loss = float(total.detach())
+        emit(StepDone(stage.name, epoch, epochs, progress.step, stage.steps, loss, speed, left))
+        if progress.step % stage.epoch_steps and progress.step != stage.steps:
+            continue
+        row = {"epoch": progress.step / stage.epoch_steps, "step": float(progress.step), "images_per_s": speed}
+        row |= {"lr": stage.lr * stage.rate(progress.step - 1)} | sums.means(ranks.mean)
+        due = epoch % stage.validate_every == 0 or epoch == epochs
+        row |= stage.scores(trained.ema.net) if due else {}
+        stage.module.train()
+        progress.rows.append(row)
+        better = due and row.get("quality", 0.0) >= progress.best
+        if better:
+            progress.best = row.get("quality", 0.0)
+        if ranks.first:
+            if better or not stage.best:
+                stage.save(trained.ema.net, row)
+            if epoch % stage.save_every == 0 or epoch == epochs:
+                save_state(state, trained, stage.config, stage.steered)
+                write_curves(stage.folder, progress.rows)
+        emit(EpochDone(stage.name, epoch, epochs, row, stage.best and better))
+    if ranks.first and not draw_curves(stage.folder, progress.rows):
+        emit(Noted(f"{stage.folder}: no curves.png, since matplotlib is not installed"))
+
+
+def _learn(stage: Stage, total: torch.Tensor, step: int) -> None:
+    for group in stage.optimizer.param_groups:
+        group["lr"] = stage.lr * stage.rate(step)
+    stage.optimizer.zero_grad(set_to_none=True)
+    total.backward()  # type: ignore[no-untyped-call]
+    if stage.clip:
+        nn.utils.clip_grad_norm_(stage.module.parameters(), stage.clip)
+    stage.optimizer.step()
+
+
+def _refuse_non_finite(total: torch.Tensor, losses: Losses, name: str, step: int, batch: Batch) -> None:
+    if bool(torch.isfinite(total)):
+        return
+    parts = ", ".join(f"{loss} {value.item():g}" for loss, value in losses.items())
+    raise TrainingError(
+        f"stage {name}, step {step}",
+        f"the loss is not a finite number ({parts}); images of the batch: {', '.join(batch.ids)}",
+        "lower the learning rate, set a limit to the gradient (clip), or look at these images; the last saved "
+        "state is intact",
+    )
+
+
+def finite(row: Row) -> Row:
+    """What of a row can be written as JSON."""
+    return {name: value for name, value in row.items() if math.isfinite(value)}

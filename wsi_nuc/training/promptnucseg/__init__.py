@@ -1,0 +1,1 @@
+"""Training of PromptNucSeg: a prompter, a segmentor, or both together."""

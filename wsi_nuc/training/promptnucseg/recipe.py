@@ -1,0 +1,116 @@
+"""How PromptNucSeg is trained: its stages one after the other, each from the best weights of those before."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from wsi_nuc.datasets.images import Loaded, load_images
+from wsi_nuc.models.weights import open_checkpoint
+from wsi_nuc.training.events import Emit, Noted
+from wsi_nuc.training.loop import Row, Stage, finite
+from wsi_nuc.training.promptnucseg.batches import Crops, Order, batches
+from wsi_nuc.training.promptnucseg.config import Part, StageConfig, TrainConfig
+from wsi_nuc.training.promptnucseg.network import LossNet
+from wsi_nuc.training.promptnucseg.start import PARTS, best_file, save_parts, starting_net
+from wsi_nuc.training.promptnucseg.supervision import left_out, taking_part
+from wsi_nuc.training.promptnucseg.validation import Validation
+from wsi_nuc.training.ranks import Ranks
+from wsi_nuc.training.train import MODEL
+
+CONFIG = TrainConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    train: Loaded
+    validation: Loaded
+
+
+def stages(config: TrainConfig, ranks: Ranks, emit: Emit) -> Iterator[Stage]:
+    data = Data(
+        load_images(config.data.train, config.classes, config.mpp),
+        load_images(config.data.validation, config.classes, config.mpp),
+    )
+    _tell(config, data, emit)
+    if ranks.first and config.init:
+        starting_net(config, None)  # foreign files are converted once, not by every process
+    ranks.wait()
+    for part in config.stages:
+        yield stage_of(config, part, data, ranks)
+
+
+def stage_of(config: TrainConfig, part: Part, data: Data, ranks: Ranks) -> Stage:
+    plan: StageConfig = getattr(config.train, part)
+    net, known = starting_net(config, part)
+    net = net.to(ranks.device)
+    module = LossNet(net, part, config.prompter.shared_encoder, config.loss)
+    images = taking_part(part, data.train.images)
+    order = Order(len(images) * config.data.crops_per_image, plan.batch, config.seed, ranks.rank, ranks.world)
+    steps, crops = plan.epochs * order.steps_per_epoch, Crops(images, config)
+
+    def save(average: Any, row: Row) -> None:
+        about = {"training_data": list(data.train.sources), "metrics": finite(row)}
+        save_parts(best_file(config.out, part), average, config.settings(), set(PARTS[part]), about)
+
+    return Stage(
+        name=part,
+        folder=config.out / part,
+        config=config,
+        module=module,
+        net=net,
+        optimizer=_optimizer(module, plan),
+        lr=plan.lr,
+        rate=_rate(plan, steps),
+        batches=partial(batches, crops, order, end=steps, workers=config.data.workers),
+        batch=plan.batch,
+        steps=steps,
+        epoch_steps=order.steps_per_epoch,
+        scores=Validation(config, part, known, data.validation.images, ranks).scores,  # type: ignore[arg-type]
+        save=save,
+        clip=plan.clip,
+        ema=plan.ema,
+        validate_every=plan.validate_every,
+        save_every=plan.save_every,
+    )
+
+
+def finish(config: TrainConfig, emit: Emit) -> Path:
+    """All trained parts in one file, with the validation of the last stage, which saw them together."""
+    net, known = starting_net(config, part=None)
+    last = open_checkpoint(best_file(config.out, config.stages[-1])).info.details
+    about = {"training_data": last["training_data"], "metrics": last["metrics"]}
+    save_parts(config.out / MODEL, net, config.settings(), known, about)
+    return config.out / MODEL
+
+
+def _tell(config: TrainConfig, data: Data, emit: Emit) -> None:
+    """What was mended in the labels, and which images which stage has no use for, before anything is trained."""
+    for kind, loaded in (("training", data.train), ("validation", data.validation)):
+        for what, count in loaded.repairs.items():
+            emit(Noted(f"{kind} images: {what}: {count}"))
+    for part in config.stages:
+        for line in left_out(part, data.train.images, data.validation.images):
+            emit(Noted(line))
+
+
+def _optimizer(module: nn.Module, plan: StageConfig) -> torch.optim.Optimizer:
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    kind: Any = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[plan.optimizer]
+    made: torch.optim.Optimizer = kind(parameters, lr=plan.lr, weight_decay=plan.weight_decay)
+    return made
+
+
+def _rate(plan: StageConfig, steps: int) -> Callable[[int], float]:
+    def share(step: int) -> float:
+        rise = min(1.0, (step + 1) / max(1, plan.warmup_steps))
+        return rise * (0.5 + 0.5 * math.cos(math.pi * step / steps)) if plan.schedule == "cosine" else rise
+
+    return share

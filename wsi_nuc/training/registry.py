@@ -1,0 +1,67 @@
+"""The recipes by model family. A new one is one folder here and one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from wsi_nuc.config import ConfigError, assigned_values, load_section, read_yaml
+from wsi_nuc.training.config import TrainingConfig
+from wsi_nuc.training.events import Emit
+from wsi_nuc.training.ranks import Ranks
+
+RECIPES: dict[str, str] = {
+    "promptnucseg": "wsi_nuc.training.promptnucseg.recipe",
+    "compact": "wsi_nuc.training.compact.recipe",
+}
+# Of files that do not name theirs.
+USUAL = "promptnucseg"
+
+
+class Recipe(Protocol):
+    """A module with these names."""
+
+    CONFIG: type[TrainingConfig]
+
+    def stages(self, config: Any, ranks: Ranks, emit: Emit) -> Iterator[Any]:
+        """The `loop.Stage`s in their order, each made when the one before it is done."""
+        ...
+
+    def finish(self, config: Any, emit: Emit) -> Path:
+        """The file with everything that was trained, written by the first process."""
+        ...
+
+
+def recipe(family: str) -> Recipe:
+    if family not in RECIPES:
+        near = difflib.get_close_matches(family, RECIPES, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(RECIPES)}"
+        raise ConfigError(f"family {family} has no training; {hint}")
+    return cast(Recipe, import_module(RECIPES[family]))
+
+
+def load_train_config(
+    family_or_file: str | Path | None, assignments: Iterable[str], options: Mapping[str, Any]
+) -> TrainingConfig:
+    """The checked settings of a training. The family alone means its defaults; a file may name it as `family`."""
+    assignments = list(assignments)
+    if isinstance(family_or_file, str) and family_or_file in RECIPES:
+        file, family = None, family_or_file
+    else:
+        file = None if family_or_file is None else Path(family_or_file)
+        family = _family(file, family_or_file)
+    family = str(assigned_values(assignments).get("family", family))
+    return load_section(recipe(family).CONFIG, file, assignments, {**options, "family": family})
+
+
+def _family(file: Path | None, given: str | Path | None) -> str:
+    if file is None:
+        return USUAL
+    if not file.exists() and file.suffix not in (".yaml", ".yml"):
+        near = difflib.get_close_matches(str(given), RECIPES, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known families: {', '.join(RECIPES)}"
+        raise ConfigError(f"{given} is neither a file nor the name of a family; {hint}")
+    return str(read_yaml(file).get("family", USUAL))
