@@ -134,18 +134,6 @@ def test_no_process_is_left_after_the_main_process_was_killed(slide: Path, tmp_p
     assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_scrambled_clock_and_mtimes_do_not_show(slide: Path, reference: Path, tmp_path: Path) -> None:
-    import os
-    import shutil
-
-    copy = tmp_path / "tissue.svs"
-    shutil.copyfile(slide, copy)
-    os.utime(copy, (86400.0, 4102444800.0))
-    done = wsi_nuc("run", copy, "--out", tmp_path / "out", "--scheduler", "serial")
-    assert done.returncode == 0, done.stderr
-    assert digest(tmp_path / "out" / "tissue.svs.zarr") == digest(reference)
-
-
 def test_a_second_interrupt_stops_at_once_and_nothing_partial_is_visible(
     slide: Path, reference: Path, tmp_path: Path
 ) -> None:

@@ -2,7 +2,9 @@
 
 `kills SLIDE OUT STEP` kills a run at every STEP-th durable call, and at each of the last, which make the result
 visible. It prints `number|status|digest` for each: what the user sees then. Every run goes on from what the killed
-one before it left. `jobs SLIDE OUT COUNT` starts as many runs of one slide at once, and prints `status` of each.
+one before it left.
+`killed SLIDE OUT NUMBER` is one such kill, and prints the status.
+`jobs SLIDE OUT COUNT` starts as many runs of one slide at once, and prints PUBLISHED or VERIFIED for each.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ from tests.faults.one_run import digest_of, run_one
 from tests.store.faults import killing, recording
 
 LAST = 12
+# A durable call when the staging folder is nearly complete.
+NEARLY_VISIBLE = 400
+PUBLISHED, VERIFIED = 10, 11
 
 
 def forked(call: Callable[[], int]) -> int:
@@ -39,17 +44,27 @@ def status_of(child: int) -> int:
     return os.waitpid(child, 0)[1]
 
 
+def killed_at(number: int, slide: Path, out: Path) -> int:
+    """How a run ends that is killed before its `number`-th durable call, if it makes so many."""
+
+    def run() -> int:
+        with killing(number):
+            return run_one(slide, out, keep_parts=True).exit_code
+
+    return status_of(forked(run))
+
+
+def killed(slide: Path, out: Path, number: int) -> None:
+    print(killed_at(number, slide, out))
+
+
 def kills(slide: Path, out: Path, step: int) -> None:
     with recording() as calls:
         run_one(slide, out.with_name("undisturbed"))
 
-    def run_killed_at(number: int) -> int:
-        with killing(number):
-            return run_one(slide, out, keep_parts=True).exit_code
-
     # Once the parts are there, a run makes a few calls less.
     for number in sorted({*range(0, len(calls), step), *range(len(calls) - LAST - step, len(calls))}):
-        status = status_of(forked(lambda number=number: run_killed_at(number)))  # type: ignore[misc]
+        status = killed_at(number, slide, out)
         print(number, status, digest_of(out), sep="|")
         if digest_of(out):
             shutil.rmtree(out / f"{slide.name}.zarr")
@@ -58,7 +73,7 @@ def kills(slide: Path, out: Path, step: int) -> None:
 def jobs(slide: Path, out: Path, count: int) -> None:
     def run() -> int:
         result = run_one(slide, out)
-        return {"published": 10, "verified": 11}.get(result.status, 1)
+        return {"published": PUBLISHED, "verified": VERIFIED}.get(result.status, 1)
 
     for child in [forked(run) for _ in range(count)]:
         print(status_of(child) // 256)
@@ -68,4 +83,6 @@ if __name__ == "__main__":
     # Threads do not outlive a fork; what is frozen is not copied by the collector in every child.
     cv2.setNumThreads(1)
     gc.freeze()
-    {"kills": kills, "jobs": jobs}[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
+    {"kills": kills, "killed": killed, "jobs": jobs}[sys.argv[1]](
+        Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+    )

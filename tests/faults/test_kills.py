@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.child import PUBLISHED, VERIFIED
 from tests.faults.one_run import NAME, digest_of, published, run_one
 from tests.store.faults import before_call
 
@@ -53,6 +54,6 @@ def test_more_kills_at_every_single_call(slide: Path, undisturbed: str, in_memor
 
 def test_row_16_many_jobs_on_one_slide(slide: Path, undisturbed: str, in_memory: Path) -> None:
     ends = Counter(child("jobs", slide, in_memory, 64))
-    assert ends == {"10": 1, "11": 63}, "one publishes, the others verify"
+    assert ends == {f"{PUBLISHED}": 1, f"{VERIFIED}": 63}
     assert published(in_memory) == [f"{NAME}.zarr"]
     assert digest_of(in_memory) == undisturbed

@@ -14,7 +14,6 @@ from tests.faults.conftest import SmallDisk, remount
 from tests.faults.one_run import NAME, assert_told, digest_of, published, run_one, run_or_error
 from tests.store.faults import failing, recording
 from wsi_nuc.errors import OK, STORAGE
-from wsi_nuc.store.locks import private_dir
 
 CODES = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.ESTALE)
 # The calls of a run until both of its parts are there are fewer.
@@ -66,7 +65,7 @@ def check_failures(slide: Path, undisturbed: str, resumable: tuple[Path, list[st
         # After the rename only flushes of folders are left: the result is visible, and whole.
         assert digest_of(out) == (undisturbed if number > last_rename else ""), (number, calls[number])
         assert published(out) == ([f"{NAME}.zarr"] if number > last_rename else [])
-        assert list((private_dir(out) / "staging").glob("*")) == []
+        assert list((out / ".wsi-nuc" / "staging").glob("*")) == []
         if number > last_rename:
             shutil.rmtree(out / f"{NAME}.zarr")
     assert run_one(slide, out).exit_code == OK
