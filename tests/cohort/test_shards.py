@@ -29,10 +29,12 @@ def test_shares_are_a_partition_balanced_to_within_the_largest_slide(
     assert again == {one.line for one in shares[0]}
 
 
-def test_what_cannot_run_is_in_exactly_one_share_too() -> None:
-    rows = [row(1), row(2, problem="gone"), row(3)]
+def test_what_cannot_run_is_in_exactly_one_share_too_and_spread_over_all() -> None:
+    """One job would have all of the work otherwise, once the slides are mended and tried again."""
+    rows = [row(line, problem="gone" if line > 3 else "") for line in range(1, 13)]
     shares = [rows_of(Shard(index, 3), rows) for index in (1, 2, 3)]
-    assert sorted(one.line for share in shares for one in share) == [1, 2, 3]
+    assert sorted(one.line for share in shares for one in share) == list(range(1, 13))
+    assert [sum(bool(one.problem) for one in share) for share in shares] == [3, 3, 3]
 
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "1/0", "4", "a/b", "1/2/3", "-1/4", "", "1.5/4"])
@@ -45,6 +47,9 @@ def test_parts_are_chosen_by_any_column() -> None:
     found = [State(row(1), "done"), State(row(2), "failed"), State(row(8), "failed")]
     assert [one.row.line for one in select(found, [Only.parse("state=failed")])] == [2, 8]
     assert [one.row.line for one in select(found, [Only.parse("patient=P1"), Only.parse("id=s?")])] == [1, 8]
+    assert [one.row.line for one in select(found, [Only.parse("id=s1"), Only.parse("id=s8")])] == [1, 8]
+    three = [Only.parse(text) for text in ("state=failed", "state=refused", "id=s8")]
+    assert [one.row.line for one in select(found, three)] == [8]
     with pytest.raises(UsageError, match="no such column"):
         select(found, [Only.parse("stage=II")])
     with pytest.raises(UsageError, match="no slide is like that"):

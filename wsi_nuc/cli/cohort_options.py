@@ -17,7 +17,11 @@ AllowFailed = Annotated[
 Shards = Annotated[str | None, Option("--shard", help="I/N: the I-th of N shares, from 1; balanced by area.")]
 Filters = Annotated[
     list[str] | None,
-    Option("--only", help="COLUMN=PATTERN with * and ?, of any column or state; may be repeated."),
+    Option(
+        "--only",
+        help="COLUMN=PATTERN with * and ?, of any column or state. Of one column any pattern will do, and every "
+        "column has to match.",
+    ),
 ]
 Device = Annotated[str | None, Option(help="auto, cpu, cuda, cuda:N or all (one worker a GPU).")]
 Workers = Annotated[int | None, Option(min=1, help="Worker processes; default: the CPUs this process may use.")]

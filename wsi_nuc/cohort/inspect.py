@@ -8,12 +8,13 @@ from itertools import islice
 from tempfile import TemporaryDirectory
 
 from wsi_nuc.cohort.plan import Facts
+from wsi_nuc.cohort.twins import size_of
 from wsi_nuc.config import RunConfig
 from wsi_nuc.doctor import check_mpp
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.run.job import Survey, survey
 from wsi_nuc.run.region import RegionJob, loaded_model, process_region
-from wsi_nuc.slides.identity import content_sha256, stat_signature
+from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.types import SlideRef
 
@@ -50,7 +51,7 @@ def look_at(look: Look) -> Facts:
         height_px=seen.info.height,
         mpp=seen.mpp,
         mpp_source=seen.info.mpp_source,
-        bytes=sum(size for _, size, *_ in stat_signature(seen.ref)),
+        bytes=size_of(seen.ref.path),
         tissue_share=round(seen.tissue.share, 6),
         area_mm2=seen.area_mm2,
         tiles=seen.plan.planned_tiles,

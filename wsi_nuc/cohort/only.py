@@ -26,18 +26,24 @@ class Only:
 
 
 def select(found: Sequence[State], filters: Sequence[Only]) -> list[State]:
-    """Those that pass every filter; a column that no slide has, or an empty selection, is told."""
+    """Those that match one of the patterns in every column that is asked for.
+
+    A column that no slide has, or an empty selection, is told.
+    """
+    by_column: dict[str, list[Only]] = {}
     for one in filters:
+        by_column.setdefault(one.column, []).append(one)
         columns = sorted({name for state in found for name in state.cells()})
         if one.column not in columns:
             known = ", ".join(columns)
             raise UsageError(f"--only {one.column}", "there is no such column", f"known: {known}")
-    chosen = [state for state in found if all(_passes(state, one) for one in filters)]
+    chosen = [state for state in found if all(_passes(state, any_of) for any_of in by_column.values())]
     if filters and not chosen:
         said = " and ".join(f"{one.column}={one.pattern}" for one in filters)
         raise UsageError(f"--only {said}", "no slide is like that", "see wsi-nuc cohort status --slides")
     return chosen
 
 
-def _passes(state: State, one: Only) -> bool:
-    return fnmatchcase(state.cells().get(one.column, ""), one.pattern)
+def _passes(state: State, any_of: Sequence[Only]) -> bool:
+    cells = state.cells()
+    return any(fnmatchcase(cells.get(one.column, ""), one.pattern) for one in any_of)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -11,17 +10,18 @@ from typing import Any
 from wsi_nuc.cohort.estimate import estimate, to_try
 from wsi_nuc.cohort.inspect import Look, content_of, look_at, try_out
 from wsi_nuc.cohort.plan import Plan, PlanRow, result_settings
-from wsi_nuc.cohort.rows import make_rows, refuse_twin
+from wsi_nuc.cohort.rows import make_rows
 from wsi_nuc.cohort.sheet import read_sheet
+from wsi_nuc.cohort.twins import find_twins, refuse_twin
 from wsi_nuc.config import RunConfig, with_settings
 from wsi_nuc.errors import MODEL, ModelError
 from wsi_nuc.executors.base import Executor
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.run.executor import make_executor
-from wsi_nuc.run.job import reference
 from wsi_nuc.run.resources import resolve_device
 from wsi_nuc.run.result import failure
 from wsi_nuc.run.session import checked_spec
+from wsi_nuc.types import SlideRef
 
 Told = Callable[[int, int], None]
 
@@ -35,7 +35,7 @@ def make_plan(source: str, config: RunConfig, told: Told = lambda done, of: None
     device = resolve_device(config.device, specs[config.model].uses_torch)
     with closing(make_executor(config, device)) as executor:
         rows = list(_looked_at(rows, looks, executor, told))
-        rows = _without_twins(rows, config, executor)
+        rows = _without_twins(rows, executor)
         good = [row for row in rows if not row.problem]
         tried = executor.run(try_out, [looks[row.line] for row in to_try(good)])
         trials = [outcome.result for outcome in tried if outcome.result is not None]
@@ -78,19 +78,14 @@ def _looked_at(
             yield row.refused(failed.error, failed.exit_code)
 
 
-def _without_twins(rows: Sequence[PlanRow], config: RunConfig, executor: Executor) -> list[PlanRow]:
+def _without_twins(rows: Sequence[PlanRow], executor: Executor) -> list[PlanRow]:
     """The second copy of a slide is refused. Only slides with equally many bytes are read for this."""
-    by_size: dict[int, list[PlanRow]] = defaultdict(list)
-    for row in rows:
-        if row.facts and not row.problem:
-            by_size[row.facts.bytes].append(row)
-    suspects = [row for group in by_size.values() if len(group) > 1 for row in group]
-    refs = {reference(row.slide, with_settings(config, row.settings)): row for row in suspects}
-    content = {outcome.task.path: outcome.result for outcome in executor.run(content_of, list(refs))}
-    first: dict[str, PlanRow] = {}
-    twin_of: dict[int, PlanRow] = {}
-    for row in suspects:
-        sha256 = content.get(row.slide)
-        if sha256 is not None and first.setdefault(sha256, row) is not row:
-            twin_of[row.line] = first[sha256]
-    return [refuse_twin(row, twin_of[row.line], "content") if row.line in twin_of else row for row in rows]
+
+    def contents(suspects: Sequence[PlanRow]) -> dict[int, str]:
+        refs = {SlideRef(row.slide): row.line for row in suspects}
+        outcomes = executor.run(content_of, list(refs))
+        return {refs[outcome.task]: outcome.result for outcome in outcomes if outcome.result is not None}
+
+    good = [row for row in rows if row.facts and not row.problem]
+    twins = find_twins(good, {row.line: row.facts.bytes for row in good if row.facts}, contents)
+    return [refuse_twin(row, twins[row.line], "content") if row.line in twins else row for row in rows]

@@ -14,9 +14,10 @@ from typing import Any
 
 from wsi_nuc.cohort.plan import PlanRow
 from wsi_nuc.cohort.sheet import COLUMNS, Line, Sheet
+from wsi_nuc.cohort.twins import refuse_twin
 from wsi_nuc.config import ConfigError, RunConfig, with_settings
 from wsi_nuc.errors import USAGE
-from wsi_nuc.slides.address import is_url, shown
+from wsi_nuc.slides.address import is_url
 from wsi_nuc.store.names import plain_name
 
 
@@ -118,13 +119,6 @@ def _once(rows: Sequence[PlanRow]) -> list[PlanRow]:
         twin = first.setdefault(place, row) if row.slide else row
         out.append(refuse_twin(row, twin, "file") if twin is not row and not row.problem else row)
     return out
-
-
-def refuse_twin(row: PlanRow, twin: PlanRow, what: str) -> PlanRow:
-    """One slide in two lines would count twice in every table."""
-    patients = f" (there of patient {twin.patient!r})" if row.patient != twin.patient else ""
-    cause = f"is the same {what} as line {twin.line}{patients}; leave one of the two lines out"
-    return row.refused(f"{shown(row.slide)}: {cause}", USAGE)
 
 
 def _same(name: str) -> str:

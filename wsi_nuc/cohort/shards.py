@@ -39,11 +39,13 @@ class Shard:
 def rows_of(shard: Shard, rows: Sequence[PlanRow]) -> list[PlanRow]:
     """The shard's rows in the order of the plan: each row, largest first, goes to the shard with the least to do.
 
-    Rows that will not run weigh nothing, but belong to a shard, too: it names them.
+    Rows that will not run belong to a shard, too: it names them, and tries them again if that is wanted. They are
+    dealt in turn.
     """
-    heaviest = sorted(rows, key=lambda row: (-_weight(row), row.line))
+    refused = [row.line for row in sorted(rows, key=lambda row: row.line) if row.problem]
+    mine = set(refused[shard.index - 1 :: shard.count])
+    heaviest = sorted((row for row in rows if not row.problem), key=lambda row: (-_weight(row), row.line))
     shards = [(0, index) for index in range(1, shard.count + 1)]
-    mine = set()
     for row in heaviest:
         load, index = shards[0]
         heapq.heapreplace(shards, (load + _weight(row), index))
@@ -53,4 +55,4 @@ def rows_of(shard: Shard, rows: Sequence[PlanRow]) -> list[PlanRow]:
 
 
 def _weight(row: PlanRow) -> int:
-    return 0 if row.problem else row.tiles + TILES_A_SLIDE
+    return row.tiles + TILES_A_SLIDE

@@ -8,18 +8,21 @@ from concurrent.futures import Future
 from contextlib import closing
 from typing import Any
 
+from wsi_nuc.cohort import records
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.jobs import JobFile, sweep
 from wsi_nuc.cohort.only import Only, select
 from wsi_nuc.cohort.plan import Plan, PlanRow, load
 from wsi_nuc.cohort.recording import Recorder, Told
-from wsi_nuc.cohort.records import DONE, FAILED
+from wsi_nuc.cohort.records import DONE, FAILED, Record
 from wsi_nuc.cohort.shards import Shard, rows_of
 from wsi_nuc.cohort.state import REFUSED, State, states
+from wsi_nuc.cohort.twins import late_twins, refuse_twin, unsure
 from wsi_nuc.errors import SLIDES, StorageError
 from wsi_nuc.events import Emit, ignore, to_all
 from wsi_nuc.run import run_slides
 from wsi_nuc.run.request import SlideRequest
+from wsi_nuc.store import durable
 from wsi_nuc.store import manifest as manifests
 
 KEPT = "kept"
@@ -40,17 +43,31 @@ def run_cohort(
     """
     plan = load(folder)
     mine = {row.line for row in (rows_of(shard, plan.rows) if shard else plan.rows)}
-    todo = []
+    everything = states(folder, plan, plan.rows)
+    todo: list[State] = []
     # Chosen from all of the cohort: a share in which no slide is like that has nothing to do, which is no mistake.
-    for state in select(states(folder, plan, plan.rows), only):
+    for state in select(everything, only):
         if state.row.line not in mine:
             continue
         if _to_do(folder, state, retry):
-            todo.append(state.row)
+            todo.append(state)
         else:
             yield _as_it_is(state)
-    if todo:
-        yield from _run(folder, plan, todo, plan.config(folder, execution or {}), emit)
+    copies = late_twins(folder, everything) if any(map(unsure, todo)) else {}
+    for state in todo:
+        if state.row.line in copies:
+            yield _refuse_copy(folder, plan, state.row, copies[state.row.line])
+    rows = [state.row for state in todo if state.row.line not in copies]
+    if rows:
+        yield from _run(folder, plan, rows, plan.config(folder, execution or {}), emit)
+
+
+def _refuse_copy(folder: CohortFolder, plan: Plan, row: PlanRow, twin: PlanRow) -> Told:
+    """The plan did not see that it is one; that is recorded, or the next job would run it."""
+    problem = refuse_twin(row, twin, "content").problem
+    durable.make_dir(folder.records)
+    records.write(folder, Record(row.id, plan.key(row), FAILED, error=problem, exit_code=SLIDES))
+    return Told(row.id, row.slide, FAILED, FAILED, row.named(problem), SLIDES)
 
 
 def _to_do(folder: CohortFolder, state: State, retry: bool) -> bool:

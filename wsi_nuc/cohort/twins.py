@@ -1,0 +1,87 @@
+"""One slide in two lines would count twice in every table: the second is found by size, then by content."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+from wsi_nuc.cohort.folder import CohortFolder
+from wsi_nuc.cohort.plan import PlanRow
+from wsi_nuc.cohort.records import DONE, FAILED
+from wsi_nuc.cohort.state import RUNNING, State
+from wsi_nuc.errors import USAGE, SlideError
+from wsi_nuc.slides.address import shown
+from wsi_nuc.slides.identity import content_sha256, stat_signature
+from wsi_nuc.store.manifest import owner_of
+from wsi_nuc.types import SlideRef
+
+Contents = Callable[[Sequence[PlanRow]], Mapping[int, str]]
+
+
+def refuse_twin(row: PlanRow, twin: PlanRow, what: str) -> PlanRow:
+    """`what`: the two have in common."""
+    patients = f" (there of patient {twin.patient!r})" if row.patient != twin.patient else ""
+    cause = f"is the same {what} as line {twin.line}{patients}; leave one of the two lines out"
+    return row.refused(f"{shown(row.slide)}: {cause}", USAGE)
+
+
+def find_twins(rows: Sequence[PlanRow], sizes: Mapping[int, int], contents: Contents) -> dict[int, PlanRow]:
+    """By its line, whose copy a row is: of equal slides the first in `rows` is the original.
+
+    `sizes` in bytes by line; `contents` gives hashes by line, and is only asked for slides of one size.
+    """
+    by_size: dict[int, list[PlanRow]] = defaultdict(list)
+    for row in rows:
+        if row.line in sizes:
+            by_size[sizes[row.line]].append(row)
+    suspects = [row for group in by_size.values() if len(group) > 1 for row in group]
+    known = contents(suspects) if suspects else {}
+    first: dict[str, PlanRow] = {}
+    twins: dict[int, PlanRow] = {}
+    for row in suspects:
+        if row.line in known and first.setdefault(known[row.line], row) is not row:
+            twins[row.line] = first[known[row.line]]
+    return twins
+
+
+def size_of(slide: str) -> int:
+    """Bytes of all files of a slide."""
+    return sum(size for _, size, *_ in stat_signature(SlideRef(slide)))
+
+
+def late_twins(folder: CohortFolder, found: Sequence[State]) -> dict[int, PlanRow]:
+    """As `find_twins`, of the slides that the plan cannot vouch for among all of the cohort.
+
+    What is done, at work or as it was planned goes first, then the order of the list: whichever jobs ask, and
+    whenever, one slide never passes for two.
+    """
+    ranked = sorted(found, key=lambda state: (unsure(state), state.row.line))
+    sizes = {state.row.line: size for state in ranked if (size := _size(state)) is not None}
+    asked = {sizes[state.row.line] for state in ranked if unsure(state) and state.row.line in sizes}
+    stores = {state.row.line: folder.store(state.row.id) for state in ranked if state.state == DONE}
+
+    def contents(rows: Sequence[PlanRow]) -> dict[int, str]:
+        hashes = {}
+        for row in rows:
+            with suppress(SlideError):
+                stored = owner_of(stores[row.line]) if row.line in stores else ""
+                hashes[row.line] = stored or content_sha256(SlideRef(row.slide))
+        return hashes
+
+    near = {line: size for line, size in sizes.items() if size in asked}
+    return find_twins([state.row for state in ranked], near, contents)
+
+
+def unsure(state: State) -> bool:
+    """It failed, or the plan could not look at it: its file may have become another one."""
+    return state.state not in (DONE, RUNNING) and (state.state == FAILED or bool(state.row.problem))
+
+
+def _size(state: State) -> int | None:
+    """None for what is not there, or never runs."""
+    if state.row.facts and not unsure(state):
+        return state.row.facts.bytes
+    with suppress(SlideError):
+        return size_of(state.row.slide) if state.row.retriable else None
+    return None
