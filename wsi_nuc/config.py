@@ -96,7 +96,7 @@ class RunConfig(Section):
     mpp: float | None = Field(default=None, gt=0.01, lt=100)
     tissue: str = "auto"
     roi: str | None = None
-    region_size: int = Field(default=4096, ge=256, le=32768)
+    region_size: int | None = Field(default=None, ge=256, le=32768)
     labels: bool = False
     features: bool = False
     embedding: bool = False

@@ -38,7 +38,8 @@ def run(
     tissue: Annotated[str | None, Option(help="auto, none (whole slide) or a GeoJSON file in level-0 px.")] = None,
     roi: Annotated[str | None, Option(help="GeoJSON file in level-0 px: only nuclei inside are wanted.")] = None,
     region_size: Annotated[
-        int | None, Option(help="Edge of a region in model pixels; results do not depend on it.")
+        int | None,
+        Option(help="Edge of a region in pixels as read; default: by slide and workers. No result shows it."),
     ] = None,
     stage: Annotated[
         Path | None,

@@ -22,6 +22,7 @@ class ModelSpec:
     `nucleus_um`: the sizes (see `doctor.sample`) that it gives on slides whose resolution is known; None where
     nobody measured. `reach_px`: no pixel of a mask is farther than this from its point in x or y (0: only that the
     mask holds its point is known). `domain`: how its training images looked, see `models.domain`; empty: unknown.
+    `cpu_tile_s`: roughly how long one CPU core takes for a tile.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ModelSpec:
     nucleus_um: tuple[float, float] | None = None
     reach_px: int = 0
     domain: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    cpu_tile_s: float = 1.0
 
 
 class Prompter(Protocol):

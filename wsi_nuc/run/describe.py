@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from wsi_nuc.config import RunConfig
 from wsi_nuc.doctor import check_mpp
 from wsi_nuc.errors import SlideError
 from wsi_nuc.models.registry import load_model, model_spec
+from wsi_nuc.run.regions import sized
 from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.mpp import require_mpp
 from wsi_nuc.slides.registry import open_slide
@@ -43,7 +46,8 @@ def describe_slide(
 def _found(slide: str, source: SlideSource, model: str, tissue: str, check: bool) -> dict[str, Any]:
     mpp, spec = require_mpp(slide, source.info), model_spec(model)
     found = tissue_for(source, mpp, tissue, slide)
-    plan = make_plan(slide, source.info, mpp, spec, found.polygons)
+    whole = make_plan(slide, source.info, mpp, spec, found.polygons)
+    plan = sized(whole, RunConfig(out=Path()), spec, "cpu")
     return {
         **(_judged(source, found, model) if check else {}),
         "tissue_share": round(found.share, 4),

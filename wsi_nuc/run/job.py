@@ -20,14 +20,16 @@ from wsi_nuc.errors import SlideError, UsageError
 from wsi_nuc.events import Emit, ignore
 from wsi_nuc.features import identity as features
 from wsi_nuc.models.base import ModelSpec
+from wsi_nuc.run.regions import sized
 from wsi_nuc.slides.address import is_url
 from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.identity import Signature, content_sha256, stat_signature
 from wsi_nuc.slides.mpp import require_mpp
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.store.manifest import Origin, identity, identity_key
+from wsi_nuc.store.parts import parts_key
 from wsi_nuc.tiling.geojson import read_polygons
-from wsi_nuc.tiling.plan import TilePlan, make_plan
+from wsi_nuc.tiling.plan import LARGEST_REGION_PX, TilePlan, make_plan
 from wsi_nuc.tiling.stain import DARK_FIELD
 from wsi_nuc.tiling.tissue import Tissue, intersect, tissue_for
 from wsi_nuc.types import SlideInfo, SlideRef
@@ -69,14 +71,19 @@ class Survey:
 
 @dataclass(frozen=True, eq=False)
 class SlideJob(Survey):
-    """`parts_key` names what the parts of regions depend on; `origin` what the published result depends on.
-    `copy`: of the slide on this node's disk."""
+    """`work_key` names what the computed tiles depend on, however they are grouped; `origin` what the published
+    result depends on. `copy`: of the slide on this node's disk."""
 
     signature: Signature
     config: RunConfig
     origin: Origin
-    parts_key: str
+    work_key: str
     copy: SlideRef | None = None
+
+    @property
+    def parts_key(self) -> str:
+        """Names the folder of the parts of regions of this size."""
+        return parts_key(self.work_key, self.plan.tiles_per_region)
 
     @property
     def pixels(self) -> SlideRef:
@@ -111,17 +118,14 @@ def prepare(slide: str, config: RunConfig, spec: ModelSpec, device: str, emit: E
         sha256 = hashed.result()
     wanted = _result_config(config, seen.info, seen.mpp, spec, device)
     key = identity_key(sha256, spec.weights_sha256, wanted, wsi_nuc.__version__)
-    tiles = {
-        "tiles_per_region": seen.plan.tiles_per_region,
-        "core_px": spec.core_px,
-        "halo_px": spec.halo_px,
-    }
+    tiles = {"core_px": spec.core_px, "halo_px": spec.halo_px}
+    plan = sized(seen.plan, config, spec, device)
     return SlideJob(
-        **vars(seen),
+        **(vars(seen) | {"plan": plan}),
         signature=signature,
         config=config,
         origin=Origin(key, slide_facts(slide, seen.info, seen.mpp, sha256), versions()),
-        parts_key=identity(sha256, spec.weights_sha256, _parts_config({**wanted, **tiles}), wsi_nuc.__version__),
+        work_key=identity(sha256, spec.weights_sha256, _parts_config({**wanted, **tiles}), wsi_nuc.__version__),
     )
 
 
@@ -140,7 +144,7 @@ def survey(slide: str, config: RunConfig, spec: ModelSpec, emit: Emit = ignore) 
         area = _area(tissue, source, config)
     finally:
         source.close()
-    plan = make_plan(slide, info, mpp, spec, area, config.region_size)
+    plan = make_plan(slide, info, mpp, spec, area, config.region_size or LARGEST_REGION_PX)
     return Survey(slide, ref, info, mpp, tissue, area, plan, spec)
 
 

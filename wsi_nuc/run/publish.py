@@ -30,7 +30,7 @@ from wsi_nuc.tiling.plan import tiles_per_edge
 from wsi_nuc.types import TileCounts
 
 # Edge of the squares that order the rows of a result, in pixels as read. Part of the format, not a setting: it is
-# the default size of a region, for which stitching holds the least.
+# the size of a region of a large slide, for which stitching holds the least.
 BLOCK_PX = 4096
 
 

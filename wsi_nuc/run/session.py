@@ -34,7 +34,7 @@ from wsi_nuc.run.result import SlideResult, failure, success
 from wsi_nuc.run.staging import StagedSlide, remove_abandoned
 from wsi_nuc.store.commit import Published, check_target, clean_up
 from wsi_nuc.store.locks import slide_lock_path, try_lock
-from wsi_nuc.store.parts import find_parts, hold_parts, parts_dir, read_part, remove_parts
+from wsi_nuc.store.parts import begun, find_parts, hold_parts, parts_dir, read_part, remove_parts
 from wsi_nuc.store.paths import check_writable
 
 START_TIMEOUT_S = 3.0
@@ -188,7 +188,7 @@ class _Session:
         for warning in job.warnings:
             self._emit(Warned(slide, warning))
         with ExitStack() as held:
-            lock, locked = try_lock(slide_lock_path(out, job.parts_key), self._waiting(slide) if wait else None)
+            lock, locked = try_lock(slide_lock_path(out, job.work_key), self._waiting(slide) if wait else None)
             held.callback(os.close, lock)
             if locked is False:
                 self._busy.append(request)
@@ -204,9 +204,17 @@ class _Session:
             if there is not None:
                 self._done.append(self._told(success(slide, there, time.perf_counter() - started)))
                 return None
+            job = self._as_begun(job)
             held.enter_context(hold_parts(self._parts_root, job.content_sha256, job.parts_key))
             job = self._staged(job, held)
             return _Open(job, model.device, claim.name, held.pop_all(), started)
+
+    def _as_begun(self, job: SlideJob) -> SlideJob:
+        """With the regions of the run that goes on here, which may have had other workers."""
+        if job.config.region_size is not None:
+            return job
+        edge = begun(self._parts_root, job.content_sha256, job.work_key)
+        return job if edge is None else replace(job, plan=job.plan.with_regions(edge))
 
     def _staged(self, job: SlideJob, held: ExitStack) -> SlideJob:
         """The job with its pixels on this node's disk, where that was asked for."""
@@ -286,7 +294,7 @@ class _Session:
             published = publish_slide(job, opened.name, parts, opened.reports, execute, opened.device)
             self._warn_of_looks(job, published)
             # Unlinked while it is held: whoever waits for it sees that, and finds the result.
-            slide_lock_path(self._config.out, job.parts_key).unlink(missing_ok=True)
+            slide_lock_path(self._config.out, job.work_key).unlink(missing_ok=True)
             opened.held.close()
             if not job.config.keep_parts:
                 remove_parts(self._parts_root, job.content_sha256, job.parts_key)

@@ -36,9 +36,23 @@ def _slide_dir(root: Path, slide_sha256: str) -> Path:
     return private_dir(root) / "parts" / slide_sha256[:16]
 
 
+def parts_key(work_key: str, tiles_per_region: int) -> str:
+    """Names one set of settings and one size of regions."""
+    return f"{work_key[:16]}-{tiles_per_region}"
+
+
 def parts_dir(root: Path, slide_sha256: str, key: str) -> Path:
-    """Where the parts of one slide made with one set of settings lie, below the output or the scratch folder."""
-    return _slide_dir(root, slide_sha256) / key[:16]
+    """Where the parts of one slide with one `parts_key` lie, below the output or the scratch folder."""
+    return _slide_dir(root, slide_sha256) / key
+
+
+def begun(root: Path, slide_sha256: str, work_key: str) -> int | None:
+    """Tiles along an edge of the regions that most of the slide was computed in; None where nothing was yet."""
+    done: dict[int, int] = {}
+    for folder in _slide_dir(root, slide_sha256).glob(f"{work_key[:16]}-*/"):
+        edge = int(folder.name.rpartition("-")[2])
+        done[edge] = edge**2 * sum(1 for _ in folder.glob("region-*.arrow"))
+    return max(sorted(done), key=lambda edge: done[edge], default=None) if any(done.values()) else None
 
 
 def hold_parts(root: Path, slide_sha256: str, key: str) -> Held:
@@ -66,7 +80,7 @@ def remove_parts(root: Path, slide_sha256: str, own_key: str = "") -> None:
     for key in sorted({path.stem for path in folder.glob("*")}):
         parts = folder / key
         dead = discard_dead(_lock(parts), partial(durable.remove_tree, parts))
-        if dead is None and key == own_key[:16]:
+        if dead is None and key == own_key:
             durable.remove_tree(parts)
     with suppress(OSError):
         folder.rmdir()

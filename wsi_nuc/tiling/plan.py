@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -21,6 +21,8 @@ from wsi_nuc.tiling.task import RegionTask
 from wsi_nuc.types import Bool, SlideInfo
 
 RGB_AND_MISSING_BYTES = 4
+# Edge in pixels as read: more would only take memory.
+LARGEST_REGION_PX = 4096
 
 
 class TileGeometry(Protocol):
@@ -60,6 +62,10 @@ class TilePlan:
     @property
     def background_tiles(self) -> int:
         return self.grid.tiles - self.planned_tiles
+
+    def with_regions(self, tiles_per_region: int) -> Self:
+        """The same tiles, otherwise grouped."""
+        return replace(self, tiles_per_region=tiles_per_region)
 
     def regions(self) -> Iterator[Region]:
         return self.grid.regions(self.tiles_per_region, self.planned)
@@ -123,7 +129,12 @@ class TilePlan:
 
 
 def make_plan(
-    subject: str, info: SlideInfo, mpp: float, geometry: TileGeometry, area: Any, region_px: int = 4096
+    subject: str,
+    info: SlideInfo,
+    mpp: float,
+    geometry: TileGeometry,
+    area: Any,
+    region_px: int = LARGEST_REGION_PX,
 ) -> TilePlan:
     """`subject` names the slide in errors; `mpp`: microns per level-0 pixel; `area`: see TilePlan.
 

@@ -17,7 +17,10 @@ from wsi_nuc.models.promptnucseg.proposing import NetPrompter, SharedPrompter
 from wsi_nuc.models.promptnucseg.segmenting import NetSegmentor
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, Settings, UseSettings
 from wsi_nuc.models.promptnucseg.whole import AveragingSegmentor
-from wsi_nuc.models.sam.sizes import Sam
+from wsi_nuc.models.sam.sizes import SIZES, Sam
+
+# ViT-B in single precision on one core of a server CPU of 2020.
+SECONDS_A_WINDOW = 1.1
 
 
 class PromptNucSegNet(nn.Module):
@@ -64,7 +67,15 @@ def spec_of(settings: Settings, weights_sha256: str, name: str = "promptnucseg")
         weights_sha256=weights_sha256,
         uses_torch=True,
         embedding=EMBEDDING,
+        cpu_tile_s=_cpu_tile_s(settings),
     )
+
+
+def _cpu_tile_s(settings: Settings) -> float:
+    """The encoder takes nearly all of it, and its cost grows with depth and the square of its width."""
+    size, views = SIZES[settings.segmentor.size], 6 if settings.use.tta else 1
+    of_vit_b = size.depth * size.width**2 / (SIZES["vit_b"].depth * SIZES["vit_b"].width ** 2)
+    return SECONDS_A_WINDOW * max(of_vit_b, 0.1) * views * settings.use.windows**2
 
 
 def build_net(settings: Settings, state: Mapping[str, torch.Tensor]) -> PromptNucSegNet:
