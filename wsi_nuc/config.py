@@ -73,10 +73,12 @@ class SlurmConfig(Section):
 
 
 class DaskConfig(Section):
-    """`host` other than loopback turns TLS on; `tls_*` are PEM files for a scheduler that is already running."""
+    """`host`: where workers and scheduler of this machine listen; `patience_s`: seconds without any worker after
+    which a run ends, to be resumed; `tls_*` are PEM files for a scheduler that is already running."""
 
     host: str = "127.0.0.1"
     dashboard: bool = False
+    patience_s: float = Field(default=300, gt=0)
     regions_in_flight: int = Field(default=2, ge=1, le=64, description="regions a worker")
     tls_ca: str | None = None
     tls_cert: str | None = None

@@ -1,68 +1,66 @@
 """Dask distributed behind the executor's contract: one task a region, a bounded number in flight.
 
-Only paths and counts pass through the scheduler. Models and slide handles live in the worker processes, put
-there by `setup`, which a worker plugin calls once in every worker, also in one that was started anew.
+Only paths and counts pass through the scheduler. Models and slide handles live in the worker processes, put there
+by `setup`, which every worker calls once, also one that was started anew.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import logging
-import multiprocessing
-import signal
 import socket
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count, islice
-from multiprocessing import resource_tracker
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
 
 import dask
 import psutil
-from distributed import Client, KilledWorker, LocalCluster, Security, WorkerPlugin, as_completed
+from distributed import Client, KilledWorker, Security, WorkerPlugin
+from distributed.client import ClosedClientError
 
-from wsi_nuc.errors import SlideError, UsageError
+from wsi_nuc.errors import Interrupted, SlideError, UsageError
 from wsi_nuc.executors.base import Outcome, Result, Task
-from wsi_nuc.executors.slurm import SlurmOptions, slurm_cluster
+from wsi_nuc.executors.crew import Crew, GivenCrew, scheduler_lost
+from wsi_nuc.executors.local import LocalCrew
+from wsi_nuc.executors.private import scratch_folder
+from wsi_nuc.executors.slurm import SlurmCrew, SlurmOptions
+from wsi_nuc.executors.watch import TICK_S, Watch
 
 SETTINGS = {
-    "distributed.worker.daemon": True,
     "distributed.scheduler.allowed-failures": 3,
     "distributed.scheduler.worker-saturation": 1.1,
     "distributed.admin.system-monitor.gil.enabled": False,
     "distributed.comm.timeouts.connect": "20s",
-    # A region's arrays come and go by the tens of megabytes. Handed back to the system each time, as Dask would
-    # have it, they cost a third of the wall in page faults.
-    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 512 << 20,
-    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 256 << 20,
 }
-
-WORKER_COUNT_AGE_S = 5.0
+LOST = "scheduler-connection-lost"
 CLOSE_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True)
 class ClusterOptions:
     """`address` of a running scheduler, `slurm` for workers as its jobs, or neither for workers on this machine,
-    bound to `host` and with `memory_bytes` among them.
+    bound to `host` and with `memory_bytes` for all together.
 
-    `gpus` asks for one worker a GPU; `tls` holds the paths of CA, certificate and key.
+    `environments`: of each worker on this machine, in place of `workers` plain ones; `tls` holds the paths of CA,
+    certificate and key; `patience_s`: how long a run may be without any worker.
     """
 
     workers: int = 1
     address: str | None = None
     host: str = "127.0.0.1"
     dashboard: bool = False
-    gpus: bool = False
+    environments: Sequence[Mapping[str, str]] = ()
     in_flight: int = 2
     tls: tuple[str | None, str | None, str | None] = (None, None, None)
     memory_bytes: int | None = None
     slurm: SlurmOptions | None = None
+    patience_s: float = 300
 
 
 class _Setup(WorkerPlugin):  # type: ignore[misc]
@@ -79,92 +77,94 @@ class DaskExecutor:
     """Owns its cluster, or is a guest of the one at `options.address`."""
 
     def __init__(self, options: ClusterOptions, setup: Callable[[], None]) -> None:
-        self._in_flight = options.in_flight
-        logging.getLogger("distributed").setLevel(logging.ERROR)
-        dask.config.set(SETTINGS)
-        security = _security(options) if options.address else None
-        with _deaf_to_ctrl_c():
-            self._cluster = _own_cluster(options)
-        if self._cluster is not None:
-            security = getattr(self._cluster, "security", None)
+        self._in_flight, self._number = options.in_flight, count()
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        dask.config.set({**SETTINGS, "temporary-directory": scratch_folder()})
+        self._crew = _crew(options, setup)
         try:
-            self._client = Client(options.address or self._cluster, security=security, set_as_default=False)
+            self._client = Client(self._crew.contact, security=self._crew.security, set_as_default=False)
         except (OSError, TimeoutError) as error:
-            raise UsageError(
-                f"--scheduler {options.address}",
-                f"no scheduler answers there ({error})",
-                "start one with `dask scheduler`, or leave the option out for workers on this machine",
-            ) from None
-        self._client.register_plugin(_Setup(setup))
-        self._number = count()
-        self._workers, self._counted_at = options.workers, float("-inf")
+            self._crew.close()
+            raise _unreachable(options.address, error) from None
+        if not isinstance(self._crew, LocalCrew):
+            self._client.register_plugin(_Setup(setup))
+        self._watch = Watch(self._client, self._crew)
 
     @property
     def workers(self) -> int:
-        """Workers now; a foreign cluster may grow and shrink, so the count is renewed every few seconds."""
-        if time.monotonic() - self._counted_at > WORKER_COUNT_AGE_S:
-            self._workers = len(self._client.scheduler_info(n_workers=-1)["workers"])
-            self._counted_at = time.monotonic()
-        return max(1, self._workers)
+        return self._watch.workers
 
     def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Outcome[Task, Result]]:
         queue = iter(tasks)
         suspects: list[Task] = []
-        for task, future in self._finished(function, queue, self._in_flight):
-            outcome = _outcome(task, future)
+        for outcome in self._outcomes(function, queue, self._in_flight):
             if isinstance(outcome.error, KilledWorker):
-                suspects.append(task)
+                suspects.append(outcome.task)
             else:
                 yield outcome
         # A task that merely waited on a worker that died is under suspicion, too: alone, each shows what it is.
         for suspect in suspects:
-            for task, future in self._finished(function, iter([suspect]), 1):
-                yield _named(_outcome(task, future))
+            for outcome in self._outcomes(function, iter([suspect]), 1):
+                yield _named(outcome)
 
-    def _finished(
+    def _outcomes(
         self, function: Callable[[Task], Result], queue: Iterator[Task], in_flight: int
-    ) -> Iterator[tuple[Task, Any]]:
-        """Futures as they finish, with never more than `in_flight` a worker submitted."""
+    ) -> Iterator[Outcome[Task, Result]]:
+        """Outcomes as they come, with never more than `in_flight` tasks a worker submitted."""
         owner: dict[Any, Task] = {}
-        finished = as_completed(loop=self._client.loop)
+        finished: SimpleQueue[Any] = SimpleQueue()
 
         def refill() -> None:
             for task in islice(queue, max(0, in_flight * self.workers - len(owner))):
                 future = self._client.submit(function, task, key=f"region-{next(self._number)}", pure=False)
                 owner[future] = task
-                finished.add(future)
+                future.add_done_callback(finished.put)
 
-        refill()
         try:
-            for future in finished:
-                yield owner.pop(future), future
-                future.release()
-                refill()
+            refill()
+            while owner:
+                self._watch.check()
+                with suppress(Empty):
+                    future = finished.get(timeout=TICK_S)
+                    yield self._outcome(owner.pop(future), future)
+                    future.release()
+                    refill()
+        except ClosedClientError:
+            raise scheduler_lost(self._crew.contact) from None
         finally:
-            self._client.cancel(list(owner), force=True)
+            with suppress(ClosedClientError):
+                self._client.cancel(list(owner), force=True)
+
+    def _outcome(self, task: Task, future: Any) -> Outcome[Task, Any]:
+        """What became of a task."""
+        try:
+            return Outcome(task, self._result(future))
+        except CancelledError as error:
+            if getattr(error, "reason", "") == LOST:
+                raise scheduler_lost(self._crew.contact) from None
+            given_up = SlideError(task, f"the scheduler gave it up ({error})", "run the command again")
+            return Outcome(task, None, given_up)
+        except Exception as error:  # noqa: BLE001 - an outcome carries any failure of its task, as in the plain loop
+            return Outcome(task, None, error)
+
+    def _result(self, future: Any) -> Any:
+        """A result that is lost together with its worker is waited for: it is computed anew."""
+        while True:
+            try:
+                return future.result(TICK_S)
+            except TimeoutError:
+                if future.status == "error":
+                    raise
+                self._watch.check()
 
     def close(self) -> None:
         """Never waits long and leaves no process of its own behind, also in the middle of tasks."""
+        self._watch.close()
         with suppress(OSError, TimeoutError):
-            if self._cluster is None:
+            if isinstance(self._crew, GivenCrew):
                 self._client.unregister_worker_plugin(_Setup.name)
             self._client.close(timeout=CLOSE_TIMEOUT_S)
-        if self._cluster is not None:
-            with suppress(OSError, TimeoutError):
-                self._cluster.close(timeout=CLOSE_TIMEOUT_S)
-            for child in multiprocessing.active_children():
-                child.kill()
-
-
-def _outcome(task: Any, future: Any) -> Outcome[Any, Any]:
-    """What became of a task. A result that is lost together with its worker is waited for: it is computed anew."""
-    try:
-        return Outcome(task, future.result())
-    except CancelledError as error:
-        given_up = SlideError(task, f"the scheduler gave it up ({error})", "run the command again")
-        return Outcome(task, None, given_up)
-    except Exception as error:  # noqa: BLE001 - an outcome carries any failure of its task, as in the plain loop
-        return Outcome(task, None, error)
+        self._crew.close()
 
 
 def _named(outcome: Outcome[Any, Any]) -> Outcome[Any, Any]:
@@ -179,58 +179,37 @@ def _named(outcome: Outcome[Any, Any]) -> Outcome[Any, Any]:
     return Outcome(outcome.task, None, error)
 
 
-@contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Ctrl-C reaches the whole process group, but only the main process decides what it means: whatever is started
-    here, threads and the workers that they start anew later, inherits that SIGINT is blocked."""
-    # Starting multiprocessing's tracker unblocks SIGINT in the thread that does it, so it is started first.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _unreachable(address: str | None, error: Exception) -> UsageError | Interrupted:
+    if address is None:
+        return Interrupted(f"a scheduler that could not be reached at its start ({error})")
+    return UsageError(
+        f"--scheduler {address}",
+        f"no scheduler answers there ({error})",
+        "start one with `dask scheduler`, or leave the option out for workers on this machine",
+    )
 
 
-def _own_cluster(options: ClusterOptions) -> Any:
+def _crew(options: ClusterOptions, setup: Callable[[], None]) -> Crew:
     if options.address:
-        return None
-    return slurm_cluster(options.slurm) if options.slurm else _local_cluster(options)
+        return GivenCrew(options.address, _security(options.address, options.tls), options.patience_s)
+    if options.slurm:
+        return SlurmCrew(options.slurm)
+    return LocalCrew(
+        setup,
+        options.environments or [{}] * options.workers,
+        options.host,
+        {**SETTINGS, "temporary-directory": scratch_folder()},
+        options.dashboard,
+        options.patience_s,
+    )
 
 
-def _local_cluster(options: ClusterOptions) -> Any:
-    """Workers on this machine: plain on loopback; elsewhere TLS with certificates made for this run."""
-    settings: dict[str, Any] = {
-        "n_workers": options.workers,
-        "threads_per_worker": 1,
-        "host": options.host,
-        # Without an address of its own the scheduler's status server would take the well-known port.
-        "scheduler_kwargs": {"dashboard": options.dashboard, "dashboard_address": f"{options.host}:0"},
-        "silence_logs": logging.CRITICAL,
-    }
-    if options.memory_bytes is not None:
-        settings["memory_limit"] = max(1, options.memory_bytes // options.workers)
-    if not is_loopback(options.host):
-        settings |= {"security": Security.temporary(), "protocol": "tls://"}
-    if not options.gpus:
-        return LocalCluster(**settings)
-    try:
-        from dask_cuda import LocalCUDACluster
-    except ImportError:
-        raise UsageError("--device all", "dask-cuda is not installed", "pip install 'wsi-nuc[cuda]'") from None
-    # It counts the GPUs itself, and each of its workers sees one of them as the first.
-    settings.pop("n_workers")
-    settings.pop("memory_limit", None)
-    return LocalCUDACluster(**settings)
-
-
-def _security(options: ClusterOptions) -> Security | None:
+def _security(address: str, tls: tuple[str | None, str | None, str | None]) -> Security | None:
     """TLS for a scheduler elsewhere; plain TCP is accepted on this machine only."""
-    address = options.address or ""
     scheme, host = urlsplit(address).scheme, urlsplit(address).hostname or ""
-    ca, certificate, key = options.tls
+    ca, certificate, key = tls
     if scheme == "tls":
-        for name, path in zip(("tls_ca", "tls_cert", "tls_key"), options.tls, strict=True):
+        for name, path in zip(("tls_ca", "tls_cert", "tls_key"), tls, strict=True):
             if path is None or not Path(path).is_file():
                 raise UsageError(
                     f"dask.{name}", f"{path or 'nothing'} is no file", "TLS needs all three PEM files"

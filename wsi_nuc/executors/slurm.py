@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ OPTION = "--scheduler slurm"
 # A job that starts after its run is gone finds no scheduler, and ends by itself.
 ORPHAN_LIMIT_S = 60
 TEST_LIMIT_S = 60
+CLOSE_S = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,23 @@ class SlurmOptions:
     secure: bool = True
     directives: Sequence[str] = ()
     prologue: Sequence[str] = ()
+
+
+class SlurmCrew:
+    """Workers as jobs that Slurm may let wait for as long as it likes."""
+
+    wanted, patience_s = None, math.inf
+
+    def __init__(self, options: SlurmOptions) -> None:
+        self.contact = slurm_cluster(options)
+        self.security: Security | None = self.contact.security
+
+    def tend(self, client: Any) -> int:
+        return len(self.contact.scheduler.workers)
+
+    def close(self) -> None:
+        with suppress(OSError, TimeoutError):
+            self.contact.close(timeout=CLOSE_S)
 
 
 def slurm_cluster(options: SlurmOptions) -> Any:

@@ -9,7 +9,7 @@ from wsi_nuc.config import RunConfig
 from wsi_nuc.executors.base import Executor
 from wsi_nuc.executors.serial import SerialExecutor
 from wsi_nuc.run.region import prepare_worker
-from wsi_nuc.run.resources import device_of_jobs, resolve_device, usable_cpus, usable_memory
+from wsi_nuc.run.resources import device_of_jobs, gpus, resolve_device, usable_cpus, usable_memory
 from wsi_nuc.store.locks import private_dir
 
 if TYPE_CHECKING:
@@ -32,11 +32,12 @@ def make_executor(config: RunConfig, device: str) -> Executor:
         address=None if config.scheduler in OWN else config.scheduler,
         host=dask.host,
         dashboard=dask.dashboard,
-        gpus=config.device == "all",
+        environments=[{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus()] if config.device == "all" else (),
         in_flight=dask.regions_in_flight,
         tls=(dask.tls_ca, dask.tls_cert, dask.tls_key),
         memory_bytes=usable_memory(),
         slurm=_slurm(config) if config.scheduler == SLURM else None,
+        patience_s=dask.patience_s,
     )
     return DaskExecutor(options, setup)
 

@@ -93,6 +93,14 @@ def resolve_device(asked: str, uses_torch: bool) -> str:
     return "cuda" if asked == "all" else asked
 
 
+def gpus() -> list[str]:
+    """Each as CUDA_VISIBLE_DEVICES names it, of those that this process may use."""
+    import torch
+
+    count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",")[:count] if named else [str(number) for number in range(count)]
+
+
 def device_of_jobs(asked: str, uses_torch: bool, gpu: bool) -> str:
     """As `resolve_device` where the workers are jobs elsewhere, each with or without a GPU of its own."""
     if asked == "cpu" or not (uses_torch and gpu):

@@ -1,0 +1,107 @@
+"""Workers on this machine: a scheduler in this process, and a supervised process a worker.
+
+A place that loses its process gets a new one. A process is lost when it ended, or used no processor time for
+SILENT_S: a worker that only waits for work still answers its scheduler. A place whose process died MOST_DEATHS
+times in a row before it was ready is given up, and the others do its work; without any left, the run ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import dask
+from distributed import Scheduler, Security, SpecCluster
+
+from wsi_nuc.errors import Interrupted
+from wsi_nuc.executors.place import Place
+from wsi_nuc.executors.private import QuietScheduler, own_certificate, security_with
+from wsi_nuc.executors.watch import Stopwatch
+from wsi_nuc.executors.worker import Post
+
+SILENT_S = 25
+MOST_DEATHS = 5
+CLOSE_S = 2.0
+
+
+class LocalCrew:
+    """`environments`: what each worker has in its environment beside ours; there are as many workers."""
+
+    def __init__(
+        self,
+        setup: Callable[[], None],
+        environments: Sequence[Mapping[str, str]],
+        host: str,
+        settings: Mapping[str, Any],
+        dashboard: bool = False,
+        patience_s: float = 300,
+    ) -> None:
+        pickled = pickle.dumps(setup)
+        self._lock, self._stopwatch = threading.Lock(), Stopwatch()
+        # They import what they need while the scheduler starts here.
+        self._places = [Place(number, pickled, extra) for number, extra in enumerate(environments)]
+        self.patience_s = patience_s
+        self.security = security_with(own_certificate())
+        self.contact = _scheduler_only(host, dashboard, self.security)
+        self._posting = (self.contact.scheduler_address, host, own_certificate(), settings)
+        for place in self._places:
+            self._post(place)
+
+    @property
+    def wanted(self) -> int:
+        return len(self._places)
+
+    def tend(self, client: Any) -> int:
+        with self._lock:
+            passed_s = self._stopwatch.passed_s()
+            for place in list(self._places):
+                self._look_after(place, passed_s)
+            return len(self.contact.scheduler.workers)
+
+    def _look_after(self, place: Place, passed_s: float) -> None:
+        if not place.is_dead():
+            if place.silent_s(passed_s) > SILENT_S:
+                place.kill()
+        elif place.deaths < MOST_DEATHS:
+            place.start()
+            self._post(place)
+        else:
+            self._places.remove(place)
+            if not self._places:
+                again = f"workers that died {MOST_DEATHS} times in a row before they were ready"
+                raise place.error or Interrupted(f"{again}; if memory ran out lower --workers")
+
+    def _post(self, place: Place) -> None:
+        address, host, certificate, settings = self._posting
+        place.send(Post(address, host, place.number, certificate, settings))
+
+    def close(self) -> None:
+        with self._lock:
+            places, self._places = self._places, []
+        for place in places:
+            place.dismiss()
+        deadline = time.monotonic() + CLOSE_S
+        for place in places:
+            place.wait(max(0.0, deadline - time.monotonic()))
+        self.contact.close(timeout=CLOSE_S)
+
+
+def _scheduler_only(host: str, dashboard: bool, security: Security) -> SpecCluster:
+    scheduler = {
+        "cls": Scheduler if dashboard else QuietScheduler,
+        "options": {
+            "host": host,
+            "protocol": "tls://",
+            "security": security,
+            "dashboard": dashboard,
+            # Without an address of its own the dashboard would take the well-known port.
+            "dashboard_address": f"{host}:0",
+        },
+    }
+    # Whether a worker lives is seen here; the scheduler counts by the clock, also while this process is stopped.
+    with dask.config.set({"distributed.scheduler.worker-ttl": None}):
+        return SpecCluster({}, scheduler, security=security, silence_logs=logging.CRITICAL)

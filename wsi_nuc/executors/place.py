@@ -1,0 +1,116 @@
+"""The place of one worker on this machine: a process that is watched from its first instruction on."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from multiprocessing import Pipe
+
+import psutil
+
+from wsi_nuc.executors.worker import READY, Post
+
+BOOT = (
+    "import sys; from multiprocessing.connection import Connection; channel = Connection(int(sys.argv[1]));"
+    "sys.path[:] = channel.recv(); from wsi_nuc.executors.worker import main; main(channel)"
+)
+# One thread each: as many workers as CPUs do the work. A region's arrays come and go by the tens of megabytes;
+# handed back to the system each time they would cost a third of the wall in page faults.
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_TRIM_THRESHOLD_": str(512 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
+}
+
+
+class Place:
+    """`deaths`: in a row, before the worker was ready; `error`: what its setup ended with, if it said so."""
+
+    def __init__(self, number: int, setup: bytes, environment: Mapping[str, str]) -> None:
+        self.number, self._setup = number, setup
+        self._environment = {**ENVIRONMENT, **os.environ, **environment}
+        self.deaths = 0
+        self.error: Exception | None = None
+        self.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def start(self) -> None:
+        """A new process that gets everything ready and waits for its post."""
+        self._ready, self._cpu_s, self._silent_s = False, 0.0, 0.0
+        self._channel, theirs = Pipe()
+        command = [sys.executable, "-P", "-c", BOOT, str(theirs.fileno())]
+        with theirs, _deaf_to_ctrl_c():
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, env=self._environment, pass_fds=[theirs.fileno()]
+            )
+        with suppress(OSError):
+            self._channel.send(sys.path)
+            self._channel.send_bytes(self._setup)
+
+    def send(self, post: Post) -> None:
+        with suppress(OSError):
+            self._channel.send_bytes(pickle.dumps(post))
+
+    def is_dead(self) -> bool:
+        """Whether the process has ended; the death of one that was not ready is counted."""
+        self._hear()
+        if self._process.poll() is None:
+            return False
+        self.deaths += not self._ready
+        return True
+
+    def silent_s(self, passed_s: float) -> float:
+        """For how long it has used no processor time; `passed_s` since this was last asked."""
+        try:
+            times = psutil.Process(self.pid).cpu_times()
+        except psutil.Error:
+            return 0.0
+        cpu_s = times.user + times.system
+        self._silent_s = 0.0 if cpu_s > self._cpu_s else self._silent_s + passed_s
+        self._cpu_s = cpu_s
+        return self._silent_s
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def dismiss(self) -> None:
+        """The worker ends by itself when its channel closes."""
+        self._channel.close()
+
+    def wait(self, seconds: float) -> None:
+        """Until the process has ended; after `seconds` it is killed."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _hear(self) -> None:
+        with suppress(OSError, EOFError):
+            while self._channel.poll():
+                said = self._channel.recv()
+                if said == READY:
+                    self._ready, self.deaths = True, 0
+                else:
+                    self.error = said
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Ctrl-C reaches the whole process group, but only the main process decides what it means: a process that is
+    started here inherits that SIGINT is blocked."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,68 @@
+"""Whether a run can still go on: its scheduler answers, and there are workers, or soon will be."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from wsi_nuc.errors import Interrupted
+from wsi_nuc.executors.crew import Crew, scheduler_lost
+
+TICK_S = 0.5
+MOST_PASSED_S = 2.0
+
+
+class Stopwatch:
+    """Seconds that this process saw pass: while it was stopped itself, nobody else was late."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def passed_s(self) -> float:
+        """Since the last call."""
+        now = time.monotonic()
+        passed, self._last = now - self._last, now
+        return min(passed, MOST_PASSED_S)
+
+
+class Watch:
+    """Looks twice a second, in a thread of its own; `check` tells whoever computes that the run is over."""
+
+    def __init__(self, client: Any, crew: Crew) -> None:
+        self._client, self._crew = client, crew
+        self._present, self._without_s, self._stopwatch = 0, 0.0, Stopwatch()
+        self._end: BaseException | None = None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="watch", daemon=True)
+        self._thread.start()
+
+    @property
+    def workers(self) -> int:
+        """At least one: those that there shall be, or else those that are there now."""
+        return max(1, self._present if self._crew.wanted is None else self._crew.wanted)
+
+    def check(self) -> None:
+        """Raise what ends the run."""
+        if self._end is not None:
+            raise self._end
+
+    def close(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _loop(self) -> None:
+        try:
+            while not self._over.wait(TICK_S):
+                self._look()
+        except BaseException as error:  # noqa: BLE001 - it is raised by `check`, where the run can end
+            self._end = error
+
+    def _look(self) -> None:
+        if self._client.status != "running":
+            raise scheduler_lost(self._crew.contact)
+        self._present = self._crew.tend(self._client)
+        passed_s = self._stopwatch.passed_s()
+        self._without_s = 0.0 if self._present else self._without_s + passed_s
+        if self._without_s > self._crew.patience_s:
+            raise Interrupted(f"having had no worker for {self._without_s:.0f} s")
