@@ -1,4 +1,4 @@
-"""The GPU benchmark where there is no GPU: it says so, and its code is sound on the CPU."""
+"""Benchmarks run, also where there is no GPU, and one that fails does not take the others along."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import all as run_all
+from benchmarks import encoder, gpu, model_cost, startup
+from benchmarks.table import Row
 
 
 def test_without_a_gpu_the_benchmark_says_so_and_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,3 +36,23 @@ def test_goals_belong_to_a_gpu_alone() -> None:
     assert not gpu._row(gpu.GPU, "x", 0.39, 0.40).ok
     assert gpu._row(gpu.GPU, "x", 0.41, 0.40).goal == ">= 0.4"
     assert gpu._row(gpu.SMOKE, "x", 0.39, 0.40).goal == "-"
+
+
+def test_a_benchmark_that_fails_is_named_and_the_others_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> list[Row]:
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(encoder, "measure", broken)
+    monkeypatch.setattr(startup, "measure", lambda: [Row("start", 1.0, "s", "-", True)])
+    assert run_all.main(["encoder", "startup"]) == 1
+    printed = capsys.readouterr()
+    assert "start" in printed.out
+    assert "FAILED: encoder" in printed.err
+    assert "out of order" in printed.err
+
+
+def test_the_cost_of_a_model_is_counted_without_its_weights() -> None:
+    net = model_cost.network("vit_b")
+    assert model_cost.gmacs(model_cost.published_pass, net) == pytest.approx(59.45, abs=0.5)

@@ -11,6 +11,7 @@ from torch import nn
 
 from wsi_nuc.models.compact.masks import MaskDecoder
 from wsi_nuc.models.compact.settings import NetSettings
+from wsi_nuc.models.precision import full_precision
 
 PRIOR = 0.02  # how many cells hold a point, roughly: told from the start
 
@@ -112,7 +113,7 @@ class CompactNet(nn.Module):
         stem, *maps = self.encoder(pixels)
         points, coarse, _ = self.pyramid(maps)
         seen = F.relu(self.point_tower(points))
-        with torch.autocast(pixels.device.type, enabled=False):  # scores and places need more than 8 bits
+        with full_precision(pixels):
             heat_offset, classes = self.point_head(seen.float()), self.class_head(seen.float())
         fine = F.pixel_shuffle(self.mask_head(F.relu(self.mask_tower(points))), 2) + self.mask_detail(stem)
         return Maps(

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from wsi_nuc.models.precision import full_precision
+
 POSITIVE, NEGATIVE, NO_POINT = 1, 0, -1
 
 
@@ -19,7 +21,7 @@ def embed_points(encoder: Any, xy: torch.Tensor, label: torch.Tensor) -> torch.T
     label = torch.cat([label, label.new_full((*label.shape[:-1], 1), NO_POINT)], -1)[..., None]
     height, width = encoder.input_image_size
     # In bf16 places would be a third of a pixel off.
-    with torch.autocast(xy.device.type, enabled=False):
+    with full_precision(xy):
         place = encoder.pe_layer._pe_encoding(xy / xy.new_tensor([width, height]))
     place = torch.where(label == NO_POINT, torch.zeros_like(place), place)
     kinds = [encoder.not_a_point_embed.weight[0], *(kind.weight[0] for kind in encoder.point_embeddings[:2])]

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from wsi_nuc.errors import ModelError
+from wsi_nuc.models.precision import full_precision
 from wsi_nuc.models.torch_ops import load
 
 EMBEDDING = 256
@@ -62,7 +63,7 @@ class Sam(nn.Module):
 
     def image_pe(self) -> torch.Tensor:
         """1 x tokens x channels: the position encoding of the image's tokens."""
-        with torch.autocast(self.prompt_encoder.no_mask_embed.weight.device.type, enabled=False):
+        with full_precision(self.prompt_encoder.no_mask_embed.weight):
             pe: torch.Tensor = self.prompt_encoder.get_dense_pe()
         return pe.flatten(2).transpose(1, 2)
 
