@@ -48,7 +48,7 @@ def measure() -> list[Row]:
 def _cohort(place: Path) -> CohortFolder:
     """A cohort whose slides all look like one that was really run."""
     folder = CohortFolder(place)
-    plan = make_plan(str(synthetic("cohort.svs", 1024)), RunConfig(out=folder.root, scheduler="serial"))
+    plan = make_plan(folder, str(synthetic("cohort.svs", 1024)), RunConfig(out=folder.root, scheduler="serial"))
     save(folder, plan, overwrite=True)
     list(run_cohort(folder, execution={"scheduler": "serial"}))
     (row,) = plan.rows

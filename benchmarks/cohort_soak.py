@@ -123,7 +123,7 @@ def soak(place: Path, slides: int, bad: int, kills: int, shards: int, size: int 
     peace, fire = CohortFolder(place / "peace"), CohortFolder(place / "fire")
     listed = _list(place, size, slides - bad, WAYS[:bad])
     config = RunConfig(out=peace.root, workers=WORKERS, region_size=256)
-    plan = make_plan(str(listed), config)
+    plan = make_plan(peace, str(listed), config)
     for folder in (peace, fire):
         save(folder, plan, overwrite=True)
     list(run_cohort(peace, execution={"workers": WORKERS}))

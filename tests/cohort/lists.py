@@ -24,7 +24,7 @@ def settings(folder: CohortFolder, **options: object) -> RunConfig:
 
 def planned(root: Path, source: Path | str, **options: object) -> tuple[CohortFolder, Plan]:
     folder = CohortFolder(root)
-    plan = planning.make_plan(str(source), settings(folder, **options))
+    plan = planning.make_plan(folder, str(source), settings(folder, **options))
     save(folder, plan, overwrite=False)
     return folder, plan
 

@@ -58,9 +58,9 @@ def test_content_is_only_hashed_where_sizes_are_equal(
 ) -> None:
     hashed: list[str] = []
 
-    def counted(ref: inspect.SlideRef) -> str:
-        hashed.append(Path(ref.path).name)
-        return inspect.content_of(ref)
+    def counted(look: inspect.Look) -> str:
+        hashed.append(Path(look.slide).name)
+        return inspect.content_of(look)
 
     monkeypatch.setattr(planning, "content_of", counted)
     other = copy(slides[0], tmp_path / "other.svs")
@@ -81,9 +81,8 @@ def test_another_plan_is_only_replaced_when_asked_for(slides: list[Path], tmp_pa
     with pytest.raises(UsageError, match="another plan"):
         planned(tmp_path / "cohort", source, labels=True)
     assert load(folder) == same
-    other = planning.make_plan(
-        str(source), plan.config(folder, {"scheduler": "serial"}).model_copy(update={"labels": True})
-    )
+    config = plan.config(folder, {"scheduler": "serial"}).model_copy(update={"labels": True})
+    other = planning.make_plan(folder, str(source), config, overwrite=True)
     save(folder, other, overwrite=True)
     assert load(folder).settings["labels"] is True
 

@@ -200,7 +200,8 @@ def test_other_settings_make_a_slide_pending_and_its_old_result_is_kept_until_as
     _run(cohort, only=[Only("id", "a")])
     before = _digest(cohort.store("a"))
     config = load(cohort).config(cohort, HOW).model_copy(update={"labels": True})
-    save(cohort, make_plan(str(planned_once.root.parent / "list.csv"), config), overwrite=True)
+    source = str(planned_once.root.parent / "list.csv")
+    save(cohort, make_plan(cohort, source, config, overwrite=True), overwrite=True)
     assert _status(cohort)["a"] == "pending"
     refused = _run(cohort, only=[Only("id", "a")])["a"]
     assert "labels: False -> True" in refused.error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,10 @@ from wsi_nuc.cli.cohort_options import AllowFailed, Json, Option
 from wsi_nuc.cli.cohort_words import plan_words
 from wsi_nuc.cli.run_command import interrupt_on_signals, leave, settings_from
 from wsi_nuc.errors import Interrupted
+
+if TYPE_CHECKING:
+    from wsi_nuc.cohort.plan import PlanRow
+    from wsi_nuc.config import RunConfig
 
 
 def plan(
@@ -36,6 +40,12 @@ def plan(
     config: Annotated[Path | None, Option("--config", help="YAML file, as for `wsi-nuc run`.")] = None,
     assign: Annotated[list[str] | None, Option("--set", help="key=value of the run's configuration.")] = None,
     allow_failed: AllowFailed = False,
+    shard: Annotated[
+        str | None,
+        Option(
+            "--shard", help="I/N: only look at every N-th slide, from the I-th on; plan without it afterwards."
+        ),
+    ] = None,
     quiet: Annotated[bool, Option("--quiet", "-q", help="Only the slides that cannot run.")] = False,
     json: Json = False,
 ) -> None:
@@ -44,6 +54,9 @@ def plan(
     Columns: slide, and if wanted id, patient, mpp, roi, tissue, model; others are kept. Separators are commas,
     semicolons or tabs; relative paths count from the folder of the CSV. A slide that cannot run stays in the plan
     with its reason, and the exit code is 3 (0 with --allow-failed).
+
+    Stopped, the same command goes on where it was. With --shard any number of jobs look at a share each; the plan
+    that is made afterwards has only the rest to look at.
     """
     given = {
         "out": out,
@@ -58,29 +71,52 @@ def plan(
         "allow_bad_tiles": allow_bad_tiles,
     }
     settings = settings_from(config, assign or [], given)
-    from wsi_nuc.cli.cohort_progress import looking
+    interrupt_on_signals()
+    try:
+        if shard:
+            refused = _look(source, settings, shard, quiet)
+        else:
+            refused = _make(source, settings, overwrite, quiet, json)
+    except Interrupted as stop:
+        kept = "Slides that were looked at are kept: the same command goes on"
+        leave(Interrupted(stop.signal_name, kept), [], False)
+    from wsi_nuc.cohort.state import REFUSED, State, exit_code
+
+    raise typer.Exit(exit_code((State(row, REFUSED) for row in refused), allow_failed))
+
+
+def _make(source: str, settings: RunConfig, overwrite: bool, quiet: bool, json: bool) -> list[PlanRow]:
+    """The plan itself; the slides that cannot run."""
+    from wsi_nuc.cli.cohort_progress import Looking
     from wsi_nuc.cohort.folder import CohortFolder
     from wsi_nuc.cohort.plan import save
     from wsi_nuc.cohort.plan_table import write_table
     from wsi_nuc.cohort.planning import make_plan
-    from wsi_nuc.cohort.state import REFUSED, State, exit_code
     from wsi_nuc.run.resources import usable_cpus
     from wsi_nuc.store.paths import check_writable
 
-    interrupt_on_signals()
     folder = CohortFolder(settings.out)
-    try:
-        check_writable(folder.results)
-        with looking(quiet) as told:
-            made = make_plan(source, settings, told)
-        save(folder, made, overwrite)
-        write_table(folder, made)
-    except Interrupted as stop:
-        leave(stop, [], False)
-    for row in made.refused:
-        typer.echo(f"wsi-nuc: {row.label}: {row.problem}", err=True)
+    check_writable(folder.results)
+    made = make_plan(folder, source, settings, Looking(quiet), overwrite)
+    save(folder, made, overwrite)
+    write_table(folder, made)
     if json:
         typer.echo(jsonlib.dumps(made.document()))
     elif not quiet:
         typer.echo(plan_words(folder, made, settings.workers or usable_cpus()))
-    raise typer.Exit(exit_code((State(row, REFUSED) for row in made.refused), allow_failed))
+    return made.refused
+
+
+def _look(source: str, settings: RunConfig, shard: str, quiet: bool) -> list[PlanRow]:
+    """One share of the looking; the slides of it that cannot run."""
+    from wsi_nuc.cli.cohort_progress import Looking
+    from wsi_nuc.cohort.folder import CohortFolder
+    from wsi_nuc.cohort.planning import look_at_share
+    from wsi_nuc.cohort.shards import Shard
+
+    rows = look_at_share(CohortFolder(settings.out), source, settings, Shard.parse(shard), Looking(quiet))
+    refused = [row for row in rows if row.problem]
+    if not quiet:
+        able = f"{len(rows) - len(refused):,} of {len(rows):,} slides of this share can run"
+        typer.echo(f"{able}; when all shares are looked at, make the plan without --shard")
+    return refused

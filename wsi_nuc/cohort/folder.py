@@ -52,6 +52,10 @@ class CohortFolder:
         return self.root / "summaries"
 
     @property
+    def looks(self) -> Path:
+        return self.root / "looks"
+
+    @property
     def jobs(self) -> Path:
         return self.root / "jobs"
 

@@ -21,13 +21,15 @@ from wsi_nuc.types import SlideRef
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A slide with the configuration it will run with; `device` is where its model would run."""
+    """A slide with the configuration it will run with; `device` is where its model would run, `key` that of
+    `looks.py`."""
 
     line: int
     slide: str
     config: RunConfig
     spec: ModelSpec
     device: str
+    key: str
 
     def __str__(self) -> str:
         return self.slide
@@ -73,9 +75,9 @@ def doubts_of_mpp(seen: Survey, look: Look) -> Sequence[str]:
     return () if found.fine else (found.reason,)
 
 
-def content_of(ref: SlideRef) -> str:
+def content_of(look: Look) -> str:
     """The hash of the whole content; only asked for where another slide has as many bytes."""
-    return content_sha256(ref)
+    return content_sha256(SlideRef(look.slide))
 
 
 def try_out(look: Look) -> Trial:

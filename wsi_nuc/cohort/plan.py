@@ -36,6 +36,11 @@ class Facts:
     regions: int
     warnings: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, read: Mapping[str, Any]) -> Facts:
+        """From JSON."""
+        return cls(**{**read, "warnings": tuple(read["warnings"])})
+
 
 @dataclass(frozen=True, slots=True)
 class PlanRow:
@@ -116,14 +121,18 @@ def result_settings(config: RunConfig) -> dict[str, Any]:
     return {key: value for key, value in dumped.items() if key not in EXECUTION}
 
 
-def save(folder: CohortFolder, plan: Plan, overwrite: bool) -> None:
-    """Write the plan. Another one that is there already is only replaced when that was asked for."""
+def refuse_other(folder: CohortFolder, plan: Plan, overwrite: bool) -> None:
+    """Another plan that is there already is only replaced when that was asked for."""
     if folder.plan.exists() and not overwrite and _asked(load(folder)) != _asked(plan):
         raise UsageError(
             folder.plan,
             "there is another plan already",
             "pass --overwrite to replace it (results are kept), or choose another --out",
         )
+
+
+def save(folder: CohortFolder, plan: Plan, overwrite: bool) -> None:
+    refuse_other(folder, plan, overwrite)
     data = json.dumps(plan.document(), indent=1, sort_keys=True, allow_nan=False).encode()
     durable.make_dir(folder.root)
     durable.atomic_write(folder.plan, data + b"\n")
@@ -153,9 +162,7 @@ def load(folder: CohortFolder) -> Plan:
 
 
 def _row(read: dict[str, Any]) -> PlanRow:
-    facts = read["facts"]
-    known = Facts(**{**facts, "warnings": tuple(facts["warnings"])}) if facts else None
-    return PlanRow(**{**read, "facts": known})
+    return PlanRow(**{**read, "facts": Facts.of(read["facts"]) if read["facts"] else None})
 
 
 def check_execution(given: Mapping[str, Any], root: Path) -> dict[str, Any]:

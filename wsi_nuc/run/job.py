@@ -162,8 +162,8 @@ def _result_config(config: RunConfig, info: SlideInfo, mpp: float, spec: ModelSp
         "device_class": device.partition(":")[0],
         "reader": info.reader,
         "mpp": mpp,
-        "tissue": config.tissue if config.tissue in ("auto", "none") else _file_sha256(config.tissue),
-        "roi": _file_sha256(config.roi) if config.roi else None,
+        "tissue": config.tissue if config.tissue in ("auto", "none") else file_sha256(config.tissue),
+        "roi": file_sha256(config.roi) if config.roi else None,
         "stitch": config.stitch.model_dump(),
         "labels": config.labels,
         **({"inference": inference} if inference else {}),
@@ -184,7 +184,7 @@ def _parts_config(shape: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in shape.items() if key not in ("stitch", "labels", "features")}
 
 
-def _file_sha256(path: str) -> str:
+def file_sha256(path: str) -> str:
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:

@@ -1,0 +1,112 @@
+"""What looking at slides has told, kept as it comes: however often a plan is stopped, it looks once at each.
+
+Every call that looks appends to a file of its own, a line a slide, and knows what the others have left. A key says
+what was looked at and how, so what is known of a file that was replaced since is not found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import wsi_nuc
+from wsi_nuc.cohort.folder import CohortFolder
+from wsi_nuc.config import RunConfig
+from wsi_nuc.models.base import ModelSpec
+from wsi_nuc.run.job import file_sha256
+from wsi_nuc.slides.identity import stat_signature
+from wsi_nuc.slides.sniff import kind_of
+from wsi_nuc.store import durable
+from wsi_nuc.store.locks import Held, is_held, try_lock
+from wsi_nuc.store.manifest import canonical
+from wsi_nuc.types import SlideRef
+
+Value = dict[str, Any]
+
+# What of a configuration shows in a look.
+LOOKED_WITH = {"inference", "mpp", "reader", "region_size", "roi", "tissue"}
+
+
+def key_of(slide: str, config: RunConfig, spec: ModelSpec) -> str:
+    """`config`: the slide's own. Raises what can be told without a look: a file that is missing, or is no image.
+
+    Of the slide only its first bytes are read.
+    """
+    kind_of(slide)
+    signature = stat_signature(SlideRef(slide))
+    areas = [file_sha256(path) for path in (config.roi, config.tissue) if path not in (None, "auto", "none")]
+    given = config.model_dump(mode="json", include=LOOKED_WITH)
+    made_from = [wsi_nuc.__version__, slide, signature, given, areas, spec.name, spec.weights_sha256]
+    return hashlib.sha256(canonical(made_from)).hexdigest()[:32]
+
+
+class Looks:
+    """The file of this call, and by its key everything that was known before or is found out now."""
+
+    def __init__(self, folder: CohortFolder) -> None:
+        self._files = sorted(folder.looks.glob("*.jsonl"))
+        self._known: dict[str, Value] = {}
+        for file in self._files:
+            for key, value in _read(file):
+                self._known.setdefault(key, {}).update(value)
+        self._own, self._held, self._fd = folder.looks / f"{uuid.uuid4().hex}.jsonl", Held(-1), -1
+
+    def get(self, key: str, name: str) -> Any:
+        """None for what is not known."""
+        return self._known.get(key, {}).get(name)
+
+    def put(self, key: str, name: str, value: Any) -> None:
+        """`value`: as JSON has it."""
+        self._known.setdefault(key, {})[name] = value
+        if self._fd < 0:
+            self._fd, _ = try_lock(self._own)
+            self._held = Held(self._fd)
+        line = _line(key, {name: value})
+        with durable.reported("write", self._own, len(line)):
+            os.write(self._fd, line)
+
+    def keep_only(self, keys: Collection[str]) -> None:
+        """One file in place of all that nobody writes to any more, without what no slide of the plan asks for."""
+        self.close()
+        files = [file for file in (*self._files, self._own) if file.exists() and is_held(file) is False]
+        if len(files) == 1 and self._known.keys() == set(keys):
+            return
+        lines = b"".join(_line(key, self._known[key]) for key in keys if key in self._known)
+        if lines:
+            durable.atomic_write(self._own.with_name(f"{uuid.uuid4().hex}.jsonl"), lines)
+        for file in files:
+            with suppress(OSError):
+                file.unlink()
+
+    def close(self) -> None:
+        self._held.close()
+        self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _line(key: str, value: Value) -> bytes:
+    return json.dumps([key, value]).encode() + b"\n"
+
+
+def _read(file: Path) -> Iterator[tuple[str, Value]]:
+    """A line that was cut off, or that is none of ours, counts as not there."""
+    try:
+        lines = file.read_bytes().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        with suppress(ValueError, TypeError):
+            key, value = json.loads(line)
+            yield str(key), dict(value)
