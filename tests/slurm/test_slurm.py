@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -13,12 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.command import COMMAND, manifest, start, wsi_nuc
+from tests.e2e.command import manifest, start, wsi_nuc
 from tests.slurm.cluster import NODES, Slurm, until
 from wsi_nuc.executors.dask import is_loopback_interface
 from wsi_nuc.synth import SynthSpec, write_slide
 
-ROOT = Path(__file__).parents[2]
 SHARES = 8
 LIMIT_S = 600
 
@@ -37,18 +37,31 @@ def digests(results: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def serial(slides: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    cohort = plan(slides, tmp_path_factory.mktemp("serial") / "cohort")
+def planned(slides: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cohort = tmp_path_factory.mktemp("planned") / "cohort"
+    small_regions = ("--set", "region_size=512", "--scheduler", "serial")
+    done = wsi_nuc("cohort", "plan", f"{slides}/*.svs", "--out", cohort, *small_regions, timeout=LIMIT_S)
+    assert done.returncode == 0, done.stderr
+    return cohort
+
+
+@pytest.fixture(scope="module")
+def serial(planned: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    cohort = copied(planned, tmp_path_factory.mktemp("serial"))
     done = wsi_nuc("cohort", "run", cohort, "--scheduler", "serial", "--quiet", timeout=LIMIT_S)
     assert done.returncode == 0, done.stderr
     return digests(cohort / "results")
 
 
-def plan(slides: Path, cohort: Path) -> Path:
-    small_regions = ("--set", "region_size=512", "--scheduler", "serial")
-    done = wsi_nuc("cohort", "plan", f"{slides}/*.svs", "--out", cohort, *small_regions, timeout=LIMIT_S)
+def copied(cohort: Path, place: Path) -> Path:
+    return Path(shutil.copytree(cohort, place / "cohort"))
+
+
+def write_scripts(cohort: Path, *more: object) -> str:
+    options = ("--tasks", SHARES, "--cpus-per-task", 1, "--memory", 1, *more)
+    done = wsi_nuc("cohort", "slurm", cohort, *options, timeout=LIMIT_S)
     assert done.returncode == 0, done.stderr
-    return cohort
+    return done.stdout
 
 
 def states(slurm: Slurm) -> dict[str, dict[str, str]]:
@@ -78,17 +91,14 @@ def has_been_told(process: psutil.Process) -> bool:
 
 
 def test_an_array_with_a_task_preempted_and_a_node_lost(
-    slurm: Slurm, slides: Path, serial: dict[str, str], tmp_path: Path
+    with_slurm: Slurm, planned: Path, serial: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cohort = plan(slides, tmp_path / "cohort")
-    environment = {"COHORT": str(cohort), "WSI_NUC": " ".join(COMMAND), "STAGE": str(tmp_path / "stage")}
-    slurm.env.update(environment)
-    script = ROOT / "pipelines" / "slurm" / "array.sbatch"
-    log = tmp_path / "log-%a.txt"
-    told = slurm.run("sbatch", f"--array=1-{SHARES}", "--cpus-per-task=1", "-D", ROOT, "-o", log, script)
-    array = told.split()[-1]
-    parts = cohort / "results" / ".wsi-nuc" / "parts"
-    until(lambda: any(parts.rglob("*.arrow")), LIMIT_S, slurm.logs)
+    """As `cohort slurm --submit` has it, up to the tables and the report."""
+    slurm, cohort = with_slurm, copied(planned, tmp_path)
+    monkeypatch.setenv("NODE_DISK", str(tmp_path / "stage"))
+    told = write_scripts(cohort, "--stage", "$NODE_DISK", "--submit", "--at-once", 4)
+    (array,) = re.findall(r"array (\d+)", told)
+    until(lambda: has_parts(cohort), LIMIT_S, slurm.logs)
 
     # Nothing ends before it is preempted or lost, however fast the machine.
     for node in NODES:
@@ -114,15 +124,45 @@ def test_an_array_with_a_task_preempted_and_a_node_lost(
     over = states(slurm)
     tasks = {name: job for name, job in over.items() if name.startswith(f"{array}_")}
     assert len(tasks) == SHARES
-    logs = "\n".join(path.read_text() for path in sorted(tmp_path.glob("log-*.txt")))
+    logs = "\n".join(path.read_text() for path in sorted((cohort / "queue" / "logs").glob("*.log")))
     assert {job["JobState"] for job in tasks.values()} == {"COMPLETED"}, logs
     assert all(tasks[name]["Restarts"] != "0" for name in preempted | lost)
     assert "stopped by SIGUSR1" in logs
     assert digests(cohort / "results") == serial
     status = wsi_nuc("cohort", "status", cohort, "--verify")
     assert status.returncode == 0, status.stdout + status.stderr
+    assert (cohort / "cohort.parquet").exists(), logs
+    assert (cohort / "report.html").exists(), logs
     slurm.start_node("n2")
     until(slurm.ready, LIMIT_S, slurm.logs)
+
+
+def test_a_cancelled_task_stays_so_and_a_warned_one_alone_comes_back(
+    slurm: Slurm, planned: Path, serial: dict[str, str], tmp_path: Path
+) -> None:
+    """Of an array of two of the eight shares, with the id of the last task being that of the array."""
+    cohort = copied(planned, tmp_path)
+    write_scripts(cohort)
+    array = slurm.run("sbatch", "--parsable", "--array=1,3", cohort / "queue" / "array.slurm").strip()
+    first, last = f"{array}_1", f"{array}_3"
+    until(lambda: has_parts(cohort), LIMIT_S, slurm.logs)
+    at_work = [process for node in NODES for process in halted(slurm, node)]
+    slurm.run("scancel", first)
+    slurm.run("scancel", "--batch", "--signal=USR1", last)
+    warned = [process for process in at_work if process.environ()["SLURM_ARRAY_TASK_ID"] == "3"]
+    until(lambda: all(map(has_been_told, warned)), LIMIT_S, slurm.logs)
+    for process in at_work:
+        process.resume()
+    until(lambda: not slurm.jobs(), LIMIT_S, slurm.logs)
+    over = states(slurm)
+    assert (over[first]["JobState"], over[first]["Restarts"]) == ("CANCELLED", "0")
+    assert (over[last]["JobState"], over[last]["Restarts"]) == ("COMPLETED", "1")
+    ((name, digest),) = digests(cohort / "results").items()
+    assert digest == serial[name]
+
+
+def has_parts(cohort: Path) -> bool:
+    return any((cohort / "results" / ".wsi-nuc" / "parts").rglob("*.arrow"))
 
 
 def one_slide(slurm: Slurm, slide: Path, out: Path, *more: object) -> list[str]:

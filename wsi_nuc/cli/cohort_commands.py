@@ -1,10 +1,11 @@
-"""`wsi-nuc cohort`: plan, run, status, retry, collect, report."""
+"""`wsi-nuc cohort`: plan, run, slurm, status, retry, collect, report."""
 
 from __future__ import annotations
 
 import typer
 
 from wsi_nuc.cli.cohort_plan import plan
+from wsi_nuc.cli.cohort_slurm import slurm
 from wsi_nuc.cli.cohort_views import collect, report, status
 from wsi_nuc.cli.cohort_work import retry, run
 
@@ -14,5 +15,5 @@ cohort_app = typer.Typer(
     epilog="Exit codes: 0 every slide is published and verified, 2 usage, 3 all is finished, some slides are bad "
     "(each named; 0 with --allow-failed), 4 model, 5 storage, 75 work is left (the same command goes on).",
 )
-for command in (plan, run, status, retry, collect, report):
+for command in (plan, run, slurm, status, retry, collect, report):
     cohort_app.command()(command)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -40,6 +40,9 @@ def run(
     overwrite: Overwrite = None,
     assign: Assign = None,
     allow_failed: AllowFailed = False,
+    journal: Annotated[
+        Path | None, typer.Option(help="File that gets a line for each finished region, for scripts.")
+    ] = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -50,7 +53,7 @@ def run(
     execution = _execution(
         cohort, assign, device=device, workers=workers, scheduler=scheduler, overwrite=overwrite
     )
-    _work(_Job(cohort, shard, only or [], False, execution, allow_failed, quiet, json))
+    _work(_Job(cohort, shard, only or [], False, execution, allow_failed, quiet, json, journal))
 
 
 def retry(
@@ -95,6 +98,7 @@ class _Job:
     allow_failed: bool
     quiet: bool
     json: bool
+    journal: Path | None = None
 
 
 def _work(job: _Job) -> None:
@@ -115,7 +119,7 @@ def _work(job: _Job) -> None:
 
 
 def _each(job: _Job, told: list[Told]) -> None:
-    from wsi_nuc.cli.progress import progress
+    from wsi_nuc.cli.progress import journalled, progress
     from wsi_nuc.cohort.folder import CohortFolder
     from wsi_nuc.cohort.only import Only
     from wsi_nuc.cohort.shards import Shard
@@ -125,7 +129,9 @@ def _each(job: _Job, told: list[Told]) -> None:
     folder = CohortFolder(job.cohort.absolute())
     with (
         progress(job.quiet) as emit,
-        closing(run_cohort(folder, shard, filters, job.again, job.execution, emit)) as slides,
+        closing(
+            run_cohort(folder, shard, filters, job.again, job.execution, journalled(emit, job.journal))
+        ) as slides,
     ):
         for slide in slides:
             told.append(slide)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 import psutil
 
@@ -117,6 +117,20 @@ def _every(seconds: float, call: Callable[[], None]) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+def journalled(emit: Emit, journal: Path | None) -> Emit:
+    """Also add a line to the file for each finished region: whoever reads it sees whether a job gets on."""
+    if journal is None:
+        return emit
+
+    def both(event: Event) -> None:
+        if isinstance(event, RegionFinished):
+            with journal.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(f"region {event.region} of {PurePath(shown(event.slide)).name!r}\n")
+        emit(event)
+
+    return both
 
 
 def _message(event: Event, quiet: bool) -> str:

@@ -22,7 +22,8 @@ def to_try(rows: Sequence[PlanRow]) -> list[PlanRow]:
 
 
 def estimate(rows: Sequence[PlanRow], trials: Sequence[Trial]) -> dict[str, float]:
-    """`worker_seconds` on this machine and `bytes` of all results; empty where nothing could be tried."""
+    """`worker_seconds` on this machine, `worker_bytes` of memory and `bytes` of all results; empty where nothing
+    could be tried."""
     tried = sum(trial.tiles for trial in trials)
     if not tried:
         return {}
@@ -35,6 +36,7 @@ def estimate(rows: Sequence[PlanRow], trials: Sequence[Trial]) -> dict[str, floa
         "tiles": tiles,
         "seconds_a_tile": round(seconds_a_tile, 4),
         "worker_seconds": round(seconds_a_tile * tiles + around, 1),
+        "worker_bytes": max(trial.rss_bytes for trial in trials),
         "nuclei": nuclei,
         "bytes": nuclei * BYTES_A_NUCLEUS + len(rows) * BYTES_A_SLIDE,
     }

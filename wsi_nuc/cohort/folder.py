@@ -11,7 +11,7 @@ from wsi_nuc.store.manifest import MANIFEST
 @dataclass(frozen=True, slots=True)
 class CohortFolder:
     """`records` and `summaries` hold one small file a slide, named by its id; `results` its store; `jobs` one
-    file of each job that is at work."""
+    file of each job that is at work; `queue` the scripts for a cluster and their logs."""
 
     root: Path
 
@@ -58,6 +58,14 @@ class CohortFolder:
     @property
     def jobs(self) -> Path:
         return self.root / "jobs"
+
+    @property
+    def queue(self) -> Path:
+        return self.root / "queue"
+
+    @property
+    def queue_logs(self) -> Path:
+        return self.queue / "logs"
 
     def record(self, slide_id: str) -> Path:
         return self.records / f"{slide_id}.json"

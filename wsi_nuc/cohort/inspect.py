@@ -37,11 +37,12 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a few tiles of a slide cost on one worker, once everything is warm."""
+    """What a few tiles of a slide cost on one worker, once everything is warm; `rss_bytes`: of its process."""
 
     tiles: int
     nuclei: int
     seconds: float
+    rss_bytes: int = 0
 
 
 def look_at(look: Look) -> Facts:
@@ -91,4 +92,4 @@ def try_out(look: Look) -> Trial:
         job = RegionJob(seen.ref, task, look.config.model, look.device, parts, options)
         process_region(job)
         report = process_region(job)
-    return Trial(len(task.region.tiles), report.nuclei, sum(report.seconds.values()))
+    return Trial(len(task.region.tiles), report.nuclei, sum(report.seconds.values()), report.rss_bytes)

@@ -1,0 +1,1 @@
+"""A cohort as jobs of a cluster's queue: how many tasks, what each asks for, and the scripts that do it."""

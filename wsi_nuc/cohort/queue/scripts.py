@@ -1,0 +1,105 @@
+"""The scripts of a cohort for one queue: the array, the job that collects, and the submission of both."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsi_nuc.cohort.folder import CohortFolder
+from wsi_nuc.cohort.queue.queues import Queue
+from wsi_nuc.cohort.queue.request import Request, clock
+from wsi_nuc.errors import UsageError
+from wsi_nuc.store import durable
+
+SHELL = "#!/usr/bin/env bash"
+
+
+@dataclass(frozen=True, slots=True)
+class Scripts:
+    """`array` runs the shares, `collect` follows it, `submit` hands both to the queue."""
+
+    array: Path
+    collect: Path
+    submit: Path
+
+
+def write_scripts(folder: CohortFolder, queue: Queue, request: Request, most: int = 0) -> Scripts:
+    """`most`: members of one array, where the cluster says so; what exceeds it becomes further arrays."""
+    array, collect = (folder.queue / f"{name}.{queue.suffix}" for name in ("array", "collect"))
+    made = Scripts(array, collect, folder.queue / "submit.sh")
+    durable.make_dir(folder.queue_logs)
+    _write(made.array, _array(folder, queue, request))
+    _write(made.collect, _collect(folder, queue, request))
+    _write(made.submit, [SHELL, "set -euo pipefail", *queue.submit(request, folder.queue, most)])
+    return made
+
+
+def _write(path: Path, lines: list[str]) -> None:
+    durable.atomic_write(path, ("\n".join(lines) + "\n").encode())
+    path.chmod(0o755)
+
+
+def _array(folder: CohortFolder, queue: Queue, request: Request) -> list[str]:
+    plan = hashlib.sha256(folder.plan.read_bytes()).hexdigest()
+    here = Path(__file__).parent
+    return [
+        SHELL,
+        f"# Written by `wsi-nuc cohort slurm`: task I computes share I of {request.tasks}, and resumes.",
+        *queue.array(request, folder.queue_logs),
+        "",
+        "set -uo pipefail",
+        f"COHORT={shlex.quote(str(folder.root))}",
+        f"PLAN={plan}",
+        f"SHARDS={request.tasks}",
+        f"RESTARTS={request.restarts}",
+        f"TIME={clock(request.seconds)} SECONDS_A_TASK={request.seconds}",
+        f"PROGRAM=({request.program})",
+        f"OPTIONS=({' '.join(_options(request))})",
+        *request.prologue,
+        "",
+        (here / queue.part).read_text(),
+        (here / "task.sh").read_text().rstrip(),
+    ]
+
+
+def _options(request: Request) -> Iterator[str]:
+    if request.gpus > 1:
+        yield "--device all"
+    elif request.gpus:
+        yield "--device cuda --workers 1"
+    else:
+        yield f"--workers {request.cpus}"
+    if request.stage:
+        yield f'--set "stage={_on_the_node(request.stage)}"'
+    if request.allow_failed:
+        yield "--allow-failed"
+
+
+def _on_the_node(text: str) -> str:
+    """For double quotes in a shell: variables stay, and nothing else of a shell does."""
+    if not re.fullmatch(r"[\w./:@%+,=${} -]+", text) or "$(" in text:
+        raise UsageError(
+            f"--stage {text}", "is no folder with variables", "give it like '$TMPDIR' or /scratch/$USER"
+        )
+    return text
+
+
+def _collect(folder: CohortFolder, queue: Queue, request: Request) -> list[str]:
+    cohort = shlex.quote(str(folder.root))
+    allowed = " --allow-failed" if request.allow_failed else ""
+    return [
+        SHELL,
+        "# Written by `wsi-nuc cohort slurm`: tables and report, whatever became of the slides.",
+        *queue.single(request, folder.queue_logs),
+        "",
+        f"PROGRAM=({request.program})",
+        *request.prologue,
+        f'"${{PROGRAM[@]}}" cohort collect {cohort}{allowed}',
+        "code=$?",
+        f'"${{PROGRAM[@]}}" cohort report {cohort} || code=$?',
+        'exit "$code"',
+    ]

@@ -1,0 +1,82 @@
+"""Slurm's own commands: what it is, what it refuses, what it has in its queue."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from wsi_nuc.errors import UsageError
+
+LIMIT_S = 60
+# The first of which all options are known that the scripts use.
+OLDEST = (17, 11)
+
+
+def check_slurm(option: str) -> None:
+    """UsageError unless the commands are here, speak to a controller and are not too old."""
+    if shutil.which("sbatch") is None:
+        raise UsageError(option, "there is no sbatch here", "run it where Slurm's commands are installed")
+    done = _call("sbatch", "--version")
+    version = re.search(r"(\d+)\.(\d+)", done.stdout)
+    if done.returncode or not version:
+        said = _said(done)
+        raise UsageError(option, f"Slurm does not answer ({said})", "run it on a node that can submit jobs")
+    if (int(version[1]), int(version[2])) < OLDEST:
+        cause = f"this is {done.stdout.strip()}, and it has to be at least {'.'.join(map(str, OLDEST))}"
+        raise UsageError(
+            option, cause, "ask for a newer one, or write a script of your own around `cohort run --shard`"
+        )
+
+
+def refuse_what_slurm_refuses(option: str, script: str, remedy: str) -> None:
+    """A dry submission: a wrong partition or account, or too much memory, is told now, in Slurm's own words."""
+    with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
+        file.write(script)
+        file.flush()
+        done = _call("sbatch", "--test-only", file.name)
+    if done.returncode:
+        raise UsageError(option, f"Slurm refuses such a job ({_said(done)})", remedy)
+
+
+def largest_array(option: str) -> int:
+    """Tasks that one array may have, counted from 1."""
+    done = _call("scontrol", "show", "config")
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", done.stdout, re.MULTILINE)
+    if found is None:
+        raise UsageError(option, f"Slurm does not answer ({_said(done)})", "try again when its controller is up")
+    if int(found[1]) < 2:
+        raise UsageError(option, "this cluster allows no job arrays (MaxArraySize)", "ask its admin to allow them")
+    return int(found[1]) - 1
+
+
+def submit(option: str, script: Path) -> str:
+    """Run a script that submits; returns what it says."""
+    done = _call("bash", str(script))
+    if done.returncode:
+        raise UsageError(option, f"Slurm refuses it ({_said(done)})", f"mend what it names, then: bash {script}")
+    return done.stdout.strip()
+
+
+def queued(ids: Iterable[str]) -> set[str] | None:
+    """Those of these jobs that wait or run; None where Slurm does not say."""
+    wanted = set(ids)
+    done = _call("squeue", "--noheader", "--format=%i", f"--jobs={','.join(sorted(wanted))}")
+    # One job that was forgotten makes an error of the whole answer; of several, the others are listed.
+    if done.returncode and "Invalid job id" not in done.stderr:
+        return None
+    return wanted & set(done.stdout.split())
+
+
+def _call(*command: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(command, 1, "", str(error))
+
+
+def _said(done: subprocess.CompletedProcess[str]) -> str:
+    return " ".join(done.stderr.split()) or f"{done.args[0]} ends with {done.returncode}"
