@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.command import answers, digest, manifest, start, wait_until_it_listens, wsi_nuc
+from tests.e2e.command import answers, digest, manifest, start, wsi_nuc
 
 
 @pytest.fixture(scope="module")
@@ -94,33 +93,6 @@ def test_a_killed_worker_does_not_show(slide: Path, reference: Path, tmp_path: P
     assert digest(tmp_path / "tissue.svs.zarr") == digest(reference)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT], ids=lambda n: n.name)
-@pytest.mark.parametrize("scheduler", ["serial", "local"])
-def test_a_signal_stops_within_ten_seconds_and_the_next_run_resumes(
-    number: signal.Signals, scheduler: str, slide: Path, reference: Path, tmp_path: Path
-) -> None:
-    arguments = ("run", slide, "--out", tmp_path, "--scheduler", scheduler, "--workers", 1, "--region-size", 512)
-    with start(*arguments, "--json") as process:
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.glob(".wsi-nuc/parts/*/*/*.arrow")) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        asked = time.monotonic()
-        process.send_signal(number)
-        code = process.wait(timeout=60)
-        seconds = time.monotonic() - asked
-        told = process.stdout.read() if process.stdout else ""
-    assert code == 75
-    assert seconds < 10
-    assert '"interrupted"' in told
-    assert not (tmp_path / "tissue.svs.zarr").exists()
-    kept = len(list(tmp_path.glob(".wsi-nuc/parts/*/*/*.arrow")))
-    assert kept > 0
-    done = wsi_nuc(*arguments)
-    assert done.returncode == 0, done.stderr
-    assert done.returncode == 0
-    assert digest(tmp_path / "tissue.svs.zarr") == digest(reference)
-
-
 def test_no_process_is_left_after_the_main_process_was_killed(slide: Path, tmp_path: Path) -> None:
     import psutil
 
@@ -132,42 +104,3 @@ def test_no_process_is_left_after_the_main_process_was_killed(slide: Path, tmp_p
         process.kill()
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
-
-
-def test_a_second_interrupt_stops_at_once_and_nothing_partial_is_visible(
-    slide: Path, reference: Path, tmp_path: Path
-) -> None:
-    arguments = ("run", slide, "--out", tmp_path, "--workers", 2, "--region-size", 512)
-    with start(*arguments) as process:
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.glob(".wsi-nuc/parts/*/*/*.arrow")) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=10) == 75
-    assert not list(tmp_path.glob("*.zarr"))
-    assert wsi_nuc(*arguments).returncode == 0
-    assert digest(tmp_path / "tissue.svs.zarr") == digest(reference)
-
-
-@pytest.mark.parametrize("delay_s", [0.6, 1.2, 1.8, 2.4])
-def test_ctrl_c_at_any_moment_of_the_start_ends_the_whole_group(
-    delay_s: float, slide: Path, tmp_path: Path
-) -> None:
-    """A terminal sends SIGINT to workers, too, also to those that are just starting."""
-    import os
-
-    arguments = ("run", slide, "--out", tmp_path, "--workers", 2, "--region-size", 512, "--json")
-    with start(*arguments, start_new_session=True) as process:
-        wait_until_it_listens(process)
-        time.sleep(delay_s)
-        os.killpg(process.pid, signal.SIGINT)
-        code = process.wait(timeout=15)
-        told = process.stderr.read() if process.stderr else ""
-        answered = process.stdout.read() if process.stdout else ""
-    assert code == 75
-    assert "stopped by SIGINT" in told
-    assert "Traceback" not in told
-    assert '"interrupted"' in answered
-    assert not list(tmp_path.glob("*.zarr"))

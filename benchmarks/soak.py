@@ -1,0 +1,294 @@
+"""Runs under Dask that are killed and stopped at random moments, from their first instruction on.
+
+A run is a call of `wsi-nuc run` that is repeated until it exits with 0. Its seed says what befalls it: whether its
+workers are its own or those of a cluster that runs already, who is struck by which signal, and when. Afterwards no
+slide may be lost, doubled or told as done falsely, and its bytes are those of an undisturbed run; nothing may be
+quiet for longer than a minute, and no process be left.
+
+python -m benchmarks.soak MINUTES     goes on after the last seed in bench-results/soak.jsonl, and prints the sums
+python -m benchmarks.soak one SEED    one of these runs again, told step by step
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+import signal
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from contextlib import closing, nullcontext, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psutil
+
+from benchmarks.soak_processes import Command, GivenCluster, wait_for_port
+from benchmarks.table import Row, print_rows
+from wsi_nuc.config import RunConfig
+from wsi_nuc.errors import INTERRUPTED, OK
+from wsi_nuc.run import run_slides
+from wsi_nuc.store.manifest import read
+from wsi_nuc.store.verify import verify
+from wsi_nuc.synth import SynthSpec, write_slide
+
+RESULTS = Path("bench-results") / "soak.jsonl"
+SLIDES, EDGE_PX, MPP = 3, 1152, 0.5
+BLOWS = 12
+KILLS, STOPS = 1_000, 200
+# A stopped worker is replaced within a minute, so that is how long a run may be quiet.
+QUIET_S = 60.0
+LOOK_S = 0.3
+MOST_ENDS = 3 * BLOWS
+KILL, STOP = signal.SIGKILL, signal.SIGSTOP
+ENDINGS = (signal.SIGTERM, signal.SIGUSR1)
+# How often each happens, relative to the others.
+OF_ANY_RUN = {("main", KILL): 10, ("main", signal.SIGTERM): 3, ("main", signal.SIGUSR1): 3}
+OF_OWN_WORKERS = {**OF_ANY_RUN, ("worker", KILL): 22, ("worker", STOP): 1}
+OF_A_GIVEN_CLUSTER = {**OF_ANY_RUN, ("worker", KILL): 12, ("nanny", KILL): 8, ("scheduler", KILL): 3}
+GIVEN_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Blow:
+    """`after_s`: since the blow before it, or since the command was started anew."""
+
+    who: str
+    number: signal.Signals
+    after_s: float
+
+    def __str__(self) -> str:
+        return f"{self.number.name} {self.who}"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is run, what must come out of it, and how long that takes if nothing happens."""
+
+    slides: tuple[Path, ...]
+    digests: dict[str, str]
+    seconds: float
+
+
+@dataclass
+class Report:
+    """`ends`: how often the command ended with which code; `quiet_s`: the longest time without any progress;
+    `stop_s`: the longest from a signal that asks for the end to the end."""
+
+    seed: int
+    given: bool
+    blows: Counter[str] = field(default_factory=Counter)
+    ends: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    quiet_s: float = 0.0
+    stop_s: float = 0.0
+    seconds: float = 0.0
+
+
+def set_scene(place: Path) -> Scene:
+    slides = tuple(place / f"{index}.svs" for index in range(SLIDES))
+    for index, slide in enumerate(slides):
+        write_slide(slide, SynthSpec(size=EDGE_PX, mpp=MPP, seed=index, density=0.5))
+    config = RunConfig(out=place / "peace", model="classical", tissue="none", scheduler="serial")
+    results = list(run_slides(config, list(map(str, slides))))
+    digests = {Path(result.store).name: str(read(Path(result.store))["digest"]) for result in results}
+    started = time.monotonic()
+    quiet = Command(slides, place / "measured", None)
+    if quiet.process.wait() != OK:
+        raise RuntimeError(quiet.told())
+    return Scene(slides, digests, time.monotonic() - started)
+
+
+def blows_of(seed: int, pace_s: float) -> tuple[bool, list[Blow]]:
+    """Whether the cluster is given, and the blows, which come early after a start rather than late."""
+    dice = random.Random(seed)
+    given = dice.random() < GIVEN_SHARE
+    kinds = OF_A_GIVEN_CLUSTER if given else OF_OWN_WORKERS
+    chosen = dice.choices(list(kinds), list(kinds.values()), k=BLOWS)
+    return given, [Blow(who, number, pace_s / 2 * dice.random() ** 2) for who, number in chosen]
+
+
+class _Ordeal:
+    """One run, from its first command to the one that exits with 0 after the last blow."""
+
+    def __init__(self, seed: int, scene: Scene, out: Path, loud: bool) -> None:
+        given, blows = blows_of(seed, scene.seconds)
+        self._scene, self._out, self._loud = scene, out, loud
+        self._dice, self._blows = random.Random(-seed), deque(blows)
+        self._cluster = GivenCluster() if given else None
+        self._report = Report(seed, given)
+        # Of the command that runs: what struck it, and when it was first asked to end.
+        self._struck: set[signal.Signals] = set()
+        self._asked_at = math.inf
+
+    def report(self) -> Report:
+        started = time.monotonic()
+        with closing(self._cluster) if self._cluster else nullcontext():
+            while not self._is_over():
+                self._judge(*self._one_command())
+        self._report.seconds = round(time.monotonic() - started, 1)
+        return self._report
+
+    def _is_over(self) -> bool:
+        if self._report.ends.total() > MOST_ENDS:
+            self._wrong(f"did not finish in {MOST_ENDS} attempts")
+        return bool(self._report.wrong) or (not self._blows and self._is_complete())
+
+    def _one_command(self) -> tuple[Command, int]:
+        """Start the command and strike at it until it ends. Returns how it ended."""
+        address = self._cluster.tend() if self._cluster else None
+        if address:
+            wait_for_port(address)
+        self._struck = set()
+        command = Command(self._scene.slides, self._out, address)
+        progress, changed_at, struck_at = self._progress(), time.monotonic(), time.monotonic()
+        self._asked_at = math.inf
+        while command.process.poll() is None:
+            due_s = struck_at + self._blows[0].after_s - time.monotonic() if self._blows else math.inf
+            time.sleep(min(LOOK_S, max(0.02, due_s)))
+            command.descendants()
+            now, was = time.monotonic(), progress
+            progress = self._progress()
+            if self._blows and now >= struck_at + self._blows[0].after_s and self._strike(command):
+                struck_at = changed_at = now
+            if progress != was:
+                changed_at = now
+            self._report.quiet_s = max(self._report.quiet_s, round(now - changed_at, 1))
+            if now - changed_at > QUIET_S + self._scene.seconds:
+                command.abort()
+                self._wrong(f"hung for {now - changed_at:.0f} s: {command.told()[-4000:]}")
+            if self._cluster:
+                self._cluster.tend()
+        self._report.stop_s = max(self._report.stop_s, round(time.monotonic() - self._asked_at, 1))
+        return command, command.process.returncode
+
+    def _strike(self, command: Command) -> bool:
+        """The next blow; False if there is nobody yet whom it could meet."""
+        blow = self._blows[0]
+        candidates = self._candidates(command, blow.who)
+        if not candidates:
+            return False
+        with suppress(psutil.NoSuchProcess):
+            self._dice.choice(candidates).send_signal(blow.number)
+            self._report.blows[str(blow)] += 1
+            self._say(f"{blow} after {blow.after_s:.1f} s")
+            if blow.who == "main":
+                self._struck.add(blow.number)
+            if blow.number in ENDINGS:
+                self._asked_at = min(self._asked_at, time.monotonic())
+            self._blows.popleft()
+            return True
+        return False
+
+    def _candidates(self, command: Command, who: str) -> Sequence[psutil.Process]:
+        if who == "main":
+            return [psutil.Process(command.process.pid)]
+        if self._cluster is None:
+            return command.descendants()
+        return {"worker": self._cluster.workers, "nanny": self._cluster.nannies}.get(
+            who, self._cluster.scheduler
+        )()
+
+    def _progress(self) -> int:
+        """Regions and slides that are done; a new worker is none."""
+        return len(list(self._out.glob(".wsi-nuc/parts/*/*/*.arrow"))) + 100 * len(self._stores())
+
+    def _stores(self) -> set[str]:
+        return {path.name for path in self._out.glob("*") if path.name != ".wsi-nuc"}
+
+    def _is_complete(self) -> bool:
+        return self._stores() == self._scene.digests.keys()
+
+    def _judge(self, command: Command, end: int) -> None:
+        """What has to hold whenever the command has ended, whatever ended it."""
+        name = f"{end}" if end >= 0 else signal.Signals(-end).name
+        self._report.ends[name] += 1
+        self._say(f"ended with {name}")
+        if end not in {OK, INTERRUPTED, *(-number for number in self._struck)}:
+            self._wrong(f"ended with {name}: {command.told()[-4000:]}")
+        self._report.wrong += [f"left over: {orphan}" for orphan in command.orphans()]
+        for store in sorted(self._stores()):
+            self._report.wrong += [f"{store}: {problem}" for problem in verify(self._out / store)]
+            if not self._report.wrong and read(self._out / store)["digest"] != self._scene.digests.get(store):
+                self._wrong(f"{store} differs from that of an undisturbed run")
+        answers = [json.loads(line) for line in command.told().splitlines() if line.startswith("{")]
+        done = [Path(answer["store"]).name for answer in answers if answer["status"] in ("published", "verified")]
+        if len(done) != len(set(done)) or not set(done) <= self._stores():
+            self._wrong(f"told as done: {done}; there are {self._stores()}")
+        self._report.wrong += [f"failed: {answer}" for answer in answers if answer["status"] == "failed"]
+        if end == OK and not self._is_complete():
+            self._wrong(f"exit 0 with {self._stores()}")
+        if end == OK and self._blows and not self._report.wrong:
+            shutil.rmtree(self._out)
+
+    def _wrong(self, text: str) -> None:
+        self._report.wrong.append(text)
+        self._say(text)
+
+    def _say(self, text: str) -> None:
+        if self._loud:
+            print(text, file=sys.stderr, flush=True)
+
+
+def one_run(seed: int, scene: Scene, place: Path, loud: bool = False) -> Report:
+    report = _Ordeal(seed, scene, place / "out", loud).report()
+    shutil.rmtree(place / "out", ignore_errors=True)
+    return report
+
+
+def reports_of(results: Path) -> list[Report]:
+    """What the runs of earlier goes reported."""
+    lines = results.read_text().splitlines() if results.exists() else []
+    found = [json.loads(line) for line in lines]
+    return [Report(**{**told, "blows": Counter(told["blows"]), "ends": Counter(told["ends"])}) for told in found]
+
+
+def go_on(results: Path, minutes: float = 0.0, runs: int = 0) -> list[Report]:
+    """Seeds that no earlier go has tried, for so many minutes and at least so many `runs`; returns all reports."""
+    results.parent.mkdir(parents=True, exist_ok=True)
+    before = reports_of(results)
+    first, deadline = max((report.seed for report in before), default=0) + 1, time.monotonic() + 60 * minutes
+    with TemporaryDirectory(prefix="wsi-nuc-bench-") as folder, results.open("a") as file:
+        scene = set_scene(Path(folder))
+        seed = first
+        while time.monotonic() < deadline or seed < first + runs:
+            print(json.dumps(vars(one_run(seed, scene, Path(folder)))), file=file, flush=True)
+            seed += 1
+    return reports_of(results)
+
+
+def sums(reports: Sequence[Report]) -> list[Row]:
+    blows = sum((report.blows for report in reports), Counter[str]())
+    kills = sum(count for blow, count in blows.items() if blow.startswith(KILL.name))
+    stops = blows.total() - kills
+    wrong = [f"seed {report.seed}: {text}" for report in reports for text in report.wrong]
+    for line in wrong:
+        print(line, file=sys.stderr)
+    hung = sum("hung for" in line for line in wrong)
+    quiet = max((report.quiet_s for report in reports), default=0.0)
+    slowest = max((report.stop_s for report in reports), default=0.0)
+    return [
+        Row(f"kills in {len(reports)} runs", kills, "", f">= {KILLS}", kills >= KILLS),
+        *(Row(f"  {blow}", count, "", "-", True) for blow, count in sorted(blows.items())),
+        Row("stops", stops, "", f">= {STOPS}", stops >= STOPS),
+        Row("slides lost, doubled or falsely done", len(wrong) - hung, "", "0", len(wrong) == hung),
+        Row(f"hangs over {QUIET_S:.0f} s", hung, "", "0", hung == 0),
+        Row("longest time without progress", quiet, "s", f"<= {QUIET_S:.0f}", quiet <= QUIET_S),
+        Row("longest from SIGTERM or SIGUSR1 to the end", slowest, "s", "<= 10", slowest <= 10),
+    ]
+
+
+def measure() -> list[Row]:
+    return sums(go_on(RESULTS, minutes=60))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["one"]:
+        with TemporaryDirectory(prefix="wsi-nuc-bench-") as folder:
+            print(one_run(int(sys.argv[2]), set_scene(Path(folder)), Path(folder), loud=True))
+    else:
+        print_rows(sums(go_on(RESULTS, minutes=float(sys.argv[1]))))

@@ -1,0 +1,141 @@
+"""The processes of the soak: the command, its workers, and a Dask cluster that others started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+ORPHAN_LIMIT_S = 30.0
+WORKERS = 2
+
+
+class Command:
+    """`wsi-nuc run` as a user calls it. Every descendant that was seen has to be gone soon after it has ended."""
+
+    def __init__(self, slides: Sequence[Path], out: Path, address: str | None) -> None:
+        scheduler = ["--scheduler", address] if address else ["--workers", f"{WORKERS}"]
+        settings = ["--model", "classical", "--region-size", "256", "--tissue", "none", "--json", *scheduler]
+        command = [sys.executable, "-m", "wsi_nuc", "run", *map(str, slides), "--out", str(out), *settings]
+        self._told = out.with_suffix(".told").open("w+")
+        # A process that hangs says where when it is aborted.
+        self.process = subprocess.Popen(
+            command, stdout=self._told, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONFAULTHANDLER": "1"}
+        )
+        self._seen: set[psutil.Process] = set()
+
+    def descendants(self) -> list[psutil.Process]:
+        """Living descendants, the oldest first; without the helper of multiprocessing."""
+        alive = []
+        with suppress(psutil.Error):
+            for child in psutil.Process(self.process.pid).children(recursive=True):
+                with suppress(psutil.Error):
+                    if "resource_tracker" not in " ".join(child.cmdline()):
+                        alive.append(child)
+        self._seen.update(alive)
+        return alive
+
+    def orphans(self) -> list[str]:
+        """What is left of a command that has ended; it is killed."""
+        _, left = psutil.wait_procs(self._seen, timeout=ORPHAN_LIMIT_S)
+        named = []
+        for process in left:
+            with suppress(psutil.Error):
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    named.append(f"{process.pid} {process.status()} {' '.join(process.cmdline())[:200]}")
+                    process.kill()
+        return named
+
+    def told(self) -> str:
+        self._told.seek(0)
+        return self._told.read()
+
+    def abort(self) -> None:
+        """End a process that hangs, so that it says where."""
+        self.descendants()
+        self.process.send_signal(signal.SIGABRT)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class GivenCluster:
+    """A scheduler and workers with a nanny each, on loopback. What is killed is started anew, as operators do."""
+
+    def __init__(self) -> None:
+        self._scheduler: subprocess.Popen[bytes] | None = None
+        self._nannies: list[subprocess.Popen[bytes]] = []
+        self.address = ""
+
+    def tend(self) -> str:
+        """Everything that shall run runs. Returns the scheduler's address."""
+        if self._scheduler is None or self._scheduler.poll() is not None:
+            self._stop(self._nannies)
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = probe.getsockname()[1]
+            self.address = f"tcp://127.0.0.1:{port}"
+            self._scheduler = _dask("scheduler", "--host", "127.0.0.1", "--port", f"{port}", "--no-dashboard")
+        self._nannies = [nanny for nanny in self._nannies if nanny.poll() is None]
+        while len(self._nannies) < WORKERS:
+            self._nannies.append(_dask("worker", self.address, "--nthreads", "1", "--no-dashboard"))
+        return self.address
+
+    def scheduler(self) -> list[psutil.Process]:
+        return _alive([self._scheduler] if self._scheduler else [])
+
+    def nannies(self) -> list[psutil.Process]:
+        return _alive(self._nannies)
+
+    def workers(self) -> list[psutil.Process]:
+        found = []
+        for nanny in self.nannies():
+            with suppress(psutil.Error):
+                found += [c for c in nanny.children() if "resource_tracker" not in " ".join(c.cmdline())]
+        return found
+
+    def close(self) -> None:
+        self._stop([*self._nannies, *([self._scheduler] if self._scheduler else [])])
+
+    def _stop(self, processes: Sequence[subprocess.Popen[bytes]]) -> None:
+        workers = self.workers()
+        for process in processes:
+            process.kill()
+            process.wait()
+        for worker in workers:
+            with suppress(psutil.Error):
+                worker.kill()
+
+
+def _dask(what: str, *arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", f"distributed.cli.dask_{what}", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _alive(processes: Sequence[subprocess.Popen[bytes]]) -> list[psutil.Process]:
+    found = []
+    for process in processes:
+        if process.poll() is None:
+            with suppress(psutil.Error):
+                found.append(psutil.Process(process.pid))
+    return found
+
+
+def wait_for_port(address: str, most_s: float = 60) -> None:
+    """Until a scheduler listens at `address`."""
+    host, port = address.removeprefix("tcp://").split(":")
+    deadline = time.monotonic() + most_s
+    while time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+            return
+        time.sleep(0.1)
