@@ -211,7 +211,8 @@ def job(root: Path, index: int, count: int) -> None:
     """One job, which notes when it starts and ends a region."""
     from wsi_nuc.cohort.shards import Shard
     from wsi_nuc.run import session
-    from wsi_nuc.run.region import RegionJob, RegionReport, process_region
+    from wsi_nuc.run.region import RegionJob, process_region
+    from wsi_nuc.run.report import RegionReport
 
     folder = CohortFolder(root)
 

@@ -73,6 +73,9 @@ class _InMemory:
         out[inside.y0 - box.y0 : inside.y1 - box.y0, inside.x0 - box.x0 : inside.x1 - box.x0] = there
         return PixelBlock(out)
 
+    def block_px(self, level: int) -> tuple[int, int]:
+        return self.info.width, self.info.height
+
     def close(self) -> None:
         """Nothing is open."""
 

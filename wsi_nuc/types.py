@@ -108,11 +108,14 @@ class SlideInfo:
 class PixelBlock:
     """`rgb`: uint8 H x W x 3. `missing`: bool H x W, True where the file holds no data; None if all is there.
 
-    Pixels outside the slide are white and not missing.
+    `damaged`: bool H x W, True where its data cannot be decoded, with the first `cause`; None where a reader gave
+    the block, since readers raise instead. Both are shown white. Pixels outside the slide are white and neither.
     """
 
     rgb: UInt8
     missing: Bool | None = None
+    damaged: Bool | None = None
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,13 +151,13 @@ areas = st.floats(0.01, 50)
 def test_a_patient_is_what_one_slide_with_all_the_tissue_would_be(
     parts: list[tuple[int, int, float, float]],
 ) -> None:
-    """`parts`: nuclei of two classes, tissue in mm2, mean area of the first class in um2."""
+    """`parts`: nuclei of two classes, usable tissue in mm2, mean area of the first class in um2."""
 
     def figures(first: int, second: int, tissue: float, mean: float) -> dict[str, float | int | None]:
         total = first + second
         return {
             "nuclei": total,
-            "tissue_mm2": tissue,
+            "usable_mm2": tissue,
             "nuclei_per_mm2": total / tissue,
             "count_big_cell": first,
             "per_mm2_big_cell": first / tissue,

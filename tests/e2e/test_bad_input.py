@@ -156,55 +156,6 @@ def test_a_slide_that_changes_during_the_run_is_not_published(
     assert not list(out.glob("*.zarr"))
 
 
-def _tile_offsets(path: Path) -> tuple[list[int], list[int]]:
-    import tifffile
-
-    with tifffile.TiffFile(path) as tiff:
-        page = tiff.pages[0]
-        return list(page.dataoffsets), list(page.databytecounts)
-
-
-def test_a_damaged_tile_fails_the_slide_unless_it_is_allowed(slide: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "damaged.svs"
-    content = bytearray(slide.read_bytes())
-    offsets, sizes = _tile_offsets(slide)
-    middle = len(offsets) // 2 + 5
-    content[offsets[middle] : offsets[middle] + sizes[middle]] = b"\xff" * sizes[middle]
-    copy.write_bytes(content)
-    arguments = ("run", copy, "--out", tmp_path / "out", "--scheduler", "serial", "--json")
-    refused = wsi_nuc(*arguments)
-    assert refused.returncode == 3
-    assert "--allow-bad-tiles" in refused.stderr
-    assert not list((tmp_path / "out").glob("*.zarr"))
-    allowed = wsi_nuc(*arguments, "--allow-bad-tiles")
-    assert allowed.returncode == 0, allowed.stderr
-    (told,) = answers(allowed)
-    assert told["tiles"]["failed"] > 0
-    assert told["nuclei"] > 0
-    tiles = manifest(told["store"])["tiles"]
-    assert len(tiles["failed_boxes_l0"]) == tiles["failed"]
-    assert sum(told["tiles"].values()) == tiles["total"]
-
-
-def test_missing_data_inside_tissue_is_counted(slide: Path, tmp_path: Path) -> None:
-    """A tile of length zero is what scanners write for data that they did not keep."""
-    import tifffile
-
-    copy = tmp_path / "sparse.svs"
-    shutil.copyfile(slide, copy)
-    with tifffile.TiffFile(copy, mode="r+b") as tiff:
-        tag = tiff.pages[0].tags["TileByteCounts"]
-        counts = list(tag.value)
-        counts[len(counts) // 2 + 5] = 0
-        tag.overwrite(counts)
-    done = wsi_nuc("run", copy, "--out", tmp_path / "out", "--scheduler", "serial", "--json")
-    assert done.returncode == 0, done.stderr
-    (told,) = answers(done)
-    assert told["tiles"]["missing"] > 0
-    assert "no data" in done.stderr
-    assert manifest(told["store"])["tiles"]["missing_boxes_l0"]
-
-
 @pytest.mark.parametrize("text", ["{", "{}", '{"type": "Point", "coordinates": [1, 2]}', "[]"])
 @pytest.mark.parametrize("option", ["--tissue", "--roi"])
 def test_an_unusable_geojson_is_named(option: str, text: str, small: Path, tmp_path: Path) -> None:

@@ -30,8 +30,9 @@ def nuclei(told: dict[str, Any]) -> Any:
 
 
 def test_the_answer_has_all_it_promises(told: dict[str, Any], slide: Path) -> None:
-    keys = ["slide", "store", "status", "nuclei", "classes", "area_mm2", "tiles", "seconds", "error"]
+    keys = ["slide", "store", "status", "nuclei", "classes", "area_mm2", "usable_mm2", "tiles", "seconds", "error"]
     assert list(told) == keys
+    assert told["usable_mm2"] == told["area_mm2"]
     assert told["slide"] == str(slide)
     assert sum(told["classes"].values()) == told["nuclei"] > 100
     assert tuple(told["classes"]) == CLASSES

@@ -8,7 +8,8 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_nuc.run.level0 import inside_and_valid, to_level0
+from wsi_nuc.run.level0 import inside_and_valid, to_level0, touching
+from wsi_nuc.tiling.gaps import Gap
 from wsi_nuc.tiling.grid import TileGrid
 from wsi_nuc.types import Level, NucleiTable, SlideInfo, TileNuclei
 
@@ -72,3 +73,14 @@ def test_a_ring_that_crosses_itself_is_mended_and_counted() -> None:
     assert kept.all()
     assert changed == 1
     assert shapely.Polygon(table.xy).is_valid
+
+
+@given(st.floats(0, 60), st.floats(0, 60), st.sampled_from([0.0, 4.0]))
+def test_a_nucleus_is_cut_by_gaps_that_are_near_and_of_its_own_tile(x: float, y: float, margin: float) -> None:
+    ring = np.add([[0, 0], [8, 0], [8, 8], [0, 8]], (x, y))
+    table = NucleiTable(**_columns([ring, ring, ring], [3, 4, 5]))
+    gap = Gap((30.0, 20.0, 50.0, 40.0), "damaged", "why")
+    far = Gap((900.0, 900.0, 950.0, 950.0), "missing", "why")
+    near = shapely.dwithin(shapely.Polygon(ring), gap.polygon, margin)
+    assert touching(table, {3: (far, gap), 5: (far,)}, margin).tolist() == [near, False, False]
+    assert touching(table.select(np.zeros(0, np.int64)), {3: (gap,)}, margin).tolist() == []

@@ -15,7 +15,8 @@ PENS = {"blue": (50, 80, 180), "green": (40, 140, 70), "red": (205, 35, 45), "bl
 
 
 class ArraySource:
-    """A slide held as arrays. `missing`: bool of level 0; `damaged`: boxes of level 0 that cannot be decoded."""
+    """A slide held as arrays. `missing`: bool of level 0; `damaged`: boxes of level 0 that cannot be decoded, and
+    with them their whole blocks of `block` px."""
 
     def __init__(
         self,
@@ -23,10 +24,17 @@ class ArraySource:
         downsamples: tuple[int, ...] = (1,),
         missing: Bool | None = None,
         damaged: tuple[Box, ...] = (),
+        block: int = 64,
     ) -> None:
         sizes = [(max(1, rgb.shape[1] // d), max(1, rgb.shape[0] // d)) for d in downsamples]
         self.levels = [cv2.resize(rgb, size, interpolation=cv2.INTER_AREA) for size in sizes]
-        self.missing, self.damaged, self.reads = missing, damaged, list[tuple[int, Box]]()
+        self.missing, self.block, self.reads = missing, block, list[tuple[int, Box]]()
+        self.damaged = tuple(
+            Box(x, y, x + block, y + block)
+            for bad in damaged
+            for y in range(bad.y0 // block * block, bad.y1, block)
+            for x in range(bad.x0 // block * block, bad.x1, block)
+        )
         levels = tuple(Level(*size, float(d)) for size, d in zip(sizes, downsamples, strict=True))
         self.info = SlideInfo("array", "", rgb.shape[1], rgb.shape[0], levels, None, "")
 
@@ -41,6 +49,9 @@ class ArraySource:
         missing = np.zeros((box.height, box.width), np.bool_)
         self._copy(self.missing, missing, box)
         return PixelBlock(np.where(missing[..., None], np.uint8(255), rgb), missing)
+
+    def block_px(self, level: int) -> tuple[int, int]:
+        return self.block, self.block
 
     def close(self) -> None:
         pass

@@ -84,19 +84,67 @@ def test_each_region_is_decoded_once() -> None:
     assert len(source.reads) == sum(1 for _ in plan.regions())
 
 
+def painted(rgb: UInt8, boxes: tuple[Box, ...]) -> UInt8:
+    """White where the boxes are."""
+    out = rgb.copy()
+    for box in boxes:
+        out[box.y0 : box.y1, box.x0 : box.x1] = 255
+    return out
+
+
+@pytest.mark.parametrize("block", [64, 40, 16, 1000])
 @pytest.mark.parametrize("l0_per_grid", [1.0, 1.3])
-def test_a_damaged_spot_costs_only_the_tiles_that_need_it(l0_per_grid: float) -> None:
-    rgb, spot = noise(), Box(150, 140, 156, 150)
-    good = read_all(ArraySource(rgb), plan_for(ArraySource(rgb), l0_per_grid))
-    source = ArraySource(rgb, damaged=(spot,))
-    plan = plan_for(source, l0_per_grid)
-    needed = {t.index: task.level_box(t.read_box) for task in plan.tasks() for t in task.tiles()}
-    for tile, whole_tile in zip(read_all(source, plan), good, strict=True):
-        if needed[tile.tile.index].intersect(spot).area:
-            assert (tile.status, tile.rgb, tile.cause) == ("failed", None, "the tile data are not a JPEG")
+def test_a_damaged_spot_costs_the_block_of_the_file_and_nothing_else(l0_per_grid: float, block: int) -> None:
+    rgb = noise()
+    source = ArraySource(rgb, damaged=(Box(150, 140, 156, 150),), block=block)
+    shown, plan = ArraySource(painted(rgb, source.damaged)), plan_for(source, l0_per_grid)
+    whole_slide = box_of(source.info.box_l0)
+    lost = shapely.intersection(shapely.union_all([box_of(one) for one in source.damaged]), whole_slide)
+    told = []
+    for tile, wanted in zip(read_all(source, plan), read_all(shown, plan_for(shown, l0_per_grid)), strict=True):
+        core = whole_slide & shapely.box(*plan.grid.core_boxes_l0(np.array([tile.tile.index]))[0])
+        if tile.rgb is None:
+            assert (tile.status, tile.cause) == ("failed", "the tile data are not a JPEG")
+            told.append(core)
         else:
             assert tile.status == "ok"
-            np.testing.assert_array_equal(tile.rgb, whole_tile.rgb)
+            np.testing.assert_array_equal(tile.rgb, wanted.rgb)
+            told += [place.polygon for place in tile.places]
+            assert {(one.kind, one.cause) for one in tile.places} <= {("damaged", "the tile data are not a JPEG")}
+    assert shapely.union_all(told).symmetric_difference(lost).area < 1e-6
+    assert sum(one.area for one in told) == pytest.approx(lost.area)
+
+
+def box_of(box: Box) -> shapely.Polygon:
+    return shapely.box(box.x0, box.y0, box.x1, box.y1)
+
+
+@pytest.mark.parametrize("l0_per_grid", [1.0, 1.3])
+def test_what_a_tile_gets_does_not_depend_on_the_regions(l0_per_grid: float) -> None:
+    missing = np.zeros((300, 340), np.bool_)
+    missing[200:240, 30:170] = True
+    spots = (Box(150, 140, 156, 150), Box(10, 290, 11, 291), Box(330, 0, 340, 40))
+    told = []
+    for region_px in (1, 100, 200, 5000):
+        source = ArraySource(noise(), missing=missing, damaged=spots, block=40)
+        plan = make_plan("toy", source.info, SPEC.mpp / l0_per_grid, SPEC, whole(source.info.box_l0), region_px)
+        tiles = sorted(read_all(source, plan), key=lambda tile: tile.tile.index)
+        told.append(
+            [
+                (tile.status, tile.gaps, tile.places, None if tile.rgb is None else tile.rgb.tobytes())
+                for tile in tiles
+            ]
+        )
+    assert all(one == told[0] for one in told)
+
+
+def test_damage_off_the_area_does_not_matter_but_what_it_cuts_is_known() -> None:
+    source = ArraySource(noise(), damaged=(Box(70, 70, 71, 71),))
+    area = shapely.MultiPolygon([shapely.box(130, 64, 300, 300)])
+    tiles = read_all(source, plan_for(source, area=area))
+    assert {tile.status for tile in tiles} == {"ok"}
+    assert [tile.places for tile in tiles if tile.places] == []
+    assert any(tile.gaps for tile in tiles)
 
 
 def test_other_errors_are_the_slide_s_and_not_a_tile_s() -> None:
@@ -118,6 +166,8 @@ def test_missing_data_in_a_core_is_told_and_in_a_halo_is_not(l0_per_grid: float)
     owner = int(plan.grid.tile_at(np.array([[75.0, 113.0]]) / l0_per_grid)[0])
     status = {tile.tile.index: tile.status for tile in read_all(source, plan)}
     assert [index for index, said in status.items() if said == "missing"] == [owner]
+    (place,) = [place for tile in read_all(source, plan) for place in tile.places]
+    assert (place.kind, place.box_l0) == ("missing", (70.0, 110.0, 80.0, 116.0))
 
 
 def test_a_core_without_any_data_has_no_pixels() -> None:
@@ -126,7 +176,7 @@ def test_a_core_without_any_data_has_no_pixels() -> None:
     source = ArraySource(noise(), missing=missing)
     told = [tile for tile in read_all(source, plan_for(source)) if tile.status == "missing"]
     assert [(tile.tile.core_box, tile.rgb) for tile in told] == [(Box(64, 64, 128, 128), None)]
-    assert "100%" in told[0].cause
+    assert "no data" in told[0].cause
 
 
 def test_missing_data_off_the_area_does_not_matter() -> None:

@@ -34,7 +34,7 @@ def plan(
     labels: Annotated[bool | None, Option("--labels", help="Also write label images.")] = None,
     features: Annotated[bool | None, Option("--features", help="Also measure every nucleus.")] = None,
     allow_bad_tiles: Annotated[
-        bool | None, Option("--allow-bad-tiles", help="Publish although tiles could not be decoded.")
+        bool | None, Option("--allow-bad-tiles", help="Publish although places could not be decoded.")
     ] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace another plan; results are kept.")] = False,
     config: Annotated[Path | None, Option("--config", help="YAML file, as for `wsi-nuc run`.")] = None,

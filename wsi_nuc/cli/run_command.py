@@ -58,7 +58,9 @@ def run(
     ] = None,
     allow_bad_tiles: Annotated[
         bool | None,
-        Option("--allow-bad-tiles", help="Publish although tiles could not be decoded; they are listed."),
+        Option(
+            "--allow-bad-tiles", help="Publish although places could not be decoded or computed; they are listed."
+        ),
     ] = None,
     overwrite: Annotated[
         bool | None, Option("--overwrite", help="Replace a result made with other settings.")

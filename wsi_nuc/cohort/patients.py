@@ -1,8 +1,8 @@
 """The figures of a patient from those of the slides: sums, and means with the weight that makes them exact.
 
-A density is pooled by tissue, a share by nuclei, a mean area by the nuclei of its class: each is then what one
-slide with all of the tissue would have. Quantiles, enrichments and measures of spread cannot be pooled exactly;
-their mean by nuclei stands for them.
+A density is pooled by usable tissue, a share by nuclei, a mean area by the nuclei of its class: each is then what
+one slide with all of the tissue would have. Quantiles, enrichments and measures of spread cannot be pooled
+exactly; their mean by nuclei stands for them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 Row = dict[str, Any]
 
-SUMMED = ("nuclei", "tissue_mm2", "squares_in_tissue")
+SUMMED = ("nuclei", "tissue_mm2", "usable_mm2", "squares_in_tissue")
 SUMMED_FIRST = ("count_", "tiles_")
 BY_TISSUE = ("nuclei_per_mm2", "nuclei_area_share")
 BY_TISSUE_FIRST = ("per_mm2_", "area_share_of_tissue_")
@@ -43,7 +43,7 @@ def _pool(name: str, slides: Sequence[Row]) -> Any:
 def _weight_of(name: str, row: Row) -> str:
     """The column whose values weigh those of `name`."""
     if name in BY_TISSUE or name.startswith(BY_TISSUE_FIRST):
-        return "tissue_mm2"
+        return "usable_mm2"
     if name.startswith("area_um2_"):
         # area_um2_STATISTIC_CLASS, and a class may have underscores of its own.
         counted = f"count_{name.removeprefix('area_um2_').partition('_')[2]}"

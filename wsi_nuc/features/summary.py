@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import shapely
+
 from wsi_nuc.features.around import Surroundings
 from wsi_nuc.features.identity import has_features
 from wsi_nuc.features.means import feature_means
@@ -17,6 +20,7 @@ from wsi_nuc.store.classes import QUANTILES, ClassCounter, ClassRow
 from wsi_nuc.store.reading import NucleiFile, class_names, read_tissue
 
 Figure = float | int | str
+KINDS = ("missing", "damaged", "failed")
 
 
 def slide_summary(store: Path) -> dict[str, Figure]:
@@ -30,19 +34,21 @@ def slide_summary(store: Path) -> dict[str, Figure]:
     manifest = manifests.read(store)
     mpp, classes = float(manifest["slide"]["mpp"]), class_names(store)
     tissue, tissue_mm2 = read_tissue(store)
+    usable_mm2 = float(manifest["counts"].get("usable_mm2", tissue_mm2))
     counted = _count(store, mpp, classes)
     areas, counts = counted.areas, counted.areas.counts
     total = sum(counts)
     return {
         **_facts(manifest),
         "tissue_mm2": tissue_mm2,
+        "usable_mm2": usable_mm2,
         "nuclei": total,
-        "nuclei_per_mm2": total / tissue_mm2 if tissue_mm2 else float("nan"),
-        "nuclei_area_share": areas.area_um2 / (tissue_mm2 * 1e6) if tissue_mm2 else float("nan"),
+        "nuclei_per_mm2": total / usable_mm2 if usable_mm2 else float("nan"),
+        "nuclei_area_share": areas.area_um2 / (usable_mm2 * 1e6) if usable_mm2 else float("nan"),
         "nearest_um_mean": counted.pairs.nearest_um,
-        **_of_classes(areas.rows(tissue_mm2)),
+        **_of_classes(areas.rows(usable_mm2)),
         **_of_pairs(counted.pairs, counts),
-        **counted.squares.figures(tissue, mpp),
+        **counted.squares.figures(_usable(tissue, manifest), mpp),
         **(feature_means(store, total) if has_features(manifest["made_from"]) else {}),
     }
 
@@ -65,6 +71,15 @@ def _count(store: Path, mpp: float, classes: Sequence[str]) -> _Counted:
             counted.pairs.add(scene)
             counted.squares.add(scene.xy_um[: scene.own], own)
     return counted
+
+
+def _usable(tissue: Any, manifest: dict[str, Any]) -> Any:
+    """The polygons without the places that could not be looked at: a square there is not one without nuclei."""
+    boxes = [box for kind in KINDS for box in manifest["tiles"].get(f"{kind}_boxes_l0", [])]
+    if not boxes:
+        return tissue
+    lost = shapely.union_all(shapely.box(*np.array(boxes, np.float64).T))
+    return shapely.get_parts(shapely.difference(tissue, lost))
 
 
 def _facts(manifest: dict[str, Any]) -> dict[str, Figure]:

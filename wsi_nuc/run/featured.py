@@ -32,7 +32,7 @@ def only_features_lack(job: SlideJob, final: Path) -> bool:
         return False
     if verify(final):
         return False
-    return job.config.allow_bad_tiles or not manifests.read(final)["tiles"]["failed"]
+    return job.config.allow_bad_tiles or not manifests.is_partial(manifests.read(final))
 
 
 def embedding_model(job: SlideJob, device: str) -> ModelRef | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
+from wsi_nuc.tiling.gaps import Gap
 from wsi_nuc.tiling.grid import TileGrid
 from wsi_nuc.types import Bool, Float64, Int64, NucleiTable, SlideInfo, TileNuclei
 
@@ -31,8 +33,7 @@ def inside_and_valid(table: NucleiTable, info: SlideInfo) -> tuple[NucleiTable, 
 
     Returns the table, the rows that are left of the given one, and how many rings were changed.
     """
-    rings = shapely.linearrings(table.xy, indices=np.repeat(np.arange(len(table)), table.ring_lengths))
-    polygons = shapely.polygons(rings)
+    polygons = _polygons(table)
     bounds = table.bounds()
     outside = (bounds[:, :2] < 0).any(axis=1) | (bounds[:, 2:] > (info.width, info.height)).any(axis=1)
     wrong = np.flatnonzero(outside | ~shapely.is_valid(polygons))
@@ -44,6 +45,24 @@ def inside_and_valid(table: NucleiTable, info: SlideInfo) -> tuple[NucleiTable, 
     ]
     kept: Bool = np.array([polygon is not None for polygon in polygons], np.bool_)
     return _with_rings(table.select(kept), polygons[kept]), kept, len(wrong)
+
+
+def touching(table: NucleiTable, gaps: Mapping[int, Sequence[Gap]], margin_l0: float) -> Bool:
+    """Which nuclei come within the margin of a gap (by tile) of their own tile."""
+    found: Bool = np.zeros(len(table), np.bool_)
+    for tile in sorted(set(gaps) & set(table.tile.tolist())):
+        rows = np.flatnonzero(table.tile == tile)
+        boxes = np.array([gap.box_l0 for gap in gaps[tile]])
+        tree = shapely.STRtree(shapely.box(*boxes.T))
+        near = tree.query(_polygons(table.select(rows)), predicate="dwithin", distance=margin_l0)[0]
+        found[rows[near]] = True
+    return found
+
+
+def _polygons(table: NucleiTable) -> npt.NDArray[Any]:
+    rings = shapely.linearrings(table.xy, indices=np.repeat(np.arange(len(table)), table.ring_lengths))
+    polygons: npt.NDArray[Any] = shapely.polygons(rings)
+    return polygons
 
 
 def _read_origins(grid: TileGrid, tiles: Int64) -> Float64:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shapely
 
 from wsi_nuc.config import RunConfig
 from wsi_nuc.features.identity import has_features
@@ -14,18 +15,20 @@ from wsi_nuc.features.write import Execute
 from wsi_nuc.models.domain import unlike
 from wsi_nuc.run.featured import measure_before_publishing
 from wsi_nuc.run.job import SlideJob
-from wsi_nuc.run.region import BadTile, Clock, RegionReport
+from wsi_nuc.run.region import Clock
+from wsi_nuc.run.report import BadPlace, RegionReport
 from wsi_nuc.stitch import RegionCandidates, StitchGeometry, StitchRule, StitchStats, stitch
 from wsi_nuc.store import layout
 from wsi_nuc.store import manifest as manifests
 from wsi_nuc.store.commit import Published, Staging, publish
 from wsi_nuc.store.labels import write_labels
-from wsi_nuc.store.manifest import Accounting
+from wsi_nuc.store.manifest import Accounting, Lost
 from wsi_nuc.store.nuclei import NucleiWriter, Summary
 from wsi_nuc.store.parts import read_part
 from wsi_nuc.store.thumbnail import write_thumbnail
 from wsi_nuc.store.tissue import write_tissue
 from wsi_nuc.store.zarrfile import ZarrFolder
+from wsi_nuc.tiling.gaps import ROUNDING
 from wsi_nuc.tiling.plan import tiles_per_edge
 from wsi_nuc.types import TileCounts
 
@@ -48,10 +51,12 @@ def publish_slide(
     some of these are of.
     """
     clock, stats, config = Clock(), StitchStats(), job.config
+    accounting = _accounting(job, reports)
+    usable_mm2 = _less(job.area_mm2, accounting.lost_mm2)
     with Staging(config.out, name) as staging:
         folder = ZarrFolder(staging.root)
         with clock.stage("stitch and write"):
-            summary = _write_nuclei(folder, job, parts, config, stats)
+            summary = _write_nuclei(folder, job, parts, usable_mm2, stats)
         if has_features(job.origin.key):
             with clock.stage("features"):
                 measure_before_publishing(folder, job, execute, device)
@@ -61,29 +66,29 @@ def publish_slide(
             if config.labels:
                 write_labels(folder, summary, job.info.width, job.info.height)
         layout.seal(folder, job.origin.key, config.labels)
-        accounting = _accounting(job, reports)
+        counts = _counts(job, summary, reports, usable_mm2)
         run = {"seconds": _seconds(reports, clock), "regions": len(parts), "stitched_from": stats.candidates}
 
         def finish(root: Path) -> dict[str, Any]:
-            return manifests.build(root, job.origin, accounting, _counts(job, summary, reports), run)
+            return manifests.build(root, job.origin, accounting, counts, run)
 
         return publish(staging, job.origin, finish, config.overwrite, job.check_unchanged, acceptable(config))
 
 
 def acceptable(config: RunConfig) -> Callable[[dict[str, Any]], bool]:
-    """A result that lacks tiles is only good enough where the user said so."""
-    return lambda manifest: config.allow_bad_tiles or not manifest["tiles"]["failed"]
+    """A result that lacks places is only good enough where the user said so."""
+    return lambda manifest: config.allow_bad_tiles or not manifests.is_partial(manifest)
 
 
 def _write_nuclei(
-    folder: ZarrFolder, job: SlideJob, parts: Mapping[int, Path], config: RunConfig, stats: StitchStats
+    folder: ZarrFolder, job: SlideJob, parts: Mapping[int, Path], usable_mm2: float, stats: StitchStats
 ) -> Summary:
-    rule = StitchRule(config.stitch.iou, config.stitch.containment)
+    rule = StitchRule(job.config.stitch.iou, job.config.stitch.containment)
     grid = job.plan.grid
     with NucleiWriter(folder, job.spec.classes, job.mpp, grid.core_boxes_l0) as writer:
         for table in stitch(_candidates(job, parts), _geometry(job), rule, stats):
             writer.append(table)
-        return writer.finish(job.area_mm2)
+        return writer.finish(job.area_mm2, usable_mm2)
 
 
 def _candidates(job: SlideJob, parts: Mapping[int, Path]) -> Iterator[RegionCandidates]:
@@ -111,30 +116,45 @@ def _geometry(job: SlideJob) -> StitchGeometry:
 
 
 def _accounting(job: SlideJob, reports: Sequence[RegionReport]) -> Accounting:
-    planned = TileCounts.sum(report.counts for report in reports)
+    tallies = [report.tally for report in reports]
     background = TileCounts(background=job.plan.background_tiles)
     return Accounting(
-        tiles=TileCounts.sum([planned, background]),
-        missing_l0=tuple(_box(bad) for report in reports for bad in report.missing),
-        failed_l0=tuple(_box(bad) for report in reports for bad in report.failed),
-        repairs=sum(report.repairs for report in reports),
+        tiles=TileCounts.sum([background, *(tally.counts for tally in tallies)]),
+        missing=_lost(job, [place for tally in tallies for place in tally.missing]),
+        damaged=_lost(job, [place for tally in tallies for place in tally.damaged]),
+        failed=_lost(job, [place for tally in tallies for place in tally.failed]),
+        repairs=sum(tally.repairs for tally in tallies),
     )
 
 
-def _box(bad: BadTile) -> tuple[int, int, int, int]:
-    x0, y0, x1, y1 = np.round(bad.box_l0).astype(int).tolist()
-    return x0, y0, x1, y1
+def _lost(job: SlideJob, places: Sequence[BadPlace]) -> Lost:
+    if not places:
+        return Lost()
+    # In one order, whatever regions they came from: the last bits of an area depend on it.
+    boxes = np.array(sorted(place.box_l0 for place in places))
+    area = shapely.area(shapely.intersection(shapely.union_all(shapely.box(*boxes.T)), job.area))
+    whole = [(x0, y0, x1, y1) for x0, y0, x1, y1 in np.round(boxes).astype(int).tolist()]
+    return Lost(tuple(whole), float(area) * (job.mpp / 1000) ** 2)
 
 
-def _counts(job: SlideJob, summary: Summary, reports: Sequence[RegionReport]) -> dict[str, Any]:
+def _less(whole: float, part: float) -> float:
+    """The difference of two areas, 0 where it is nothing but rounding."""
+    return whole - part if part < whole * (1 - ROUNDING) else 0.0
+
+
+def _counts(job: SlideJob, summary: Summary, reports: Sequence[RegionReport], usable_mm2: float) -> dict[str, Any]:
     return {
         "nuclei": summary.nuclei,
         "at_seams": summary.seam,
+        "cut_by_gaps": sum(report.tally.cut for report in reports),
         "classes": summary.counts,
         "area_mm2": job.area_mm2,
+        "usable_mm2": usable_mm2,
         "tissue_share": job.tissue.share,
         "tissue_method": job.tissue.method,
-        "unlike_training_images": unlike([one for report in reports for one in report.looks], job.spec.domain),
+        "unlike_training_images": unlike(
+            [one for report in reports for one in report.tally.looks], job.spec.domain
+        ),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -20,9 +20,10 @@ from wsi_nuc.inference.predict import Prediction, predict_counted
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.domain import looks_of
 from wsi_nuc.models.registry import load_model
-from wsi_nuc.run.level0 import inside_and_valid, to_level0
+from wsi_nuc.run.level0 import inside_and_valid, to_level0, touching
+from wsi_nuc.run.report import BadPlace, RegionReport, Tally
 from wsi_nuc.slides.cache import cached_slide
-from wsi_nuc.store.parts import write_part
+from wsi_nuc.store.parts import read_part, write_part
 from wsi_nuc.tiling.read import TilePixels, read_region
 from wsi_nuc.tiling.task import RegionTask
 from wsi_nuc.types import (
@@ -31,12 +32,15 @@ from wsi_nuc.types import (
     NucleiTable,
     SlideInfo,
     SlideRef,
+    Tile,
     TileBatch,
-    TileCounts,
     TileNuclei,
 )
 
 Options = tuple[tuple[str, Any], ...]
+
+# A nucleus that comes as near to a gap as this has lost a part to it, as far as anybody can tell.
+CUT_WITHIN_UM = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,31 +57,6 @@ class RegionJob:
 
     def __str__(self) -> str:
         return f"{self.slide.path}, region {self.task.index}"
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class BadTile:
-    """A tile without complete pixels or results; `box_l0` is its core: x0, y0, x1, y1 in level-0 pixels."""
-
-    tile: int
-    box_l0: tuple[float, float, float, float]
-    cause: str
-
-
-@dataclass(frozen=True, slots=True)
-class RegionReport:
-    """Counts of one region; `part` is its file. All but `seconds` by stage and memory is stored in that file."""
-
-    index: int
-    part: str
-    nuclei: int
-    counts: TileCounts
-    missing: tuple[BadTile, ...]
-    failed: tuple[BadTile, ...]
-    repairs: int
-    looks: tuple[tuple[float, ...], ...] = ()
-    seconds: dict[str, float] = field(default_factory=dict)
-    rss_bytes: int = 0
 
 
 def prepare_worker(model: str, device: str, options: Options = ()) -> None:
@@ -97,10 +76,10 @@ def process_region(job: RegionJob) -> RegionReport:
     with clock.stage("read"):
         source = cached_slide(job.slide)
         pixels = list(read_region(source, job.task))
-    failed = [_bad(one, job) for one in pixels if one.status == "failed"]
-    missing = [_bad(one, job) for one in pixels if one.status == "missing"]
-    tables, own, repairs = [NucleiTable.empty(len(model.spec.classes))], [np.zeros(0, np.bool_)], 0
-    looks = _looks(pixels) if model.spec.domain else []
+    failed = [_blamed(job, one.tile, one.cause) for one in pixels if one.status == "failed"]
+    gaps = {one.tile.index: one.gaps for one in pixels if one.gaps}
+    tables, own, repairs, cut = [NucleiTable.empty(len(model.spec.classes))], [np.zeros(0, np.bool_)], 0, 0
+    looks = _looks(pixels) if model.spec.domain else ()
     for batch in _batches(pixels, model.spec.batch):
         with clock.stage("predict"):
             found, problems = _predict_or_blame(model, batch, job)
@@ -108,27 +87,28 @@ def process_region(job: RegionJob) -> RegionReport:
         with clock.stage("level0"):
             for one in found:
                 table, kept, changed = _to_slide(one.nuclei, job, source.info)
-                tables.append(table)
-                own.append(one.own[kept])
+                whole = ~touching(table, gaps, _margin_l0(job.task))
+                cut += int(np.sum(one.own[kept] & ~whole))
+                tables.append(table.select(whole) if not whole.all() else table)
+                own.append(one.own[kept[whole]])
                 repairs += one.repaired + changed
-    bad = _BadTiles(tuple(sorted(missing)), tuple(sorted(failed)))
+    tally = Tally.of(pixels, failed, repairs=repairs, cut=cut, looks=looks)
     with clock.stage("write part"):
-        found_all = (NucleiTable.concat(tables), np.concatenate(own))
-        return _write(job, found_all, bad, {"repairs": repairs, "looks": looks}, clock)
+        part = write_report(job, NucleiTable.concat(tables), np.concatenate(own), tally)
+    memory = psutil.Process().memory_info().rss
+    return replace(part, seconds=dict(clock.seconds), rss_bytes=memory)
 
 
-def report_of(index: int, part: str, stored: dict[str, Any]) -> RegionReport:
+def write_report(job: RegionJob, table: NucleiTable, own: Bool, tally: Tally) -> RegionReport:
+    """The part carries the report without its timings: the same region has the same bytes each time."""
+    part = write_part(Path(job.parts_dir), job.task.index, table, own, tally.document())
+    return RegionReport(job.task.index, part.path, len(table), tally)
+
+
+def read_report(index: int, path: Path) -> RegionReport:
     """The report that a part file carries."""
-    return RegionReport(
-        index=index,
-        part=part,
-        nuclei=stored["nuclei"],
-        counts=TileCounts(**stored["counts"]),
-        missing=tuple(BadTile(tile, tuple(box), cause) for tile, box, cause in stored["missing"]),
-        failed=tuple(BadTile(tile, tuple(box), cause) for tile, box, cause in stored["failed"]),
-        repairs=stored["repairs"],
-        looks=tuple(tuple(one) for one in stored["looks"]),
-    )
+    table, _, stored = read_part(path)
+    return RegionReport(index, str(path), len(table), Tally.from_document(stored))
 
 
 class Clock:
@@ -146,12 +126,6 @@ class Clock:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
-@dataclass(frozen=True, slots=True)
-class _BadTiles:
-    missing: tuple[BadTile, ...]
-    failed: tuple[BadTile, ...]
-
-
 @lru_cache(maxsize=2)
 def loaded_model(name: str, device: str, options: Options = ()) -> NucleiModel:
     """The model of this process: loaded once, however many slides ask for it."""
@@ -166,7 +140,7 @@ def _batches(pixels: Sequence[TilePixels], size: int) -> Iterator[TileBatch]:
 
 def _predict_or_blame(
     model: NucleiModel, batch: TileBatch, job: RegionJob
-) -> tuple[list[Prediction], list[BadTile]]:
+) -> tuple[list[Prediction], list[BadPlace]]:
     """Predict the batch; where that fails, each tile alone, so that only the tile at fault is lost."""
     try:
         return [predict_counted(model, batch)], []
@@ -175,10 +149,9 @@ def _predict_or_blame(
     except Exception as error:  # noqa: BLE001 - the tile boundary: whatever a tile provokes is that tile's failure
         if len(batch.tiles) == 1:
             cause = error.cause if isinstance(error, SlideError) else f"{type(error).__name__}: {error}"
-            tile = batch.tiles[0]
-            return [], [BadTile(tile.index, _core_l0(job, tile.index), cause)]
+            return [], [_blamed(job, batch.tiles[0], cause)]
     found: list[Prediction] = []
-    bad: list[BadTile] = []
+    bad: list[BadPlace] = []
     for row, tile in enumerate(batch.tiles):
         alone = TileBatch(batch.rgb[row : row + 1], (tile,))
         good, problems = _predict_or_blame(model, alone, job)
@@ -195,36 +168,16 @@ def _to_slide(nuclei: TileNuclei, job: RegionJob, info: SlideInfo) -> tuple[Nucl
     return table, wanted[left], changed
 
 
-def _core_l0(job: RegionJob, tile: int) -> tuple[float, float, float, float]:
-    x0, y0, x1, y1 = job.task.grid.core_boxes_l0(np.array([tile]))[0].tolist()
-    return x0, y0, x1, y1
+def _margin_l0(task: RegionTask) -> float:
+    return CUT_WITHIN_UM * task.l0_per_grid / task.scale.grid_mpp
 
 
-def _bad(pixels: TilePixels, job: RegionJob) -> BadTile:
-    return BadTile(pixels.tile.index, _core_l0(job, pixels.tile.index), pixels.cause)
+def _blamed(job: RegionJob, tile: Tile, cause: str) -> BadPlace:
+    """The whole core of a tile without a result."""
+    x0, y0, x1, y1 = job.task.grid.core_boxes_l0(np.array([tile.index]))[0].tolist()
+    return BadPlace(tile.index, (x0, y0, x1, y1), cause)
 
 
-def _looks(pixels: Sequence[TilePixels]) -> list[tuple[float, ...]]:
+def _looks(pixels: Sequence[TilePixels]) -> tuple[tuple[float, ...], ...]:
     found = (looks_of(one.rgb) for one in pixels if one.rgb is not None)
-    return [one for one in found if one is not None]
-
-
-def _write(
-    job: RegionJob, found: tuple[NucleiTable, Bool], bad: _BadTiles, noted: dict[str, Any], clock: Clock
-) -> RegionReport:
-    """The part carries the report without its timings: the same region has the same bytes each time."""
-    table, own = found
-    gone = {one.tile for one in bad.failed}
-    missing = tuple(one for one in bad.missing if one.tile not in gone)
-    processed = len(job.task.region.tiles) - len(missing) - len(bad.failed)
-    counts = TileCounts(processed=processed, missing=len(missing), failed=len(bad.failed))
-    stored = {
-        "nuclei": len(table),
-        "counts": asdict(counts),
-        "missing": [astuple(one) for one in missing],
-        "failed": [astuple(one) for one in bad.failed],
-        **noted,
-    }
-    part = write_part(Path(job.parts_dir), job.task.index, table, own, stored)
-    memory = psutil.Process().memory_info().rss
-    return replace(report_of(job.task.index, part.path, stored), seconds=dict(clock.seconds), rss_bytes=memory)
+    return tuple(one for one in found if one is not None)

@@ -13,7 +13,7 @@ from wsi_nuc.store.commit import Published
 @dataclass(frozen=True, slots=True)
 class SlideResult:
     """`status`: published, empty (published, without a nucleus), verified (it was there already), failed or
-    interrupted; `exit_code` is 0 for the first three."""
+    interrupted; `exit_code` is 0 for the first three. `usable_mm2`: of the area, what could be looked at."""
 
     slide: str
     status: str
@@ -21,14 +21,15 @@ class SlideResult:
     nuclei: int = 0
     classes: dict[str, int] = field(default_factory=dict)
     area_mm2: float = 0.0
+    usable_mm2: float = 0.0
     tiles: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     error: str = ""
     exit_code: int = OK
 
     def as_json(self) -> dict[str, Any]:
-        names = ("slide", "store", "status", "nuclei", "classes", "area_mm2", "tiles", "seconds", "error")
-        return {name: getattr(self, name) for name in names}
+        first = ("slide", "store", "status", "nuclei", "classes", "area_mm2", "usable_mm2")
+        return {name: getattr(self, name) for name in (*first, "tiles", "seconds", "error")}
 
 
 def success(slide: str, published: Published, seconds: float) -> SlideResult:
@@ -40,6 +41,7 @@ def success(slide: str, published: Published, seconds: float) -> SlideResult:
         nuclei=counts["nuclei"],
         classes=counts["classes"],
         area_mm2=counts["area_mm2"],
+        usable_mm2=counts.get("usable_mm2", counts["area_mm2"]),
         tiles={key: tiles[key] for key in ("processed", "background", "missing", "failed")},
         seconds=round(seconds, 3),
     )

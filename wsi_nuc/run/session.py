@@ -28,17 +28,17 @@ from wsi_nuc.run.executor import executor_device, make_executor
 from wsi_nuc.run.featured import embedding_model, only_features_lack, reconciled
 from wsi_nuc.run.job import SlideJob, prepare
 from wsi_nuc.run.publish import acceptable, publish_slide
-from wsi_nuc.run.region import BadTile, RegionJob, RegionReport, process_region, report_of
+from wsi_nuc.run.region import RegionJob, process_region, read_report
+from wsi_nuc.run.report import RegionReport, lacking
 from wsi_nuc.run.request import SlideRequest, as_request
 from wsi_nuc.run.result import SlideResult, failure, success
 from wsi_nuc.run.staging import StagedSlide, remove_abandoned
 from wsi_nuc.store.commit import Published, check_target, clean_up
 from wsi_nuc.store.locks import slide_lock_path, try_lock
-from wsi_nuc.store.parts import begun, find_parts, hold_parts, parts_dir, read_part, remove_parts
+from wsi_nuc.store.parts import begun, find_parts, hold_parts, parts_dir, remove_parts
 from wsi_nuc.store.paths import check_writable
 
 START_TIMEOUT_S = 3.0
-MOST_NAMED = 5
 
 
 def run_slides(
@@ -288,7 +288,7 @@ class _Session:
                 # A slide that is gone or replaced fails in many ways; the change is what the user must know.
                 job.check_unchanged()
                 raise opened.error
-            self._refuse_bad_tiles(opened)
+            self._refuse_bad_places(opened)
             parts = {report.index: Path(report.part) for report in opened.reports}
             execute = self._executor.result().run
             published = publish_slide(job, opened.name, parts, opened.reports, execute, opened.device)
@@ -331,29 +331,23 @@ class _Session:
         )
         return result
 
-    def _refuse_bad_tiles(self, opened: _Open) -> None:
-        missing = sorted(bad for report in opened.reports for bad in report.missing)
+    def _refuse_bad_places(self, opened: _Open) -> None:
+        """Raise where places could not be decoded or computed, unless that is allowed: then it is only told."""
+        slide, (missing, bad) = opened.job.slide, lacking(opened.reports)
         if missing:
-            self._emit(Warned(opened.job.slide, f"{len(missing)} tiles lack data ({_named(missing)})"))
-        failed = sorted(bad for report in opened.reports for bad in report.failed)
-        if failed and not opened.job.config.allow_bad_tiles:
-            raise SlideError(
-                opened.job.slide,
-                f"{len(failed)} tiles failed ({_named(failed)})",
-                "restore the file, or pass --allow-bad-tiles to publish without them; good regions are kept",
-            )
-
-
-def _named(bad: Sequence[BadTile]) -> str:
-    named = [f"tile {one.tile} at level-0 {one.box_l0}: {one.cause}" for one in bad[:MOST_NAMED]]
-    return "; ".join([*named, f"and {len(bad) - MOST_NAMED} more"] if len(bad) > MOST_NAMED else named)
+            self._emit(Warned(slide, missing))
+        if bad and not opened.job.config.allow_bad_tiles:
+            remedy = "restore the file, or pass --allow-bad-tiles to publish without them; good regions are kept"
+            raise SlideError(slide, bad, remedy)
+        if bad:
+            self._emit(Warned(slide, bad))
 
 
 def _resumable(folder: Path) -> Iterator[RegionReport]:
-    """Reports of the parts of an earlier run. A part with failed tiles is done anew: the cause may be gone."""
+    """Reports of the parts of an earlier run. A part that lacks places is done anew: the cause may be gone."""
     for index, path in find_parts(folder).items():
-        report = report_of(index, str(path), read_part(path)[2])
-        if report.failed:
+        report = read_report(index, path)
+        if report.tally.failed or report.tally.damaged:
             path.unlink(missing_ok=True)
         else:
             yield report

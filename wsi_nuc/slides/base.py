@@ -20,4 +20,9 @@ class SlideSource(Protocol):
         """
         ...
 
+    def block_px(self, level: int) -> tuple[int, int]:
+        """Width and height of the blocks, from the level's corner on, that the file stores as one: where one pixel
+        cannot be decoded, its block cannot. A guess where the file has no such blocks."""
+        ...
+
     def close(self) -> None: ...

@@ -35,6 +35,9 @@ class Picture:
     def info(self) -> SlideInfo:
         return self._info
 
+    def block_px(self, level: int) -> tuple[int, int]:
+        return self._info.width, self._info.height
+
     def close(self) -> None:
         self._rgb = np.empty((0, 0, 3), np.uint8)
 

@@ -64,6 +64,10 @@ class JpegTiff:
     def info(self) -> SlideInfo:
         return self._info
 
+    def block_px(self, level: int) -> tuple[int, int]:
+        page = self._pages[level]
+        return page.tile_width, page.tile_height
+
     def close(self) -> None:
         self._cache.forget(self._number)
         self._file.close()

@@ -37,6 +37,10 @@ class OmeZarr:
     def info(self) -> SlideInfo:
         return self._info
 
+    def block_px(self, level: int) -> tuple[int, int]:
+        chunk = self._arrays[level].chunks
+        return chunk[self._axes.index("x")], chunk[self._axes.index("y")]
+
     def close(self) -> None:
         """Zarr keeps no file open."""
 

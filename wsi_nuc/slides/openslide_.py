@@ -20,7 +20,7 @@ import numpy.typing as npt
 from wsi_nuc.errors import SlideError
 from wsi_nuc.slides import mpp
 from wsi_nuc.slides.localfile import CHECK_PATH, COPY_AGAIN, refuse_url
-from wsi_nuc.slides.pixels import clip_to, damaged, over_white, place, rows_and_columns
+from wsi_nuc.slides.pixels import USUAL_BLOCK_PX, clip_to, damaged, over_white, place, rows_and_columns
 from wsi_nuc.slides.pyramid import select_levels
 from wsi_nuc.types import Bool, Box, PixelBlock, SlideInfo, SlideRef, UInt8
 
@@ -44,14 +44,24 @@ class OpenSlideSource:
     def info(self) -> SlideInfo:
         return self._info
 
+    def block_px(self, level: int) -> tuple[int, int]:
+        stored = self._kept[level]
+        if not self._factor(stored).is_integer():
+            return FIXED_BLOCK_PX, FIXED_BLOCK_PX
+        properties, name = self._handle.properties, f"openslide.level[{stored}].tile"
+        width, height = (properties.get(f"{name}-{edge}", "") for edge in ("width", "height"))
+        return (int(width), int(height)) if width.isdigit() and height.isdigit() else USUAL_BLOCK_PX
+
+    def _factor(self, stored: int) -> float:
+        return float(self._handle.level_downsamples[stored])
+
     def close(self) -> None:
         self._handle.close()
 
     def read(self, level: int, box: Box) -> PixelBlock:
         inside = clip_to(self._info.levels[level], box)
         stored = self._kept[level]
-        factor = float(self._handle.level_downsamples[stored])
-        blocks = _fixed_blocks if factor != int(factor) else _chunks
+        blocks = _chunks if self._factor(stored).is_integer() else _fixed_blocks
         whole = Box(0, 0, *self._handle.level_dimensions[stored])
         rgb = np.empty((inside.height, inside.width, 3), np.uint8)
         missing: Bool = np.zeros(rgb.shape[:2], np.bool_)

@@ -13,6 +13,8 @@ from wsi_nuc.slides.localfile import COPY_AGAIN
 from wsi_nuc.types import Box, Level, PixelBlock, UInt8
 
 WHITE = 255
+# Of a file that does not say how it stores its pixels, or stores them in no regular blocks.
+USUAL_BLOCK_PX = (256, 256)
 # What imagecodecs, tifffile, zarr and Pillow raise for data they cannot decode.
 DECODE_ERRORS = (RuntimeError, ValueError, OSError, KeyError, IndexError, TypeError, EOFError, ArithmeticError)
 

@@ -16,7 +16,16 @@ from wsi_nuc.slides import mpp
 from wsi_nuc.slides.address import reaching, reason, shown
 from wsi_nuc.slides.limits import MAX_DECODED_WHOLE_PX, MAX_TILE_PX
 from wsi_nuc.slides.localfile import COPY_AGAIN, open_file
-from wsi_nuc.slides.pixels import DECODE_ERRORS, WHITE, clip_to, damaged, depth_shift, place, to_rgb8
+from wsi_nuc.slides.pixels import (
+    DECODE_ERRORS,
+    USUAL_BLOCK_PX,
+    WHITE,
+    clip_to,
+    damaged,
+    depth_shift,
+    place,
+    to_rgb8,
+)
 from wsi_nuc.slides.pyramid import select_levels
 from wsi_nuc.slides.tiff import Page, Structure, read_structure
 from wsi_nuc.types import Bool, Box, PixelBlock, SlideInfo, SlideRef
@@ -38,6 +47,10 @@ class TiffSlideSource:
     @property
     def info(self) -> SlideInfo:
         return self._info
+
+    def block_px(self, level: int) -> tuple[int, int]:
+        page = self._pages[level]
+        return (page.tile_width, page.tile_height) if page is not None and page.tiled else USUAL_BLOCK_PX
 
     def close(self) -> None:
         self._slide.close()

@@ -60,6 +60,7 @@ class ClassCounter:
         return [int(n) for n in self._histogram.sum(axis=1)]
 
     def rows(self, tissue_mm2: float) -> list[ClassRow]:
+        """`tissue_mm2`: what could be looked at."""
         total = sum(self.counts)
         return [self._row(label, count, total, tissue_mm2) for label, count in enumerate(self.counts)]
 

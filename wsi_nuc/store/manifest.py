@@ -38,22 +38,37 @@ def identity_key(slide_sha256: str, weights_sha256: str, config: Mapping[str, An
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """Where no result is from, for one reason: level-0 boxes x0, y0, x1, y1, and their searched area."""
+
+    boxes_l0: tuple[tuple[int, int, int, int], ...] = ()
+    mm2: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Accounting:
-    """What became of every tile. `missing` and `failed` list the level-0 boxes x0, y0, x1, y1 of those tiles."""
+    """What became of every tile. `missing`: the file holds no data there; `damaged`: its data cannot be decoded,
+    in tiles that are processed otherwise; `failed`: whole tiles. No two of their boxes overlap."""
 
     tiles: TileCounts
-    missing_l0: tuple[tuple[int, int, int, int], ...] = ()
-    failed_l0: tuple[tuple[int, int, int, int], ...] = ()
+    missing: Lost = Lost()
+    damaged: Lost = Lost()
+    failed: Lost = Lost()
     repairs: int = 0
 
     def document(self) -> Json:
         counts = {name: getattr(self.tiles, name) for name in ("processed", "background", "missing", "failed")}
+        lost = {name: getattr(self, name) for name in ("missing", "damaged", "failed")}
         return {
             **counts,
             "total": self.tiles.total,
-            "missing_boxes_l0": sorted(map(list, self.missing_l0)),
-            "failed_boxes_l0": sorted(map(list, self.failed_l0)),
+            **{f"{name}_boxes_l0": sorted(map(list, one.boxes_l0)) for name, one in lost.items()},
+            **{f"{name}_mm2": one.mm2 for name, one in lost.items()},
         }
+
+    @property
+    def lost_mm2(self) -> float:
+        return self.missing.mm2 + self.damaged.mm2 + self.failed.mm2
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +149,12 @@ def read(store: Path) -> Json:
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise StorageError(path, "is not a manifest of a wsi-nuc result", "run the slide again")
     return manifest
+
+
+def is_partial(manifest: Json) -> bool:
+    """Whether places of a result could not be decoded or computed: good enough only where that is allowed."""
+    tiles = manifest["tiles"]
+    return bool(tiles["failed"] or tiles.get("damaged_boxes_l0"))
 
 
 def owner_of(store: Path) -> str:

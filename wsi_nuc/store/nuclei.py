@@ -86,16 +86,18 @@ class NucleiWriter:
         self._written += len(table)
         self._seam += int(seam.sum())
 
-    def finish(self, tissue_mm2: float) -> Summary:
-        """Write what is held, the footers and the table of classes."""
+    def finish(self, tissue_mm2: float, usable_mm2: float | None = None) -> Summary:
+        """Write what is held, the footers and the table of classes. `usable_mm2`: of the tissue, what could be
+        looked at; all of it if not given."""
         if self._held:
             self._write_group(NucleiTable.concat(self._held))
             self._held = []
         self._parquet.close()
         self._probabilities.finish()
         layout.shapes_group(self._folder, layout.NUCLEI_SHAPES, self._written)
-        classes = tuple(self._counter.rows(tissue_mm2))
-        write_classes(self._folder, classes)
+        usable_mm2 = tissue_mm2 if usable_mm2 is None else usable_mm2
+        classes = tuple(self._counter.rows(usable_mm2))
+        write_classes(self._folder, classes, tissue_mm2, usable_mm2)
         boxes = np.array(self._group_boxes).reshape(-1, 4)
         return Summary(self._written, self._seam, classes, self._counter.area_um2, boxes)
 

@@ -135,8 +135,9 @@ def write_columns(
     _write_frame(folder, f"{path}/var", names, columns)
 
 
-def write_classes(folder: ZarrFolder, rows: Sequence[ClassRow]) -> None:
-    """`tables/classes`: one row a class, all figures as columns of `obs`."""
+def write_classes(folder: ZarrFolder, rows: Sequence[ClassRow], tissue_mm2: float, usable_mm2: float) -> None:
+    """`tables/classes`: one row a class, all figures as columns of `obs`. The two areas, the same in every row,
+    are those of the tissue and of what of it could be looked at, which the densities refer to."""
     columns: dict[str, AnyArray] = {
         "count": np.array([r.count for r in rows], np.int64),
         "share": np.array([r.share for r in rows]),
@@ -144,6 +145,7 @@ def write_classes(folder: ZarrFolder, rows: Sequence[ClassRow]) -> None:
         "area_share_of_tissue": np.array([r.area_share_of_tissue for r in rows]),
         "area_um2_mean": np.array([r.mean_um2 for r in rows]),
     }
+    columns |= {"tissue_mm2": np.full(len(rows), tissue_mm2), "usable_mm2": np.full(len(rows), usable_mm2)}
     for i, q in enumerate(QUANTILES):
         columns[f"area_um2_q{round(q * 100):02d}"] = np.array([r.quantiles_um2[i] for r in rows])
     path = layout.CLASSES_TABLE

@@ -10,30 +10,34 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from wsi_nuc.errors import DamagedPixels
+from wsi_nuc.slides.around import read_around
 from wsi_nuc.slides.base import SlideSource
+from wsi_nuc.tiling.gaps import Gap, gaps_in, places_in
 from wsi_nuc.tiling.resampling import resized
 from wsi_nuc.tiling.scale import Scale
 from wsi_nuc.tiling.task import RegionTask
-from wsi_nuc.types import Bool, Box, PixelBlock, Tile, UInt8
+from wsi_nuc.types import Box, PixelBlock, Tile, UInt8
 
 Status = Literal["ok", "missing", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
 class TilePixels:
-    """`rgb`: uint8 read_px x read_px x 3, white outside the slide; read-only use, it may be a view.
+    """`rgb`: uint8 read_px x read_px x 3, white outside the slide and in gaps; read-only use, it may be a view.
 
-    `status` is "missing" where the file holds no data for a part of the core that lies in the area: the rest
-    is still in `rgb`, which is None only if all of that part is missing. "failed": no pixels, `cause` says why.
+    "ok": the model can see the tile, though parts of it may be damaged. "missing": the file holds no data for a
+    part of the core that lies in the area. `rgb` is None where nothing of that is left: then the tile is "missing"
+    if the file holds no data for any of it, else "failed", and `cause` says why.
+    `gaps`: in all that the tile reads; `places`: their parts in the core where that meets the area.
     """
 
     tile: Tile
     rgb: UInt8 | None
     status: Status = "ok"
     cause: str = ""
+    gaps: tuple[Gap, ...] = ()
+    places: tuple[Gap, ...] = ()
 
 
 def read_region(source: SlideSource, task: RegionTask) -> Iterator[TilePixels]:
@@ -42,31 +46,28 @@ def read_region(source: SlideSource, task: RegionTask) -> Iterator[TilePixels]:
     try:
         block = source.read(task.scale.level, box_level)
     except DamagedPixels:
-        for tile in task.tiles():
-            yield _read_alone(source, task, tile)
-        return
+        block = None
     for tile in task.tiles():
-        yield _from_block(block, box_level, task, tile)
-
-
-def _read_alone(source: SlideSource, task: RegionTask, tile: Tile) -> TilePixels:
-    box_level = task.level_box(tile.read_box)
-    try:
-        block = source.read(task.scale.level, box_level)
-    except DamagedPixels as error:
-        return TilePixels(tile, None, "failed", error.cause)
-    return _from_block(block, box_level, task, tile)
+        if block is not None:
+            yield _from_block(block, box_level, task, tile)
+        else:
+            # Each tile for itself: what is told of it must not depend on what is read beside it.
+            tile_level = task.level_box(tile.read_box)
+            yield _from_block(read_around(source, task.scale.level, tile_level), tile_level, task, tile)
 
 
 def _from_block(block: PixelBlock, block_level: Box, task: RegionTask, tile: Tile) -> TilePixels:
     tile_level = task.level_box(tile.read_box)
-    native = _crop(block.rgb, block_level, tile_level)
-    rgb = resample(native, tile_level, task.scale, tile.read_box)
-    share = _missing_share(block, block_level, task, tile)
-    if share == 0:
-        return TilePixels(tile, rgb)
-    cause = f"the file holds no data for {share:.0%} of the tile's area"
-    return TilePixels(tile, rgb if share < 1 else None, "missing", cause)
+    gaps = gaps_in(block, block_level, tile_level, task.scale.level_downsample)
+    places, share = places_in(task, tile, gaps)
+    damaged = [place for place in places if place.kind == "damaged"]
+    if share == 1:
+        if damaged:
+            return TilePixels(tile, None, "failed", damaged[0].cause)
+        return TilePixels(tile, None, "missing", places[0].cause, gaps, places)
+    rgb = resample(_crop(block.rgb, block_level, tile_level), tile_level, task.scale, tile.read_box)
+    status: Status = "missing" if len(damaged) < len(places) else "ok"
+    return TilePixels(tile, rgb, status, gaps=gaps, places=places)
 
 
 def _crop(pixels: UInt8, frame: Box, box: Box) -> UInt8:
@@ -82,26 +83,3 @@ def resample(native: UInt8, native_level: Box, scale: Scale, box_grid: Box) -> U
     x0, y0 = box_grid.x0 * ratio - native_level.x0, box_grid.y0 * ratio - native_level.y0
     corners = (x0, y0, x0 + box_grid.width * ratio, y0 + box_grid.height * ratio)
     return resized(native, (box_grid.width, box_grid.height), corners)
-
-
-def _missing_share(block: PixelBlock, block_level: Box, task: RegionTask, tile: Tile) -> float:
-    """Share of the tile's core within the area that the file holds no data for."""
-    if block.missing is None:
-        return 0.0
-    core_level = _inner_pixels(tile.core_box, task.scale.level_px_per_grid)
-    missing: Bool = block.missing[
-        core_level.y0 - block_level.y0 : core_level.y1 - block_level.y0,
-        core_level.x0 - block_level.x0 : core_level.x1 - block_level.x0,
-    ]
-    if not missing.any():
-        return 0.0
-    y, x = np.indices(missing.shape).reshape(2, -1)
-    centres_level = np.stack([x + core_level.x0 + 0.5, y + core_level.y0 + 0.5], axis=1)
-    kept = task.inside((centres_level * task.scale.level_downsample).astype(np.float64))
-    return float(missing.ravel()[kept].mean()) if kept.any() else 0.0
-
-
-def _inner_pixels(box_grid: Box, ratio: float) -> Box:
-    """Pixels of the level whose centres lie in the box: neighbouring cores share none."""
-    x0, y0, x1, y1 = (round(edge * ratio) for edge in (box_grid.x0, box_grid.y0, box_grid.x1, box_grid.y1))
-    return Box(x0, y0, max(x0 + 1, x1), max(y0 + 1, y1))
