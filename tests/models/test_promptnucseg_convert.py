@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -117,23 +116,6 @@ def test_differences_are_listed_and_nothing_is_written(
 def test_the_number_of_classes_must_be_the_checkpoints(files: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="for 5 classes, its header names 2"):
         convert([files / "prompter.pth"], tmp_path / "out.safetensors", Target(("a", "b")))
-
-
-class _Gadget:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.touch, (self.path,))
-
-
-def test_a_pickled_program_is_refused_and_not_run(tmp_path: Path) -> None:
-    torch.save({"model": {"w": torch.zeros(1)}, "metrics": _Gadget(tmp_path / "ran")}, tmp_path / "bad.pth")
-    (tmp_path / "raw.pth").write_bytes(pickle.dumps(_Gadget(tmp_path / "ran")))
-    for name in ("bad.pth", "raw.pth"):
-        with pytest.raises(ModelError):
-            convert([tmp_path / name], tmp_path / "out.safetensors", FIVE)
-    assert not (tmp_path / "ran").exists()
 
 
 def test_a_file_of_another_kind_is_refused_with_what_it_holds(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from wsi_nuc.models.registry import load_model, model_spec
 from wsi_nuc.models.weights import (
     KEY,
     check_class_count,
-    check_finite,
+    check_sense,
     check_state,
     open_checkpoint,
     read_info,
@@ -201,6 +201,6 @@ def test_a_plain_pth_gives_its_tensors_and_damage_is_told(tmp_path: Path) -> Non
 
 def test_finite_is_checked_for_torch_too() -> None:
     torch = pytest.importorskip("torch")
-    check_finite("file", {"ok": torch.ones(2)})
+    check_sense("file", {"ok": torch.ones(2)})
     with pytest.raises(ModelError, match="bad"):
-        check_finite("file", {"ok": torch.ones(2), "bad": torch.tensor([float("nan")])})
+        check_sense("file", {"ok": torch.ones(2), "bad": torch.tensor([float("nan")])})

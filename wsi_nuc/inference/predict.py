@@ -14,6 +14,7 @@ import numpy as np
 from wsi_nuc.errors import SlideError
 from wsi_nuc.inference.polygons import trace
 from wsi_nuc.models.base import NucleiModel
+from wsi_nuc.models.finite import not_finite
 from wsi_nuc.types import Bool, Float64, Int64, MaskCrops, Prompts, Tile, TileBatch, TileNuclei
 
 
@@ -142,5 +143,4 @@ def _blame(rows: Int64, tiles: Sequence[Tile], what: str) -> None:
     rows = rows[rows < len(tiles)]
     if len(rows):
         names = ", ".join(str(tiles[row].index) for row in np.unique(rows))
-        cause = f"the model's {what} are not finite numbers"
-        raise SlideError(f"tile {names}", cause, "try --device cpu; if it stays, the weights are damaged")
+        raise not_finite(f"tile {names}", what)

@@ -21,7 +21,7 @@ from wsi_nuc.models.promptnucseg.settings import PrompterSettings, SegmentorSett
 from wsi_nuc.models.sam.sizes import PATCH_PX, SIZES
 from wsi_nuc.models.sam.tables import resize_tables
 from wsi_nuc.models.torch_ops import load
-from wsi_nuc.models.weights import CheckpointInfo, check_class_count, check_state, read_info, read_pth
+from wsi_nuc.models.weights import CheckpointInfo, check_class_count, check_sense, check_state, read_info, read_pth
 
 SEGMENTOR, PROMPTER, BACKBONE = "segmentor.", "prompter.", "prompter.backbone.backbone."
 # Tried in this order: the published backbone first.
@@ -49,6 +49,7 @@ def convert(sources: Sequence[str | Path], out: str | Path, target: Target) -> C
     settings = Settings(target.classes, target.mpp, use=UseSettings(**target.use))
     for source in sources:
         prefix, tensors = _recognised(source, _read(source))
+        check_sense(source, tensors)
         settings = _with_part(source, settings, prefix, tensors, target)
         tensors = {prefix + name: tensor for name, tensor in tensors.items()}
         expected = {n: shape for n, shape in expected_shapes(settings).items() if n.startswith(prefix)}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from wsi_nuc.errors import UsageError
+from wsi_nuc.models.finite import Outputs, finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,13 @@ class Place:
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+
+    def infer(self, network: Callable[..., Outputs], *inputs: Any) -> Outputs:
+        """What a network gives, in this precision. Every network call of every family goes this way: its raw
+        outputs are checked here, before anything is made of them."""
+        with self.autocast():
+            outputs = network(*inputs)
+        return finite(outputs)
 
 
 def _computes_bf16(device: torch.device) -> bool:

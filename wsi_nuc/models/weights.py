@@ -27,6 +27,8 @@ KEY = "wsi_nuc"
 FORMAT_VERSION = 1
 MAX_HEADER_BYTES = 16 << 20  # a ViT-H has 0.1 MiB of header
 LISTED = 8
+VARIANCE = "running_var"  # as torch names what a batch norm divides by
+NOT_FINITE, NEGATIVE = "NaN or infinite weights", "variances below zero"
 Shapes = Mapping[str, tuple[int, ...]]
 _AGAIN = "copy or download the file again"
 
@@ -74,9 +76,11 @@ class Checkpoint:
         from safetensors import SafetensorError
 
         try:
-            return dict(load_file(self.info.path))
+            state = dict(load_file(self.info.path))
         except (SafetensorError, OSError, KeyError, TypeError) as error:
             raise ModelError(self.info.path, f"its tensors cannot be read: {error}", _AGAIN) from error
+        check_sense(self.info.path, state)
+        return state
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
@@ -139,7 +143,7 @@ def save_checkpoint(path: str | Path, state: Mapping[str, npt.NDArray[Any]], hea
     from safetensors.numpy import save_file
 
     text = json.dumps({**header, "format_version": FORMAT_VERSION}, sort_keys=True, allow_nan=False)
-    check_finite(path, state)
+    check_sense(path, state)
     save_file({name: np.ascontiguousarray(array) for name, array in state.items()}, str(path), {KEY: text})
     # The library leaves the file to its owner alone, whatever the umask says.
     umask = os.umask(0)
@@ -192,17 +196,22 @@ def check_class_count(path: str | Path, classes: tuple[str, ...], count: int) ->
         raise ModelError(path, cause, "use the checkpoint and the class names that belong together")
 
 
-def check_finite(path: str | Path, state: Mapping[str, Any]) -> None:
-    """Refuse NaN and infinity, naming the tensors."""
-    bad = [name for name, tensor in sorted(state.items()) if not _finite(tensor)]
-    if bad:
-        raise ModelError(path, f"NaN or infinite weights in {_some(bad)}", "use an intact checkpoint")
+def check_sense(path: str | Path, state: Mapping[str, Any]) -> None:
+    """Refuse NaN, infinity and variances below zero, naming the tensors. A variance of zero is that of a channel
+    which training left without use."""
+    flaws = {name: _flaw(name, tensor) for name, tensor in sorted(state.items())}
+    for flaw in (NOT_FINITE, NEGATIVE):
+        names = [name for name in flaws if flaws[name] == flaw]
+        if names:
+            raise ModelError(path, f"{flaw} in {_some(names)}", "use an intact checkpoint")
 
 
-def _finite(tensor: Any) -> bool:
+def _flaw(name: str, tensor: Any) -> str:
     # torch's own test of half precision takes fifty times as long on a CPU.
     values = tensor if isinstance(tensor, np.ndarray) else tensor.detach().cpu().float().numpy()
-    return bool(np.isfinite(values).all())
+    if not np.isfinite(values).all():
+        return NOT_FINITE
+    return NEGATIVE if name.endswith(VARIANCE) and (values < 0).any() else ""
 
 
 def sha256_of(path: str | Path) -> str:

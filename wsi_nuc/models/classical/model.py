@@ -15,6 +15,7 @@ from wsi_nuc.models.classical.flood import flood
 from wsi_nuc.models.classical.foreground import Scene, look
 from wsi_nuc.models.classical.masks import Layers, crops, plausible, shapes
 from wsi_nuc.models.classical.parameters import CROP_PX, Parameters
+from wsi_nuc.models.finite import finite
 from wsi_nuc.types import Int64, MaskCrops, Prompts, TileBatch, UInt8
 
 CHUNK = 256  # masks whose crops stay in the cache together
@@ -29,7 +30,7 @@ class _LastLook:
 
     def at(self, rgb: UInt8, parameters: Parameters) -> tuple[Scene, ...]:
         if self.rgb is not rgb:
-            self.scenes = tuple(look(image, parameters) for image in rgb)
+            self.scenes = tuple(finite(look(image, parameters)) for image in rgb)
             self.rgb = rgb
         return self.scenes
 

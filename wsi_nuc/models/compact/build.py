@@ -23,7 +23,6 @@ from wsi_nuc.models.weights import (
     Checkpoint,
     CheckpointInfo,
     check_class_count,
-    check_finite,
     check_state,
     save_checkpoint,
 )
@@ -45,7 +44,6 @@ def spec_of_file(info: CheckpointInfo) -> ModelSpec:
 def load_file(checkpoint: Checkpoint, device: str) -> NucleiModel:
     settings = _checked(checkpoint.info)
     state = checkpoint.tensors()
-    check_finite(checkpoint.info.path, state)
     net = CompactNet(settings.net, len(settings.classes))
     load_weights(net, state)
     return assemble(net, settings, device, spec_of_file(checkpoint.info))

@@ -23,7 +23,6 @@ class CompactEmbedder:
                 for part, real in chunks(np.flatnonzero(row == number).tolist(), PROMPTS_A_CALL):
                     xy = torch.from_numpy(xy_tile[part]).to(self._look.place.device)
                     asked = Asked(torch.zeros(len(part), dtype=torch.int64, device=xy.device), xy, xy)
-                    with self._look.place.autocast():
-                        found = self._look.net.decoder.embedding(maps.context, asked)
+                    found = self._look.place.infer(self._look.net.decoder.embedding, maps.context, asked)
                     out[part[:real]] = found[:real].float().cpu().numpy()
         return out

@@ -39,9 +39,9 @@ class Look:
         below, beside = (-length % STRIDES[-1] for length in rgb.shape[:2])
         mode = "reflect" if min(rgb.shape[:2]) > STRIDES[-1] else "replicate"
         pixels = F.pad(pixels, (0, beside, 0, below), mode=mode).contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode(), self.place.autocast():
-            found: Maps = self.net(pixels)
-        return found
+        with torch.inference_mode():
+            maps: Maps = self.place.infer(self.net, pixels)
+        return maps
 
 
 def cut(rgb: UInt8, tile: Tile) -> UInt8:

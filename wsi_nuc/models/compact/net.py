@@ -18,19 +18,40 @@ PRIOR = 0.02  # how many cells hold a point, roughly: told from the start
 
 @dataclass(frozen=True, slots=True)
 class Maps:
-    """What one look at B x 3 x H x W pixels gives. At stride 4: `heat` B x 1 logits of a nucleus's centre in the
-    cell, `offset` B x 2 (x, y in cells, from the cell's centre), `classes` B x C logits. At stride 2: `region` B x
-    1 logits of foreground, `towards` B x 2 to the nucleus's centre in units of 16 px (a teacher of the masks,
-    unused otherwise), `masks` B x F features. `context`: maps at strides 4 and 8 that prompts are embedded from.
+    """What one look at B x 3 x H x W pixels gives, as the heads give it: `points` (heat and offset) and `classes`
+    (B x C logits) at stride 4, `fine` (region, towards and masks) at stride 2. `context`: maps at strides 4 and 8
+    that prompts are embedded from.
     """
 
-    heat: torch.Tensor
-    offset: torch.Tensor
+    points: torch.Tensor
     classes: torch.Tensor
-    region: torch.Tensor
-    towards: torch.Tensor
-    masks: torch.Tensor
+    fine: torch.Tensor
     context: tuple[torch.Tensor, torch.Tensor]
+
+    @property
+    def heat(self) -> torch.Tensor:
+        """B x 1 logits of a nucleus's centre in the cell."""
+        return self.points[:, :1]
+
+    @property
+    def offset(self) -> torch.Tensor:
+        """B x 2: x and y in cells, from the cell's centre."""
+        return self.points[:, 1:]
+
+    @property
+    def region(self) -> torch.Tensor:
+        """B x 1 logits of foreground."""
+        return self.fine[:, :1]
+
+    @property
+    def towards(self) -> torch.Tensor:
+        """B x 2 to the nucleus's centre in units of 16 px: a teacher of the masks, unused otherwise."""
+        return self.fine[:, 1:3]
+
+    @property
+    def masks(self) -> torch.Tensor:
+        """B x F features that masks are made from."""
+        return self.fine[:, 3:]
 
 
 def conv(inner: int, outer: int, size: int = 3, stride: int = 1) -> nn.Sequential:
@@ -114,14 +135,6 @@ class CompactNet(nn.Module):
         points, coarse, _ = self.pyramid(maps)
         seen = F.relu(self.point_tower(points))
         with full_precision(pixels):
-            heat_offset, classes = self.point_head(seen.float()), self.class_head(seen.float())
+            heads = self.point_head(seen.float()), self.class_head(seen.float())
         fine = F.pixel_shuffle(self.mask_head(F.relu(self.mask_tower(points))), 2) + self.mask_detail(stem)
-        return Maps(
-            heat=heat_offset[:, :1],
-            offset=heat_offset[:, 1:],
-            classes=classes,
-            region=fine[:, :1],
-            towards=fine[:, 1:3],
-            masks=fine[:, 3:],
-            context=(seen, coarse),
-        )
+        return Maps(*heads, fine, (seen, coarse))

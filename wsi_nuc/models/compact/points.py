@@ -41,9 +41,8 @@ class CompactPrompter:
         pairs = np.sort(pairs, axis=1)
         asked = asked_of(prompts, np.arange(len(prompts)), None, self.look.place.device)
         one, other = (torch.from_numpy(pairs[:, i]).to(self.look.place.device) for i in (0, 1))
-        with self.look.place.autocast():
-            embedding = self.look.net.decoder.embedding(maps.context, asked)
-            both = [self._inside(maps, embedding, asked, a, b) for a, b in ((one, other), (other, one))]
+        embedding = self.look.place.infer(self.look.net.decoder.embedding, maps.context, asked)
+        both = [self._inside(maps, embedding, asked, a, b) for a, b in ((one, other), (other, one))]
         same: Int64 = pairs[(both[0] & both[1]).cpu().numpy()]
         return same
 
@@ -56,7 +55,8 @@ class CompactPrompter:
         x, y = cell[:, 0].clamp(0, width - 1), cell[:, 1].clamp(0, height - 1)
         features = maps.masks[0, :, y, x].T[:, None]
         pixel = (torch.stack([x, y], 1).float() + 0.5) * MASK_STRIDE
-        logits = self.look.net.decoder.at(embedding[mask], features, pixel[:, None], asked.select(mask))
+        decoder, prompts = self.look.net.decoder, asked.select(mask)
+        logits = self.look.place.infer(decoder.at, embedding[mask], features, pixel[:, None], prompts)
         inside: torch.Tensor = logits[:, 0] > self._use.mask_logit
         return inside
 

@@ -36,14 +36,11 @@ class CompactSegmentor:
         return found
 
     def _call(self, maps: Maps, prompts: Prompts, mine: Int64, asked: Asked, real: int) -> MaskCrops:
-        decoder, use = self._look.net.decoder, self._use
-        with self._look.place.autocast():
-            embedding = decoder.embedding(maps.context, asked)
-            logits, origin = decoder.window(embedding, maps.masks, asked, use.window_px // MASK_STRIDE)
-            iou = decoder.iou(embedding, logits).sigmoid()
+        use = self._use
+        logits, origin, iou = self._look.place.infer(self._decoded, maps, asked)
         enlarged = F.interpolate(logits[:, None], scale_factor=MASK_STRIDE, mode="bilinear", align_corners=False)
         mask = enlarged[:real, 0] > use.mask_logit
-        predicted = iou[:real].cpu().numpy()
+        predicted = iou[:real].sigmoid().cpu().numpy()
         score = calibrated(prompts.score[mine[:real]], predicted, use.calibration)
         large = (mask.sum((1, 2)) >= use.least_area_px).cpu().numpy()
         kept = np.flatnonzero(large & (score >= use.least_score))
@@ -55,6 +52,13 @@ class CompactSegmentor:
             predicted_iou=predicted[kept],
             class_probs=_classes(maps, logits, origin)[:real].cpu().numpy()[kept],
         )
+
+    def _decoded(self, maps: Maps, asked: Asked) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits and first cell of each prompt's window, and the logit of its IoU."""
+        decoder, side = self._look.net.decoder, self._use.window_px // MASK_STRIDE
+        embedding = decoder.embedding(maps.context, asked)
+        logits, origin = decoder.window(embedding, maps.masks, asked, side)
+        return logits, origin, decoder.iou(embedding, logits)
 
 
 def nearest_others(xy: Float32, mine: Int64, all_of_tile: Int64) -> Float32:

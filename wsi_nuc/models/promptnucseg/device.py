@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from wsi_nuc.models.finite import Outputs
 from wsi_nuc.models.place import Place
 from wsi_nuc.models.promptnucseg.settings import UseSettings
 
@@ -32,5 +35,5 @@ class Runner:
     def device(self) -> torch.device:
         return self.place.device
 
-    def autocast(self) -> torch.autocast:
-        return self.place.autocast()
+    def infer(self, network: Callable[..., Outputs], *inputs: Any) -> Outputs:
+        return self.place.infer(network, *inputs)

@@ -43,9 +43,8 @@ class WindowEncoder:
 
     def _encoded(self, part: list[Window], real: int, view: View) -> dict[Window, torch.Tensor]:
         pixels = view.apply(normalise(torch.stack([self._cut(window) for window in part]))).contiguous()
-        with self._runner.autocast():
-            found = encode(self._sam.image_encoder, pixels)
-        return dict(zip(part[:real], found[:real], strict=True))
+        embeddings = self._runner.infer(encode, self._sam.image_encoder, pixels)
+        return dict(zip(part[:real], embeddings[:real], strict=True))
 
     def _cut(self, window: Window) -> torch.Tensor:
         return self._rgb[window.row, window.y0 : window.y0 + WINDOW_PX, window.x0 : window.x0 + WINDOW_PX]

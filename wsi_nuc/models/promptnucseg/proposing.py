@@ -41,10 +41,9 @@ class NetPrompter:
         pixels = F.pad(normalise(rgb), (0, beside, 0, below), mode="reflect")
         seen = []
         for view in self._views:
-            with self._runner.autocast():
-                padded = view.size((size[0] + below, size[1] + beside))
-                shown = view.apply(pixels).contiguous()
-                seen.append(self._net(shown, padded, with_mask=self._rule.mask_filter))
+            padded = view.size((size[0] + below, size[1] + beside))
+            shown = view.apply(pixels).contiguous()
+            seen.append(self._runner.infer(self._net, shown, padded, self._rule.mask_filter))
         return decode_points(average_proposed(seen, self._views, self._net.space_px), size, self._rule)
 
 
@@ -73,8 +72,7 @@ class SharedPrompter:
         for view in self._views:
             known = self._encoder.embed(batch, dict.fromkeys(windows), view)
             embedding = torch.stack([known[window] for window in windows])
-            with self._runner.autocast():
-                seen.append(self._net(embedding, size, with_mask=self._rule.mask_filter))
+            seen.append(self._runner.infer(self._net, embedding, size, self._rule.mask_filter))
         return decode_points(average_proposed(seen, self._views, self._net.space_px), size, self._rule)
 
 

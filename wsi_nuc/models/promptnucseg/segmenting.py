@@ -48,21 +48,30 @@ class NetSegmentor:
         device = self._runner.device
         xy = torch.from_numpy(np.stack([job.xy_window for job in jobs])).to(device)
         label = torch.from_numpy(np.stack([job.label for job in jobs])).to(device)
-        with self._runner.autocast():
-            decoded = decode(self._sam, embedding, embed_points(self._sam.prompt_encoder, xy, label))
-            near, touching = self._near(decoded, xy[:, :, 0].flatten(0, 1))
+        points = xy[:, :, 0].flatten(0, 1)
+        first = masks.first_tokens(points, GRID, self._use.neighbourhood_tokens)
+        decoded, logits = self._runner.infer(self._outputs, embedding, (xy, label), first)
+        near, touching = self._near(decoded, logits, first, points)
         prompt, start = (torch.from_numpy(part).to(device) for part in slots_of(jobs, real))
         near = Part(near.crop, near.origin + start, prompt, near.predicted_iou, near.class_probs)
         whole = torch.nonzero(touching & (prompt >= 0))[:, 0]
         parts = [near.select(torch.nonzero(~touching & (prompt >= 0))[:, 0])]
-        return parts + self._whole(decoded, near, whole, xy[:, :, 0].flatten(0, 1), start)
+        return parts + self._whole(decoded, near, whole, points, start)
 
-    def _near(self, decoded: Decoded, xy: torch.Tensor) -> tuple[Part, torch.Tensor]:
-        """Masks of the neighbourhoods, and whether each needs the whole window after all."""
-        side, limit = self._use.neighbourhood_tokens, self._use.largest_nucleus_px
-        first = masks.first_tokens(xy, GRID, side)
+    def _outputs(
+        self, embedding: torch.Tensor, points: tuple[torch.Tensor, torch.Tensor], first: torch.Tensor
+    ) -> tuple[Decoded, torch.Tensor]:
+        """All that the decoder says of points and their labels, and the mask logits of their neighbourhoods."""
+        decoded = decode(self._sam, embedding, embed_points(self._sam.prompt_encoder, *points))
         image, filters = decoded.image.flatten(0, 1), decoded.filters.flatten(0, 1)
-        logits = masks.near_logits(self._sam.mask_decoder, image, filters, first, side)
+        side = self._use.neighbourhood_tokens
+        return decoded, masks.near_logits(self._sam.mask_decoder, image, filters, first, side)
+
+    def _near(
+        self, decoded: Decoded, logits: torch.Tensor, first: torch.Tensor, xy: torch.Tensor
+    ) -> tuple[Part, torch.Tensor]:
+        """Masks of the neighbourhoods, and whether each needs the whole window after all."""
+        limit = self._use.largest_nucleus_px
         crop, origin = limited(masks.enlarge(logits) > 0, first * masks.TOKEN_PX, xy, limit)
         probs = None if decoded.class_logits is None else decoded.class_logits.flatten(0, 1).float().softmax(-1)
         iou = decoded.predicted_iou.flatten().float()
@@ -74,9 +83,8 @@ class NetSegmentor:
     ) -> list[Part]:
         def call(some: list[int], real: int) -> Part:
             index = torch.tensor(some, device=rows.device)
-            with self._runner.autocast():
-                image, filters = (part.flatten(0, 1)[index] for part in (decoded.image, decoded.filters))
-                logits = masks.full_logits(self._sam.mask_decoder, image, filters)
+            image, filters = (part.flatten(0, 1)[index] for part in (decoded.image, decoded.filters))
+            logits = self._runner.infer(masks.full_logits, self._sam.mask_decoder, image, filters)
             origin = torch.zeros_like(start[index])
             crop, origin = limited(masks.enlarge(logits) > 0, origin, xy[index], self._use.largest_nucleus_px)
             part = near.select(index)

@@ -16,6 +16,7 @@ from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
 from wsi_nuc.models.promptnucseg.views import View, views_for
 from wsi_nuc.models.promptnucseg.windows import SLOTS, Job, Layout, plan_jobs
 from wsi_nuc.models.sam import masks
+from wsi_nuc.models.sam.decoder import Decoded as SamDecoded
 from wsi_nuc.models.sam.decoder import decode
 from wsi_nuc.models.sam.prompts import embed_points
 from wsi_nuc.models.sam.sizes import Sam
@@ -78,13 +79,18 @@ class WholeDecoder:
         known = self._encoder.embed(batch, dict.fromkeys(job.window for job in jobs), view)
         embedding = torch.stack([known[job.window] for job in jobs])
         xy = view.points(points[0], SIZE, self._slip_px)
-        with self._runner.autocast():
-            decoded = decode(self._sam, embedding, embed_points(self._sam.prompt_encoder, xy, points[1]))
-            image, filters = decoded.image.flatten(0, 1), decoded.filters.flatten(0, 1)
-            logits = masks.full_logits(self._sam.mask_decoder, image, filters)
+        decoded, logits = self._runner.infer(self._outputs, embedding, xy, points[1])
         classes = decoded.class_logits
         probs = None if classes is None else classes.flatten(0, 1).float().softmax(-1)
         return view.undo(logits.float()), decoded.predicted_iou.flatten().float(), probs
+
+    def _outputs(
+        self, embedding: torch.Tensor, xy: torch.Tensor, label: torch.Tensor
+    ) -> tuple[SamDecoded, torch.Tensor]:
+        """All that the decoder says of points in their windows, and the mask logits of the whole windows."""
+        decoded = decode(self._sam, embedding, embed_points(self._sam.prompt_encoder, xy, label))
+        image, filters = decoded.image.flatten(0, 1), decoded.filters.flatten(0, 1)
+        return decoded, masks.full_logits(self._sam.mask_decoder, image, filters)
 
 
 class AveragingSegmentor:
