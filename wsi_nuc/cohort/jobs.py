@@ -22,6 +22,7 @@ from typing import Self
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.records import read_json
 from wsi_nuc.events import Event, RegionFinished, SlideFinished, SlideOpened, SlideStarted
+from wsi_nuc.store.durable import remove_file
 from wsi_nuc.store.locks import Held, is_held, try_lock
 
 # A file is written at most once in WRITE_S and at least once in RENEW_S; older than STALE_S it is a dead job's,
@@ -176,5 +177,4 @@ def _lock(file: Path) -> Path:
 
 def _remove(file: Path) -> None:
     for path in (file, file.with_suffix(".tmp"), _lock(file)):
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
+        remove_file(path)

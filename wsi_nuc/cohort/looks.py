@@ -82,8 +82,7 @@ class Looks:
         if lines:
             durable.atomic_write(self._own.with_name(f"{uuid.uuid4().hex}.jsonl"), lines)
         for file in files:
-            with suppress(OSError):
-                file.unlink()
+            durable.remove_file(file)
 
     def close(self) -> None:
         self._held.close()

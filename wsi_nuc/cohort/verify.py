@@ -11,6 +11,7 @@ from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.records import DONE
 from wsi_nuc.cohort.state import PENDING, State
 from wsi_nuc.run.resources import usable_cpus
+from wsi_nuc.store import durable
 from wsi_nuc.store.verify import verify
 
 MOST_NAMED = 3
@@ -26,6 +27,8 @@ def _checked(folder: CohortFolder, state: State) -> State:
     problems = verify(folder.store(state.row.id)) if state.state == DONE else []
     if not problems:
         return state
-    folder.record(state.row.id).unlink(missing_ok=True)
+    record = folder.record(state.row.id)
+    with durable.reported("remove", record):
+        record.unlink(missing_ok=True)
     more = f"; and {len(problems) - MOST_NAMED} more" if len(problems) > MOST_NAMED else ""
     return replace(state, state=PENDING, error=f"its result is damaged: {'; '.join(problems[:MOST_NAMED])}{more}")

@@ -34,6 +34,7 @@ from wsi_nuc.run.request import SlideRequest, as_request
 from wsi_nuc.run.result import SlideResult, failure, success
 from wsi_nuc.run.staging import StagedSlide, remove_abandoned
 from wsi_nuc.store.commit import Published, check_target, clean_up
+from wsi_nuc.store.durable import remove_file
 from wsi_nuc.store.locks import slide_lock_path, try_lock
 from wsi_nuc.store.parts import begun, find_parts, hold_parts, parts_dir, remove_parts
 from wsi_nuc.store.paths import check_writable
@@ -294,7 +295,7 @@ class _Session:
             published = publish_slide(job, opened.name, parts, opened.reports, execute, opened.device)
             self._warn_of_looks(job, published)
             # Unlinked while it is held: whoever waits for it sees that, and finds the result.
-            slide_lock_path(self._config.out, job.work_key).unlink(missing_ok=True)
+            remove_file(slide_lock_path(self._config.out, job.work_key))
             opened.held.close()
             if not job.config.keep_parts:
                 remove_parts(self._parts_root, job.content_sha256, job.parts_key)
@@ -348,6 +349,6 @@ def _resumable(folder: Path) -> Iterator[RegionReport]:
     for index, path in find_parts(folder).items():
         report = read_report(index, path)
         if report.tally.failed or report.tally.damaged:
-            path.unlink(missing_ok=True)
+            remove_file(path)
         else:
             yield report

@@ -50,7 +50,7 @@ class StagedSlide:
         folder, self._folder = self._folder, None
         if folder is not None:
             durable.remove_tree(folder)
-            _lock(folder).unlink(missing_ok=True)
+            durable.remove_file(_lock(folder))
         self._held.close()
 
     def __enter__(self) -> StagedSlide:

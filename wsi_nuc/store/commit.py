@@ -65,7 +65,7 @@ class Staging:
         self._let_go()
 
     def _let_go(self) -> None:
-        self._lock_path.unlink(missing_ok=True)
+        durable.remove_file(self._lock_path)
         os.close(self._lock)
 
     @property

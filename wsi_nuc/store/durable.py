@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import pwd
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -48,8 +50,35 @@ def storage_error(path: Path, error: OSError, needed: int = 0) -> StorageError:
             path, f"{reason} ({sizes})", "free space or raise the quota, then repeat the same command: it resumes"
         )
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return StorageError(path, reason, "choose another output folder with --out, or make this one writable")
+        return _forbidden(path, reason)
     return StorageError(path, reason, "check the file system, then repeat the same command: it resumes")
+
+
+def _forbidden(path: Path, reason: str) -> StorageError:
+    """In a folder that several people share, whose it is and what they can do."""
+    own = "choose another output folder with --out, or make this one writable"
+    there = next((place for place in (path, *path.parents) if os.path.lexists(place)), path)
+    try:
+        status, above = there.lstat(), there.parent.lstat()
+        owner = _user(status.st_uid)
+    except OSError:
+        return StorageError(path, reason, own)
+    if status.st_uid == os.geteuid():
+        return StorageError(path, reason, own)
+    if there == path and above.st_mode & stat.S_ISVTX:
+        cause = (
+            f"{reason}: it belongs to {owner}, and in the sticky folder {there.parent} nobody else may replace it"
+        )
+        return StorageError(path, cause, f"have it removed by {owner}, or the folder opened (chmod -t)")
+    remedy = f"share it: {owner} sets umask 002 and calls chmod -R g+w; or choose another output folder with --out"
+    return StorageError(path, f"{reason}: {there} belongs to {owner}", remedy)
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 @contextmanager
@@ -207,6 +236,12 @@ def exchange(one: Path, other: Path) -> bool:
         if code in _NO_EXCHANGE:
             return False
         raise OSError(code, os.strerror(code), str(other))
+
+
+def remove_file(path: Path) -> None:
+    """Delete what nobody needs any more. In a shared folder it may be another user's to delete: then it stays."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def remove_tree(path: Path) -> None:

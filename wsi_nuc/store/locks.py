@@ -6,12 +6,13 @@ import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from wsi_nuc.store.durable import make_dir, storage_error
+from wsi_nuc.errors import StorageError
+from wsi_nuc.store.durable import make_dir, remove_file, storage_error
 
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
@@ -46,13 +47,15 @@ def _acquire(fd: int, waiting: Callable[[], None] | None, kind: int) -> bool | N
 
 
 def _open(path: Path) -> int:
-    """The folder may be cleared away between its making and the opening, by whoever was its last user."""
+    """The folder may be cleared away between its making and the opening, by whoever was its last user.
+
+    What is there is opened without O_CREAT: in a sticky folder the system may refuse it for another user's file.
+    """
     while True:
         make_dir(path.parent)
-        try:
-            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        except FileNotFoundError:
-            continue
+        for create in (0, os.O_CREAT):
+            with suppress(FileNotFoundError):
+                return os.open(path, os.O_RDWR | create | os.O_NOFOLLOW, 0o666)
 
 
 def try_lock(
@@ -121,13 +124,17 @@ def hold(path: Path, waiting: Callable[[], None] = _nothing) -> Iterator[bool]:
 def discard_dead(lock: Path, remove: Callable[[], None] = _nothing) -> bool | None:
     """If nobody holds `lock`: `remove` what it stands for, then the lock file itself.
 
-    False if somebody does; None where the file system has no locks, so that nobody can tell: nothing is removed.
+    False if somebody does; None where nobody can tell, since the file system has no locks or the file is another
+    user's: nothing is removed.
     """
-    fd, locked = try_lock(lock)
+    try:
+        fd, locked = try_lock(lock)
+    except StorageError:
+        return None
     with Held(fd):
         if locked:
             remove()
-            lock.unlink(missing_ok=True)
+            remove_file(lock)
     return locked
 
 

@@ -61,7 +61,7 @@ class NameClaim:
             if self._names_lock.is_file():
                 with hold(self._names_lock) as locked:
                     if locked and relock(fd, shared=False):
-                        self._file.unlink(missing_ok=True)
+                        durable.remove_file(self._file)
         os.close(fd)
 
     def __enter__(self) -> Self:

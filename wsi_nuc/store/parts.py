@@ -174,5 +174,5 @@ def find_parts(folder: Path) -> dict[int, Path]:
         if match and path.is_file() and _intact(path):
             found.setdefault(int(match[1]), path)
         elif match or path.name.startswith(".tmp-"):
-            path.unlink(missing_ok=True)
+            durable.remove_file(path)
     return found
