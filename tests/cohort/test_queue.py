@@ -146,6 +146,15 @@ def test_shares_are_those_of_the_plan_whatever_is_submitted(cohort: CohortFolder
     assert f"--shard {number}/4 " in task.calls[0]
 
 
+@pytest.mark.parametrize(("retry", "command"), [(False, "run"), (True, "retry")])
+def test_what_failed_can_be_tried_again_by_an_array(retry: bool, command: str, cohort: CohortFolder) -> None:
+    task = Task(cohort, replace(REQUEST, retry=retry))
+    task.wait_until_it_runs()
+    task.process.terminate()
+    task.end()
+    assert task.calls[0].startswith(f"cohort {command} {cohort.root} --shard 3/4")
+
+
 def test_what_lies_beyond_one_array_counts_on(cohort: CohortFolder) -> None:
     task = Task(cohort, replace(REQUEST, tasks=1500), 7, FIRST="1000")
     task.wait_until_it_runs()

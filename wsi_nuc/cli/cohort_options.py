@@ -14,6 +14,9 @@ Json = Annotated[bool, Option("--json", help="JSON on standard output.")]
 AllowFailed = Annotated[
     bool, Option("--allow-failed", help="End with 0, not 3, if all that is missing is known to be bad.")
 ]
+Journal = Annotated[
+    Path | None, Option("--journal", help="File that gets a line for each finished region, for scripts.")
+]
 Shards = Annotated[str | None, Option("--shard", help="I/N: the I-th of N shares, from 1; balanced by area.")]
 Filters = Annotated[
     list[str] | None,

@@ -49,6 +49,9 @@ def slurm(
     allow_failed: Annotated[
         bool, Option("--allow-failed", help="Slides that are known to be bad make no task fail.")
     ] = False,
+    retry: Annotated[
+        bool, Option("--retry", help="Slides that failed or were refused are tried again, as by `cohort retry`.")
+    ] = False,
     queue: Annotated[str, Option(help="slurm; pbs and lsf are written by their manuals, and untried.")] = "slurm",
 ) -> None:
     """Write the job array of a cohort, and the job that collects and reports when it is over; or submit both.
@@ -89,6 +92,7 @@ def slurm(
         program=program or _this_program(),
         restarts=restarts,
         allow_failed=allow_failed,
+        retry=retry,
     )
     most = sbatch.largest_array(COMMAND) if submit else 0
     scripts = write_scripts(folder, QUEUES[queue], request, most)

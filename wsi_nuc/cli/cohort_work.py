@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -16,6 +16,7 @@ from wsi_nuc.cli.cohort_options import (
     Device,
     Filters,
     Folder,
+    Journal,
     Json,
     Overwrite,
     Quiet,
@@ -40,9 +41,7 @@ def run(
     overwrite: Overwrite = None,
     assign: Assign = None,
     allow_failed: AllowFailed = False,
-    journal: Annotated[
-        Path | None, typer.Option(help="File that gets a line for each finished region, for scripts.")
-    ] = None,
+    journal: Journal = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -66,6 +65,7 @@ def retry(
     overwrite: Overwrite = None,
     assign: Assign = None,
     allow_failed: AllowFailed = False,
+    journal: Journal = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -73,7 +73,7 @@ def retry(
     execution = _execution(
         cohort, assign, device=device, workers=workers, scheduler=scheduler, overwrite=overwrite
     )
-    _work(_Job(cohort, shard, only or [], True, execution, allow_failed, quiet, json))
+    _work(_Job(cohort, shard, only or [], True, execution, allow_failed, quiet, json, journal))
 
 
 def _execution(cohort: Path, assign: Sequence[str] | None, **options: Any) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class _Job:
     allow_failed: bool
     quiet: bool
     json: bool
-    journal: Path | None = None
+    journal: Path | None
 
 
 def _work(job: _Job) -> None:

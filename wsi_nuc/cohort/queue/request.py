@@ -29,7 +29,7 @@ class Request:
     """Of the queue, for each of `tasks`; `seconds` is the limit of its time. `at_once`: of the tasks; 0 for any.
 
     `stage` may name variables: the node that computes knows their values. `prologue`: shell lines before the
-    program, such as module load; `program`: how it is started, words of a shell.
+    program, such as module load; `program`: how it is started, words of a shell. `retry`: what failed, too.
     """
 
     tasks: int
@@ -46,6 +46,7 @@ class Request:
     program: str = "wsi-nuc"
     restarts: int = 3
     allow_failed: bool = False
+    retry: bool = False
 
 
 def tasks_of(plan: Plan, cpus: int, seconds: int, most: int) -> int:

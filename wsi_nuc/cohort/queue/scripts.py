@@ -58,6 +58,7 @@ def _array(folder: CohortFolder, queue: Queue, request: Request) -> list[str]:
         f"RESTARTS={request.restarts}",
         f"TIME={clock(request.seconds)} SECONDS_A_TASK={request.seconds}",
         f"PROGRAM=({request.program})",
+        f"COMMAND={'retry' if request.retry else 'run'}",
         f"OPTIONS=({' '.join(_options(request))})",
         *request.prologue,
         "",

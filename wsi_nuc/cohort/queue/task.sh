@@ -1,4 +1,4 @@
-# What a task does, whichever queue it runs in. Set above: COHORT, PLAN, SHARDS, PROGRAM, OPTIONS, RESTARTS, TIME;
+# What a task does, whichever queue it runs in. Set above: COHORT, PLAN, SHARDS, PROGRAM, COMMAND, OPTIONS, RESTARTS, TIME;
 # by the queue's own part: TASK, JOB, and `again`, which puts this task, and no other, back into the queue.
 stopped=
 warned() {
@@ -38,7 +38,7 @@ fi
 journal=$COHORT/queue/logs/$JOB.journal
 echo start >> "$journal"
 [[ $stopped != ended ]] || exit 143
-"${PROGRAM[@]}" cohort run "$COHORT" --shard "$TASK/$SHARDS" --journal "$journal" "${OPTIONS[@]}" &
+"${PROGRAM[@]}" cohort "$COMMAND" "$COHORT" --shard "$TASK/$SHARDS" --journal "$journal" "${OPTIONS[@]}" &
 run=$!
 # The warning may have come before there was anybody to pass it on to.
 [[ $stopped != warned ]] || kill -USR1 "$run"
