@@ -104,12 +104,14 @@ def set_scene(place: Path) -> Scene:
 
 
 def blows_of(seed: int, pace_s: float) -> tuple[bool, list[Blow]]:
-    """Whether the cluster is given, and the blows, which come early after a start rather than late."""
+    """Whether the cluster is given, and the blows of a run that would take `pace_s` without any."""
     dice = random.Random(seed)
     given = dice.random() < GIVEN_SHARE
     kinds = OF_A_GIVEN_CLUSTER if given else OF_OWN_WORKERS
     chosen = dice.choices(list(kinds), list(kinds.values()), k=BLOWS)
-    return given, [Blow(who, number, pace_s / 2 * dice.random() ** 2) for who, number in chosen]
+    # Some runs have time to do something between two blows, others hardly come to start.
+    longest_s = pace_s * dice.uniform(0.05, 0.5)
+    return given, [Blow(who, number, longest_s * dice.random()) for who, number in chosen]
 
 
 class _Ordeal:

@@ -26,9 +26,14 @@ class Command:
         settings = ["--model", "classical", "--region-size", "256", "--tissue", "none", "--json", *scheduler]
         command = [sys.executable, "-m", "wsi_nuc", "run", *map(str, slides), "--out", str(out), *settings]
         self._told = out.with_suffix(".told").open("w+")
-        # A process that hangs says where when it is aborted.
         self.process = subprocess.Popen(
-            command, stdout=self._told, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONFAULTHANDLER": "1"}
+            command,
+            stdout=self._told,
+            stderr=subprocess.STDOUT,
+            # A session of its own, as a batch system or a terminal gives it.
+            start_new_session=True,
+            # A process that hangs says where when it is aborted.
+            env={**os.environ, "PYTHONFAULTHANDLER": "1"},
         )
         self._seen: set[psutil.Process] = set()
 
