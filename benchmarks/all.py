@@ -14,7 +14,7 @@ from benchmarks.table import Row, print_rows
 
 # These train or run large networks for many minutes: `python -m benchmarks.all NAME` runs one.
 LONG = {"cohort_soak", "soak", "ablations", "mpp_doctor", "published_loop"}
-OTHERS = {"__init__", "all", "child", "slides", "soak_processes", "table"}
+OTHERS = {"__init__", "all", "child", "slides", "soak_processes", "soak_run", "table"}
 
 
 def main(wanted: list[str]) -> int:

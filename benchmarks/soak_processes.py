@@ -49,7 +49,10 @@ class Command:
         return alive
 
     def orphans(self) -> list[str]:
-        """What is left of a command that has ended; it is killed."""
+        """What is left of a command that has ended; it is killed. Only who is not stopped can end by itself."""
+        for process in self._seen:
+            with suppress(psutil.Error):
+                process.resume()
         _, left = psutil.wait_procs(self._seen, timeout=ORPHAN_LIMIT_S)
         named = []
         for process in left:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import soak
-from benchmarks.soak import BLOWS, GIVEN_SHARE, KILL, Report, Scene, blows_of, go_on, reports_of, sums
+from benchmarks.soak import go_on, reports_of, sums
+from benchmarks.soak_run import BLOWS, GIVEN_SHARE, KILL, Report, Scene, blows_of
 
 
 def test_a_seed_says_what_befalls_its_run() -> None:
