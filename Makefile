@@ -2,7 +2,7 @@ PY := .venv/bin/python
 STAMP := .venv/.installed
 EXTRAS ?= all
 
-.PHONY: setup demo test check lint bench clean
+.PHONY: setup demo test nightly check lint bench clean
 
 setup: $(STAMP)
 
@@ -16,10 +16,14 @@ demo: setup
 	$(PY) pipelines/demo.py
 
 test: setup
+	@echo "ten minutes or so on two quiet CPU cores; make nightly also runs what takes longer"
+	$(PY) -m pytest -q -m "not slow"
+
+nightly: setup
+	@echo "every test: half an hour or so on two quiet CPU cores"
 	$(PY) -m pytest -q
 
-check: lint
-	$(PY) -m pytest -q -m "not slow"
+check: lint test
 
 lint: setup
 	$(PY) -m ruff format --check .

@@ -1,4 +1,4 @@
-"""One run of the soak: from its first command to the one that exits with 0, what befalls it and what came of it."""
+"""One run of the soak: what befalls it until its command exits with 0 after the last blow, and what came of it."""
 
 from __future__ import annotations
 

@@ -8,30 +8,7 @@ from pathlib import Path
 import pytest
 
 REAL_DATA = Path(os.environ.get("WSI_NUC_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
-# Whole runs, cohorts and trainings, and the published loop: what `make test` is for, and `make check` leaves out.
-LONG = (
-    "cli/test_train_",
-    "cohort/",
-    "e2e/",
-    "executors/test_contract.py",
-    "features/test_add.py",
-    "features/test_run.py",
-    "importing/test_import.py",
-    "models/test_promptnucseg_convert.py",
-    "models/test_promptnucseg_parity.py",
-    "run/",
-    "slurm/",
-    "synth/test_paint.py",
-    "training/test_train.py",
-    "training/compact/test_train.py",
-)
 _skipped_although_present: list[str] = []
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.relative_to(Path(__file__).parent).as_posix().startswith(LONG):
-            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

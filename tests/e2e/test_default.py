@@ -61,6 +61,7 @@ def test_a_blank_slide_is_empty(blank: Path, tmp_path: Path) -> None:
     assert answers(done)[0]["status"] == "empty"
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_fluorescence_is_told_to_be_unlike_the_training_images(wsi: Path, tmp_path: Path) -> None:
     (slide,) = wsi.glob("*.ndpi")

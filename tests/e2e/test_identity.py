@@ -25,10 +25,10 @@ def reference(slide: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     "options",
     [
         ("--scheduler", "serial", "--region-size", 512),
-        ("--scheduler", "serial", "--region-size", 4096),
-        ("--workers", 1, "--region-size", 1024),
         ("--workers", 2, "--region-size", 512),
-        ("--workers", 2, "--region-size", 2048),
+        pytest.param(("--scheduler", "serial", "--region-size", 4096), marks=pytest.mark.slow),
+        pytest.param(("--workers", 1, "--region-size", 1024), marks=pytest.mark.slow),
+        pytest.param(("--workers", 2, "--region-size", 2048), marks=pytest.mark.slow),
     ],
     ids=lambda options: " ".join(map(str, options)),
 )

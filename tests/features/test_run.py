@@ -103,7 +103,6 @@ def test_two_workers_write_what_one_does(slide: Path, whole: Path, tmp_path: Pat
     assert read(Path(result.store))["digest"] == read(whole)["digest"]
 
 
-@pytest.mark.slow
 def test_the_command_finds_the_slide_and_says_what_it_did(slide: Path, whole: Path) -> None:
     store = Path(run(slide, slide.parent).store)
     first, again = (wsi_nuc("features", store, "--workers", 2) for _ in range(2))

@@ -278,7 +278,6 @@ def test_memory_does_not_grow_with_the_number_of_cells(tmp_path: Path) -> None:
     assert peaks[1] < peaks[0] + 4 * CHUNK
 
 
-@pytest.mark.slow
 def test_the_command_says_what_became_of_the_cells(slide: Path, tmp_path: Path) -> None:
     crossed = shapely.Polygon([(200, 200), (220, 220), (220, 200), (200, 220)])
     path = qupath(tmp_path / "cells.geojson", [*lattice(20), (crossed, "tumour")])

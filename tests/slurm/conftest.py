@@ -9,6 +9,13 @@ import pytest
 
 from tests.slurm.cluster import Slurm, missing, two_nodes
 
+# One of each kind is part of `make test`; the others, minutes each, of `make nightly`.
+ALWAYS = {
+    "test_an_array_with_a_task_preempted_and_a_node_lost",
+    "test_one_slide_over_two_nodes",
+    "test_without_slurm_the_option_says_so",
+}
+
 
 @pytest.fixture(scope="package")
 def slurm() -> Iterator[Slurm]:
@@ -20,9 +27,10 @@ def slurm() -> Iterator[Slurm]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Minutes each, and one machine has room for one cluster of ours."""
+    """One machine has room for one cluster of ours."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.slow)
+            if item.originalname not in ALWAYS:  # type: ignore[attr-defined]
+                item.add_marker(pytest.mark.slow)
             item.add_marker(pytest.mark.timeout(900))
             item.add_marker(pytest.mark.xdist_group("slurm"))

@@ -126,6 +126,7 @@ def test_the_shipped_configuration_is_complete() -> None:
     assert not any("monuseg" in str(source.path) for source in plan.data.train)
 
 
+@pytest.mark.slow
 def test_the_recipe_trains_tunes_and_leaves_a_model_that_runs(tmp_path: Path, data: Path) -> None:
     plan = {
         "family": "compact",
