@@ -7,14 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import torch
 
 from benchmarks.child import measured_run
 from benchmarks.slides import synthetic
 from benchmarks.table import Row, print_rows
 from wsi_nuc.inference.polygons import trace
-from wsi_nuc.models.compact.points import CompactPrompter
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.types import Box, SlideRef, Tile, TileBatch
@@ -45,22 +43,16 @@ def _parts_of_predict(slide: Path) -> dict[str, float]:
     """Seconds on one tile by one thread."""
     torch.set_num_threads(1)
     model = load_model("default")
-    prompter = model.prompter
-    if not isinstance(prompter, CompactPrompter):
-        raise TypeError("the default model is compact")
     source = open_slide(SlideRef(str(slide)))
     edge = model.spec.core_px + 2 * model.spec.halo_px
     box = Box(0, 0, edge, edge)
     batch = TileBatch(source.read(0, box.shift(2048, 2048)).rgb[None].copy(), (Tile(0, box, box),))
-    prompter.propose(batch)
+    model.look(batch).prompts.get()
     seconds: dict[str, float] = {}
-    fresh = TileBatch(batch.rgb.copy(), batch.tiles)
-    _timed(seconds, "encoder", lambda: prompter.look.at(fresh))
-    prompts = _timed(seconds, "points", lambda: prompter.propose(fresh))
-    crops = _timed(
-        seconds, "masks", lambda: model.segmentor.segment(fresh, prompts, np.arange(len(prompts)).tolist())
-    )
-    _timed(seconds, "polygons", lambda: [trace(one) for one in crops])
+    look = _timed(seconds, "encoder", lambda: model.look(batch))
+    prompts = _timed(seconds, "points", look.prompts.get)
+    crops = _timed(seconds, "masks", lambda: look.masks(range(len(prompts))).get())
+    _timed(seconds, "polygons", lambda: [trace(masks) for masks in crops])
     return seconds
 
 

@@ -28,9 +28,10 @@ from benchmarks.table import Row, interleaved, print_rows
 from tests.models.published import Instances, published_instances, published_points
 from tests.models.sensible import sensible_net
 from wsi_nuc.inference.predict import predict
-from wsi_nuc.models.base import NucleiModel, Prompter
-from wsi_nuc.models.promptnucseg.build import PromptNucSegNet, assemble, spec_of
-from wsi_nuc.models.promptnucseg.native import save_net
+from wsi_nuc.models.base import Look, NucleiModel
+from wsi_nuc.models.header import used as used_as
+from wsi_nuc.models.promptnucseg.build import assemble, save_net, spec_of
+from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.promptnucseg.settings import PrompterSettings, SegmentorSettings, Settings, UseSettings
 from wsi_nuc.types import Box, Float32, MaskCrops, Prompts, Tile, TileBatch
 
@@ -68,22 +69,22 @@ GPU = Place("cuda", 1000, 8, 8192, 16_384, 5, goals=True)
 SMOKE = Place("cpu", 320, 1, 256, 0, 1, goals=False)
 
 
-@dataclass(frozen=True)
-class Points:
-    """The work of a real prompter, and then always the same points in every image."""
+def with_points(model: NucleiModel, xy: Float32) -> NucleiModel:
+    """The work of the real prompter, and then always the same points in every image."""
 
-    inner: Prompter
-    xy: Float32
-
-    def propose(self, batch: TileBatch) -> Prompts:
-        classes = self.inner.propose(batch).class_probs.shape[1]
-        count, rows = len(self.xy), len(batch.rgb)
-        return Prompts(
-            np.tile(self.xy, (rows, 1)),
+    def look(batch: TileBatch) -> Look:
+        seen = model.look(batch)
+        classes = seen.prompts.get().class_probs.shape[1]
+        count, rows = len(xy), len(batch.rgb)
+        points = Prompts(
+            np.tile(xy, (rows, 1)),
             np.ones(count * rows, np.float32),
             np.full((count * rows, classes), 1 / classes, np.float32),
             np.repeat(np.arange(rows), count),
         )
+        return seen.prompted(points)
+
+    return replace(model, look=look)
 
 
 def measure(place: Place = GPU, sizes: Mapping[str, tuple[str, str]] = SIZES) -> list[Row]:
@@ -161,15 +162,15 @@ def random_points(side_px: int) -> Float32:
 def model(
     net: PromptNucSegNet, used: Settings, place: Place, xy: Float32, precision: str, mode: str = "default"
 ) -> NucleiModel:
-    changed = used.used({"precision": precision, "mode": mode, "batch": place.images})
+    changed = used_as(used, {"precision": precision, "mode": mode, "batch": place.images})
     made = assemble(net, changed, place.device, spec_of(changed, "0" * 64))
-    return replace(made, prompter=Points(made.prompter, xy))
+    return with_points(made, xy)
 
 
 def alone(one: NucleiModel, batch: TileBatch) -> list[MaskCrops]:
     """Pixels to masks on the host, without polygons."""
-    prompts = one.prompter.propose(batch)
-    return list(one.segmentor.segment(batch, prompts, range(len(prompts))))
+    look = one.look(batch)
+    return list(look.masks(range(len(look.prompts.get()))).get())
 
 
 def published(net: PromptNucSegNet, used: Settings, place: Place, xy: Float32) -> tuple[Instances, float]:
@@ -227,7 +228,7 @@ def _run(name: str, net: PromptNucSegNet, used: Settings, place: Place) -> list[
     """The whole pipeline on a JPEG slide: how much of a worker's time the model has."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "net.safetensors"
-        save_net(file, net, used.used({"precision": "bf16"}))
+        save_net(file, net, used_as(used, {"precision": "bf16"}))
         slide = synthetic(f"gpu-{place.slide_px}.svs", place.slide_px, tissue=0.9)
         done = measured_run([slide], model=str(file), device=place.device, workers=1, quiet=True)
     work = done["worker_s"]

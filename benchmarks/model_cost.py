@@ -12,7 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.table import Row, print_rows
-from wsi_nuc.models.promptnucseg.build import PromptNucSegNet
+from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.promptnucseg.settings import SegmentorSettings, Settings
 from wsi_nuc.models.sam import masks
 from wsi_nuc.models.sam.decoder import decode

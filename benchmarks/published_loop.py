@@ -28,7 +28,8 @@ from tests.models.published import Instances, published_instances, published_poi
 from tests.models.sensible import sensible_net
 from wsi_nuc.inference.predict import predict
 from wsi_nuc.models.base import NucleiModel
-from wsi_nuc.models.promptnucseg.build import PromptNucSegNet, assemble, spec_of
+from wsi_nuc.models.promptnucseg.build import assemble, spec_of
+from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.promptnucseg.settings import PrompterSettings, SegmentorSettings, Settings, UseSettings
 from wsi_nuc.types import Bool, Box, Tile, TileBatch, UInt8
 
@@ -108,9 +109,9 @@ def same_share(model: NucleiModel, batch: TileBatch, theirs: Instances) -> float
 
     Of which point they are is not asked: points of equal score come in any order.
     """
-    prompts, side = model.prompter.propose(batch), batch.rgb.shape[1]
+    look, side = model.look(batch), batch.rgb.shape[1]
     ours: dict[int, list[Bool]] = {}
-    for group in model.segmentor.segment(batch, prompts, range(len(prompts))):
+    for group in look.masks(range(len(look.prompts.get()))).get():
         for mask, (x, y) in zip(group.mask, group.origin_tile, strict=True):
             whole = np.zeros((side + 256, side + 256), np.bool_)
             whole[y : y + len(mask), x : x + len(mask)] = mask

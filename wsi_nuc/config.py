@@ -35,26 +35,6 @@ class StitchConfig(Section):
     containment: float = Field(default=0.8, gt=0, le=1)
 
 
-class InferenceConfig(Section):
-    """How a model file's networks are used, where not as the file says. `mode`: "parity" does as the published
-    code does; `tta`: average six views; `mask_filter`: drop points on the region mask's background; `negatives`:
-    nearest other points that each mask is told to leave out; `overlap_px`: of the windows; `precision`: "auto" is
-    bf16 where the device has it, in parity mode fp32; `box_iou`: limit of parity mode's suppression."""
-
-    mode: str | None = Field(default=None, pattern="^(default|parity)$")
-    tta: bool | None = None
-    mask_filter: bool | None = None
-    negatives: int | None = Field(default=None, ge=0, le=16)
-    overlap_px: int | None = Field(default=None, ge=0, le=128)
-    precision: str | None = Field(default=None, pattern="^(auto|fp32|bf16)$")
-    box_iou: float | None = Field(default=None, gt=0, le=1)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Those that were given."""
-        return self.model_dump(exclude_none=True)
-
-
 class SlurmConfig(Section):
     """The jobs of `--scheduler slurm`. `gpu`: each gets one GPU and one worker, else a worker a core. `interface`:
     of the network between the nodes; on any other than loopback the run makes certificates and speaks TLS.
@@ -109,7 +89,8 @@ class RunConfig(Section):
     stage: Path | None = None
     quiet: bool = False
     answers: bool = Field(default=False, alias="json")
-    inference: InferenceConfig = InferenceConfig()
+    inference: dict[str, Any] = {}
+    """How a trained model is used, where not as its file says; the model's family knows the keys."""
     stitch: StitchConfig = StitchConfig()
     dask: DaskConfig = DaskConfig()
 
@@ -117,6 +98,11 @@ class RunConfig(Section):
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return Path(os.path.abspath(value.expanduser())) if value is not None else None
+
+    @field_validator("inference")
+    @classmethod
+    def _only_given(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return {key: setting for key, setting in value.items() if setting is not None}
 
     @field_validator("model")
     @classmethod

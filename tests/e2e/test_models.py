@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.command import answers, manifest, wsi_nuc
-from wsi_nuc.models.classical import builtin
+from wsi_nuc.models.classical import build as classical
 
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     path = tmp_path / "mine.safetensors"
-    builtin.save(path)
+    classical.save(path)
     return path
 
 

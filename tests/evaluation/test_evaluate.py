@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from tests.models.looking import model_of
 from tests.training.tiny import draw
 from wsi_nuc.cli import app
 from wsi_nuc.config import ConfigError
@@ -22,7 +23,7 @@ from wsi_nuc.evaluation.evaluate import Scoring, class_table, evaluate_image, ev
 from wsi_nuc.evaluation.predict import predict_image, truth_of
 from wsi_nuc.evaluation.protocol import image_means
 from wsi_nuc.evaluation.report import tables_of, write_report
-from wsi_nuc.evaluation.variants import evaluate_variants, load_evaluate_config, unmatched
+from wsi_nuc.evaluation.variants import EvaluateConfig, evaluate_variants, load_evaluate_config, unmatched
 from wsi_nuc.models.base import ModelSpec, NucleiModel
 from wsi_nuc.types import MaskCrops, Prompts, TileBatch
 
@@ -64,8 +65,8 @@ def scene(mpp: float = 0.25, nuclei: int = 9, classes: tuple[str, ...] = ("round
     return LabelledImage("scene", rgb, labels, types.astype(np.int64), mpp=mpp, classes=classes)
 
 
-def knowing(image: LabelledImage) -> NucleiModel:
-    """A model at 0.25 um/px that knows the image."""
+def knowing(image: LabelledImage) -> KnowsAll:
+    """What a model at 0.25 um/px needs to know the image."""
     assert image.instances is not None
     assert image.types is not None
     assert image.mpp is not None
@@ -73,15 +74,18 @@ def knowing(image: LabelledImage) -> NucleiModel:
     labels = cv2.resize(
         image.instances.astype(np.float32), None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST
     )
-    whole = KnowsAll(labels.astype(np.int32), image.types, truth_of(image).points.xy * scale)
-    return NucleiModel(SPEC, whole, whole)
+    return KnowsAll(labels.astype(np.int32), image.types, truth_of(image).points.xy * scale)
+
+
+def knowing_model(image: LabelledImage) -> NucleiModel:
+    return model_of(SPEC, knowing(image))
 
 
 @pytest.mark.parametrize("mpp", [0.25, 0.125, 0.5])
 @pytest.mark.parametrize("oracle", [False, True])
 def test_the_truth_scores_nearly_one_at_every_resolution(mpp: float, oracle: bool) -> None:
     image = scene(mpp)
-    score = evaluate_image(knowing(image), image, Scoring(oracle=oracle))
+    score = evaluate_image(knowing_model(image), image, Scoring(oracle=oracle))
     assert score.panoptic.dq == 1
     assert score.panoptic.sq > 0.93
     assert score.detection.f1 == 1
@@ -90,29 +94,25 @@ def test_the_truth_scores_nearly_one_at_every_resolution(mpp: float, oracle: boo
 
 def test_the_oracle_asks_for_the_annotated_points_only() -> None:
     image = scene()
-    model = knowing(image)
-    blind = replace(model, prompter=KnowsAll(np.zeros((1, 1)), np.zeros(0, np.int64), np.zeros((0, 2))))
+    whole = knowing(image)
+    blind = model_of(SPEC, KnowsAll(np.zeros((1, 1)), np.zeros(0, np.int64), np.zeros((0, 2))), whole)
     assert evaluate_image(blind, image, Scoring()).panoptic.pq == 0
     assert evaluate_image(blind, image, Scoring(oracle=True)).panoptic.dq == 1
-    assert isinstance(model.segmentor, KnowsAll)
-    assert model.segmentor.asked == 9
+    assert whole.asked == 9
 
 
 def test_two_points_on_one_nucleus_give_it_once() -> None:
     image = scene()
-    model = knowing(image)
-    assert isinstance(model.prompter, KnowsAll)
-    twice = KnowsAll(
-        model.prompter.labels, np.r_[image.types, image.types], np.r_[model.prompter.xy, model.prompter.xy + 2]
-    )
-    found = predict_image(replace(model, prompter=twice), image)
+    whole = knowing(image)
+    twice = KnowsAll(whole.labels, np.r_[image.types, image.types], np.r_[whole.xy, whole.xy + 2])
+    found = predict_image(model_of(SPEC, twice, whole), image)
     assert len(found.points.xy) == 9
 
 
 @pytest.mark.parametrize("nuclei", [0, 1])
 def test_zero_and_one_nucleus(nuclei: int) -> None:
     image = scene(nuclei=nuclei)
-    score = evaluate_image(knowing(image), image, Scoring(oracle=True))
+    score = evaluate_image(knowing_model(image), image, Scoring(oracle=True))
     assert score.detection.tp == nuclei
     assert quality([score]) == pytest.approx(score.panoptic.pq if nuclei else -1.0)
 
@@ -120,12 +120,12 @@ def test_zero_and_one_nucleus(nuclei: int) -> None:
 def test_classes_are_compared_by_name() -> None:
     image = scene(classes=("long", "round"))  # the data set counts the other way round
     assert image.types is not None
-    model = knowing(replace(image, types=1 - image.types))
+    model = model_of(SPEC, knowing(replace(image, types=1 - image.types)))
     assert [one.f1 for one in evaluate_image(model, image, Scoring()).hover_by_class] == [1, 1]
     foreign = scene(classes=("lymphocyte", "other"))
-    assert evaluate_image(knowing(foreign), foreign, Scoring()).hover_by_class == ()
+    assert evaluate_image(knowing_model(foreign), foreign, Scoring()).hover_by_class == ()
     mapped = Scoring(classes={"round": "lymphocyte"})
-    assert evaluate_image(knowing(foreign), foreign, mapped).hover_by_class[0].f1 == 1
+    assert evaluate_image(knowing_model(foreign), foreign, mapped).hover_by_class[0].f1 == 1
     table = class_table(("a", "b"), foreign, {"a": "other"})
     assert table is not None
     assert table.tolist() == [1, -1, -1]
@@ -133,7 +133,7 @@ def test_classes_are_compared_by_name() -> None:
 
 def test_points_alone_are_scored_as_detection_and_a_foreground_is_refused() -> None:
     image = scene()
-    model, xy = knowing(image), truth_of(image).points.xy
+    model, xy = knowing_model(image), truth_of(image).points.xy
     dots = replace(image, instances=None, types=None, points_xy=xy, point_types=np.zeros(9, np.int64),
                    point_classes=("nucleus",))  # fmt: skip
     scores = evaluate_images(model, [dots], Scoring())
@@ -179,7 +179,6 @@ def test_variants_by_name_are_rows_and_splits_are_averaged(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("assignment", "said"),
     [
-        ("variants.x.use.negativ=1", "did you mean negatives"),
         ("variants.x.data=[nowhere]", "nowhere is none of A"),
         ("variants.x.home=nowhere", "nowhere is none of x"),
         ("protocoll=images", "did you mean protocol"),
@@ -190,6 +189,17 @@ def test_mistakes_are_named(assignment: str, said: str, tmp_path: Path) -> None:
     file.write_text(json.dumps({"data": {"A": {"path": "a"}}, "variants": {"x": {"model": "classical"}}}))
     with pytest.raises(ConfigError, match=said):
         load_evaluate_config(file, [assignment], {}, {})
+
+
+@pytest.mark.parametrize(
+    ("model", "use", "said"),
+    [("default", "thresold", "Did you mean threshold"), ("classical", "threshold", "no other ways to be used")],
+)
+def test_an_unknown_way_of_use_is_told_before_anything_is_scored(model: str, use: str, said: str) -> None:
+    variants = {"fine": {"model": "classical"}, "wrong": {"model": model, "use": {use: 0.5}}}
+    config = EvaluateConfig.model_validate({"data": {"A": {"path": "nowhere"}}, "variants": variants})
+    with pytest.raises(UsageError, match=said):
+        evaluate_variants(config)
 
 
 def test_set_reaches_into_the_data_and_models_of_the_command_line(tmp_path: Path) -> None:

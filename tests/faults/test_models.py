@@ -19,11 +19,11 @@ from tests.models.compact_nets import tiny_net
 from tests.models.compact_nets import tiny_settings as compact_settings
 from tests.models.nets import tiny_settings
 from wsi_nuc.errors import MODEL, SLIDES, ModelError
-from wsi_nuc.models.classical import builtin
+from wsi_nuc.models.classical import build as classical
 from wsi_nuc.models.compact.build import save_net as save_compact
-from wsi_nuc.models.convert import Target, convert
-from wsi_nuc.models.promptnucseg.build import PromptNucSegNet
-from wsi_nuc.models.promptnucseg.native import save_net as save_promptnucseg
+from wsi_nuc.models.promptnucseg.build import save_net as save_promptnucseg
+from wsi_nuc.models.promptnucseg.convert import Target, convert
+from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.weights import KEY, read_info
 
 FAMILIES = ("classical", "compact", "promptnucseg")
@@ -34,7 +34,7 @@ ABOUT = {"training_data": [], "metrics": {}}
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of every family, FAMILY.safetensors."""
     folder = tmp_path_factory.mktemp("models")
-    builtin.save(folder / "classical.safetensors")
+    classical.save(folder / "classical.safetensors")
     save_compact(folder / "compact.safetensors", tiny_net(), replace(compact_settings(), mpp=0.5), ABOUT)
     torch.manual_seed(0)
     save_promptnucseg(folder / "promptnucseg.safetensors", PromptNucSegNet(tiny_settings()), tiny_settings())

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.features.tissue import NAMES, Tissue, slide_and_store
+from tests.models.looking import embed
 from tests.models.nets import random_batch, stir, tiny_settings
 from tests.store.build import CLASSES
 from wsi_nuc.errors import UsageError
@@ -16,8 +17,8 @@ from wsi_nuc.executors.serial import SerialExecutor
 from wsi_nuc.features.add import add_features
 from wsi_nuc.features.embed import model_ref
 from wsi_nuc.features.job import ModelRef
-from wsi_nuc.models.promptnucseg.build import PromptNucSegNet
-from wsi_nuc.models.promptnucseg.native import save_net
+from wsi_nuc.models.promptnucseg.build import save_net
+from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.store.manifest import read
 from wsi_nuc.types import SlideRef
@@ -36,15 +37,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
 
 def test_points_get_what_the_encoder_sees_there(model: ModelRef) -> None:
     """In the middle of a token it is that token; between two, their mean; the order of points does not matter."""
-    embedder, batch = load_model(model.model, "cpu").embedder, random_batch(1, 256)
-    assert embedder is not None
+    loaded, batch = load_model(model.model, "cpu"), random_batch(1, 256)
     at = np.array([[104, 88], [120, 88], [112, 88], [104, 88]], np.float32)
-    found = embedder.embed(batch, at, np.zeros(4, np.int64))
+    found = embed(loaded, batch, at, np.zeros(4, np.int64))
     assert found.shape == (4, model.size)
     assert np.allclose((found[0] + found[1]) / 2, found[2], atol=1e-5)
     assert np.array_equal(found[0], found[3])
     assert np.abs(found[0] - found[1]).max() > 1e-3
-    back = embedder.embed(batch, at[::-1].copy(), np.zeros(4, np.int64))
+    back = embed(loaded, batch, at[::-1].copy(), np.zeros(4, np.int64))
     assert np.array_equal(back[::-1], found)
 
 

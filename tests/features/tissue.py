@@ -14,7 +14,7 @@ from tests.store.build import CLASSES
 from wsi_nuc.features.job import GroupJob
 from wsi_nuc.features.measure import measure
 from wsi_nuc.features.registry import features_of
-from wsi_nuc.models.classical.parameters import unmixing
+from wsi_nuc.models.classical.settings import unmixing
 from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.types import Float64, Int64, NucleiTable, SlideRef, UInt8
 

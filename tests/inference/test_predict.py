@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.models.looking import model_of
 from wsi_nuc.errors import ModelError, SlideError
 from wsi_nuc.inference.predict import predict, predict_counted
 from wsi_nuc.models.base import ModelSpec, NucleiModel, check_geometry
@@ -56,7 +57,7 @@ def _rows(crops: MaskCrops, rows: slice) -> MaskCrops:
 
 
 def model(stand_in: StandIn) -> NucleiModel:
-    return NucleiModel(SPEC, stand_in, stand_in)
+    return model_of(SPEC, stand_in)
 
 
 def batch_of(points: Sequence[tuple[int, int, int]], tiles: int = 1) -> TileBatch:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.models.nets import prompt_encoder_at_256
-from wsi_nuc.models.promptnucseg.build import PromptNucSegNet
+from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.promptnucseg.settings import UseSettings
 from wsi_nuc.models.torch_ops import load
 from wsi_nuc.types import Bool, Float32, Int64, UInt8

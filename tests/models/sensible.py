@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from tests.models.nets import random_batch, stir
-from wsi_nuc.models.promptnucseg.build import PromptNucSegNet
+from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.promptnucseg.settings import Settings
 from wsi_nuc.models.sam import masks
 from wsi_nuc.models.sam.decoder import decode

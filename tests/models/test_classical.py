@@ -20,9 +20,9 @@ from wsi_nuc.inference.predict import predict
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.classical.classes import class_probabilities
 from wsi_nuc.models.classical.flood import flood
-from wsi_nuc.models.classical.foreground import look
+from wsi_nuc.models.classical.foreground import scene_of
 from wsi_nuc.models.classical.masks import Shapes
-from wsi_nuc.models.classical.parameters import CROP_PX, HALO_PX, MARGIN_PX, Parameters, from_state, to_state
+from wsi_nuc.models.classical.settings import CROP_PX, HALO_PX, MARGIN_PX, Parameters, from_state, to_state
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.types import Box, Float64, TileNuclei, UInt8
 
@@ -79,7 +79,7 @@ def _within(nuclei: TileNuclei, box: Box) -> TileNuclei:
 def test_a_tile_does_not_depend_on_the_tiles_beside_it(model: NucleiModel) -> None:
     a, b = (one_tile(scene(seed, 200), Box(0, 0, 200, 200), 40, seed) for seed in (1, 2))
     both = type(a)(np.concatenate([a.rgb, b.rgb]), a.tiles + b.tiles)
-    wider = NucleiModel(replace(model.spec, batch=2), model.prompter, model.segmentor)
+    wider = replace(model, spec=replace(model.spec, batch=2))
     together, _ = predict(wider, both)
     for batch in (a, b):
         alone, _ = predict(model, batch)
@@ -142,7 +142,7 @@ def test_random_pixels_do_no_harm(model: NucleiModel) -> None:
 
 
 def test_more_points_than_labels_are_refused() -> None:
-    view = look(np.full((300, 300, 3), 255, np.uint8), Parameters())
+    view = scene_of(np.full((300, 300, 3), 255, np.uint8), Parameters())
     y, x = np.mgrid[:300, :300].reshape(2, -1)
     with pytest.raises(SlideError, match="more than can be told apart"):
         flood(view, np.stack([x, y], axis=1).astype(np.int64), Parameters())

@@ -12,14 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.models.compact_nets import CLASSES, NET, batch_of, noise, tiny_model, tiny_net, tiny_settings
+from tests.models.looking import embed, propose
 from wsi_nuc.errors import ModelError
 from wsi_nuc.inference.predict import predict
 from wsi_nuc.models.base import check_geometry
 from wsi_nuc.models.compact.build import save_net
-from wsi_nuc.models.compact.look import Look, fused
 from wsi_nuc.models.compact.masks import Asked, sample
-from wsi_nuc.models.compact.points import smoothed
-from wsi_nuc.models.compact.segmenting import calibrated, nearest_others
+from wsi_nuc.models.compact.network import Network, fused
+from wsi_nuc.models.compact.prompter import smoothed
+from wsi_nuc.models.compact.segmentor import calibrated, nearest_others
 from wsi_nuc.models.compact.settings import Settings, UseSettings
 from wsi_nuc.models.place import Place
 from wsi_nuc.models.registry import load_model, model_spec
@@ -125,7 +126,7 @@ def test_points_of_one_nucleus_leave_the_best() -> None:
         net.decoder.weights.weight.zero_()
         net.decoder.weights.bias.zero_()
         net.decoder.weights.bias[-last[1] :] = 5.0
-    found = tiny_model(net).prompter.propose(batch_of(noise(4)))
+    found = propose(tiny_model(net), batch_of(noise(4)))
     xy = found.xy_tile
     assert len(found) > 1
     apart = np.sqrt(((xy[:, None] - xy[None]) ** 2).sum(2)) + np.eye(len(xy)) * 1e6
@@ -156,15 +157,14 @@ def test_smoothing_keeps_the_heat_and_its_level() -> None:
 
 def test_an_embedding_is_that_of_its_point_whoever_else_is_asked_for() -> None:
     model, batch = tiny_model(), batch_of(noise(1), noise(2))
-    assert model.embedder is not None
     rng = np.random.default_rng(0)
     xy, row = rng.uniform(0, 256, (150, 2)).astype(np.float32), rng.integers(0, 2, 150)
-    found = model.embedder.embed(batch, xy, row)
+    found = embed(model, batch, xy, row)
     assert found.shape == (150, NET.prompt_channels)
     assert found.std(axis=0).max() > 0
     order = rng.permutation(150)[:80]
-    assert np.array_equal(model.embedder.embed(batch, xy[order], row[order]), found[order])
-    assert model.embedder.embed(batch, xy[:0], row[:0]).shape == (0, NET.prompt_channels)
+    assert np.array_equal(embed(model, batch, xy[order], row[order]), found[order])
+    assert embed(model, batch, xy[:0], row[:0]).shape == (0, NET.prompt_channels)
 
 
 def test_a_blank_tile_has_no_nuclei() -> None:
@@ -173,9 +173,9 @@ def test_a_blank_tile_has_no_nuclei() -> None:
 
 
 def test_images_of_any_size_are_looked_at() -> None:
-    look = Look(tiny_net(), Place.of("cpu", "fp32"))
+    network = Network.of(tiny_net(), Place.of("cpu", "fp32"), UseSettings())
     for height, width in ((5, 7), (33, 40), (100, 257)):
-        (maps,) = look.at(batch_of(noise(0, height, width)))
+        maps = network.maps(noise(0, height, width))
         assert maps.heat.shape[2] >= -(-height // 4)
         assert maps.heat.shape[3] >= -(-width // 4)
 

@@ -13,16 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.models.compact_nets import batch_of, noise, tiny_model, tiny_net
+from tests.models.looking import embed, segment
 from tests.models.nets import random_batch, stir, tiny_settings
 from tests.models.tiles import one_tile, scene
 from wsi_nuc.errors import SlideError
 from wsi_nuc.inference.predict import predict
 from wsi_nuc.models.base import NucleiModel
-from wsi_nuc.models.classical import builtin
-from wsi_nuc.models.classical.model import build
-from wsi_nuc.models.classical.parameters import Parameters
+from wsi_nuc.models.classical import build as classical
+from wsi_nuc.models.classical.look import build
+from wsi_nuc.models.classical.settings import Parameters
 from wsi_nuc.models.finite import finite
-from wsi_nuc.models.promptnucseg.build import PromptNucSegNet, assemble, build_net, spec_of
+from wsi_nuc.models.promptnucseg.build import assemble, build_net, spec_of
+from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.types import Box, Prompts, TileBatch
 
 BAD = (float("nan"), float("inf"), -float("inf"))
@@ -112,10 +114,10 @@ def test_every_head_of_the_segmentor_is_looked_at(
     batch, points = random_batch(1, 256), np.float32([[40, 50], [120, 200]])
     prompts = Prompts(points, np.ones(2, np.float32), np.full((2, 2), 0.5, np.float32), np.zeros(2, np.int64))
     sound = _promptnucseg(state, lambda net: None, **use)
-    sound.segmentor.segment(batch, prompts, [0, 1])
+    segment(sound, batch, prompts, [0, 1])
     model = _promptnucseg(state, lambda net: spoil(net, f"segmentor.mask_decoder.{head}", float("nan")), **use)
     with pytest.raises(SlideError, match="not finite"):
-        model.segmentor.segment(batch, prompts, [0, 1])
+        segment(model, batch, prompts, [0, 1])
 
 
 @pytest.mark.parametrize("head", [*PROMPTER_HEADS, "mask_head.3"])
@@ -126,15 +128,14 @@ def test_every_head_of_the_prompter_is_looked_at(state: dict[str, torch.Tensor],
 
 def test_constants_of_the_classical_model_that_overflow_are_told() -> None:
     batch = one_tile(scene(2, 200), Box(20, 20, 180, 180), 20)
-    assert len(predict(build(Parameters(), builtin.spec()), batch)[0]) > 0
+    assert len(predict(build(Parameters(), classical.spec({})), batch)[0]) > 0
     with np.errstate(over="ignore"):
-        assert_told(build(Parameters(share=1e308), builtin.spec()), batch)
+        assert_told(build(Parameters(share=1e308), classical.spec({})), batch)
 
 
 def test_an_embedding_that_is_not_finite_is_told() -> None:
     net = tiny_net()
     spoil(net, "decoder.embed.0", float("nan"))
     model, xy = tiny_model(net), np.float32([[40, 50]])
-    assert model.embedder is not None
     with pytest.raises(SlideError, match="not finite"):
-        model.embedder.embed(batch_of(noise(1)), xy, np.zeros(1, np.int64))
+        embed(model, batch_of(noise(1)), xy, np.zeros(1, np.int64))

@@ -11,11 +11,12 @@ import torch
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file
 
+from tests.models.looking import propose, segment
 from tests.models.nets import official_sam, random_batch, stir
 from wsi_nuc.errors import ModelError
-from wsi_nuc.models.convert import Target, convert
-from wsi_nuc.models.promptnucseg.native import PART, load_file
-from wsi_nuc.models.promptnucseg.prompter import PrompterNet
+from wsi_nuc.models.promptnucseg.build import PART, load_file
+from wsi_nuc.models.promptnucseg.convert import Target, convert
+from wsi_nuc.models.promptnucseg.net import PrompterNet
 from wsi_nuc.models.promptnucseg.settings import PrompterSettings
 from wsi_nuc.models.registry import model_spec
 from wsi_nuc.models.torch_ops import load
@@ -48,10 +49,10 @@ def test_a_prompter_and_a_segmentor_make_a_model_that_runs(files: Path, tmp_path
     assert info.details["prompter"]["space_px"] == 8
     assert info.details["segmentor"]["size"] == "vit_mini"
     assert info.details["use"]["negatives"] == 0
-    model, batch = load_file(open_checkpoint(out), "cpu"), random_batch(1, 256)
-    prompts = model.prompter.propose(batch)
+    model, batch = load_file(open_checkpoint(out), "cpu", {}), random_batch(1, 256)
+    prompts = propose(model, batch)
     assert prompts.class_probs.shape[1] == 5
-    assert len(list(model.segmentor.segment(batch, prompts, [0]))) >= 1
+    assert len(list(segment(model, batch, prompts, [0]))) >= 1
 
 
 def test_values_are_carried_over_unchanged_and_only_tables_are_resized(files: Path, tmp_path: Path) -> None:

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from tests.models.looking import propose, segment
 from tests.models.nets import random_batch, stir, tiny_settings
 from wsi_nuc.errors import ModelError, UsageError
 from wsi_nuc.inference.predict import predict
 from wsi_nuc.models.base import NucleiModel, check_geometry
 from wsi_nuc.models.calls import chunks
-from wsi_nuc.models.promptnucseg.build import PromptNucSegNet, assemble, build_net, expected_shapes, spec_of
+from wsi_nuc.models.promptnucseg.build import assemble, build_net, load_file, save_net, spec_of, spec_of_file
 from wsi_nuc.models.promptnucseg.device import Runner
-from wsi_nuc.models.promptnucseg.native import load_file, save_net, spec_of_file
+from wsi_nuc.models.promptnucseg.net import PromptNucSegNet, expected_shapes
 from wsi_nuc.models.promptnucseg.settings import Settings, UseSettings
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.models.sam import masks
@@ -88,7 +89,7 @@ def test_the_plain_computation_gives_the_same_masks(net: PromptNucSegNet) -> Non
     prompts = _prompts(batch, 20)
     net = _with_small_masks(net, batch, prompts)
     settings = tiny_settings(largest_nucleus_px=256, negatives=0)
-    crops = list(_model(settings, net).segmentor.segment(batch, prompts, range(20)))
+    crops = list(segment(_model(settings, net), batch, prompts, range(20)))
     with torch.inference_mode():
         decoded = _decoded(net, batch, prompts)
         logits = masks.full_logits(net.segmentor.mask_decoder, decoded.image[0], decoded.filters[0])
@@ -112,12 +113,12 @@ def test_the_plain_computation_gives_the_same_masks(net: PromptNucSegNet) -> Non
 def test_a_tile_gets_the_same_result_alone_in_company_and_for_any_choice_of_prompts(net: PromptNucSegNet) -> None:
     model = _model(tiny_settings(), net)
     batch = random_batch(3, 300)
-    prompts = model.prompter.propose(batch)
+    prompts = propose(model, batch)
     thinned = prompts.select(np.arange(0, len(prompts), 80))
-    together = _whole_tile(list(model.segmentor.segment(batch, thinned, range(len(thinned)))), 300)
+    together = _whole_tile(list(segment(model, batch, thinned, range(len(thinned)))), 300)
     for row in range(3):
         alone = TileBatch(batch.rgb[row : row + 1], batch.tiles[row : row + 1])
-        own = model.prompter.propose(alone)
+        own = propose(model, alone)
         mine = prompts.select(prompts.row == row)
         assert np.array_equal(own.xy_tile, mine.xy_tile)
         assert np.array_equal(own.score, mine.score)
@@ -125,7 +126,7 @@ def test_a_tile_gets_the_same_result_alone_in_company_and_for_any_choice_of_prom
         here = thinned.select(picked)
         here = Prompts(here.xy_tile, here.score, here.class_probs, np.zeros_like(here.row))
         some = list(range(0, len(here), 2))
-        masks_alone = _whole_tile(list(model.segmentor.segment(alone, here, some)), 300)
+        masks_alone = _whole_tile(list(segment(model, alone, here, some)), 300)
         for i in some:
             assert np.array_equal(masks_alone[i], together[int(picked[i])])
 
@@ -134,9 +135,7 @@ def test_no_mask_is_larger_than_promised_and_all_lie_around_their_prompts(net: P
     batch = random_batch(1, 400)
     prompts = _prompts(batch, 30)
     for limit in (40, 96):
-        for group in _model(tiny_settings(largest_nucleus_px=limit), net).segmentor.segment(
-            batch, prompts, range(30)
-        ):
+        for group in segment(_model(tiny_settings(largest_nucleus_px=limit), net), batch, prompts, range(30)):
             assert group.mask.shape[1] <= limit
             inside = prompts.xy_tile[group.prompt] - group.origin_tile
             assert bool(((inside >= 0) & (inside <= group.mask.shape[1])).all())
@@ -147,9 +146,7 @@ def test_a_mask_beyond_its_neighbourhood_is_decoded_whole(net: PromptNucSegNet) 
     batch = random_batch(1, 256)
     prompts = _prompts(batch, 16)
     settings = [tiny_settings(largest_nucleus_px=256, neighbourhood_tokens=n) for n in (3, 16)]
-    small, full = (
-        _whole_tile(list(_model(s, net).segmentor.segment(batch, prompts, range(16))), 256) for s in settings
-    )
+    small, full = (_whole_tile(list(segment(_model(s, net), batch, prompts, range(16))), 256) for s in settings)
     outside = [i for i in range(16) if np.ptp(np.flatnonzero(small[i].any(0)), axis=0) > 48 if small[i].any()]
     assert len(outside) > 3
     assert all(np.array_equal(small[i], full[i]) for i in outside)
@@ -157,7 +154,7 @@ def test_a_mask_beyond_its_neighbourhood_is_decoded_whole(net: PromptNucSegNet) 
 
 def test_nothing_wanted_is_nothing_decoded(net: PromptNucSegNet) -> None:
     batch = random_batch(1, 256)
-    assert list(_model(tiny_settings(), net).segmentor.segment(batch, _prompts(batch, 5), [])) == []
+    assert list(segment(_model(tiny_settings(), net), batch, _prompts(batch, 5), [])) == []
 
 
 def test_a_shared_encoder_proposes_in_all_windows_once_and_serves_the_segmentor() -> None:
@@ -167,10 +164,11 @@ def test_a_shared_encoder_proposes_in_all_windows_once_and_serves_the_segmentor(
     net.segmentor.image_encoder.patch_embed.register_forward_hook(lambda *_: calls.append(1))
     model = _model(settings, net)
     batch = random_batch(1, 400)
-    prompts = model.prompter.propose(batch)
+    look = model.look(batch)
+    prompts = look.prompts.get()
     assert bool(((prompts.xy_tile >= 0) & (prompts.xy_tile <= 400)).all())
     assert len(calls) == 4
-    crops = list(model.segmentor.segment(batch, prompts, range(0, len(prompts), 100)))
+    crops = list(look.prompted(prompts).masks(range(0, len(prompts), 100)).get())
     assert len(calls) == 4
     for group in crops:
         assert np.allclose(group.class_probs.sum(1), 1, atol=1e-5)
@@ -188,10 +186,10 @@ def test_the_prompter_and_the_encoder_learn_from_both_ends_where_shared() -> Non
 def test_an_image_smaller_than_a_window_is_filled_up(net: PromptNucSegNet) -> None:
     batch = random_batch(1, 100)
     model = _model(tiny_settings(), net)
-    prompts = model.prompter.propose(batch)
+    prompts = propose(model, batch)
     assert len(prompts) > 0
     assert prompts.xy_tile.max() <= 100
-    crops = list(model.segmentor.segment(batch, prompts, range(0, len(prompts), 20)))
+    crops = list(segment(model, batch, prompts, range(0, len(prompts), 20)))
     assert sum(len(group.prompt) for group in crops) == len(range(0, len(prompts), 20))
 
 
@@ -199,9 +197,7 @@ def test_half_precision_changes_little(net: PromptNucSegNet) -> None:
     batch = random_batch(1, 256)
     prompts = _prompts(batch, 16)
     found = [
-        _whole_tile(
-            list(_model(tiny_settings(precision=p), net).segmentor.segment(batch, prompts, range(16))), 256
-        )
+        _whole_tile(list(segment(_model(tiny_settings(precision=p), net), batch, prompts, range(16))), 256)
         for p in ("fp32", "bf16")
     ]
     agree = [np.mean(found[0][i] == found[1][i]) for i in range(16)]
@@ -214,15 +210,15 @@ def test_a_saved_model_loads_to_the_same_result(net: PromptNucSegNet, tmp_path: 
     info = read_info(path)
     assert info.details["metrics"] == {"pq": 0.5}
     assert dict(info.shapes) == expected_shapes(settings)
-    spec = spec_of_file(info)
+    spec = spec_of_file(info, {})
     check_geometry(spec)
     assert (spec.classes, spec.mpp, spec.weights_sha256) == (("round", "long"), 0.25, info.sha256)
-    loaded, batch = load_file(open_checkpoint(path), "cpu"), random_batch(1, 256)
-    expected, found = _model(settings, net).prompter.propose(batch), loaded.prompter.propose(batch)
+    loaded, batch = load_file(open_checkpoint(path), "cpu", {}), random_batch(1, 256)
+    expected, found = propose(_model(settings, net), batch), propose(loaded, batch)
     assert np.array_equal(expected.xy_tile, found.xy_tile)
     for before, after in zip(
-        _model(settings, net).segmentor.segment(batch, expected, [0, 5]),
-        loaded.segmentor.segment(batch, expected, [0, 5]),
+        segment(_model(settings, net), batch, expected, [0, 5]),
+        segment(loaded, batch, expected, [0, 5]),
         strict=True,
     ):
         assert np.array_equal(before.mask, after.mask)
@@ -234,11 +230,11 @@ def test_weights_that_do_not_fit_are_listed_before_a_tensor_is_read(net: PromptN
     del lacking.prompter.reg_head
     save_net(path, lacking, tiny_settings())
     with pytest.raises(ModelError, match=r"missing: prompter\.reg_head"):
-        spec_of_file(read_info(path))
+        spec_of_file(read_info(path), {})
     three = Settings(("a", "b", "c"), 0.25, tiny_settings().prompter, tiny_settings().segmentor)
     save_net(path, net, three)
     with pytest.raises(ModelError, match="for 2 classes, its header names 3"):
-        spec_of_file(read_info(path))
+        spec_of_file(read_info(path), {})
 
 
 def test_another_normalisation_of_the_pixels_is_refused(net: PromptNucSegNet, tmp_path: Path) -> None:
@@ -246,8 +242,8 @@ def test_another_normalisation_of_the_pixels_is_refused(net: PromptNucSegNet, tm
     info = read_info(tmp_path / "net.safetensors")
     other = replace(info, details={**info.details, "normalisation": {"mean": [0, 0, 0], "std": [255, 255, 255]}})
     with pytest.raises(ModelError, match="its pixels are normalised by"):
-        spec_of_file(other)
-    assert spec_of_file(info).mpp == tiny_settings().mpp
+        spec_of_file(other, {})
+    assert spec_of_file(info, {}).mpp == tiny_settings().mpp
 
 
 def test_nan_weights_are_named(net: PromptNucSegNet, tmp_path: Path) -> None:

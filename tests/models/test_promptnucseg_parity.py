@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.models import published
+from tests.models.looking import propose, segment
 from tests.models.nets import random_batch, tiny_settings
 from tests.models.published import Instances, published_instances, published_points, published_starts
 from tests.models.sensible import sensible_net
 from wsi_nuc.models.base import NucleiModel, check_geometry
-from wsi_nuc.models.promptnucseg.build import PromptNucSegNet, assemble, spec_of
+from wsi_nuc.models.promptnucseg.build import assemble, spec_of
+from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.promptnucseg.parity import best_of_each, box_nms, near_inner_edge
 from wsi_nuc.models.promptnucseg.settings import Settings
 from wsi_nuc.models.promptnucseg.windows import window_starts
@@ -50,10 +52,10 @@ def _full(crops: list[MaskCrops], size: tuple[int, int]) -> dict[int, Bool]:
 
 def _found(net: PromptNucSegNet, used: Settings, side: int) -> tuple[dict[int, Bool], Instances]:
     batch, model = random_batch(1, side, seed=3), _model(net, used)
-    prompts = model.prompter.propose(batch)
+    prompts = propose(model, batch)
     points = published_points(net, batch.rgb[0], used.use)
     assert np.allclose(prompts.xy_tile - 0.5, points, atol=1e-3)
-    ours = _full(list(model.segmentor.segment(batch, prompts, range(len(prompts)))), batch.rgb.shape[1:3])
+    ours = _full(list(segment(model, batch, prompts, range(len(prompts)))), batch.rgb.shape[1:3])
     return ours, published_instances(net, batch.rgb[0], points, used.use)
 
 
@@ -95,10 +97,10 @@ def test_every_rule_of_the_published_loop_decides_something(
 
 def test_only_what_is_asked_for_comes_back_and_neighbours_still_count(net: PromptNucSegNet) -> None:
     batch, model = random_batch(1, 300, seed=3), _model(net, _settings())
-    prompts = model.prompter.propose(batch)
-    every = _full(list(model.segmentor.segment(batch, prompts, range(len(prompts)))), (300, 300))
+    prompts = propose(model, batch)
+    every = _full(list(segment(model, batch, prompts, range(len(prompts)))), (300, 300))
     wanted = list(range(0, len(prompts), 3))
-    some = _full(list(model.segmentor.segment(batch, prompts, wanted)), (300, 300))
+    some = _full(list(segment(model, batch, prompts, wanted)), (300, 300))
     assert sorted(some) == sorted(set(every) & set(wanted))
     assert all(np.array_equal(some[i], every[i]) for i in some)
 

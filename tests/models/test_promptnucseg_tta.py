@@ -12,17 +12,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.models.looking import propose, segment
 from tests.models.nets import random_batch, tiny_settings
 from tests.models.sensible import sensible_net
-from wsi_nuc.config import ConfigError, InferenceConfig, RunConfig, load_config
-from wsi_nuc.errors import ModelError, SlideError
+from wsi_nuc.config import RunConfig, load_config
+from wsi_nuc.errors import ModelError, SlideError, UsageError
 from wsi_nuc.inference.predict import predict
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.calls import in_calls
-from wsi_nuc.models.promptnucseg import device, segmenting
-from wsi_nuc.models.promptnucseg.build import PromptNucSegNet, assemble, spec_of
+from wsi_nuc.models.promptnucseg import device, segmentor
+from wsi_nuc.models.promptnucseg.build import assemble, save_net, spec_of
 from wsi_nuc.models.promptnucseg.device import Runner
-from wsi_nuc.models.promptnucseg.native import save_net
+from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.promptnucseg.settings import Settings
 from wsi_nuc.models.promptnucseg.views import SIX_VIEWS, View
 from wsi_nuc.models.registry import load_model, model_spec
@@ -88,12 +89,12 @@ def test_averaging_makes_masks_and_points_independent_of_a_half_turn(net: Prompt
     agree = {}
     for tta in (False, True):
         model = _model(net, tta=tta, negatives=1, largest_nucleus_px=256)
-        prompts = model.prompter.propose(batch)
+        prompts = propose(model, batch)
         other, there = _turned(batch, prompts)
-        found = model.prompter.propose(other).xy_tile
+        found = propose(model, other).xy_tile
         near = np.abs(found[:, None] - there.xy_tile[None]).max(2).min(1)
         first, second = (
-            _masks(list(model.segmentor.segment(*pair, range(len(prompts)))), 256)
+            _masks(list(segment(model, *pair, range(len(prompts)))), 256)
             for pair in ((batch, prompts), (other, there))
         )
         same = np.mean([bool((first[i] == second[i].flip(0, 1)).float().mean() > 0.9999) for i in first])
@@ -108,11 +109,11 @@ def test_a_shared_encoder_is_averaged_over_its_views_too() -> None:
     net, batch = PromptNucSegNet(settings).eval(), random_batch(1, 256)
     model = assemble(net, settings, "cpu", spec_of(settings, "0" * 64))
     one = assemble(net, tiny_settings(shared=True), "cpu", spec_of(settings, "0" * 64))
-    found = model.prompter.propose(batch)
+    found = propose(model, batch)
     assert len(found) > 0
-    assert not np.array_equal(found.xy_tile, one.prompter.propose(batch).xy_tile)
+    assert not np.array_equal(found.xy_tile, propose(one, batch).xy_tile)
     turned = replace(batch, rgb=np.ascontiguousarray(batch.rgb[:, ::-1, ::-1]))
-    there = 256 - model.prompter.propose(turned).xy_tile
+    there = 256 - propose(model, turned).xy_tile
     assert len(there) == len(found)
     assert np.abs(found.xy_tile[:, None] - there[None]).max(2).min(1).max() < 1e-2
 
@@ -122,7 +123,7 @@ class _Scarce:
 
     def __init__(self, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.failed = 0
-        for name, place in (("encode", "wsi_nuc.models.promptnucseg.embedding"), ("decode", segmenting.__name__)):
+        for name, place in (("encode", "wsi_nuc.models.promptnucseg.encoder"), ("decode", segmentor.__name__)):
             monkeypatch.setattr(f"{place}.{name}", self._limited(f"{place}.{name}", limit))
 
     def _limited(self, target: str, limit: int) -> Any:
@@ -152,10 +153,10 @@ def test_where_memory_runs_out_calls_halve_and_the_result_stays(
 ) -> None:
     batch = random_batch(1, 400, seed=3)
     plenty = _model(net)
-    prompts = plenty.prompter.propose(batch)
-    expected = _masks(list(plenty.segmentor.segment(batch, prompts, range(len(prompts)))), 400)
+    prompts = propose(plenty, batch)
+    expected = _masks(list(segment(plenty, batch, prompts, range(len(prompts)))), 400)
     scarce = _Scarce(1, monkeypatch)
-    found = _masks(list(_model(net).segmentor.segment(batch, prompts, range(len(prompts)))), 400)
+    found = _masks(list(segment(_model(net), batch, prompts, range(len(prompts)))), 400)
     assert scarce.failed >= 3
     assert sorted(found) == sorted(expected)
     assert all((found[i] == expected[i]).float().mean() > 0.9999 for i in found)
@@ -189,24 +190,22 @@ def test_options_change_the_way_a_file_is_used_and_nothing_else(net: PromptNucSe
     assert model_spec(path, {}) == plain
     with pytest.raises(ModelError, match="overlap_px"):
         model_spec(path, {"overlap_px": 300})
-    with pytest.raises(ModelError, match="speed"):
-        model_spec(path, {"speed": 2})
+    with pytest.raises(UsageError, match=r"inference\.negative.*Did you mean negatives"):
+        model_spec(path, {"negative": 2})
+    with pytest.raises(UsageError, match=r"inference\.tta.*valid boolean"):
+        model_spec(path, {"tta": "sometimes"})
 
 
 def test_a_model_without_networks_says_that_it_has_no_options() -> None:
     for ask in (model_spec, lambda name, options: load_model(name, "cpu", options)):
-        with pytest.raises(ModelError, match="inference"):
+        with pytest.raises(UsageError, match="inference"):
             ask("classical", {"tta": True})
 
 
 def test_only_what_was_given_is_an_option() -> None:
-    assert RunConfig(out=Path("x")).inference.options == {}
-    given_ = load_config(None, ["inference.tta=true", "inference.mode=parity"], {"out": "x"}).inference
-    assert given_.options == {"tta": True, "mode": "parity"}
-    assert InferenceConfig(mask_filter=False).options == {"mask_filter": False}
-    assert InferenceConfig(negatives=0, precision="fp32").options == {"negatives": 0, "precision": "fp32"}
-    with pytest.raises(ConfigError, match="mode"):
-        load_config(None, ["inference.mode=fast"], {"out": "x"})
+    assert RunConfig(out=Path("x")).inference == {}
+    given_ = load_config(None, ["inference.tta=true", "inference.mode=null"], {"out": "x"}).inference
+    assert given_ == {"tta": True}
 
 
 def test_another_way_of_use_is_another_result_and_the_same_is_not() -> None:
@@ -214,9 +213,7 @@ def test_another_way_of_use_is_another_result_and_the_same_is_not() -> None:
 
     info = SlideInfo("image", "", 10, 10, (Level(10, 10, 1.0),), 0.25, "header")
     spec = model_spec("classical")
-    configs = [
-        RunConfig(out=Path("x"), inference=InferenceConfig(**use)) for use in ({}, {"tta": True}, {"tta": None})
-    ]
+    configs = [RunConfig(out=Path("x"), inference=use) for use in ({}, {"tta": True}, {"tta": None})]
     plain, averaged, unsaid = (_result_config(config, info, 0.25, spec, "cpu") for config in configs)
     assert plain == unsaid
     assert plain != averaged

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from wsi_nuc.errors import ModelError
-from wsi_nuc.models.classical import builtin
+from wsi_nuc.models.classical import build as classical
 from wsi_nuc.models.registry import load_model, model_spec
 from wsi_nuc.models.weights import (
     KEY,
@@ -37,7 +37,7 @@ shape_tables = st.dictionaries(
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     path = tmp_path / "model.safetensors"
-    builtin.save(path)
+    classical.save(path)
     return path
 
 
@@ -107,7 +107,7 @@ def test_wrong_weights_are_refused_by_name(saved: Path, change: dict[str, Any], 
         ({"mpp": "wide"}, "incomplete"),
         ({"mpp": -1}, "makes no sense"),
         ({"format_version": 99}, "newer than"),
-        ({"architecture": "something-else"}, "unknown to this version"),
+        ({"architecture": "something-else"}, "cannot be used here"),
     ],
 )
 def test_a_header_that_does_not_fit_is_refused(saved: Path, header: dict[str, Any], about: str) -> None:
@@ -127,7 +127,7 @@ def test_a_truncated_file_is_refused_wherever_it_was_cut(
     share: float, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("cut") / "model.safetensors"
-    builtin.save(path)
+    classical.save(path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
     refused(path, about="truncated|damaged")

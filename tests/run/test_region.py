@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.models.looking import model_of, propose, segment
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import SLIDES
 from wsi_nuc.models.base import ModelSpec, NucleiModel
@@ -30,14 +31,14 @@ class _Broken:
 
     def propose(self, batch: TileBatch) -> Prompts:
         if not any(tile.index == BAD_TILE for tile in batch.tiles):
-            return self.model.prompter.propose(batch)
+            return propose(self.model, batch)
         if self.deed == "raises":
             raise ZeroDivisionError("this tile is cursed")
-        prompts = self.model.prompter.propose(batch)
+        prompts = propose(self.model, batch)
         return replace(prompts, score=np.full_like(prompts.score, np.nan))
 
     def segment(self, batch: TileBatch, prompts: Prompts, wanted: Sequence[int]) -> Sequence[MaskCrops]:
-        return self.model.segmentor.segment(batch, prompts, wanted)
+        return segment(self.model, batch, prompts, wanted)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def _run(slide: Path, out: Path, deed: str, monkeypatch: pytest.MonkeyPatch, **o
     def load(name: str, device: str) -> NucleiModel:
         model = replace(load_model(name, device), spec=spec(name))
         broken = _Broken(model, deed)
-        return model if deed == "works" else NucleiModel(model.spec, broken, broken)
+        return model if deed == "works" else model_of(model.spec, broken)
 
     monkeypatch.setattr(session, "model_spec", spec)
     monkeypatch.setattr(region, "load_model", load)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsi_nuc.errors import UsageError
-from wsi_nuc.models.promptnucseg.prompter import Proposed
+from wsi_nuc.models.promptnucseg.net import Proposed
 from wsi_nuc.training.promptnucseg import losses
 from wsi_nuc.training.promptnucseg.batches import collate
 from wsi_nuc.training.promptnucseg.config import LossConfig

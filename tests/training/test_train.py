@@ -16,7 +16,7 @@ from tests.models.nets import official_sam
 from tests.training.tiny import draw, foreground_only, points_only, tiny_config
 from wsi_nuc.datasets.images import load_images
 from wsi_nuc.errors import ModelError, UsageError
-from wsi_nuc.models.promptnucseg.prompter import PrompterNet
+from wsi_nuc.models.promptnucseg.net import PrompterNet
 from wsi_nuc.models.promptnucseg.settings import PrompterSettings
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.models.weights import open_checkpoint

@@ -16,18 +16,20 @@ models_app = typer.Typer(invoke_without_command=True, help="Models: list, show, 
 
 @models_app.callback()
 def models(context: typer.Context) -> None:
-    """List the models that come with wsi-nuc."""
+    """List the models that come with wsi-nuc, and those that other packages bring."""
     if context.invoked_subcommand is None:
         list_models()
 
 
 @models_app.command("list")
 def list_models() -> None:
-    """List the models that come with wsi-nuc."""
-    from wsi_nuc.models.registry import describe
+    """List the models that come with wsi-nuc, and those that other packages bring."""
+    from wsi_nuc.models.registry import listed
 
-    for line in describe():
-        typer.echo(line)
+    for model in listed():
+        about = f"cannot be used: {model.problem}" if model.problem else model.about
+        classes = f"; classes {', '.join(model.classes)}" if model.classes else ""
+        typer.echo(f"{model.name}: {about}{classes}" + (f" ({model.package})" if model.package else ""))
 
 
 @models_app.command("show")
@@ -82,8 +84,8 @@ def convert(
     ] = None,
 ) -> None:
     """Turn foreign weights into a native file; tensors that do not fit are listed, and nothing is written."""
-    from wsi_nuc.models.convert import Target
-    from wsi_nuc.models.convert import convert as run_conversion
+    from wsi_nuc.models.promptnucseg.convert import Target
+    from wsi_nuc.models.promptnucseg.convert import convert as run_conversion
 
     if out.suffix != ".safetensors":
         raise UsageError(f"--out {out}", "native files end in .safetensors", "give such a name")
@@ -93,15 +95,11 @@ def convert(
 
 
 def _values(assign: list[str]) -> dict[str, Any]:
-    from wsi_nuc.config import ConfigError, check_keys, parse_assignment
+    from wsi_nuc.config import ConfigError, assigned_values
+    from wsi_nuc.models.options import checked_options
     from wsi_nuc.models.promptnucseg.settings import UseSettings
 
-    values: dict[str, Any] = {}
     try:
-        for assignment in assign:
-            path, value = parse_assignment(assignment)
-            values[".".join(path)] = value
-        check_keys(values, UseSettings, "--set")
+        return checked_options("promptnucseg", UseSettings, assigned_values(assign))
     except ConfigError as error:
         raise UsageError("--set", str(error)) from None
-    return values

@@ -42,7 +42,7 @@ class Draft:
 def read_draft(source: str, config: RunConfig) -> Draft:
     """Every line of the list at `source`. What is wrong with all of them (the list, the model) is raised."""
     sheet = read_sheet(source)
-    specs = {config.model: checked_spec(config.model, config.inference.options)}
+    specs = {config.model: checked_spec(config.model, config.inference)}
     device = resolve_device(config.device, specs[config.model].uses_torch)
     rows = [_with_model(row, config, specs) for row in make_rows(sheet, config)]
     with ThreadPoolExecutor(OPEN_AT_ONCE) as pool:
@@ -57,7 +57,7 @@ def _with_model(row: PlanRow, config: RunConfig, specs: Specs) -> PlanRow:
     if row.problem or name is None or name in specs:
         return row
     try:
-        specs[name] = checked_spec(name, config.inference.options)
+        specs[name] = checked_spec(name, config.inference)
     except ModelError as error:
         return row.refused(str(error), MODEL)
     return row

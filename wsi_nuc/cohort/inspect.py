@@ -67,7 +67,7 @@ def doubts_of_mpp(seen: Survey, look: Look) -> Sequence[str]:
     """Reasons to believe that the stated microns per pixel are wrong, from the sizes of a few nuclei."""
     if seen.info.mpp_source == "--mpp":
         return ()
-    model = loaded_model(look.config.model, look.device, tuple(look.config.inference.options.items()))
+    model = loaded_model(look.config.model, look.device, tuple(look.config.inference.items()))
     source = open_slide(seen.ref)
     try:
         found = check_mpp(source, seen.mpp, seen.tissue, model)
@@ -87,7 +87,7 @@ def try_out(look: Look) -> Trial:
     seen = survey(small.slide, small.config, small.spec)
     middle = sum(1 for _ in seen.plan.regions()) // 2
     task = next(islice(seen.plan.tasks(), middle, None))
-    options = tuple(look.config.inference.options.items())
+    options = tuple(look.config.inference.items())
     with TemporaryDirectory(prefix="wsi-nuc-trial-") as parts:
         job = RegionJob(seen.ref, task, look.config.model, look.device, parts, options)
         process_region(job)

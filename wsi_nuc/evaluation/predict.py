@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from wsi_nuc.errors import UsageError
 from wsi_nuc.evaluation.detection import Points
 from wsi_nuc.evaluation.protocol import Nuclei, nuclei_of_labels
 from wsi_nuc.inference.predict import predict
-from wsi_nuc.models.base import NucleiModel
+from wsi_nuc.models.base import Look, NucleiModel
 from wsi_nuc.stitch import RegionCandidates, StitchGeometry, StitchRule, stitch
 from wsi_nuc.types import Box, Int64, NucleiTable, Prompts, Tile, TileBatch
 
@@ -62,7 +62,7 @@ def propose_points(model: NucleiModel, image: LabelledImage) -> Nuclei:
     """The model's points alone, in the image's own pixels."""
     rgb, scale = pixels_at(image, model.spec.mpp)
     box = Box(0, 0, rgb.shape[1], rgb.shape[0])
-    found = model.prompter.propose(TileBatch(rgb[None], (Tile(0, box, box),)))
+    found = model.look(TileBatch(rgb[None], (Tile(0, box, box),))).prompts.get()
     types = found.class_probs.argmax(1).astype(np.int64)
     return Nuclei(Points(found.xy_tile.astype(np.float64) / scale, found.score.astype(np.float64), types))
 
@@ -82,27 +82,26 @@ def as_labels(table: NucleiTable, scale: float, size: tuple[int, ...]) -> Nuclei
     return nuclei_of_labels(rows, table.class_id[ids - 1], table.score[ids - 1].astype(np.float64))
 
 
-@dataclass(frozen=True, slots=True)
-class OraclePrompter:
-    """Proposes exactly these points (Table 7); `types` -1 spreads evenly over the classes."""
-
-    points: Points
-    scale: float
-    classes: int
-
-    def propose(self, batch: TileBatch) -> Prompts:
-        count = len(self.points.xy)
-        probs = np.full((count, self.classes), 1 / self.classes, np.float32)
-        known = np.flatnonzero((self.points.types >= 0) & (self.points.types < self.classes))
-        probs[known] = np.eye(self.classes, dtype=np.float32)[self.points.types[known]]
-        # At half precision a point on the last pixel's far edge would lie outside.
-        limit = np.nextafter(np.array(batch.rgb.shape[2:0:-1], np.float32), np.float32(0))
-        xy_tile = np.minimum((self.points.xy * self.scale).astype(np.float32), limit)
-        return Prompts(xy_tile, np.ones(count, np.float32), probs, np.zeros(count, np.int64))
-
-
 def with_oracle(model: NucleiModel, truth: Nuclei, scale: float) -> NucleiModel:
-    return replace(model, prompter=OraclePrompter(_inside(truth), scale, len(model.spec.classes)))
+    """The model with the annotated points in place of its own (Table 7)."""
+    points = _inside(truth)
+
+    def look(batch: TileBatch) -> Look:
+        return model.look(batch).prompted(oracle_prompts(points, scale, len(model.spec.classes), batch))
+
+    return replace(model, look=look)
+
+
+def oracle_prompts(points: Points, scale: float, classes: int, batch: TileBatch) -> Prompts:
+    """Exactly these points; types of -1 spread evenly over the classes."""
+    count = len(points.xy)
+    probs = np.full((count, classes), 1 / classes, np.float32)
+    known = np.flatnonzero((points.types >= 0) & (points.types < classes))
+    probs[known] = np.eye(classes, dtype=np.float32)[points.types[known]]
+    # At half precision a point on the last pixel's far edge would lie outside.
+    limit = np.nextafter(np.array(batch.rgb.shape[2:0:-1], np.float32), np.float32(0))
+    xy_tile = np.minimum((points.xy * scale).astype(np.float32), limit)
+    return Prompts(xy_tile, np.ones(count, np.float32), probs, np.zeros(count, np.int64))
 
 
 def _inside(truth: Nuclei) -> Points:

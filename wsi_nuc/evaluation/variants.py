@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from wsi_nuc.config import ConfigError, Section, assign, check_keys, load_section, parse_assignment
+from wsi_nuc.config import ConfigError, Section, assign, load_section, parse_assignment
 from wsi_nuc.datasets.images import chosen
 from wsi_nuc.datasets.record import Dataset, LabelledImage
 from wsi_nuc.datasets.source import SourceConfig
-from wsi_nuc.errors import ModelError, UsageError
 from wsi_nuc.evaluation.evaluate import Scoring, evaluate_images
 from wsi_nuc.evaluation.protocol import ImageScore
 from wsi_nuc.models.base import NucleiModel
-from wsi_nuc.models.promptnucseg.settings import UseSettings
-from wsi_nuc.models.registry import load_model
+from wsi_nuc.models.registry import load_model, model_spec
 
 Tell = Callable[[str, str, float], None]
 
@@ -72,7 +70,6 @@ def load_evaluate_config(
             )  # options replace a file's data and variants, but not what --set says of them
     config = load_section(EvaluateConfig, file, assignments, given)
     for name, variant in config.variants.items():
-        check_keys(variant.use, UseSettings, f"variants.{name}.use")
         if variant.home and variant.home not in config.variants:
             raise ConfigError(f"variants.{name}.home: {variant.home} is none of {', '.join(config.variants)}")
         missing = set(variant.data) - set(config.data)
@@ -102,10 +99,12 @@ class Result:
 
 def evaluate_variants(config: EvaluateConfig, tell: Tell | None = None) -> list[Result]:
     """Every variant on every set it is meant for, in the order of the configuration."""
+    for variant in config.variants.values():
+        model_spec(variant.model, variant.use)  # a mistake in the last one is told before the first is scored
     sets = {name: chosen(source) for name, source in config.data.items()}
     results = []
     for name, variant in config.variants.items():
-        model = variant_model(variant, config.device)
+        model = load_model(variant.model, config.device, variant.use)
         wanted = variant.data or tuple(sets)
         results += [_result(config, name, model, of, sets[of], tell) for of in wanted]
     return results
@@ -143,19 +142,3 @@ def unmatched(variant: str, of: str, model: Sequence[str], data: Sequence[str]) 
     pairs = (("data", sorted(set(data) - set(model))), ("model", sorted(set(model) - set(data))))
     only = [f"{', '.join(names)} only in the {side}" for side, names in pairs if names]
     return [f"{variant} on {of}: of the classes are {'; '.join(only)} (see `classes`)"] if data and only else []
-
-
-def variant_model(variant: VariantConfig, device: str) -> NucleiModel:
-    """The model, with the variant's own way of using it."""
-    if not variant.use:
-        return load_model(variant.model, device)
-    from wsi_nuc.models.promptnucseg.native import ARCHITECTURE, load_file
-    from wsi_nuc.models.weights import Checkpoint, read_info
-
-    if Path(variant.model).suffix != ".safetensors":
-        raise UsageError(variant.model, "has no section `use` to change", "give the file of a trained model")
-    info = read_info(variant.model)
-    if info.architecture != ARCHITECTURE:
-        raise ModelError(variant.model, f"is a {info.architecture}, without a section `use`", "leave `use` out")
-    use = {**info.details.get("use", {}), **variant.use}
-    return load_file(Checkpoint(replace(info, details={**info.details, "use": use})), device)

@@ -34,7 +34,6 @@ def embeddings(source: SlideSource, job: GroupJob, xy_l0: Float64) -> Float32:
     """N x size, NaN where pixels are damaged. A tile a call: a nucleus does not depend on the others asked for."""
     assert job.model is not None
     model = _model(job.model)
-    assert model.embedder is not None
     scale = choose_scale(job.slide.path, source.info, job.mpp, model.spec.mpp)
     size = grid_size(source.info, scale.l0_per_grid)
     grid = TileGrid(*size, model.spec.core_px, model.spec.halo_px, scale.l0_per_grid)
@@ -47,7 +46,7 @@ def embeddings(source: SlideSource, job: GroupJob, xy_l0: Float64) -> Float32:
         if rgb is not None:
             xy_tile = (xy_grid[rows] - (tile.read_box.x0, tile.read_box.y0)).astype(np.float32)
             batch = TileBatch(rgb[None], (tile,))
-            out[rows] = model.embedder.embed(batch, xy_tile, np.zeros(len(rows), np.int64))
+            out[rows] = model.look(batch).embed(xy_tile, np.zeros(len(rows), np.int64)).get()
     return out
 
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from wsi_nuc.models.classical.parameters import unmixing
+from wsi_nuc.models.classical.settings import unmixing
 from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.tiling.read import resample
 from wsi_nuc.tiling.scale import Scale, choose_scale

@@ -1,4 +1,4 @@
-"""One batch of tiles to nuclei: propose, keep what a tile may answer for, segment, trace.
+"""One batch of tiles to nuclei: look, keep what a tile may answer for, take its masks, trace them.
 
 A tile answers for the prompts in its core grown by the model's margin; stitching decides between neighbours later.
 """
@@ -70,14 +70,14 @@ def _predict_padded(model: NucleiModel, batch: TileBatch, size: int) -> Predicti
     if lacking:
         white = np.full((lacking, *batch.rgb.shape[1:]), 255, np.uint8)
         padded = TileBatch(np.concatenate([batch.rgb, white]), batch.tiles + batch.tiles[-1:] * lacking)
-    prompts = model.prompter.propose(padded)
+    look = model.look(padded)
+    prompts = look.prompts.get()
     _refuse_non_finite(prompts, batch.tiles)
     grown = _inside_cores(prompts, batch.tiles, model.spec.margin_px)
     wanted = np.flatnonzero(grown)
     if not len(wanted):
         return Prediction(TileNuclei.empty(len(model.spec.classes)), np.zeros(0, np.bool_), 0, 0)
-    crops = model.segmentor.segment(padded, prompts, wanted.tolist())
-    return _assembled(crops, prompts, batch.tiles, len(model.spec.classes))
+    return _assembled(look.masks(wanted.tolist()).get(), prompts, batch.tiles, len(model.spec.classes))
 
 
 def _inside_cores(prompts: Prompts, tiles: Sequence[Tile], margin_px: int) -> Bool:

@@ -1,10 +1,11 @@
-"""What the pipeline asks of a model: a prompter proposes a point per nucleus, a segmentor makes masks of them."""
+"""What the pipeline asks of a model: one look at a batch of tiles, which knows a point, a mask, scores and class
+probabilities of every nucleus."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from wsi_nuc.errors import ModelError
 from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts, TileBatch
@@ -42,30 +43,75 @@ class ModelSpec:
     cpu_tile_s: float = 1.0
 
 
-class Prompter(Protocol):
-    def propose(self, batch: TileBatch) -> Prompts:
-        """Points of all nuclei in the whole read boxes of the batch."""
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Fetch(Protocol[T_co]):
+    """An answer that may still be computed on a device. `get` waits for it and brings it to the host, once."""
+
+    def get(self) -> T_co: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ready(Generic[T_co]):
+    """An answer that is on the host already."""
+
+    value: T_co
+
+    def get(self) -> T_co:
+        return self.value
+
+
+class Later(Generic[T_co]):
+    """An answer that lies on a device; `bring` copies it to the host."""
+
+    def __init__(self, bring: Callable[[], T_co]) -> None:
+        self._bring: Callable[[], T_co] | None = bring
+        self._value: list[T_co] = []
+
+    def get(self) -> T_co:
+        if self._bring is not None:
+            self._value, self._bring = [self._bring()], None
+        return self._value[0]
+
+
+class Look(Protocol):
+    """What a model saw in one batch of tiles: a value that holds all that its answers need.
+
+    The model itself remembers nothing, so any number of looks may be in flight, and their answers may be asked for
+    in any order and from any thread. Each property and method starts what it asks for and returns at once where
+    the device allows; nothing comes to the host before `get`.
+    """
+
+    @property
+    def prompts(self) -> Fetch[Prompts]:
+        """A representative point of every nucleus in the whole read boxes of the batch, with score and classes.
+
+        A network that proposes points gives those; one that makes instances straight away gives a point inside of
+        each.
+        """
         ...
 
-
-class Segmentor(Protocol):
-    def segment(self, batch: TileBatch, prompts: Prompts, wanted: Sequence[int]) -> Sequence[MaskCrops]:
-        """Masks of the `wanted` prompts (indices into `prompts`); the others serve as neighbours only."""
+    def prompted(self, prompts: Prompts) -> Look:
+        """The same look with these points in place of its own; ModelError where points do not make the masks."""
         ...
 
+    def masks(self, wanted: Sequence[int]) -> Fetch[Sequence[MaskCrops]]:
+        """Masks of the `wanted` nuclei (indices into `prompts`); the others serve as neighbours only. A nucleus
+        that turns out to be none is left out."""
+        ...
 
-class Embedder(Protocol):
-    def embed(self, batch: TileBatch, xy_tile: Float32, row: Int64) -> Float32:
+    def embed(self, xy_tile: Float32, row: Int64) -> Fetch[Float32]:
         """N x `spec.embedding`: what the model sees at each point (N x 2); `row`: its tile in the batch."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class NucleiModel:
+    """`look`: B x H x W pixels and their tiles in, what the model saw in them out."""
+
     spec: ModelSpec
-    prompter: Prompter
-    segmentor: Segmentor
-    embedder: Embedder | None = None
+    look: Callable[[TileBatch], Look]
 
 
 def check_geometry(spec: ModelSpec) -> None:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from wsi_nuc.errors import ModelError
+
+
+def used(settings: Any, options: Mapping[str, Any]) -> Any:
+    """The same networks used in another way: `options` are keys of the section `use`, with new values."""
+    if not options:
+        return settings
+    kind = type(settings.use)
+    return replace(settings, use=section(kind, {"use": asdict(settings.use) | dict(options)}, "use"))
 
 
 def section(kind: type[Any], header: Mapping[str, Any], name: str) -> Any:

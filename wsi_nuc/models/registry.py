@@ -1,131 +1,192 @@
-"""Models by name, architectures by the name that a checkpoint carries. A new one is one line here.
+"""Model families by name. A new one is one folder and one line here; one of another package needs no line.
 
-Entries are "module:name of a function" and are imported when one is asked for: `import wsi_nuc.models.registry`
-costs nothing, and a model without a network never imports torch.
+A family is a module (see `Family`). It is imported when a model of it is asked for: this file costs nothing, and a
+model without a network never imports torch.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 from wsi_nuc.errors import ModelError
 from wsi_nuc.models.base import ModelSpec, NucleiModel, check_geometry
+from wsi_nuc.models.options import checked_options
 
-# name -> (module with spec() and load(device), one line about it)
-MODELS: dict[str, tuple[str, str]] = {
-    "default": (
-        "wsi_nuc.models.compact.packaged",
-        "a small network that comes with the package; H&E at 0.25 um/px, CPU or GPU",
-    ),
-    "classical": (
-        "wsi_nuc.models.classical.builtin",
-        "no network, no weights: haematoxylin, blobs and a local flood; H&E at 0.5 um/px, CPU",
-    ),
-}
+Options = Mapping[str, Any]
 
-# architecture -> module with spec_of_file(info) and load_file(checkpoint, device)
-ARCHITECTURES: dict[str, str] = {
-    "classical": "wsi_nuc.models.classical.builtin",
+# name -> module. A name that is also a model needs no file; the others are what checkpoint files call themselves.
+FAMILIES: dict[str, str] = {
+    "default": "wsi_nuc.models.compact.packaged",
+    "classical": "wsi_nuc.models.classical.build",
     "compact": "wsi_nuc.models.compact.build",
-    "promptnucseg": "wsi_nuc.models.promptnucseg.native",
-    "promptnucseg-part": "wsi_nuc.models.promptnucseg.native",
+    "promptnucseg": "wsi_nuc.models.promptnucseg.build",
+    "promptnucseg-part": "wsi_nuc.models.promptnucseg.build",
 }
 
-WITH_OPTIONS = ("promptnucseg", "promptnucseg-part")
+# Installed packages name theirs in this group of entry points: NAME = "package.module".
+GROUP = "wsi_nuc.models"
 
 FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
 
-def load_model(name_or_file: str, device: str = "cpu", options: Mapping[str, Any] | None = None) -> NucleiModel:
-    """A model of the registry, or the one that a native checkpoint file holds. `options`: values in place of those
-    that the file's section `use` has."""
-    if _is_file(name_or_file):
+class Family(Protocol):
+    """What the module of a family holds: `spec` and `load` where a model comes with the package, `spec_of_file`
+    and `load_file` where checkpoint files carry the family's name as their `architecture`. `OPTIONS` has checked
+    the `options` before they get here."""
+
+    ABOUT: str
+    """One line for `wsi-nuc models`."""
+    OPTIONS: type[Any] | None
+    """A dataclass of all ways to use a trained model; None where there is only one."""
+
+    def spec(self, options: Options) -> ModelSpec: ...
+    def load(self, device: str, options: Options) -> NucleiModel: ...
+    def spec_of_file(self, info: Any, options: Options) -> ModelSpec: ...
+    def load_file(self, checkpoint: Any, device: str, options: Options) -> NucleiModel: ...
+
+
+def load_model(name_or_file: str, device: str = "cpu", options: Options | None = None) -> NucleiModel:
+    """A model by its name, or the one that a native checkpoint file holds. `options`: ways of using it, in place
+    of those that the file's section `use` states."""
+    if is_file(name_or_file):
         from wsi_nuc.models.weights import open_checkpoint
 
         checkpoint = open_checkpoint(name_or_file)
-        architecture = checkpoint.info.architecture
-        loader = _function(_architecture(architecture, name_or_file), "load_file")
-        model: NucleiModel = loader(checkpoint, device, *_extra(name_or_file, architecture, options))
+        family = _family_of_file(checkpoint.info.architecture, name_or_file)
+        model = family.load_file(checkpoint, device, _checked(name_or_file, family, options))
     else:
-        _extra(name_or_file, "", options)
-        model = _function(_entry(name_or_file), "load")(device)
+        family = _model_family(name_or_file)
+        model = family.load(device, _checked(name_or_file, family, options))
     check_geometry(model.spec)
     return model
 
 
-def model_spec(name_or_file: str, options: Mapping[str, Any] | None = None) -> ModelSpec:
+def model_spec(name_or_file: str, options: Options | None = None) -> ModelSpec:
     """What planning needs, without loading weights; of a file, only the header and the hash are read."""
-    if _is_file(name_or_file):
+    if is_file(name_or_file):
         from wsi_nuc.models.weights import read_info
 
         info = read_info(name_or_file)
-        spec_of_file = _function(_architecture(info.architecture, name_or_file), "spec_of_file")
-        spec: ModelSpec = spec_of_file(info, *_extra(name_or_file, info.architecture, options))
+        family = _family_of_file(info.architecture, name_or_file)
+        spec = family.spec_of_file(info, _checked(name_or_file, family, options))
     else:
-        _extra(name_or_file, "", options)
-        spec = _function(_entry(name_or_file), "spec")()
+        family = _model_family(name_or_file)
+        spec = family.spec(_checked(name_or_file, family, options))
     check_geometry(spec)
     return spec
 
 
-def describe() -> list[str]:
-    """One line a model: name, resolution, classes, what it is."""
-    lines = []
-    for name, (_, about) in MODELS.items():
-        spec = model_spec(name)
-        lines.append(f"{name}: {about}; classes {', '.join(spec.classes)}")
-    return lines
-
-
-def _is_file(name_or_file: str) -> bool:
+def is_file(name_or_file: str) -> bool:
     """A path has a separator or a weights suffix; a registered name stays a name even if a file is called so."""
-    if name_or_file in MODELS:
+    if name_or_file in FAMILIES:
         return False
     path = Path(name_or_file)
     return path.suffix.lower() in FILE_SUFFIXES or len(path.parts) > 1 or path.is_file()
 
 
-def _extra(
-    name_or_file: str, architecture: str, options: Mapping[str, Any] | None
-) -> tuple[Mapping[str, Any], ...]:
-    """The last argument of an architecture's functions, left out where there are no options."""
-    if not options:
-        return ()
-    if architecture not in WITH_OPTIONS:
-        cause = f"it has no other ways to be used ({', '.join(options)})"
-        remedy = "leave the section `inference` out, or give the file of a model with networks"
-        raise ModelError(f"model {name_or_file!r}", cause, remedy)
-    return (options,)
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A family as `wsi-nuc models` shows it."""
+
+    name: str
+    about: str
+    classes: tuple[str, ...] = ()
+    package: str = ""
+    """Name, version and licence of the package that brought it, "" for this one."""
+    problem: str = ""
+    """Why it cannot be used, "" if it can."""
 
 
-def _entry(name: str) -> str:
-    if name not in MODELS:
-        raise ModelError(
-            f"model {name!r}", "there is no model of this name" + _nearest(name, MODELS), _choice(MODELS)
+def listed() -> list[Listed]:
+    """Every model that needs no file, and every installed family. A broken one never hides the rest."""
+    own = [_own(name) for name in FAMILIES if hasattr(family_module(name), "spec")]
+    return own + [_foreign(point) for point in installed()]
+
+
+def installed() -> list[EntryPoint]:
+    """What other packages bring, in the order of their names."""
+    return sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value))
+
+
+def family_module(name: str) -> Family:
+    """The module of a family; ModelError where there is none, or where importing it fails."""
+    if name in FAMILIES:
+        return cast(Family, import_module(FAMILIES[name]))
+    points = [point for point in installed() if point.name == name]
+    if not points:
+        known = [*FAMILIES, *(point.name for point in installed())]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        hint = f"; the nearest is {near[0]!r}" if near else ""
+        choice = f"known: {', '.join(sorted(known))}; or give the path of a checkpoint file"
+        raise ModelError(f"model {name!r}", f"there is no model of this name{hint}", choice)
+    if len(points) > 1:
+        packages = " and ".join(_package(point) for point in points)
+        raise ModelError(f"model {name!r}", f"two packages have it: {packages}", "uninstall one of them")
+    return _imported(points[0])
+
+
+def _imported(point: EntryPoint) -> Family:
+    try:
+        module = point.load()
+    except Exception as error:
+        cause = f"{_package(point)} cannot be imported ({type(error).__name__}: {error})"
+        raise ModelError(f"model {point.name!r}", cause, "mend or uninstall that package") from error
+    missing = [name for name in ("ABOUT", "OPTIONS") if not hasattr(module, name)]
+    if missing or not (hasattr(module, "load") or hasattr(module, "load_file")):
+        cause = (
+            f"{_package(point)} lacks {', '.join(missing) or 'load and load_file'}, so it is not a model family"
         )
-    return MODELS[name][0]
+        raise ModelError(f"model {point.name!r}", cause, "see CONTRIBUTING.md, or uninstall that package")
+    return cast(Family, module)
 
 
-def _architecture(name: str, path: str) -> str:
-    if name not in ARCHITECTURES:
-        cause = f"its architecture {name!r} is unknown to this version" + _nearest(name, ARCHITECTURES)
-        raise ModelError(path, cause, _choice(ARCHITECTURES))
-    return ARCHITECTURES[name]
+def _own(name: str) -> Listed:
+    family = family_module(name)
+    return Listed(name, family.ABOUT, family.spec({}).classes)
 
 
-def _nearest(name: str, known: Mapping[str, object]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"; the nearest is {near[0]!r}" if near else ""
+def _foreign(point: EntryPoint) -> Listed:
+    try:
+        if point.name in FAMILIES:
+            raise ModelError(f"model {point.name!r}", "this program has a family of that name", "rename it")
+        family = family_module(point.name)
+        classes = family.spec({}).classes if hasattr(family, "spec") else ()
+        return Listed(point.name, family.ABOUT, classes, _package(point))
+    except Exception as error:  # noqa: BLE001 - one broken package is named, and the list goes on
+        return Listed(point.name, "", package=_package(point), problem=f"{error}")
 
 
-def _choice(known: Mapping[str, object]) -> str:
-    return f"known: {', '.join(sorted(known))}; or give the path of a checkpoint file"
+def _package(point: EntryPoint) -> str:
+    if point.dist is None:
+        return point.value
+    facts: Any = point.dist.metadata
+    licence = facts.get("License-Expression") or facts.get("License") or "licence not stated"
+    return f"{facts['Name']} {facts['Version']}, {licence}"
 
 
-def _function(module: str, name: str) -> Callable[..., Any]:
-    function: Callable[..., Any] = getattr(import_module(module), name)
-    return function
+def _model_family(name: str) -> Family:
+    family = family_module(name)
+    if not hasattr(family, "load"):
+        raise ModelError(f"model {name!r}", "this family needs a checkpoint file", "give its path")
+    return family
+
+
+def _family_of_file(architecture: str, path: str) -> Family:
+    try:
+        family = family_module(architecture)
+    except ModelError as error:
+        cause = f"its architecture {architecture!r} cannot be used here: {error.cause}"
+        raise ModelError(path, cause, error.remedy) from error
+    if not hasattr(family, "load_file"):
+        raise ModelError(path, f"the family {architecture!r} has no checkpoint files", "check its header")
+    return family
+
+
+def _checked(name_or_file: str, family: Family, options: Options | None) -> Options:
+    return checked_options(f"model {name_or_file!r}", family.OPTIONS, options or {})

@@ -21,7 +21,7 @@ OWN = ("local", SLURM)
 
 
 def make_executor(config: RunConfig, device: str) -> Executor:
-    setup = partial(prepare_worker, config.model, device, tuple(config.inference.options.items()))
+    setup = partial(prepare_worker, config.model, device, tuple(config.inference.items()))
     if config.scheduler == "serial":
         return SerialExecutor(setup)
     from wsi_nuc.executors.dask import ClusterOptions, DaskExecutor

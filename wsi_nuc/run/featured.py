@@ -39,7 +39,7 @@ def embedding_model(job: SlideJob, device: str) -> ModelRef | None:
     """The model of the run, where the result has its embedding."""
     if not embedding_of(job.origin.key):
         return None
-    options = tuple(job.config.inference.options.items())
+    options = tuple(job.config.inference.items())
     return ModelRef(job.config.model, device, job.spec.embedding, job.spec.weights_sha256, options)
 
 

@@ -156,7 +156,7 @@ def _area(tissue: Tissue, source: SlideSource, config: RunConfig) -> Any:
 
 def _result_config(config: RunConfig, info: SlideInfo, mpp: float, spec: ModelSpec, device: str) -> dict[str, Any]:
     """The settings that show in the result. Workers, region size and the like do not."""
-    inference = config.inference.options
+    inference = config.inference
     return {
         "model": spec.name,
         "device_class": device.partition(":")[0],

@@ -23,7 +23,7 @@ from wsi_nuc.events import Emit, RegionFinished, SlideFinished, SlideOpened, Sli
 from wsi_nuc.executors.base import Executor, Outcome
 from wsi_nuc.features.add import add_features
 from wsi_nuc.models.base import ModelSpec
-from wsi_nuc.models.registry import MODELS, load_model, model_spec
+from wsi_nuc.models.registry import is_file, load_model, model_spec
 from wsi_nuc.run.executor import executor_device, make_executor
 from wsi_nuc.run.featured import embedding_model, only_features_lack, reconciled
 from wsi_nuc.run.job import SlideJob, prepare
@@ -86,20 +86,20 @@ def _models(configs: Sequence[RunConfig]) -> dict[str, _Model]:
     found: dict[str, _Model] = {}
     for config in configs:
         if _model_key(config) not in found:
-            spec = checked_spec(config.model, config.inference.options)
+            spec = checked_spec(config.model, config.inference)
             found[_model_key(config)] = _Model(config, spec, executor_device(config, spec.uses_torch))
     return found
 
 
 def _model_key(config: RunConfig) -> str:
-    return f"{config.model} {sorted(config.inference.options.items())}"
+    return f"{config.model} {sorted(config.inference.items())}"
 
 
 def checked_spec(model: str, options: dict[str, Any]) -> ModelSpec:
     """A file is loaded once here: whatever is wrong with its weights is told before any slide is read."""
     if options:
         return load_model(model, "cpu", options).spec
-    return model_spec(model) if model in MODELS else load_model(model, "cpu").spec
+    return load_model(model, "cpu").spec if is_file(model) else model_spec(model)
 
 
 @dataclass
@@ -232,7 +232,7 @@ class _Session:
     def _todo(self, opened: _Open) -> Iterator[RegionJob]:
         """The regions without a part, made one by one; all are counted before the first is handed out."""
         job, folder = opened.job, self._parts_dir(opened.job)
-        options = tuple(job.config.inference.options.items())
+        options = tuple(job.config.inference.items())
         opened.reports = list(_resumable(folder))
         resumed = {report.index for report in opened.reports}
         regions = sum(1 for _ in job.plan.regions())

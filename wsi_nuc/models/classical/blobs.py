@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from wsi_nuc.models.classical.foreground import Scene
-from wsi_nuc.models.classical.parameters import Parameters
+from wsi_nuc.models.classical.settings import Parameters
 from wsi_nuc.models.classical.stain import Int32, blurred
 from wsi_nuc.types import Float32, Int64
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from wsi_nuc.models.classical.masks import Shapes
-from wsi_nuc.models.classical.parameters import MPP
+from wsi_nuc.models.classical.settings import MPP
 from wsi_nuc.types import Float32, Float64
 
 

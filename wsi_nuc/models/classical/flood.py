@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from wsi_nuc.errors import SlideError
 from wsi_nuc.models.classical.foreground import SOFT, Scene
-from wsi_nuc.models.classical.parameters import Parameters
+from wsi_nuc.models.classical.settings import Parameters
 from wsi_nuc.types import Int64
 
 Labels = npt.NDArray[np.uint16]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from wsi_nuc.models.classical.parameters import Parameters
+from wsi_nuc.models.classical.settings import Parameters
 from wsi_nuc.models.classical.stain import UInt16, blurred, haematoxylin
 from wsi_nuc.types import Bool, Float64, UInt8
 
@@ -25,7 +25,7 @@ class Scene:
     excess: Float64
 
 
-def look(rgb: UInt8, parameters: Parameters) -> Scene:
+def scene_of(rgb: UInt8, parameters: Parameters) -> Scene:
     stain = haematoxylin(rgb, parameters)
     threshold, contrast = local_threshold(stain, parameters)
     excess = (stain - threshold) / contrast

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from wsi_nuc.models.classical.flood import Labels
 from wsi_nuc.models.classical.foreground import Scene
-from wsi_nuc.models.classical.parameters import CROP_PX
+from wsi_nuc.models.classical.settings import CROP_PX
 from wsi_nuc.types import Bool, Float32, Float64, Int64, UInt8
 
 EXCESS_UNIT = 0.005

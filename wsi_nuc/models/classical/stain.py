@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from wsi_nuc.models.classical.parameters import Parameters, blur_radius
+from wsi_nuc.models.classical.settings import Parameters, blur_radius
 from wsi_nuc.types import UInt8
 
 UInt16 = npt.NDArray[np.uint16]

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from wsi_nuc.models.base import ModelSpec, NucleiModel
-from wsi_nuc.models.compact.describing import CompactEmbedder
-from wsi_nuc.models.compact.look import Look
+from wsi_nuc.models.compact.look import look
 from wsi_nuc.models.compact.net import CompactNet
-from wsi_nuc.models.compact.points import CompactPrompter
-from wsi_nuc.models.compact.segmenting import CompactSegmentor
-from wsi_nuc.models.compact.settings import Settings
+from wsi_nuc.models.compact.network import Network
+from wsi_nuc.models.compact.settings import Settings, UseSettings
 from wsi_nuc.models.compact.spec import ARCHITECTURE, spec_of
+from wsi_nuc.models.header import used
 from wsi_nuc.models.place import Place
 from wsi_nuc.models.sam.encoder import PIXEL_MEAN, PIXEL_STD
 from wsi_nuc.models.weights import (
@@ -27,26 +27,28 @@ from wsi_nuc.models.weights import (
     save_checkpoint,
 )
 
+ABOUT = "a compact network for points, masks and classes, trained by `wsi-nuc train compact`"
+OPTIONS = UseSettings
+
 
 def assemble(net: CompactNet, settings: Settings, device: str, spec: ModelSpec) -> NucleiModel:
     """Put a trained network behind the pipeline's protocols. Training and evaluation call this too."""
-    look = Look(net, Place.of(device, settings.use.precision))
-    prompter, segmentor = CompactPrompter(look, settings.use), CompactSegmentor(look, settings.use)
-    return NucleiModel(spec, prompter, segmentor, CompactEmbedder(look, spec.embedding))
+    network = Network.of(net, Place.of(device, settings.use.precision), settings.use)
+    return NucleiModel(spec, partial(look, network))
 
 
-def spec_of_file(info: CheckpointInfo) -> ModelSpec:
-    """Refuses a file whose tensors do not fit its header; no tensor is read."""
-    spec = spec_of(_checked(info), info.sha256, Path(info.path).stem)
+def spec_of_file(info: CheckpointInfo, options: Mapping[str, Any]) -> ModelSpec:
+    """Refuses a file whose tensors do not fit its header; no tensor is read. `options`: see `header.used`."""
+    spec = spec_of(used(_checked(info), options), info.sha256, Path(info.path).stem)
     return replace(spec, nucleus_um=info.nucleus_um)
 
 
-def load_file(checkpoint: Checkpoint, device: str) -> NucleiModel:
-    settings = _checked(checkpoint.info)
+def load_file(checkpoint: Checkpoint, device: str, options: Mapping[str, Any]) -> NucleiModel:
+    settings = used(_checked(checkpoint.info), options)
     state = checkpoint.tensors()
     net = CompactNet(settings.net, len(settings.classes))
     load_weights(net, state)
-    return assemble(net, settings, device, spec_of_file(checkpoint.info))
+    return assemble(net, settings, device, spec_of_file(checkpoint.info, options))
 
 
 def load_weights(net: CompactNet, state: Mapping[str, torch.Tensor]) -> None:

@@ -1,74 +1,44 @@
-"""One look at a batch of tiles: the network's maps, kept until the next batch, as points and masks share them."""
+"""What the compact network sees in one batch: its maps of every tile, which points and masks are made from."""
 
 from __future__ import annotations
 
-from copy import deepcopy
-from typing import Any
+from collections.abc import Sequence
+from functools import cached_property
 
-import torch
-import torch.nn.functional as F
-from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
-
-from wsi_nuc.models.compact.net import CompactNet, Maps
-from wsi_nuc.models.compact.settings import STRIDES
-from wsi_nuc.models.place import Place
-from wsi_nuc.models.sam.encoder import normalise
-from wsi_nuc.types import Tile, TileBatch, UInt8
+from wsi_nuc.models.base import Fetch, Ready
+from wsi_nuc.models.compact.embedder import embed
+from wsi_nuc.models.compact.net import Maps
+from wsi_nuc.models.compact.network import Network, cut
+from wsi_nuc.models.compact.prompter import propose
+from wsi_nuc.models.compact.segmentor import segment
+from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts, TileBatch
 
 
-class Look:
-    """Not for several threads at once: it remembers the batch it last saw."""
-
-    def __init__(self, net: CompactNet, place: Place) -> None:
-        self.net = channels_last(fused(net).to(place.device))
-        self.place = place
-        self._batch: TileBatch | None = None
-        self._maps: list[Maps] = []
-
-    def at(self, batch: TileBatch) -> list[Maps]:
-        """One a tile. Every call of the network has one tile, whatever else is in the batch."""
-        if batch is not self._batch:
-            self._batch, self._maps = None, []
-            self._maps = [self._look(torch.tensor(cut(*one))) for one in zip(batch.rgb, batch.tiles, strict=True)]
-            self._batch = batch
-        return self._maps
-
-    def _look(self, rgb: torch.Tensor) -> Maps:
-        pixels = normalise(rgb[None].to(self.place.device))
-        below, beside = (-length % STRIDES[-1] for length in rgb.shape[:2])
-        mode = "reflect" if min(rgb.shape[:2]) > STRIDES[-1] else "replicate"
-        pixels = F.pad(pixels, (0, beside, 0, below), mode=mode).contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode():
-            maps: Maps = self.place.infer(self.net, pixels)
-        return maps
+def look(network: Network, batch: TileBatch) -> CompactLook:
+    maps = [network.maps(cut(rgb, tile)) for rgb, tile in zip(batch.rgb, batch.tiles, strict=True)]
+    return CompactLook(network, maps, (batch.rgb.shape[1], batch.rgb.shape[2]))
 
 
-def cut(rgb: UInt8, tile: Tile) -> UInt8:
-    """The tile without what lies further right or down of its core than its halo: at the end of a slide a core is
-    smaller, and of small slides most tiles would be white."""
-    halo_x, halo_y = tile.core_box.x0 - tile.read_box.x0, tile.core_box.y0 - tile.read_box.y0
-    width, height = tile.core_box.x1 - tile.read_box.x0 + halo_x, tile.core_box.y1 - tile.read_box.y0 + halo_y
-    return rgb[: height + -height % STRIDES[-1], : width + -width % STRIDES[-1]]
+class CompactLook:
+    def __init__(
+        self, network: Network, maps: Sequence[Maps], size: tuple[int, int], prompts: Prompts | None = None
+    ) -> None:
+        """`maps`: of each tile; `size`: height and width of a tile; `prompts`: in place of the network's own."""
+        self._network, self._maps, self._size, self._given = network, maps, size, prompts
 
+    @property
+    def prompts(self) -> Fetch[Prompts]:
+        return Ready(self._prompts)
 
-def channels_last(net: CompactNet) -> CompactNet:
-    """The order of weights that CPUs and tensor cores compute fastest with."""
-    made: Any = net
-    made.to(memory_format=torch.channels_last)
-    return net
+    @cached_property
+    def _prompts(self) -> Prompts:
+        return propose(self._network, self._maps, self._size) if self._given is None else self._given
 
+    def prompted(self, prompts: Prompts) -> CompactLook:
+        return CompactLook(self._network, self._maps, self._size, prompts)
 
-def fused(net: CompactNet) -> CompactNet:
-    """The same network in evaluation with every norm folded into the convolution before it. The network given
-    stays as it is."""
-    made = deepcopy(net).float().eval().requires_grad_(False)
-    made.apply(_fold)
-    return made
+    def masks(self, wanted: Sequence[int]) -> Fetch[Sequence[MaskCrops]]:
+        return segment(self._network, self._maps, self._prompts, wanted)
 
-
-def _fold(module: nn.Module) -> None:
-    for name, child in module.named_children():
-        if isinstance(child, nn.Sequential) and len(child) == 2 and isinstance(child[1], nn.BatchNorm2d):
-            pair: Any = (child[0], child[1])
-            setattr(module, name, fuse_conv_bn_eval(*pair))
+    def embed(self, xy_tile: Float32, row: Int64) -> Fetch[Float32]:
+        return embed(self._network, self._maps, xy_tile, row)

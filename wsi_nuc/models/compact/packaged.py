@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from wsi_nuc.errors import ModelError
 from wsi_nuc.models.base import ModelSpec, NucleiModel
-from wsi_nuc.models.compact.settings import Settings
+from wsi_nuc.models.compact.settings import Settings, UseSettings
 from wsi_nuc.models.compact.spec import spec_of
+from wsi_nuc.models.header import used
 from wsi_nuc.models.weights import Checkpoint, open_checkpoint
 
 NAME = "default"
+ABOUT = "a small network that comes with the package; H&E at 0.25 um/px, CPU or GPU"
+OPTIONS = UseSettings
 FILE = Path(__file__).with_name("default.safetensors")
 SHA256 = "6ca368802662b23a166f2f89db6d032c3636e0daa5d13013cc56e244035d64d0"
 
@@ -39,14 +44,15 @@ def checkpoint() -> Checkpoint:
     return found
 
 
-def spec() -> ModelSpec:
+def spec(options: Mapping[str, Any]) -> ModelSpec:
     """By the header alone: the hash says that the tensors fit it."""
     info = checkpoint().info
-    return replace(spec_of(Settings.from_header(info.details), info.sha256, NAME), nucleus_um=info.nucleus_um)
+    settings = used(Settings.from_header(info.details), options)
+    return replace(spec_of(settings, info.sha256, NAME), nucleus_um=info.nucleus_um)
 
 
-def load(device: str) -> NucleiModel:
+def load(device: str, options: Mapping[str, Any]) -> NucleiModel:
     from wsi_nuc.models.compact.build import load_file
 
-    model = load_file(checkpoint(), device)
+    model = load_file(checkpoint(), device, options)
     return replace(model, spec=replace(model.spec, name=NAME))

@@ -1,56 +1,90 @@
-"""From settings and weights to a model that the pipeline can run."""
+"""PromptNucSeg in native files: what the registry calls, what training saves, and the networks as a model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
 
-from wsi_nuc.models.base import ModelSpec, NucleiModel, Prompter, Segmentor
-from wsi_nuc.models.promptnucseg.describing import EMBEDDING, PointEmbedder
+from wsi_nuc.errors import ModelError
+from wsi_nuc.models.base import ModelSpec, NucleiModel
+from wsi_nuc.models.header import used
 from wsi_nuc.models.promptnucseg.device import Runner
-from wsi_nuc.models.promptnucseg.embedding import WindowEncoder
-from wsi_nuc.models.promptnucseg.parity import ParitySegmentor
-from wsi_nuc.models.promptnucseg.prompter import PrompterNet
-from wsi_nuc.models.promptnucseg.proposing import NetPrompter, SharedPrompter
-from wsi_nuc.models.promptnucseg.segmenting import NetSegmentor
-from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, Settings, UseSettings
-from wsi_nuc.models.promptnucseg.whole import AveragingSegmentor
-from wsi_nuc.models.sam.sizes import SIZES, Sam
+from wsi_nuc.models.promptnucseg.embedder import EMBEDDING
+from wsi_nuc.models.promptnucseg.look import Networks, PromptNucSegLook
+from wsi_nuc.models.promptnucseg.net import PromptNucSegNet, class_counts, expected_shapes, is_counter
+from wsi_nuc.models.promptnucseg.settings import Settings, UseSettings
+from wsi_nuc.models.sam.encoder import PIXEL_MEAN, PIXEL_STD
+from wsi_nuc.models.sam.sizes import SIZES
+from wsi_nuc.models.weights import (
+    Checkpoint,
+    CheckpointInfo,
+    check_class_count,
+    check_state,
+    save_checkpoint,
+)
 
-# ViT-B in single precision on one core of a server CPU of 2020.
+ARCHITECTURE = "promptnucseg"
+PART = "promptnucseg-part"
+NORMALISATION = {"mean": list(PIXEL_MEAN), "std": list(PIXEL_STD)}
+
 SECONDS_A_WINDOW = 1.1
 
-
-class PromptNucSegNet(nn.Module):
-    """Both networks; the names of a native file's tensors are the names of its parameters."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__()
-        classes = len(settings.classes)
-        self.prompter = PrompterNet(settings.prompter, classes)
-        self.segmentor = Sam(settings.segmentor.size, WINDOW_PX, classes if settings.segmentor.class_token else 0)
+ABOUT = "a prompter and a fine-tuned SAM at 256 px, trained by `wsi-nuc train` or converted from published weights"
+OPTIONS = UseSettings
 
 
-def expected_shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor that a file with these settings holds; nothing is allocated."""
-    with torch.device("meta"):
-        net = PromptNucSegNet(settings)
-    return {name: tuple(tensor.shape) for name, tensor in net.state_dict().items() if not _is_counter(name)}
+def spec_of_file(info: CheckpointInfo, options: Mapping[str, Any]) -> ModelSpec:
+    """Refuses a file whose tensors do not fit its header; no tensor is read. `options`: see `header.used`."""
+    return _spec(info, used(_checked(info), options))
 
 
-def class_counts(settings: Settings, shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
-    """For how many classes the heads are, as far as they are there."""
-    heads = {"prompter.cls_head.layers.3.bias": 1}
-    if settings.segmentor.class_token:
-        heads["segmentor.mask_decoder.cls_head.layers.2.bias"] = 0
-    return [shapes[name][0] - background for name, background in heads.items() if name in shapes]
+def load_file(checkpoint: Checkpoint, device: str, options: Mapping[str, Any]) -> NucleiModel:
+    settings = used(_checked(checkpoint.info), options)
+    state = checkpoint.tensors()
+    return assemble(build_net(settings, state), settings, device, _spec(checkpoint.info, settings))
 
 
-def _is_counter(name: str) -> bool:
-    """The batch norm's count of training steps: no weight, and without use at its fixed momentum."""
-    return name.endswith("num_batches_tracked")
+def _spec(info: CheckpointInfo, settings: Settings) -> ModelSpec:
+    return replace(spec_of(settings, info.sha256, Path(info.path).stem), nucleus_um=info.nucleus_um)
+
+
+def save_net(
+    path: str | Path, net: PromptNucSegNet, settings: Settings, about: Mapping[str, Any] | None = None
+) -> None:
+    """Write trained networks; `about` holds training_data and metrics."""
+    wanted = expected_shapes(settings)
+    state = {name: tensor for name, tensor in net.state_dict().items() if name in wanted}
+    save_state(path, state, header_of(settings, ARCHITECTURE, about))
+
+
+def save_state(path: str | Path, state: Mapping[str, Any], header: Mapping[str, Any]) -> None:
+    save_checkpoint(path, {name: tensor.detach().cpu().float().numpy() for name, tensor in state.items()}, header)
+
+
+def header_of(settings: Settings, architecture: str, about: Mapping[str, Any] | None) -> dict[str, Any]:
+    unknown: dict[str, Any] = {"training_data": "unknown", "metrics": {}}
+    named = {"architecture": architecture, "normalisation": NORMALISATION}
+    return unknown | dict(about or {}) | settings.to_header() | named
+
+
+def _checked(info: CheckpointInfo) -> Settings:
+    if info.architecture == PART:
+        parts = ", ".join(sorted({name.partition(".")[0] for name in info.shapes}))
+        remedy = "convert a prompter and a segmentor together, or train from it"
+        raise ModelError(info.path, f"it holds parts of a model only ({parts})", remedy)
+    if info.details.get("normalisation", NORMALISATION) != NORMALISATION:
+        cause = f"its pixels are normalised by {info.details['normalisation']}, here by {NORMALISATION}"
+        raise ModelError(info.path, cause, "train or convert it with this version")
+    settings = Settings.from_header(info.details)
+    for count in class_counts(settings, info.shapes):
+        check_class_count(info.path, settings.classes, count)
+    check_state(info.path, expected_shapes(settings), info.shapes)
+    return settings
 
 
 def spec_of(settings: Settings, weights_sha256: str, name: str = "promptnucseg") -> ModelSpec:
@@ -82,26 +116,13 @@ def build_net(settings: Settings, state: Mapping[str, torch.Tensor]) -> PromptNu
     """The networks with these weights, ready to infer. `state` has been checked against `expected_shapes`."""
     with torch.device("meta"):
         net = PromptNucSegNet(settings)
-    counters = {name: torch.zeros((), dtype=torch.int64) for name in net.state_dict() if _is_counter(name)}
+    counters = {name: torch.zeros((), dtype=torch.int64) for name in net.state_dict() if is_counter(name)}
     net.load_state_dict({**counters, **state}, assign=True)
     return net.float().eval().requires_grad_(False)
 
 
 def assemble(net: PromptNucSegNet, settings: Settings, device: str, spec: ModelSpec) -> NucleiModel:
-    """Put trained networks behind the pipeline's protocols. Training and evaluation call this too."""
+    """Put trained networks behind the pipeline's contract. Training and evaluation call this too."""
     runner = Runner.on(device, settings.use)
-    net = net.to(runner.device).eval()
-    encoder = WindowEncoder(net.segmentor, runner)
-    prompter: Prompter = (
-        SharedPrompter(net.prompter, encoder, runner, settings.use)
-        if settings.prompter.shared_encoder
-        else NetPrompter(net.prompter, runner, settings.use)
-    )
-    segmentor = _segmentor(settings.use)(net.segmentor, encoder, runner, settings.use)
-    return NucleiModel(spec, prompter, segmentor, PointEmbedder(encoder, runner, settings.use))
-
-
-def _segmentor(use: UseSettings) -> Callable[[Sam, WindowEncoder, Runner, UseSettings], Segmentor]:
-    if use.mode == "parity":
-        return ParitySegmentor
-    return AveragingSegmentor if use.tta else NetSegmentor
+    networks = Networks(net.to(runner.device).eval(), runner, settings.use, settings.prompter.shared_encoder)
+    return NucleiModel(spec, partial(PromptNucSegLook, networks))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from wsi_nuc.models.doubles import suppress_doubles
-from wsi_nuc.models.promptnucseg.prompter import Proposed, resize_mask
+from wsi_nuc.models.promptnucseg.net import Proposed, resize_mask
 from wsi_nuc.types import Prompts
 
 # The networks count from the centre of the first pixel, the pipeline from its corner.

@@ -14,9 +14,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
+from wsi_nuc.models.base import Fetch, Ready
 from wsi_nuc.models.promptnucseg.decoding import INDEX_TO_CORNER
 from wsi_nuc.models.promptnucseg.device import Runner
-from wsi_nuc.models.promptnucseg.embedding import WindowEncoder
+from wsi_nuc.models.promptnucseg.encoder import WindowEncoder
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
 from wsi_nuc.models.promptnucseg.views import RELEASED_SLIP_PX, views_for
 from wsi_nuc.models.promptnucseg.whole import Decoded, WholeDecoder
@@ -24,7 +25,7 @@ from wsi_nuc.models.promptnucseg.windows import Job, Window, window_jobs, window
 from wsi_nuc.models.sam import masks
 from wsi_nuc.models.sam.prompts import NEGATIVE, NO_POINT
 from wsi_nuc.models.sam.sizes import Sam
-from wsi_nuc.types import Bool, Float32, Int64, MaskCrops, Prompts, TileBatch, UInt8
+from wsi_nuc.types import Bool, Float32, Int64, MaskCrops, Prompts, UInt8
 
 EDGE_PX = 7
 CROP_SIZES = (64, 128, WINDOW_PX)
@@ -50,14 +51,16 @@ class Candidates:
 class ParitySegmentor:
     def __init__(self, sam: Sam, encoder: WindowEncoder, runner: Runner, use: UseSettings) -> None:
         self._decoder = WholeDecoder(sam, encoder, runner, views_for(use.tta), RELEASED_SLIP_PX)
-        self._use = use
+        self._size, self._use = encoder.size, use
 
-    def segment(self, batch: TileBatch, prompts: Prompts, wanted: Sequence[int]) -> Sequence[MaskCrops]:
-        rows = np.unique(prompts.row[np.asarray(wanted, np.int64)])
-        size = (batch.rgb.shape[1], batch.rgb.shape[2])
+    def segment(self, prompts: Prompts, wanted: Sequence[int]) -> Fetch[Sequence[MaskCrops]]:
+        return Ready(self._survivors(prompts, wanted))
+
+    def _survivors(self, prompts: Prompts, wanted: Sequence[int]) -> list[MaskCrops]:
+        rows, size = np.unique(prompts.row[np.asarray(wanted, np.int64)]), self._size
         jobs = [job for row in rows for job in plan_published(prompts, int(row), size, self._use)]
         with torch.inference_mode():
-            found = [_candidates(one, prompts, size) for one in self._decoder.decode(batch, jobs)]
+            found = [_candidates(one, prompts, size) for one in self._decoder.decode(jobs)]
         if not found:
             return []
         every = Candidates(*(np.concatenate([getattr(c, f.name) for c in found]) for f in fields(Candidates)))

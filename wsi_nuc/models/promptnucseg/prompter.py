@@ -1,105 +1,105 @@
-"""The prompter network: anchors on a grid, moved to the nuclei around them and classified.
-
-Coordinates inside are the published ones: pixel indices, so the centre of the first pixel is (0, 0).
-"""
+"""A point per nucleus: the prompter once over each tile, or window by window on a shared encoder."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from itertools import chain
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from wsi_nuc.models.promptnucseg.pyramid import STRIDES, Backbone, SharedBackbone
-from wsi_nuc.models.promptnucseg.settings import PrompterSettings
-from wsi_nuc.models.sam.sizes import EMBEDDING
-
-
-@dataclass(frozen=True, slots=True)
-class Proposed:
-    """`xy`: B x anchors x 2 pixel indices; `logits`: B x anchors x (C + 1), background last;
-    `mask_logits`: B x 1 x h x w of the region mask at about stride 4, or None where not asked for; `size`: height
-    and width of the pixels."""
-
-    xy: torch.Tensor
-    logits: torch.Tensor
-    mask_logits: torch.Tensor | None
-    size: tuple[int, int]
+from wsi_nuc.models.calls import in_calls
+from wsi_nuc.models.doubles import suppress_doubles
+from wsi_nuc.models.promptnucseg.decoding import DecodingRule, decode_points
+from wsi_nuc.models.promptnucseg.device import Runner
+from wsi_nuc.models.promptnucseg.encoder import WindowEncoder
+from wsi_nuc.models.promptnucseg.net import PrompterNet
+from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
+from wsi_nuc.models.promptnucseg.views import average_proposed, views_for
+from wsi_nuc.models.promptnucseg.windows import Layout, Window
+from wsi_nuc.models.sam.encoder import normalise
+from wsi_nuc.types import Prompts, UInt8
 
 
-class PrompterNet(nn.Module):
-    """Parameter names are those of the authors' checkpoints."""
+class NetPrompter:
+    def __init__(self, net: PrompterNet, runner: Runner, use: UseSettings) -> None:
+        self._net, self._runner = net, runner
+        self._rule = DecodingRule(use.nms_radius_px, use.mask_filter)
+        self._views = views_for(use.averages_points)
 
-    def __init__(self, settings: PrompterSettings, class_count: int) -> None:
-        super().__init__()
-        width, levels = settings.channels, settings.levels
-        self.space_px, self.levels = settings.space_px, levels
-        self.backbone = (
-            SharedBackbone(EMBEDDING, width, levels)
-            if settings.shared_encoder
-            else Backbone(settings.backbone, width, levels)
+    def propose(self, rgb: UInt8) -> Prompts:
+        """Of a batch B x H x W x 3."""
+
+        def call(part: list[int], real: int) -> Prompts:
+            prompts = self._propose(torch.from_numpy(rgb[part]).to(self._runner.device))
+            return shift(prompts.select(prompts.row < real), part[0], 0, 0)
+
+        with torch.inference_mode():
+            return concat(list(in_calls(range(len(rgb)), self._runner.tiles, call)))
+
+    def _propose(self, rgb: torch.Tensor) -> Prompts:
+        size = (rgb.shape[1], rgb.shape[2])
+        below, beside = (-length % self._net.space_px for length in size)
+        pixels = F.pad(normalise(rgb), (0, beside, 0, below), mode="reflect")
+        seen = []
+        for view in self._views:
+            padded = view.size((size[0] + below, size[1] + beside))
+            shown = view.apply(pixels).contiguous()
+            seen.append(self._runner.infer(self._net, shown, padded, self._rule.mask_filter))
+        return decode_points(average_proposed(seen, self._views, self._net.space_px), size, self._rule)
+
+
+class SharedPrompter:
+    """Works on the embeddings of the segmentor's windows; a point counts in the window that will decode it."""
+
+    def __init__(self, net: PrompterNet, encoder: WindowEncoder, runner: Runner, use: UseSettings) -> None:
+        self._net, self._encoder, self._runner, self._use = net, encoder, runner, use
+        self._rule = DecodingRule(use.nms_radius_px, use.mask_filter)
+        self._views = views_for(use.averages_points)
+
+    def propose(self, rgb: UInt8) -> Prompts:
+        """Of a batch B x H x W x 3, which is the encoder's."""
+        layout = Layout.of(*self._encoder.size, self._use)
+        windows = [window for row in range(len(rgb)) for window in layout.windows(row)]
+
+        def call(part: list[Window], real: int) -> list[Prompts]:
+            prompts = self._propose(part)
+            return [_owned(prompts, i, window, layout) for i, window in enumerate(part[:real])]
+
+        with torch.inference_mode():
+            found = list(chain.from_iterable(in_calls(windows, self._runner.windows, call)))
+        return suppress_doubles(_inside(concat(found), self._encoder.size), self._use.nms_radius_px)
+
+    def _propose(self, windows: list[Window]) -> Prompts:
+        size, seen = (WINDOW_PX, WINDOW_PX), []
+        for view in self._views:
+            known = self._encoder.embed(dict.fromkeys(windows), view)
+            embedding = torch.stack([known[window] for window in windows])
+            seen.append(self._runner.infer(self._net, embedding, size, self._rule.mask_filter))
+        return decode_points(average_proposed(seen, self._views, self._net.space_px), size, self._rule)
+
+
+def _owned(prompts: Prompts, place: int, window: Window, layout: Layout) -> Prompts:
+    mine = prompts.select(prompts.row == place)
+    mine = shift(mine, window.row - place, window.x0, window.y0)
+    return mine.select(np.flatnonzero((layout.owner(mine.xy_tile) == (window.x0, window.y0)).all(1)))
+
+
+def _inside(prompts: Prompts, size: tuple[int, int]) -> Prompts:
+    """Without points in the blank that fills up an image smaller than a window."""
+    end = np.array(size[::-1], np.float32)
+    return prompts.select(np.flatnonzero((prompts.xy_tile < end).all(1)))
+
+
+def shift(prompts: Prompts, rows: int, dx_px: float, dy_px: float) -> Prompts:
+    xy_tile = prompts.xy_tile + np.array([dx_px, dy_px], np.float32)
+    return Prompts(xy_tile, prompts.score, prompts.class_probs, prompts.row + rows)
+
+
+def concat(parts: list[Prompts]) -> Prompts:
+    return Prompts(
+        *(
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("xy_tile", "score", "class_probs", "row")
         )
-        self.deform_layer = Head(width, 2, settings.dropout)
-        self.reg_head = Head(width, 2, settings.dropout)
-        self.cls_head = Head(width, class_count + 1, settings.dropout)
-        self.conv = nn.Conv2d(width * levels, width, 3, padding=1)
-        # The padding of the last convolution is the published one: a frame of bias that the resizing squeezes in.
-        self.mask_head = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, 1, 1, padding=1),
-        )
-
-    def forward(self, source: torch.Tensor, size: tuple[int, int], with_mask: bool = True) -> Proposed:
-        """`source`: normalised pixels, or the image embedding where the encoder is shared; `size`: of the pixels,
-        height and width, multiples of the anchors' distance."""
-        features = self.backbone.features(source)
-        levels = self.backbone.neck(features)
-        anchors = anchor_grid(size, self.space_px, source.device)[None]
-        anchors = anchors + self.deform_layer(_sample(levels[0], anchors, STRIDES[0]).permute(0, 2, 3, 1))
-        sampled = [_sample(level, anchors, STRIDES[0] * 2**i) for i, level in enumerate(levels[: self.levels])]
-        seen = self.conv(torch.cat(sampled, 1)).permute(0, 2, 3, 1)
-        xy = anchors + self.reg_head(seen)
-        mask = self.mask_head(self.backbone.neck1(features)[0]) if with_mask else None
-        return Proposed(xy.flatten(1, 2).float(), self.cls_head(seen).flatten(1, 2).float(), mask, size)
-
-
-class Head(nn.Module):
-    """FC - ReLU - Dropout - FC (supplement A)."""
-
-    def __init__(self, width: int, out: int, dropout: float) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(width, width), nn.ReLU(inplace=True), nn.Dropout(dropout), nn.Linear(width, out)
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.layers(x)
-        return out
-
-
-def anchor_grid(size: tuple[int, int], space_px: int, device: torch.device) -> torch.Tensor:
-    """rows x columns x 2 (x, y): every `space_px`, the first at half a step, or at half of what is left over."""
-    axes = []
-    for length in reversed(size):
-        count = -(-length // space_px)
-        first = (length % space_px or space_px) / 2
-        axes.append(torch.arange(count, device=device) * float(space_px) + first)
-    x, y = torch.meshgrid(*axes, indexing="xy")
-    return torch.stack([x, y], -1)
-
-
-def resize_mask(mask_logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """B x H x W logits of the region mask at the resolution of the pixels."""
-    return F.interpolate(mask_logits.float(), size=size, mode="bilinear", align_corners=True)[:, 0]
-
-
-def _sample(feature: torch.Tensor, xy: torch.Tensor, stride: int) -> torch.Tensor:
-    """Bilinear values of B x C x h x w at B x rows x columns x 2 pixels: B x C x rows x columns."""
-    size = torch.tensor(feature.shape[:1:-1], dtype=torch.float32, device=feature.device)
-    place = 2.0 * xy.float() / stride / size - 1.0
-    place = place.expand(len(feature), -1, -1, -1)
-    # Places in bf16 would be whole pixels off, and both arguments must be of one type.
-    return F.grid_sample(feature.float(), place, mode="bilinear", align_corners=True)
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from wsi_nuc.errors import ModelError
@@ -108,12 +108,6 @@ class Settings:
     prompter: PrompterSettings = field(default_factory=PrompterSettings)
     segmentor: SegmentorSettings = field(default_factory=SegmentorSettings)
     use: UseSettings = field(default_factory=UseSettings)
-
-    def used(self, options: Mapping[str, Any] | None) -> Self:
-        """The same networks used in another way: `options` are keys of `use` with new values."""
-        if not options:
-            return self
-        return replace(self, use=section(UseSettings, {"use": asdict(self.use) | dict(options)}, "use"))
 
     def to_header(self) -> dict[str, Any]:
         return asdict(self) | {"classes": list(self.classes)}

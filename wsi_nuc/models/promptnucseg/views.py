@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from wsi_nuc.models.promptnucseg.prompter import Proposed
+from wsi_nuc.models.promptnucseg.net import Proposed
 
 INDEX_TO_CORNER = 0.5
 Size = tuple[int, int]

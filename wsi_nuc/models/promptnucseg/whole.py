@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
+from wsi_nuc.models.base import Fetch, Later
 from wsi_nuc.models.calls import in_calls
 from wsi_nuc.models.promptnucseg.crops import Part, collect, limited, slots_of
 from wsi_nuc.models.promptnucseg.device import Runner
-from wsi_nuc.models.promptnucseg.embedding import WindowEncoder
+from wsi_nuc.models.promptnucseg.encoder import WindowEncoder
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
 from wsi_nuc.models.promptnucseg.views import View, views_for
 from wsi_nuc.models.promptnucseg.windows import SLOTS, Job, Layout, plan_jobs
@@ -20,7 +22,7 @@ from wsi_nuc.models.sam.decoder import Decoded as SamDecoded
 from wsi_nuc.models.sam.decoder import decode
 from wsi_nuc.models.sam.prompts import embed_points
 from wsi_nuc.models.sam.sizes import Sam
-from wsi_nuc.types import MaskCrops, Prompts, TileBatch
+from wsi_nuc.types import MaskCrops, Prompts
 
 SIZE = (WINDOW_PX, WINDOW_PX)
 
@@ -47,17 +49,17 @@ class WholeDecoder:
         self._sam, self._encoder, self._runner = sam, encoder, runner
         self._views, self._slip_px = views, slip_px
 
-    def decode(self, batch: TileBatch, jobs: Sequence[Job]) -> Iterator[Decoded]:
+    def decode(self, jobs: Sequence[Job]) -> Iterator[Decoded]:
         for slots in SLOTS:
             fitting = [job for job in jobs if job.slots == slots]
             size = max(1, self._runner.prompts // slots)
-            yield from in_calls(fitting, size, lambda part, real: self._call(batch, part, real))
+            yield from in_calls(fitting, size, self._call)
 
-    def _call(self, batch: TileBatch, jobs: list[Job], real: int) -> Decoded:
+    def _call(self, jobs: list[Job], real: int) -> Decoded:
         device = self._runner.device
         xy = torch.from_numpy(np.stack([job.xy_window for job in jobs])).to(device)
         label = torch.from_numpy(np.stack([job.label for job in jobs])).to(device)
-        seen = [self._in_view(batch, jobs, view, (xy, label)) for view in self._views]
+        seen = [self._in_view(jobs, view, (xy, label)) for view in self._views]
         logits = torch.stack([one[0] for one in seen]).mean(0)
         iou = torch.stack([one[1] for one in seen]).mean(0)
         probs = [one[2] for one in seen if one[2] is not None]
@@ -73,10 +75,10 @@ class WholeDecoder:
         )
 
     def _in_view(
-        self, batch: TileBatch, jobs: list[Job], view: View, points: tuple[torch.Tensor, torch.Tensor]
+        self, jobs: list[Job], view: View, points: tuple[torch.Tensor, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Logits, predicted IoU and class probabilities of every slot, back in the frame of the window."""
-        known = self._encoder.embed(batch, dict.fromkeys(job.window for job in jobs), view)
+        known = self._encoder.embed(dict.fromkeys(job.window for job in jobs), view)
         embedding = torch.stack([known[job.window] for job in jobs])
         xy = view.points(points[0], SIZE, self._slip_px)
         decoded, logits = self._runner.infer(self._outputs, embedding, xy, points[1])
@@ -99,15 +101,14 @@ class AveragingSegmentor:
 
     def __init__(self, sam: Sam, encoder: WindowEncoder, runner: Runner, use: UseSettings) -> None:
         self._decoder = WholeDecoder(sam, encoder, runner, views_for(use.tta))
-        self._use = use
+        self._size, self._use = encoder.size, use
 
-    def segment(self, batch: TileBatch, prompts: Prompts, wanted: Sequence[int]) -> Sequence[MaskCrops]:
-        if not len(wanted):
-            return []
-        layout = Layout.of(batch.rgb.shape[1], batch.rgb.shape[2], self._use)
+    def segment(self, prompts: Prompts, wanted: Sequence[int]) -> Fetch[Sequence[MaskCrops]]:
+        layout = Layout.of(*self._size, self._use)
         jobs = plan_jobs(prompts, wanted, layout, self._use.negatives)
         with torch.inference_mode():
-            return collect([self._part(one) for one in self._decoder.decode(batch, jobs)], prompts)
+            parts = [self._part(decoded) for decoded in self._decoder.decode(jobs)]
+        return Later(partial(collect, parts, prompts))
 
     def _part(self, one: Decoded) -> Part:
         mask, origin = masks.enlarge(one.logits) > 0, torch.zeros_like(one.start)

@@ -20,8 +20,8 @@ from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.evaluation.evaluate import evaluate_images
 from wsi_nuc.evaluation.protocol import image_means
 from wsi_nuc.models.compact.build import assemble, load_weights, save_net
-from wsi_nuc.models.compact.look import channels_last
 from wsi_nuc.models.compact.net import CompactNet
+from wsi_nuc.models.compact.network import channels_last
 from wsi_nuc.models.compact.settings import MASK_STRIDE
 from wsi_nuc.models.compact.spec import spec_of
 from wsi_nuc.models.sam.encoder import normalise

@@ -15,7 +15,7 @@ from wsi_nuc.evaluation.predict import as_labels, predict_table, truth_of
 from wsi_nuc.evaluation.protocol import mean
 from wsi_nuc.models.compact.build import assemble
 from wsi_nuc.models.compact.net import CompactNet
-from wsi_nuc.models.compact.segmenting import calibrated, logit
+from wsi_nuc.models.compact.segmentor import calibrated, logit
 from wsi_nuc.models.compact.settings import Settings, UseSettings
 from wsi_nuc.models.compact.spec import spec_of
 from wsi_nuc.types import Bool, Float64, NucleiTable

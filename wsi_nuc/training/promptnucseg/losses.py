@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from wsi_nuc.models.promptnucseg.prompter import Proposed, anchor_grid, resize_mask
+from wsi_nuc.models.promptnucseg.net import Proposed, anchor_grid, resize_mask
 from wsi_nuc.training.promptnucseg.batches import Batch
 from wsi_nuc.training.promptnucseg.config import LossConfig
 from wsi_nuc.training.promptnucseg.matching import match, match_nearest

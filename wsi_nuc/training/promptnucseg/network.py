@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from wsi_nuc.models.promptnucseg.build import PromptNucSegNet
-from wsi_nuc.models.promptnucseg.prompter import Proposed
+from wsi_nuc.models.promptnucseg.net import PromptNucSegNet, Proposed
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX
 from wsi_nuc.models.sam.decoder import Decoded, decode
 from wsi_nuc.models.sam.encoder import encode, normalise

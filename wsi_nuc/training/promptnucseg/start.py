@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from wsi_nuc.errors import ModelError
-from wsi_nuc.models.convert import Target, convert
-from wsi_nuc.models.promptnucseg.build import PromptNucSegNet, expected_shapes
-from wsi_nuc.models.promptnucseg.native import ARCHITECTURE, PART, header_of, save_state
+from wsi_nuc.models.promptnucseg.build import ARCHITECTURE, PART, header_of, save_state
+from wsi_nuc.models.promptnucseg.convert import Target, convert
+from wsi_nuc.models.promptnucseg.net import PromptNucSegNet, expected_shapes
 from wsi_nuc.models.promptnucseg.settings import Settings
 from wsi_nuc.models.weights import open_checkpoint, sha256_of
 from wsi_nuc.training.promptnucseg.config import Part, TrainConfig

@@ -9,7 +9,8 @@ import torch
 from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.evaluation.evaluate import Scoring, evaluate_images, quality
 from wsi_nuc.evaluation.protocol import image_means
-from wsi_nuc.models.promptnucseg.build import PromptNucSegNet, assemble, spec_of
+from wsi_nuc.models.promptnucseg.build import assemble, spec_of
+from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.training.promptnucseg.config import Part, TrainConfig
 from wsi_nuc.training.promptnucseg.supervision import judged
 from wsi_nuc.training.ranks import Ranks

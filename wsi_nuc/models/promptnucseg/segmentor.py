@@ -1,24 +1,26 @@
-"""The segmentor behind the pipeline's protocol: each prompt decoded once, masks thresholded on the device."""
+"""A mask per prompt: each decoded once, masks thresholded on the device."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import chain
 
 import numpy as np
 import torch
 
+from wsi_nuc.models.base import Fetch, Later
 from wsi_nuc.models.calls import in_calls
 from wsi_nuc.models.promptnucseg.crops import Part, collect, limited, slots_of
 from wsi_nuc.models.promptnucseg.device import Runner
-from wsi_nuc.models.promptnucseg.embedding import WindowEncoder
+from wsi_nuc.models.promptnucseg.encoder import WindowEncoder
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
 from wsi_nuc.models.promptnucseg.windows import SLOTS, Job, Layout, Window, plan_jobs
 from wsi_nuc.models.sam import masks
 from wsi_nuc.models.sam.decoder import Decoded, decode
 from wsi_nuc.models.sam.prompts import embed_points
 from wsi_nuc.models.sam.sizes import Sam
-from wsi_nuc.types import MaskCrops, Prompts, TileBatch
+from wsi_nuc.types import MaskCrops, Prompts
 
 GRID = WINDOW_PX // masks.TOKEN_PX
 WHOLE_WINDOWS_A_CALL = 8
@@ -28,20 +30,18 @@ class NetSegmentor:
     def __init__(self, sam: Sam, encoder: WindowEncoder, runner: Runner, use: UseSettings) -> None:
         self._sam, self._encoder, self._runner, self._use = sam, encoder, runner, use
 
-    def segment(self, batch: TileBatch, prompts: Prompts, wanted: Sequence[int]) -> Sequence[MaskCrops]:
-        if not len(wanted):
-            return []
-        layout = Layout.of(batch.rgb.shape[1], batch.rgb.shape[2], self._use)
+    def segment(self, prompts: Prompts, wanted: Sequence[int]) -> Fetch[Sequence[MaskCrops]]:
+        layout = Layout.of(*self._encoder.size, self._use)
         jobs = plan_jobs(prompts, wanted, layout, self._use.negatives)
         parts: list[Part] = []
         with torch.inference_mode():
-            embeddings = self._encoder.embed(batch, dict.fromkeys(job.window for job in jobs))
+            embeddings = self._encoder.embed(dict.fromkeys(job.window for job in jobs))
             for slots in SLOTS:
                 fitting = [job for job in jobs if job.slots == slots]
                 size = max(1, self._runner.prompts // slots)
                 calls = in_calls(fitting, size, lambda part, real: self._decode(part, real, embeddings))
                 parts += chain.from_iterable(calls)
-            return collect(parts, prompts)
+        return Later(partial(collect, parts, prompts))
 
     def _decode(self, jobs: list[Job], real: int, embeddings: Mapping[Window, torch.Tensor]) -> list[Part]:
         embedding = torch.stack([embeddings[job.window] for job in jobs])

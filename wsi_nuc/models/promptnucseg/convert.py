@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from wsi_nuc.errors import ModelError
-from wsi_nuc.models.promptnucseg.build import class_counts, expected_shapes
-from wsi_nuc.models.promptnucseg.native import ARCHITECTURE, PART, header_of, save_state
+from wsi_nuc.models.promptnucseg.build import ARCHITECTURE, PART, header_of, save_state
+from wsi_nuc.models.promptnucseg.net import class_counts, expected_shapes
 from wsi_nuc.models.promptnucseg.settings import PrompterSettings, SegmentorSettings, Settings, UseSettings
 from wsi_nuc.models.sam.sizes import PATCH_PX, SIZES
 from wsi_nuc.models.sam.tables import resize_tables

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from wsi_nuc.models.base import ModelSpec, NucleiModel
-from wsi_nuc.models.classical.parameters import (
+from wsi_nuc.models.classical.settings import (
     CLASSES,
     CORE_PX,
     CROP_PX,
@@ -22,32 +24,34 @@ from wsi_nuc.models.classical.parameters import (
 from wsi_nuc.models.weights import Checkpoint, CheckpointInfo, check_state, save_checkpoint
 
 ARCHITECTURE = "classical"
+ABOUT = "no network, no weights: haematoxylin, blobs and a local flood; H&E at 0.5 um/px, CPU"
+OPTIONS = None
 
 
-def spec() -> ModelSpec:
+def spec(options: Mapping[str, Any]) -> ModelSpec:
     return _spec(ARCHITECTURE, CLASSES, _digest(Parameters()))
 
 
-def load(device: str) -> NucleiModel:
+def load(device: str, options: Mapping[str, Any]) -> NucleiModel:
     """The built-in constants. It runs on the CPU, whatever the device is."""
-    from wsi_nuc.models.classical.model import build
+    from wsi_nuc.models.classical.look import build
 
-    return build(Parameters(), spec())
+    return build(Parameters(), spec(options))
 
 
-def spec_of_file(info: CheckpointInfo) -> ModelSpec:
+def spec_of_file(info: CheckpointInfo, options: Mapping[str, Any]) -> ModelSpec:
     return _spec(Path(info.path).name, info.classes, info.sha256)
 
 
-def load_file(checkpoint: Checkpoint, device: str) -> NucleiModel:
+def load_file(checkpoint: Checkpoint, device: str, options: Mapping[str, Any]) -> NucleiModel:
     """Constants that were saved by `save`, checked before anything else is touched."""
-    from wsi_nuc.models.classical.model import build
+    from wsi_nuc.models.classical.look import build
 
     info, state = checkpoint.info, checkpoint.arrays()
     expected = {name: tuple(array.shape) for name, array in to_state(Parameters()).items()}
     expected["class_weights"] = (len(info.classes), len(FEATURES))
     check_state(info.path, expected, {name: tuple(array.shape) for name, array in state.items()})
-    return build(from_state(state, info.path), spec_of_file(info))
+    return build(from_state(state, info.path), spec_of_file(info, options))
 
 
 def save(path: str | Path, parameters: Parameters | None = None, classes: tuple[str, ...] = CLASSES) -> None:

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from wsi_nuc.models.promptnucseg.device import Runner
-from wsi_nuc.models.promptnucseg.embedding import WindowEncoder
+from wsi_nuc.models.promptnucseg.encoder import WindowEncoder
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
 from wsi_nuc.models.promptnucseg.windows import Layout, Window
-from wsi_nuc.types import Float32, Int64, TileBatch
+from wsi_nuc.types import Float32, Int64
 
 EMBEDDING = 256
 
@@ -21,18 +21,18 @@ class PointEmbedder:
     def __init__(self, encoder: WindowEncoder, runner: Runner, use: UseSettings) -> None:
         self._encoder, self._runner, self._use = encoder, runner, use
 
-    def embed(self, batch: TileBatch, xy_tile: Float32, row: Int64) -> Float32:
+    def embed(self, xy_tile: Float32, row: Int64) -> Float32:
         out = np.zeros((len(row), EMBEDDING), np.float32)
         if not len(row):
             return out
-        start = Layout.of(batch.rgb.shape[1], batch.rgb.shape[2], self._use).owner(xy_tile)
+        start = Layout.of(*self._encoder.size, self._use).owner(xy_tile)
         places, owner = np.unique(np.column_stack([row, start[:, ::-1]]), axis=0, return_inverse=True)
         windows = [Window(int(r), int(y0), int(x0)) for r, y0, x0 in places]
         with torch.inference_mode():
-            known = self._encoder.embed(batch, windows)
+            known = self._encoder.embed(windows)
             for number, window in enumerate(windows):
-                mine = np.flatnonzero(owner.ravel() == number)
-                out[mine] = self._at(known[window], xy_tile[mine] - start[mine].astype(np.float32))
+                here = np.flatnonzero(owner.ravel() == number)
+                out[here] = self._at(known[window], xy_tile[here] - start[here].astype(np.float32))
         return out
 
     def _at(self, embedding: torch.Tensor, xy_window: Float32) -> Float32:

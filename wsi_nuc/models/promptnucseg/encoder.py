@@ -1,4 +1,4 @@
-"""Image embeddings of the windows of a batch, kept until the next batch: prompter and segmentor may share them."""
+"""Image embeddings of the windows of one batch: prompter, segmentor and embedder share them."""
 
 from __future__ import annotations
 
@@ -14,31 +14,27 @@ from wsi_nuc.models.promptnucseg.views import AS_IT_IS, View
 from wsi_nuc.models.promptnucseg.windows import Window
 from wsi_nuc.models.sam.encoder import encode, normalise
 from wsi_nuc.models.sam.sizes import Sam
-from wsi_nuc.types import TileBatch
+from wsi_nuc.types import UInt8
 
 WHITE = 255
 
 
 class WindowEncoder:
-    """Not for several threads at once: it remembers the batch it last saw."""
+    """Of the batch `rgb` (uint8 B x H x W x 3); each window is encoded once per view, when it is asked for."""
 
-    def __init__(self, sam: Sam, runner: Runner) -> None:
+    def __init__(self, sam: Sam, runner: Runner, rgb: UInt8) -> None:
         self._sam, self._runner = sam, runner
-        self._batch: TileBatch | None = None
-        self._rgb = torch.empty(0)
+        self.size = (rgb.shape[1], rgb.shape[2])
+        self._rgb = _at_least_a_window(torch.tensor(rgb).to(runner.device))
         self._known: dict[View, dict[Window, torch.Tensor]] = {}
 
-    def embed(
-        self, batch: TileBatch, windows: Iterable[Window], view: View = AS_IT_IS
-    ) -> dict[Window, torch.Tensor]:
+    def embed(self, windows: Iterable[Window], view: View = AS_IT_IS) -> dict[Window, torch.Tensor]:
         """256 x 16 x 16 for each window, as `view` shows it."""
-        if batch is not self._batch:
-            self._batch, self._known = batch, {}
-            self._rgb = _at_least_a_window(torch.tensor(batch.rgb).to(self._runner.device))
         known = self._known.setdefault(view, {})
         missing = [window for window in windows if window not in known]
-        for found in in_calls(missing, self._runner.windows, lambda part, real: self._encoded(part, real, view)):
-            known.update(found)
+        calls = in_calls(missing, self._runner.windows, lambda part, real: self._encoded(part, real, view))
+        for embeddings in calls:
+            known.update(embeddings)
         return known
 
     def _encoded(self, part: list[Window], real: int, view: View) -> dict[Window, torch.Tensor]:

@@ -1,0 +1,48 @@
+"""A model's answers on the host, one at a time, as tests ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from wsi_nuc.models.base import ModelSpec, NucleiModel, Ready
+from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts, TileBatch
+
+
+def propose(model: NucleiModel, batch: TileBatch) -> Prompts:
+    return model.look(batch).prompts.get()
+
+
+def segment(model: NucleiModel, batch: TileBatch, prompts: Prompts, wanted: Sequence[int]) -> list[MaskCrops]:
+    """Masks of points that are given."""
+    return list(model.look(batch).prompted(prompts).masks(wanted).get())
+
+
+def embed(model: NucleiModel, batch: TileBatch, xy_tile: Float32, row: Int64) -> Float32:
+    return model.look(batch).embed(xy_tile, row).get()
+
+
+class _Look:
+    def __init__(self, batch: TileBatch, prompter: Any, segmentor: Any, prompts: Prompts | None = None) -> None:
+        self._batch, self._prompter, self._segmentor, self._given = batch, prompter, segmentor, prompts
+
+    @property
+    def prompts(self) -> Ready[Prompts]:
+        if self._given is None:
+            self._given = self._prompter.propose(self._batch)
+        return Ready(self._given)
+
+    def prompted(self, prompts: Prompts) -> _Look:
+        return _Look(self._batch, self._prompter, self._segmentor, prompts)
+
+    def masks(self, wanted: Sequence[int]) -> Ready[Sequence[MaskCrops]]:
+        return Ready(self._segmentor.segment(self._batch, self.prompts.get(), wanted))
+
+    def embed(self, xy_tile: Float32, row: Int64) -> Ready[Float32]:
+        raise NotImplementedError
+
+
+def model_of(spec: ModelSpec, prompter: Any, segmentor: Any = None) -> NucleiModel:
+    """A model of stand-ins: `prompter.propose(batch)` and `segmentor.segment(batch, prompts, wanted)`, which may
+    be one object."""
+    return NucleiModel(spec, lambda batch: _Look(batch, prompter, segmentor or prompter))

@@ -1,0 +1,72 @@
+"""The trained network, ready to look at tiles: fused, on its device, in its precision."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from wsi_nuc.models.compact.net import CompactNet, Maps
+from wsi_nuc.models.compact.settings import STRIDES, UseSettings
+from wsi_nuc.models.place import Place
+from wsi_nuc.models.sam.encoder import normalise
+from wsi_nuc.types import Tile, UInt8
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What all looks of a model share, and none of them changes: the fused network, where it runs, and how it is
+    used."""
+
+    net: CompactNet
+    place: Place
+    use: UseSettings
+
+    @classmethod
+    def of(cls, net: CompactNet, place: Place, use: UseSettings) -> Network:
+        return cls(channels_last(fused(net).to(place.device)), place, use)
+
+    def maps(self, rgb: UInt8) -> Maps:
+        """Of one tile, H x W x 3. Every call of the network has one tile, whatever else is in the batch."""
+        pixels = normalise(torch.tensor(rgb)[None].to(self.place.device))
+        below, beside = (-length % STRIDES[-1] for length in rgb.shape[:2])
+        mode = "reflect" if min(rgb.shape[:2]) > STRIDES[-1] else "replicate"
+        pixels = F.pad(pixels, (0, beside, 0, below), mode=mode).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            maps: Maps = self.place.infer(self.net, pixels)
+        return maps
+
+
+def cut(rgb: UInt8, tile: Tile) -> UInt8:
+    """The tile without what lies further right or down of its core than its halo: at the end of a slide a core is
+    smaller, and of small slides most tiles would be white."""
+    halo_x, halo_y = tile.core_box.x0 - tile.read_box.x0, tile.core_box.y0 - tile.read_box.y0
+    width, height = tile.core_box.x1 - tile.read_box.x0 + halo_x, tile.core_box.y1 - tile.read_box.y0 + halo_y
+    return rgb[: height + -height % STRIDES[-1], : width + -width % STRIDES[-1]]
+
+
+def channels_last(net: CompactNet) -> CompactNet:
+    """The order of weights that CPUs and tensor cores compute fastest with."""
+    made: Any = net
+    made.to(memory_format=torch.channels_last)
+    return net
+
+
+def fused(net: CompactNet) -> CompactNet:
+    """The same network in evaluation with every norm folded into the convolution before it. The network given
+    stays as it is."""
+    made = deepcopy(net).float().eval().requires_grad_(False)
+    made.apply(_fold)
+    return made
+
+
+def _fold(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.Sequential) and len(child) == 2 and isinstance(child[1], nn.BatchNorm2d):
+            pair: Any = (child[0], child[1])
+            setattr(module, name, fuse_conv_bn_eval(*pair))

@@ -1,0 +1,42 @@
+"""The ways in which a trained model can be used, checked by the schema of its family."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from wsi_nuc.errors import UsageError
+
+
+def checked_options(subject: str, schema: type[Any] | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of the keys of `schema` (a dataclass) with the types that it states; None means not given.
+
+    Whether a value is in range is the schema's own to say, when it is made of them.
+    """
+    given = {key: value for key, value in given.items() if value is not None}
+    if not given:
+        return {}
+    if schema is None:
+        cause = f"it has no other ways to be used ({', '.join(given)})"
+        raise UsageError(subject, cause, "leave the section `inference` out, or give another model")
+    known = [field.name for field in fields(schema)]
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            raise UsageError(f"inference.{key}", f"{subject} has no such option", hint)
+    hints = get_type_hints(schema)
+    return {key: _typed(subject, key, hints[key], value) for key, value in given.items()}
+
+
+def _typed(subject: str, key: str, kind: Any, value: Any) -> Any:
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise UsageError(
+            f"inference.{key} = {value!r}", error.errors()[0]["msg"], f"correct it for {subject}"
+        ) from None

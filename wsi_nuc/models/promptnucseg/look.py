@@ -1,0 +1,79 @@
+"""What the networks see in one batch; how points and masks are made of it is the settings' choice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from wsi_nuc.models.base import Fetch, Ready
+from wsi_nuc.models.promptnucseg.device import Runner
+from wsi_nuc.models.promptnucseg.embedder import PointEmbedder
+from wsi_nuc.models.promptnucseg.encoder import WindowEncoder
+from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
+from wsi_nuc.models.promptnucseg.parity import ParitySegmentor
+from wsi_nuc.models.promptnucseg.prompter import NetPrompter, SharedPrompter
+from wsi_nuc.models.promptnucseg.segmentor import NetSegmentor
+from wsi_nuc.models.promptnucseg.settings import UseSettings
+from wsi_nuc.models.promptnucseg.whole import AveragingSegmentor
+from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts, TileBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """What all looks of a model share, and none of them changes."""
+
+    net: PromptNucSegNet
+    runner: Runner
+    use: UseSettings
+    shared_encoder: bool
+    """Points come from the segmentor's image embeddings."""
+
+
+class PromptNucSegLook:
+    """Windows are encoded when points, masks or embeddings first need them, once for all looks at the batch."""
+
+    def __init__(
+        self,
+        networks: Networks,
+        batch: TileBatch,
+        encoder: WindowEncoder | None = None,
+        prompts: Prompts | None = None,
+    ) -> None:
+        self._networks, self._batch, self._given = networks, batch, prompts
+        self._encoder = encoder or WindowEncoder(networks.net.segmentor, networks.runner, batch.rgb)
+
+    @property
+    def prompts(self) -> Fetch[Prompts]:
+        return Ready(self._prompts)
+
+    @cached_property
+    def _prompts(self) -> Prompts:
+        if self._given is not None:
+            return self._given
+        shared = self._networks
+        if shared.shared_encoder:
+            over_windows = SharedPrompter(shared.net.prompter, self._encoder, shared.runner, shared.use)
+            return over_windows.propose(self._batch.rgb)
+        return NetPrompter(shared.net.prompter, shared.runner, shared.use).propose(self._batch.rgb)
+
+    def prompted(self, prompts: Prompts) -> PromptNucSegLook:
+        return PromptNucSegLook(self._networks, self._batch, self._encoder, prompts)
+
+    def masks(self, wanted: Sequence[int]) -> Fetch[Sequence[MaskCrops]]:
+        if not len(wanted):
+            return Ready([])
+        shared = self._networks
+        kind = (
+            ParitySegmentor
+            if shared.use.mode == "parity"
+            else AveragingSegmentor
+            if shared.use.tta
+            else NetSegmentor
+        )
+        segmentor = kind(shared.net.segmentor, self._encoder, shared.runner, shared.use)
+        return segmentor.segment(self._prompts, wanted)
+
+    def embed(self, xy_tile: Float32, row: Int64) -> Fetch[Float32]:
+        embedder = PointEmbedder(self._encoder, self._networks.runner, self._networks.use)
+        return Ready(embedder.embed(xy_tile, row))
