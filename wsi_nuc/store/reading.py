@@ -40,7 +40,11 @@ class Rings:
 
     def within(self, box_l0: tuple[float, float, float, float]) -> Rings:
         """Those whose box meets the given one: x0, y0, x1, y1."""
-        return self.select(np.flatnonzero(meet(self.bounds_l0, box_l0)))
+        return self.select(np.flatnonzero(self.meeting(box_l0)))
+
+    def meeting(self, box_l0: tuple[float, float, float, float]) -> Any:
+        """N bool: which of them have a box that meets the given one."""
+        return meet(self.bounds_l0, box_l0)
 
     @classmethod
     def concat(cls, parts: list[Rings]) -> Rings:
@@ -95,11 +99,20 @@ class NucleiFile:
     def groups(self) -> int:
         return len(self.starts) - 1
 
+    @property
+    def column_names(self) -> list[str]:
+        names: list[str] = self._file.schema_arrow.names
+        return names
+
+    def table(self, group: int, columns: list[str]) -> Any:
+        """An Arrow table of some columns of a row group."""
+        return self._file.read_row_group(group, columns=columns)
+
     def rings(self, group: int) -> Rings:
-        return decode_rings(self._file.read_row_group(group, columns=["id", "bbox", "geometry"]))
+        return decode_rings(self.table(group, ["id", "bbox", "geometry"]))
 
     def points(self, group: int) -> Points:
-        table = self._file.read_row_group(group, columns=["x", "y", "class_id", "area_um2"])
+        table = self.table(group, ["x", "y", "class_id", "area_um2"])
         x, y, class_id, area = (to_numpy(table.column(i).combine_chunks()) for i in range(4))
         return Points(np.column_stack([x, y]), class_id.astype(np.int64), area)
 

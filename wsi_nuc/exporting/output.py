@@ -1,0 +1,36 @@
+"""The file of an export: complete under its name, or not there at all."""
+
+from __future__ import annotations
+
+import gzip
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from wsi_nuc.store import durable
+
+
+class Output(Protocol):
+    def write(self, data: bytes) -> Any: ...
+
+
+@contextmanager
+def atomic_output(path: Path) -> Iterator[Output]:
+    """Bytes for `path`, compressed where its name ends in .gz. An error leaves what was there before."""
+    durable.make_dir(path.parent)
+    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
+    try:
+        with durable.DurableFile(temporary) as file:
+            if path.suffix == ".gz":
+                # No name and no time in its header: the same nuclei give the same bytes.
+                with gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=5, mtime=0) as packed:  # type: ignore[arg-type]
+                    yield packed
+            else:
+                yield file
+        durable.sync(temporary)
+        durable.rename(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    durable.sync(path.parent)

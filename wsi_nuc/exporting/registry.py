@@ -1,0 +1,45 @@
+"""The formats of an export. A new one is a file with `COLUMNS` and `write`, and one line here."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from wsi_nuc.errors import UsageError
+from wsi_nuc.exporting.output import Output
+from wsi_nuc.store.nuclei_rows import NucleiRows
+
+FORMATS: dict[str, str] = {
+    "qupath": "wsi_nuc.exporting.qupath",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a format may want to know of the store."""
+
+    classes: tuple[str, ...]
+    """In the order of their numbers."""
+    mpp: float
+    """Microns per level-0 pixel."""
+    slide_sha256: str
+
+
+class Format(Protocol):
+    """A module with these names."""
+
+    COLUMNS: Sequence[str]
+    """Columns of the store that it writes, beside the outlines."""
+
+    def write(self, nuclei: Iterable[NucleiRows], about: About, output: Output) -> None: ...
+
+
+def format_of(name: str) -> Format:
+    if name not in FORMATS:
+        near = difflib.get_close_matches(name, FORMATS, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(f"--to {name}", "no such format", f"{hint}the formats are {', '.join(FORMATS)}")
+    return cast(Format, importlib.import_module(FORMATS[name]))

@@ -1,0 +1,121 @@
+"""The nuclei of a published store with everything that is known of them, row group by row group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_nuc.errors import StorageError, UsageError
+from wsi_nuc.safezarr import open_array, read_array
+from wsi_nuc.store import layout
+from wsi_nuc.store.reading import NucleiFile, Rings, decode_rings
+from wsi_nuc.types import Bool, Int64
+
+Column = npt.NDArray[Any]
+_MOST_COLUMNS = 1_000_000
+_OUTLINE = ("id", "bbox", "geometry")
+
+
+@dataclass(frozen=True, slots=True)
+class NucleiRows:
+    """Some nuclei, in the order of the store."""
+
+    rings: Rings
+    columns: dict[str, Column]
+    """N numbers, or texts for `class`, under each name that was asked for."""
+
+    def __len__(self) -> int:
+        return len(self.rings)
+
+    def select(self, rows: Int64) -> NucleiRows:
+        return NucleiRows(self.rings.select(rows), {name: values[rows] for name, values in self.columns.items()})
+
+
+class NucleiReader:
+    """Outline, class, scores and any measured column together. Memory holds one row group at a time.
+
+    `shape_columns` lie beside the outlines, `measured_columns` in the table: the probability of every class under
+    its name, then the features.
+    """
+
+    def __init__(self, store: Path, columns: Sequence[str] = ()) -> None:
+        self.store, self._columns = Path(store), tuple(columns)
+        self._file = NucleiFile(self.store)
+        self.shape_columns = tuple(n for n in self._file.column_names if n not in _OUTLINE)
+        self.measured_columns = _measured(self.store)
+        unknown = [name for name in columns if name not in self.shape_columns + self.measured_columns]
+        if unknown:
+            known = ", ".join(self.shape_columns + self.measured_columns)
+            self.close()
+            raise UsageError(self.store, f"has no column {unknown[0]}", f"its columns are {known}")
+
+    def __len__(self) -> int:
+        return self._file.rows
+
+    @property
+    def groups(self) -> int:
+        return self._file.groups
+
+    def rows(self, group: int) -> NucleiRows:
+        """All nuclei of a row group."""
+        beside = [name for name in self._columns if name in self.shape_columns]
+        measured = [name for name in self._columns if name not in self.shape_columns]
+        table = self._file.table(group, [*_OUTLINE, *beside])
+        columns = {name: _values(table.column(name)) for name in beside}
+        if measured:
+            columns |= self._measured(group, measured)
+        return NucleiRows(decode_rings(table), {name: columns[name] for name in self._columns})
+
+    def each(self, box_l0: tuple[float, float, float, float] | None = None) -> Iterator[NucleiRows]:
+        """The row groups one after the other; with a box (x0, y0, x1, y1) those nuclei whose own boxes meet it."""
+        if box_l0 is None:
+            yield from map(self.rows, range(self.groups))
+            return
+        for group in self._file.meeting(box_l0):
+            rows = self.rows(group)
+            met = np.flatnonzero(rows.rings.meeting(box_l0))
+            if len(met):
+                yield rows.select(met)
+
+    def _measured(self, group: int, names: Sequence[str]) -> dict[str, Column]:
+        start, stop = self._file.starts[group : group + 2].tolist()
+        values = np.asarray(open_array(self.store / layout.NUCLEI_TABLE / "X")[start:stop])
+        return {name: values[:, self.measured_columns.index(name)] for name in names}
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _measured(store: Path) -> tuple[str, ...]:
+    path = store / layout.NUCLEI_TABLE / "var" / "_index"
+    try:
+        return tuple(str(name) for name in read_array(path, _MOST_COLUMNS))
+    except (OSError, KeyError, ValueError) as error:
+        raise StorageError(path, f"cannot be read ({error})", "`wsi-nuc verify` says what is wrong") from None
+
+
+def _values(column: Any) -> Column:
+    """Of one row group; texts as an array of str."""
+    values = column.combine_chunks()
+    values = values.chunk(0) if hasattr(values, "chunk") else values
+    if hasattr(values, "dictionary"):
+        texts: Column = np.asarray(values.dictionary.to_pylist(), dtype=object)
+        return np.asarray(texts[np.asarray(values.indices)])
+    return np.asarray(values.to_numpy(zero_copy_only=False))
+
+
+def of_classes(classes: Column, wanted: Sequence[str]) -> Bool:
+    """N bool: which nuclei are of the `wanted` classes."""
+    return np.isin(classes.astype(str), list(wanted))
