@@ -223,7 +223,7 @@ def job(root: Path, index: int, count: int) -> None:
         _note(folder, "end", name)
         return report
 
-    vars(session)["process_region"] = noted
+    vars(session)["process"] = noted
     list(run_cohort(folder, Shard(index, count), execution={"scheduler": "serial"}))
 
 

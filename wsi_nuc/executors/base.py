@@ -30,3 +30,10 @@ class Executor(Protocol):
     ) -> Iterator[Outcome[Task, Result]]: ...
 
     def close(self) -> None: ...
+
+
+def alone(task: Task) -> Task:
+    """The task for one more try where workers died of it. A task with a method `alone` says how it is then done;
+    any other is repeated."""
+    done_alone: Callable[[], Task] | None = getattr(task, "alone", None)
+    return task if done_alone is None else done_alone()

@@ -25,7 +25,7 @@ from distributed import Client, KilledWorker, Security, WorkerPlugin
 from distributed.client import ClosedClientError
 
 from wsi_nuc.errors import Interrupted, SlideError, UsageError
-from wsi_nuc.executors.base import Outcome, Result, Task
+from wsi_nuc.executors.base import Outcome, Result, Task, alone
 from wsi_nuc.executors.crew import Crew, GivenCrew, scheduler_lost
 from wsi_nuc.executors.local import LocalCrew
 from wsi_nuc.executors.private import scratch_folder
@@ -104,7 +104,7 @@ class DaskExecutor:
                 yield outcome
         # A task that merely waited on a worker that died is under suspicion, too: alone, each shows what it is.
         for suspect in suspects:
-            for outcome in self._outcomes(function, iter([suspect]), 1):
+            for outcome in self._outcomes(function, iter([alone(suspect)]), 1):
                 yield _named(outcome)
 
     def _outcomes(

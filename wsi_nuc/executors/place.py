@@ -13,12 +13,9 @@ from multiprocessing import Pipe
 
 import psutil
 
+from wsi_nuc.executors.boot import boot
 from wsi_nuc.executors.worker import READY, Post
 
-BOOT = (
-    "import sys; from multiprocessing.connection import Connection; channel = Connection(int(sys.argv[1]));"
-    "sys.path[:] = channel.recv(); from wsi_nuc.executors.worker import main; main(channel)"
-)
 # One thread each: as many workers as CPUs do the work. A region's arrays come and go by the tens of megabytes;
 # handed back to the system each time they would cost a third of the wall in page faults.
 ENVIRONMENT = {
@@ -48,7 +45,7 @@ class Place:
         """A new process that gets everything ready and waits for its post."""
         self._ready, self._cpu_s, self._silent_s = False, 0.0, 0.0
         self._channel, theirs = Pipe()
-        command = [sys.executable, "-P", "-c", BOOT, str(theirs.fileno())]
+        command = boot("wsi_nuc.executors.worker", theirs.fileno())
         with theirs, _deaf_to_ctrl_c():
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, env=self._environment, pass_fds=[theirs.fileno()]

@@ -32,7 +32,6 @@ from wsi_nuc.types import (
     NucleiTable,
     SlideInfo,
     SlideRef,
-    Tile,
     TileBatch,
     TileNuclei,
 )
@@ -46,7 +45,8 @@ CUT_WITHIN_UM = 1.0
 @dataclass(frozen=True, slots=True)
 class RegionJob:
     """Everything a worker needs for one region; a few kilobytes, however large the slide. `options`: name and
-    value of every way in which the model is used other than its file says."""
+    value of every way in which the model is used other than its file says. `apart`: in processes of its own,
+    since workers died of it."""
 
     slide: SlideRef
     task: RegionTask
@@ -54,6 +54,11 @@ class RegionJob:
     device: str
     parts_dir: str
     options: Options = ()
+    apart: bool = False
+
+    def alone(self) -> RegionJob:
+        """For executors: the same region, computed such that no tile of it kills a worker."""
+        return replace(self, apart=True)
 
     def __str__(self) -> str:
         return f"{self.slide.path}, region {self.task.index}"
@@ -76,7 +81,7 @@ def process_region(job: RegionJob) -> RegionReport:
     with clock.stage("read"):
         source = cached_slide(job.slide)
         pixels = list(read_region(source, job.task))
-    failed = [_blamed(job, one.tile, one.cause) for one in pixels if one.status == "failed"]
+    failed = [blamed(job, one.tile.index, one.cause) for one in pixels if one.status == "failed"]
     gaps = {one.tile.index: one.gaps for one in pixels if one.gaps}
     tables, own, repairs, cut = [NucleiTable.empty(len(model.spec.classes))], [np.zeros(0, np.bool_)], 0, 0
     looks = _looks(pixels) if model.spec.domain else ()
@@ -149,7 +154,7 @@ def _predict_or_blame(
     except Exception as error:  # noqa: BLE001 - the tile boundary: whatever a tile provokes is that tile's failure
         if len(batch.tiles) == 1:
             cause = error.cause if isinstance(error, SlideError) else f"{type(error).__name__}: {error}"
-            return [], [_blamed(job, batch.tiles[0], cause)]
+            return [], [blamed(job, batch.tiles[0].index, cause)]
     found: list[Prediction] = []
     bad: list[BadPlace] = []
     for row, tile in enumerate(batch.tiles):
@@ -172,10 +177,10 @@ def _margin_l0(task: RegionTask) -> float:
     return CUT_WITHIN_UM * task.l0_per_grid / task.scale.grid_mpp
 
 
-def _blamed(job: RegionJob, tile: Tile, cause: str) -> BadPlace:
+def blamed(job: RegionJob, tile: int, cause: str) -> BadPlace:
     """The whole core of a tile without a result."""
-    x0, y0, x1, y1 = job.task.grid.core_boxes_l0(np.array([tile.index]))[0].tolist()
-    return BadPlace(tile.index, (x0, y0, x1, y1), cause)
+    x0, y0, x1, y1 = job.task.grid.core_boxes_l0(np.array([tile]))[0].tolist()
+    return BadPlace(tile, (x0, y0, x1, y1), cause)
 
 
 def _looks(pixels: Sequence[TilePixels]) -> tuple[tuple[float, ...], ...]:

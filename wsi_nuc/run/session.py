@@ -24,11 +24,12 @@ from wsi_nuc.executors.base import Executor, Outcome
 from wsi_nuc.features.add import add_features
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.models.registry import is_file, load_model, model_spec
+from wsi_nuc.run.apart import process
 from wsi_nuc.run.executor import executor_device, make_executor
 from wsi_nuc.run.featured import embedding_model, only_features_lack, reconciled
 from wsi_nuc.run.job import SlideJob, prepare
 from wsi_nuc.run.publish import acceptable, publish_slide
-from wsi_nuc.run.region import RegionJob, process_region, read_report
+from wsi_nuc.run.region import RegionJob, read_report
 from wsi_nuc.run.report import RegionReport, lacking
 from wsi_nuc.run.request import SlideRequest, as_request
 from wsi_nuc.run.result import SlideResult, failure, success
@@ -156,7 +157,7 @@ class _Session:
         # The first slide is opened while the workers start.
         first = list(islice(jobs, 1))
         executor: Executor = self._executor.result()
-        for outcome in executor.run(process_region, chain(first, jobs)):
+        for outcome in executor.run(process, chain(first, jobs)):
             self._take(outcome)
             yield from self._finished(wait=False)
         yield from self._finished(wait=True)

@@ -94,9 +94,10 @@ class TileGrid:
         names, starts = np.unique(block[order], return_index=True)
         tiles = np.split((row * self.cols + col)[order], starts[1:])
         for name, members in zip(names, tiles, strict=False):
-            yield self._region(int(name), members)
+            yield self.region(int(name), members)
 
-    def _region(self, index: int, tiles: Int64) -> Region:
+    def region(self, index: int, tiles: Int64) -> Region:
+        """Of these tiles, ascending."""
         row, col = np.divmod(tiles, self.cols)
         x0, y0 = int(col.min()) * self.core_px, int(row.min()) * self.core_px
         full = Box(x0, y0, (int(col.max()) + 1) * self.core_px, (int(row.max()) + 1) * self.core_px)

@@ -1,0 +1,76 @@
+"""One call in a process of its own: whatever kills that process, its caller lives on and learns of it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TypeVar
+
+from wsi_nuc.executors.boot import boot
+
+# Where memory runs out the kernel shall end this process rather than the worker that waits for it.
+OOM_SCORE = "900"
+
+Result = TypeVar("Result")
+
+
+class Died(Exception):
+    """The process ended before its call did."""
+
+    def __init__(self, returncode: int) -> None:
+        super().__init__(returncode)
+        self.returncode = returncode
+
+    def __str__(self) -> str:
+        if self.returncode >= 0:
+            return f"exit code {self.returncode}"
+        with suppress(ValueError):
+            return signal.Signals(-self.returncode).name
+        return f"signal {-self.returncode}"
+
+
+def call_apart(call: Callable[[], Result]) -> Result:
+    """What the call returns or raises, or Died. Both travel as pickles. The process ends when this one does."""
+    ours, theirs = Pipe()
+    with ours:
+        with theirs:
+            command = boot("wsi_nuc.executors.apart", theirs.fileno())
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+        try:
+            ours.send(sys.path)
+            ours.send_bytes(pickle.dumps(call))
+            result, error = ours.recv()
+        except (EOFError, OSError):
+            raise Died(process.wait()) from None
+    process.wait()
+    if error is not None:
+        raise error
+    done: Result = result
+    return done
+
+
+def main(channel: Connection) -> None:
+    """In the process: receives the call, sends a pair of its result and what it raised."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
+    call: Callable[[], object] = pickle.loads(channel.recv_bytes())
+    threading.Thread(target=_end_with_caller, args=(channel,), daemon=True).start()
+    try:
+        channel.send((call(), None))
+    except Exception as error:  # noqa: BLE001 - the caller decides what it means
+        channel.send((None, error))
+
+
+def _end_with_caller(channel: Connection) -> None:
+    with suppress(EOFError, OSError):
+        channel.recv_bytes()
+    os._exit(1)
