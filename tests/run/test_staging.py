@@ -51,7 +51,7 @@ def test_the_copy_is_the_slide_and_goes_with_it(slide: Path, tmp_path: Path) -> 
 def test_slides_of_many_files_are_copied_whole(folder: bool, tmp_path: Path) -> None:
     series = tmp_path / "case"
     (series / "data").mkdir(parents=True)
-    (series / "Slidedat.ini").write_text("[GENERAL]")
+    (series / ("zarr.json" if folder else "Slidedat.ini")).write_text("{}")
     (series / "data" / "1.dat").write_bytes(b"1" * 1000)
     slide = series
     if not folder:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from wsi_nuc.errors import SlideError
-from wsi_nuc.slides.identity import MIRAX_INDEX, dicom_series
+from wsi_nuc.slides import mirax
+from wsi_nuc.slides.files import content_files
 from wsi_nuc.slides.sniff import kind_of
 from wsi_nuc.store.verify import is_result
 
 MOST_NAMED = 5
+# Kinds of files that stand for others beside them.
+MANY_FILES = ("dicom", "hamamatsu")
 
 
 def is_slide(path: Path) -> bool:
@@ -23,7 +27,7 @@ def is_slide(path: Path) -> bool:
 
 
 def slides_below(folder: Path) -> tuple[list[Path], list[str]]:
-    """Sorted paths, and notes of what was left out. Of a DICOM series the first file stands for all."""
+    """Sorted paths, and notes of what was left out. Of a slide of several files one stands for all."""
     slides: list[Path] = []
     others: list[str] = []
     for place, folders, names in os.walk(folder):
@@ -44,23 +48,23 @@ def _whole(folder: Path) -> bool:
 
 
 def _part(folder: Path) -> bool:
-    return folder.name.startswith(".") or is_result(folder) or (folder / MIRAX_INDEX).is_file()
+    return folder.name.startswith(".") or is_result(folder) or (folder / mirax.INDEX).is_file()
 
 
 def _files(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Slides and other files. One that cannot even be looked at is listed as a slide: its reason belongs told."""
-    slides: list[Path] = []
-    others: list[Path] = []
-    series: set[bytes | None] = set()
+    kinds = {file: _kind(file) for file in files}
+    parts: set[Path] = set()
     for file in files:
-        try:
-            kind = kind_of(str(file))
-        except SlideError:
-            kind = "unknown"
-        if kind == "dicom":
-            uid = dicom_series(file)
-            if uid in series:
-                continue
-            series.add(uid)
-        (others if kind == "other" else slides).append(file)
-    return slides, others
+        if kinds[file] in MANY_FILES and file not in parts:
+            with contextlib.suppress(SlideError, OSError):
+                parts |= {*content_files(str(file))} - {file}
+    whole = [file for file in files if file not in parts]
+    return [file for file in whole if kinds[file] != "other"], [file for file in whole if kinds[file] == "other"]
+
+
+def _kind(file: Path) -> str:
+    try:
+        return kind_of(str(file))
+    except SlideError:
+        return "unknown"

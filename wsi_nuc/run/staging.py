@@ -16,7 +16,8 @@ from typing import BinaryIO
 
 from wsi_nuc.errors import SlideError, StorageError
 from wsi_nuc.slides.address import is_url
-from wsi_nuc.slides.identity import content_files, content_sha256
+from wsi_nuc.slides.files import content_files
+from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.slides.localfile import CHECK_PATH
 from wsi_nuc.store import durable
 from wsi_nuc.store.locks import Held, discard_dead, private_dir, try_lock

@@ -7,6 +7,8 @@ are, by the rules of `mpp`.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,16 @@ import numpy as np
 
 from wsi_nuc.errors import SlideError
 from wsi_nuc.slides import mpp
-from wsi_nuc.slides.limits import NOT_A_SLIDE, check_whole
+from wsi_nuc.slides.jpeghead import jpeg_head
+from wsi_nuc.slides.limits import TILE_AGAIN, check_whole
 from wsi_nuc.slides.localfile import COPY_AGAIN, LocalFile, refuse_url
 from wsi_nuc.slides.pixels import DECODE_ERRORS, clip_to, depth_shift, place, rows_and_columns, to_rgb8
 from wsi_nuc.slides.tiff import MAGIC, read_structure
 from wsi_nuc.types import Box, Level, PixelBlock, SlideInfo, SlideRef, UInt8
 
+BAND_PX = 2**20
+# Progressive JPEG has about ten.
+MAX_SCANS = 64
 MIN_IS_WHITE = 0
 # Black or white is zero, RGB, YCbCr; a palette or CMYK would be taken for something else.
 PLAIN_COLOURS = (MIN_IS_WHITE, 1, 2, 6)
@@ -46,8 +52,20 @@ class Picture:
         return place(box, inside, self._rgb[rows_and_columns(inside, Box(0, 0, 0, 0))].copy())
 
 
-def _scaled(pixels: np.ndarray[Any, Any]) -> UInt8:
-    return to_rgb8(pixels, depth_shift(pixels))
+def _rgb(pixels: np.ndarray[Any, Any]) -> UInt8:
+    """RGB of what a decoder gave, a few rows at a time: in one go it would be in memory several times."""
+    if pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.flags.c_contiguous:
+        return pixels
+    shift = depth_shift(pixels)
+    rgb = np.empty((*pixels.shape[:2], 3), np.uint8)
+    for rows in _bands(*pixels.shape[:2]):
+        rgb[rows] = to_rgb8(pixels[rows], shift)
+    return rgb
+
+
+def _bands(height: int, width: int) -> Iterator[slice]:
+    step = max(1, BAND_PX // width)
+    return (slice(y, min(y + step, height)) for y in range(0, height, step))
 
 
 def _tiff_pixels(path: str) -> tuple[UInt8, mpp.Stated]:
@@ -56,17 +74,17 @@ def _tiff_pixels(path: str) -> tuple[UInt8, mpp.Stated]:
     file = LocalFile(path)
     page = read_structure(file).pages[0]
     file.close()
-    check_whole(path, page.width, page.height)
     if page.photometric not in PLAIN_COLOURS or len(set(page.bits)) > 1 or page.bits[0] not in (1, 8, 16):
         cause = f"its pixels have {page.bits} bits and photometric interpretation {page.photometric}"
         raise SlideError(path, cause, "convert it to RGB")
     with tifffile.TiffFile(path) as tiff:
+        check_whole(path, page.width, page.height, max(page.whole_bytes, tiff.pages.first.nbytes))
         pixels = tiff.pages.first.asarray()
     if page.planar == 2 and pixels.ndim == 3:
         pixels = np.moveaxis(pixels, 0, -1)
     if page.photometric == MIN_IS_WHITE:
-        pixels = np.invert(pixels)
-    return _scaled(pixels), mpp.Stated(tags_um=mpp.tags_um(page.resolution))
+        np.invert(pixels, out=pixels)
+    return _rgb(pixels), mpp.Stated(tags_um=mpp.tags_um(page.resolution))
 
 
 def _pillow_pixels(path: str) -> UInt8:
@@ -77,12 +95,41 @@ def _pillow_pixels(path: str) -> UInt8:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
             with Image.open(path, formats=("PNG", "JPEG")) as picture:
-                check_whole(path, *picture.size)
-                if picture.mode.startswith("I"):
-                    return _scaled(np.asarray(picture).astype(np.uint16))
-                return to_rgb8(np.asarray(picture.convert("RGBA" if picture.has_transparency_data else "RGB")))
+                check_whole(path, *picture.size, _pillow_bytes(path, picture))
+                return _pillow_rgb(picture)
         except Image.DecompressionBombError as error:
-            raise SlideError(path, f"is too large for a plain image ({error})", NOT_A_SLIDE) from error
+            raise SlideError(path, f"is too large for a plain image ({error})", TILE_AGAIN) from error
+
+
+def _pillow_bytes(path: str, picture: Any) -> int:
+    """What Pillow's pixels take (one byte each, four, or two and a copy) with a pointer per row, and our RGB."""
+    each = 1 if picture.mode in ("1", "L", "P") else 8 if picture.mode == "I" else 4
+    if picture.format != "PNG":
+        with closing(LocalFile(path)) as file:
+            head = jpeg_head(file)
+        if head.in_pieces:
+            each += 2 * head.components
+            _check_scans(path)
+    width, height = int(picture.width), int(picture.height)
+    return height * (width * (each + 3) + 8)
+
+
+def _check_scans(path: str) -> None:
+    """A scan of a few bytes goes over the whole picture once more."""
+    scans = Path(path).read_bytes().count(b"\xff\xda")
+    if scans > MAX_SCANS:
+        raise SlideError(path, f"comes in {scans} scans, over {MAX_SCANS}", TILE_AGAIN)
+
+
+def _pillow_rgb(picture: Any) -> UInt8:
+    if picture.mode.startswith("I"):
+        return _rgb(np.asarray(picture).astype(np.uint16, copy=False))
+    mode, (width, height) = "RGBA" if picture.has_transparency_data else "RGB", picture.size
+    rgb = np.empty((height, width, 3), np.uint8)
+    for rows in _bands(height, width):
+        band = picture.crop((0, rows.start, width, rows.stop))
+        rgb[rows] = to_rgb8(np.asarray(band.convert(mode)))
+    return rgb
 
 
 def open_slide(ref: SlideRef) -> Picture:

@@ -160,7 +160,10 @@ def choose_pages(name: str, structure: Structure) -> list[Page]:
         raise SlideError(name, "is an NDPI file", "use --reader openslide")
     base = structure.pages[0]
     cause = _refusal(base)
-    mark = next((m for m in VENDOR_MARKS if m in base.description[:65536] or m in base.software), "")
+    mark = next(
+        (m for m in VENDOR_MARKS if m in base.description[:65536] or m in base.software or m in base.xmp[:4096]),
+        "",
+    )
     if mark:
         cause = f"is of a vendor with rules of its own ({mark.strip('<')})"
     tiled = [page for page in structure.pages if page.tiled]

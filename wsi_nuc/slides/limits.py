@@ -7,12 +7,18 @@ import contextlib
 from wsi_nuc.errors import SlideError
 
 MAX_SIDE_PX = 2**31 - 1
-MAX_AREA_PX = 4 * 10**12
-MAX_TILE_PX = 8192 * 8192
-MAX_DECODED_WHOLE_PX = 150_000_000
+# A slide of 25 x 75 mm at 0.1 um has 1.9e11.
+MAX_AREA_PX = 25 * 10**10
+# Decoded at once, several of them in a moment.
+MAX_TILE_PX = 4096 * 4096
+# Smaller ones cost more to find than to decode.
+MIN_TILE_SIDE_PX = 16
+# What decoding an image without tiles may take: RGB of about 7,000 x 7,000 px.
+MAX_WHOLE_BYTES = 350 * 10**6
 MAX_XML_BYTES = 16 * 2**20
-MAX_XML_DEPTH = 64
+MAX_DEPTH = 64
 NOT_A_SLIDE = "check that the file is a real slide; copy it again if it is"
+TILE_AGAIN = "convert it to a pyramid of small tiles, for instance with `vips tiffsave --tile --pyramid`"
 
 
 def check_size(name: str, width: int, height: int) -> None:
@@ -20,20 +26,34 @@ def check_size(name: str, width: int, height: int) -> None:
     if width < 1 or height < 1:
         raise SlideError(name, f"the header says {width} x {height} px", NOT_A_SLIDE)
     if max(width, height) > MAX_SIDE_PX or width * height > MAX_AREA_PX:
-        limit = f"more than {MAX_AREA_PX:.0e} px or {MAX_SIDE_PX} px a side"
+        limit = f"more than {MAX_AREA_PX:.1e} px or {MAX_SIDE_PX} px a side"
         raise SlideError(name, f"the header says {width} x {height} px, which is {limit}", NOT_A_SLIDE)
 
 
-def check_whole(name: str, width: int, height: int) -> None:
+def check_tile(name: str, tile: tuple[int, int], image: tuple[int, int]) -> None:
+    """Refuse tiles (width, height) that are too large to decode, or too small for an image of that size."""
+    width, height = tile
+    small = any(side < min(MIN_TILE_SIDE_PX, whole) for side, whole in zip(tile, image, strict=True))
+    if small or width * height > MAX_TILE_PX:
+        limits = f"less than {MIN_TILE_SIDE_PX} px a side" if small else f"more than {MAX_TILE_PX:,} px in all"
+        raise SlideError(name, f"has tiles of {width} x {height} px, {limits}", TILE_AGAIN)
+
+
+def check_whole(name: str, width: int, height: int, needed_bytes: int) -> None:
     """Refuse an image that can only be decoded whole and would fill the memory."""
     check_size(name, width, height)
-    if width * height > MAX_DECODED_WHOLE_PX:
-        cause = f"{width} x {height} px without tiles exceeds {MAX_DECODED_WHOLE_PX} px for a plain image"
-        raise SlideError(name, cause, "convert it to a tiled TIFF first, for instance with `vips tiffsave --tile`")
+    if needed_bytes > MAX_WHOLE_BYTES:
+        needs = f"{width} x {height} px without tiles need {needed_bytes / 1e6:,.0f} MB to be decoded"
+        raise SlideError(name, f"{needs}, over the {MAX_WHOLE_BYTES / 1e6:.0f} MB for a plain image", TILE_AGAIN)
 
 
 def first_attributes(name: str, text: str, element: str) -> dict[str, str]:
-    """Attributes of the first `element` (its name without namespace) of a slide's XML, {} where there is none.
+    """Attributes of the first `element` of a slide's XML, {} where there is none; see `attributes_of`."""
+    return next(iter(attributes_of(name, text, element)), {})
+
+
+def attributes_of(name: str, text: str, element: str) -> list[dict[str, str]]:
+    """Attributes of every `element` (its name without namespace) of a slide's XML, in their order.
 
     Malformed XML is no reason to refuse the pixels: it ends the search. No tree is built; entities, large and deep
     documents are refused before they cost anything.
@@ -48,9 +68,9 @@ def first_attributes(name: str, text: str, element: str) -> dict[str, str]:
     def start(tag: str, attributes: dict[str, str]) -> None:
         nonlocal depth
         depth += 1
-        if depth > MAX_XML_DEPTH:
-            raise SlideError(name, f"its XML is nested deeper than {MAX_XML_DEPTH}", NOT_A_SLIDE)
-        if not found and tag.rpartition(":")[2] == element:
+        if depth > MAX_DEPTH:
+            raise SlideError(name, f"its XML is nested deeper than {MAX_DEPTH}", NOT_A_SLIDE)
+        if tag.rpartition(":")[2] == element:
             found.append(attributes)
 
     def end(_: str) -> None:
@@ -65,4 +85,4 @@ def first_attributes(name: str, text: str, element: str) -> dict[str, str]:
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
     with contextlib.suppress(expat.ExpatError):
         parser.Parse(text.encode("utf-8", "replace"), True)
-    return found[0] if found else {}
+    return found

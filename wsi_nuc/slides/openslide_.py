@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,19 @@ import numpy.typing as npt
 
 from wsi_nuc.errors import SlideError
 from wsi_nuc.slides import mpp
-from wsi_nuc.slides.localfile import CHECK_PATH, COPY_AGAIN, refuse_url
+from wsi_nuc.slides.files import contents
+from wsi_nuc.slides.localfile import COPY_AGAIN, LocalFile, refuse_url
 from wsi_nuc.slides.pixels import USUAL_BLOCK_PX, clip_to, damaged, over_white, place, rows_and_columns
 from wsi_nuc.slides.pyramid import select_levels
+from wsi_nuc.slides.tiff import MAGIC
 from wsi_nuc.types import Bool, Box, PixelBlock, SlideInfo, SlideRef, UInt8
 
 CHUNK_PX = 2048
 FIXED_BLOCK_PX = 512
 # These vendors' microns per pixel are TIFF resolution tags handed through, print resolutions included.
 TAG_VENDORS = ("generic-tiff",)
-DICOM_MAGIC_AT = 128
+# Whose slides are one file. Hamamatsu's are one (NDPI, a TIFF) or several.
+ONE_FILE = {"aperio", "generic-tiff", "leica", "philips", "sakura", "trestle", "ventana", "zeiss"}
 
 
 class OpenSlideSource:
@@ -120,14 +124,15 @@ def _stated(properties: Mapping[str, str]) -> mpp.Stated:
     return mpp.Stated(pair, objective=objective)
 
 
-def dicom_in(folder: Path) -> str:
-    """The first DICOM file of a folder; OpenSlide finds the rest of its series by itself."""
-    for path in sorted(folder.iterdir()):
-        if path.is_file():
-            with path.open("rb") as file:
-                if file.read(DICOM_MAGIC_AT + 4)[DICOM_MAGIC_AT:] == b"DICM":
-                    return str(path)
-    raise SlideError(folder, "is a folder without DICOM files", CHECK_PATH)
+def _check_vendor(path: str, rule: str, vendor: str) -> None:
+    """Refuse what OpenSlide takes for another format than we do: it might read files that are not hashed."""
+    if vendor in ONE_FILE or vendor == rule:
+        return
+    with closing(LocalFile(path)) as file:
+        if vendor == "hamamatsu" and file.read_at(0, 4) in MAGIC:
+            return
+    cause = f"OpenSlide reads it as {vendor!r}, and which files such a slide consists of is not known here"
+    raise SlideError(path, cause, "convert it to a tiled TIFF")
 
 
 def open_slide(ref: SlideRef) -> OpenSlideSource:
@@ -135,7 +140,8 @@ def open_slide(ref: SlideRef) -> OpenSlideSource:
     import openslide
 
     refuse_url(ref.path)
-    path = dicom_in(Path(ref.path)) if Path(ref.path).is_dir() else ref.path
+    consists = contents(ref.path)
+    path = str(consists.files[0]) if Path(ref.path).is_dir() else ref.path
 
     def reopen() -> Any:
         try:
@@ -146,6 +152,7 @@ def open_slide(ref: SlideRef) -> OpenSlideSource:
     probe = reopen()
     kept, levels = select_levels(path, probe.level_dimensions)
     vendor = probe.properties.get("openslide.vendor", "")
+    _check_vendor(path, consists.rule, vendor)
     info = mpp.describe("openslide", vendor, levels, ref.mpp, _stated(probe.properties))
     probe.close()
     return OpenSlideSource(path, reopen, info, kept)

@@ -32,8 +32,10 @@ BY_KIND: dict[str, tuple[str, ...]] = {
     "tiff": ("jpegtiff", "openslide", "tiffslide", "image"),
     "zarr": ("zarr",),
     "png": ("image",),
-    "jpeg": ("openslide", "image"),
+    "jpeg": ("image",),
     "dicom": ("openslide",),
+    "hamamatsu": ("openslide",),
+    "mirax": ("openslide",),
     "folder": ("openslide",),
 }
 OTHER = "use a slide format that OpenSlide or tifffile reads, or convert it to a tiled TIFF"

@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from wsi_nuc.errors import SlideError
+from wsi_nuc.slides import hamamatsu, mirax
 from wsi_nuc.slides.address import is_url
+from wsi_nuc.slides.dicom import check_series
+from wsi_nuc.slides.files import ZARR_FILES, contents
 from wsi_nuc.slides.limits import first_attributes
 from wsi_nuc.slides.localfile import CHECK_PATH, COPY_AGAIN, SLIDES_ARE, LocalFile, refuse_special
 from wsi_nuc.slides.tiff import MAGIC, read_structure
 
-ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs")
-
 
 def kind_of(path: str) -> str:
-    """url, tiff, png, jpeg, dicom, zarr, folder (DICOM, perhaps) or other; SlideError if it cannot be a slide."""
+    """url, tiff, png, jpeg, dicom, hamamatsu, zarr, folder (DICOM, perhaps) or other, or SlideError."""
     if is_url(path):
         return "url"
     place = Path(path)
@@ -31,7 +32,8 @@ def kind_of(path: str) -> str:
     file.close()
     if not head:
         raise SlideError(path, "is empty", COPY_AGAIN)
-    return _file_kind(head)
+    kind = _file_kind(head)
+    return "hamamatsu" if kind == "other" and hamamatsu.is_index(place) else kind
 
 
 def _folder_kind(folder: Path) -> str:
@@ -53,13 +55,29 @@ def _file_kind(head: bytes) -> str:
 
 
 def check(path: str) -> str:
-    """The kind, after the structure of a TIFF was followed: what is broken there is broken for every reader."""
+    """The kind, or mirax. What headers claim is compared with what is there before any library reads them."""
     kind = kind_of(path)
+    if kind in ("url", "zarr"):
+        return kind
+    try:
+        consists = contents(path)
+        if consists.rule == "dicom":
+            check_series(path, consists.files)
+        if consists.rule == "hamamatsu":
+            hamamatsu.check_images(Path(path))
+        if companion := mirax.folder_of(Path(path)):
+            mirax.check_index(companion)
+    except OSError as error:
+        raise SlideError(path, f"cannot be read ({error.strerror})", CHECK_PATH) from error
     if kind == "tiff":
-        file = LocalFile(path)
-        for page in read_structure(file).pages:
-            if page.description.lstrip().startswith("<"):
-                # Each TIFF library has its own XML parser; none of them should meet a bomb.
-                first_attributes(path, page.description, "")
-        file.close()
-    return kind
+        _check_tiff(path)
+    return "mirax" if consists.rule == "mirax" else kind
+
+
+def _check_tiff(path: str) -> None:
+    file = LocalFile(path)
+    for page in read_structure(file).pages:
+        # Each TIFF library has its own XML parser; none of them should meet a bomb.
+        for text in (page.description, page.xmp):
+            first_attributes(path, text, "")
+    file.close()

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_nuc.errors import SlideError
-from wsi_nuc.slides.limits import MAX_TILE_PX, MAX_XML_BYTES, NOT_A_SLIDE, check_size
+from wsi_nuc.slides.limits import MAX_XML_BYTES, NOT_A_SLIDE, check_size, check_tile
 from wsi_nuc.slides.localfile import COPY_AGAIN, RandomAccess
 from wsi_nuc.types import Int64
 
@@ -31,7 +31,10 @@ SUB_IFDS = 330
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One image file directory. `tile_width` is 0 where the page has strips; `resolution` is x, y, unit."""
+    """One image file directory. `tile_width` is 0 where the page has strips; `resolution` is x, y, unit.
+
+    `description`, `software` and `xmp` are only searched, never shown.
+    """
 
     width: int
     height: int
@@ -47,6 +50,7 @@ class Page:
     jpeg_tables: bytes
     description: str
     software: str
+    xmp: str
     resolution: tuple[float, float, int]
     main: bool
 
@@ -61,6 +65,12 @@ class Page:
     @property
     def rows(self) -> int:
         return -(-self.height // self.tile_height)
+
+    @property
+    def whole_bytes(self) -> int:
+        """What it takes to decode the page at once: the page, with its strips first and its RGB later."""
+        stored = self.samples * -(-max(self.bits, default=8) // 8)
+        return self.width * self.height * (stored + max(stored, 3))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +108,16 @@ class _Walker:
     def take(self, offset: int, count: int) -> bytes:
         if offset + count > self.file.size:
             raise self.truncated(offset + count)
-        self.budget -= count
-        if self.budget < 0:
-            raise SlideError(self.file.name, "its TIFF directories share and repeat their data", NOT_A_SLIDE)
+        self.spend(count)
         data = self.file.read_at(offset, count)
         if len(data) != count:
             raise self.truncated(offset + count)
         return data
+
+    def spend(self, count: int) -> None:
+        self.budget -= count
+        if self.budget < 0:
+            raise SlideError(self.file.name, "its TIFF directories share and repeat their data", NOT_A_SLIDE)
 
     def directory(self, offset: int) -> tuple[Tags, int]:
         """The tags at `offset` and the offset of the next directory, 0 at the end."""
@@ -136,6 +149,7 @@ class _Walker:
         if offset + size > self.file.size:
             raise self.truncated(offset + size)
         if tag not in KEPT:
+            self.spend(size)
             return np.empty(0, dtype)
         if tag in TEXTS and size > MAX_XML_BYTES:
             raise SlideError(self.file.name, f"its description (tag {tag}) has {size} bytes", NOT_A_SLIDE)
@@ -180,9 +194,9 @@ def _page(tags: Tags, main: bool) -> Page:
         offsets=_int64(tags, 324, 273),
         byte_counts=_int64(tags, 325, 279),
         jpeg_tables=tags[347].tobytes() if 347 in tags else b"",
-        # BIF and SCN keep their markers in the XMP tag: the text is only searched, never shown.
         description=_text(tags, 270),
-        software=_text(tags, 305) + _text(tags, 700)[:4096],
+        software=_text(tags, 305),
+        xmp=_text(tags, 700),
         resolution=(_ratio(tags, 282), _ratio(tags, 283), _int(tags, 296, 2)),
         main=main,
     )
@@ -191,8 +205,7 @@ def _page(tags: Tags, main: bool) -> Page:
 def _check_page(name: str, page: Page, size: int) -> None:
     check_size(name, page.width, page.height)
     if page.tiled:
-        if not 0 < page.tile_width * page.tile_height <= MAX_TILE_PX:
-            raise SlideError(name, f"has tiles of {page.tile_width} x {page.tile_height} px", NOT_A_SLIDE)
+        check_tile(name, (page.tile_width, page.tile_height), (page.width, page.height))
         planes = page.samples if page.planar == 2 else 1
         claimed = page.columns * page.rows * planes
         if min(len(page.offsets), len(page.byte_counts)) < claimed:

@@ -14,7 +14,7 @@ import numpy as np
 from wsi_nuc.errors import SlideError
 from wsi_nuc.slides import mpp
 from wsi_nuc.slides.address import reaching, reason, shown
-from wsi_nuc.slides.limits import MAX_DECODED_WHOLE_PX, MAX_TILE_PX
+from wsi_nuc.slides.limits import MAX_TILE_PX, MAX_WHOLE_BYTES, attributes_of
 from wsi_nuc.slides.localfile import COPY_AGAIN, open_file
 from wsi_nuc.slides.pixels import (
     DECODE_ERRORS,
@@ -32,6 +32,8 @@ from wsi_nuc.types import Bool, Box, PixelBlock, SlideInfo, SlideRef
 
 # Black is zero, RGB, YCbCr: what tifffile turns into grey or RGB by itself.
 COLOURS = (1, 2, 6)
+# Or else tifffile follows file names in the description, and looks for the other files of a stack.
+ONE_FILE = {"_multifile": False, "is_mmstack": False, "is_ndtiff": False}
 
 
 class TiffSlideSource:
@@ -99,7 +101,7 @@ def _open(path: str) -> Any:
 
     with reaching(path):
         try:
-            slide = TiffSlide(path)
+            slide = TiffSlide(path, tifffile_options=dict(ONE_FILE))
             axes = slide.properties["tiffslide.series-axes"]
             if axes not in ("YXS", "CYX", "YX"):
                 raise ValueError(f"its axes are {axes}, not one colour picture")
@@ -108,17 +110,23 @@ def _open(path: str) -> Any:
             raise SlideError(shown(path), f"tiffslide: {reason(error)}", COPY_AGAIN) from error
 
 
-def _refusal(structure: Structure) -> str:
+def _refusal(name: str, structure: Structure) -> str:
     """Why tiffslide would show wrong colours or decode the whole image for every box; empty where it is fine."""
     if structure.ndpi:
         return ""
     base = structure.pages[0]
     if base.photometric not in COLOURS:
         return f"its photometric interpretation is {base.photometric}, not grey, RGB or YCbCr"
-    area, strips = base.width * base.height, max(1, len(base.offsets))
-    if not base.tiled and (area <= MAX_DECODED_WHOLE_PX or area / strips > MAX_TILE_PX):
+    strip_px = base.width * base.height / max(1, len(base.offsets))
+    if not base.tiled and (base.whole_bytes <= MAX_WHOLE_BYTES or strip_px > MAX_TILE_PX):
         return "level 0 has no tiles"
+    if len(_named_files(name, base.description)) > 1:
+        return "its OME-XML spreads the picture over several files"
     return ""
+
+
+def _named_files(name: str, description: str) -> set[str]:
+    return {found.get("FileName", "") for found in attributes_of(name, description, "UUID")}
 
 
 def _stated(properties: Any) -> mpp.Stated:
@@ -136,8 +144,8 @@ def open_slide(ref: SlideRef) -> TiffSlideSource:
     name = shown(ref.path)
     with closing(open_file(ref.path)) as file:
         structure = read_structure(file)
-    if cause := _refusal(structure):
-        raise SlideError(name, cause, "convert it to a tiled RGB TIFF")
+    if cause := _refusal(name, structure):
+        raise SlideError(name, cause, "convert it to one tiled RGB TIFF")
     slide = _open(ref.path)
     sizes = [(int(w), int(h)) for w, h in slide.level_dimensions]
     kept, levels = select_levels(name, sizes)

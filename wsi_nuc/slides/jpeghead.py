@@ -1,0 +1,62 @@
+"""What the head of a JPEG file says, for judging what decoding it would take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wsi_nuc.errors import SlideError
+from wsi_nuc.slides.limits import NOT_A_SLIDE
+from wsi_nuc.slides.localfile import RandomAccess
+
+FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+SEQUENTIAL = (0xC0, 0xC1)
+RESTARTS, SCAN = 0xDD, 0xDA
+BLOCK_PX = 8
+MAX_SEGMENTS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class JpegHead:
+    """`unit`: width and height in pixels of what is coded as one. `restarts`: how many of them lie between two
+    restart markers, 0 without. `in_pieces`: the decoder holds coefficients of the whole image, because it comes in
+    several scans."""
+
+    width: int
+    height: int
+    components: int
+    unit: tuple[int, int]
+    restarts: int
+    in_pieces: bool
+
+    @property
+    def units(self) -> tuple[int, int]:
+        return -(-self.width // self.unit[0]), -(-self.height // self.unit[1])
+
+
+def jpeg_head(file: RandomAccess) -> JpegHead:
+    """Everything up to the first scan; SlideError where there is none."""
+    at, frame, kind, restarts = 2, b"", 0, 0
+    for _ in range(MAX_SEGMENTS):
+        head = file.read_at(at, 4)
+        if len(head) < 4 or head[0] != 0xFF:
+            break
+        if head[1] == 0xFF:
+            at += 1
+            continue
+        size = int.from_bytes(head[2:], "big")
+        if head[1] in FRAMES:
+            kind, frame = head[1], file.read_at(at + 4, size)
+        elif head[1] == RESTARTS:
+            restarts = int.from_bytes(file.read_at(at + 4, 2), "big")
+        elif head[1] == SCAN and len(frame) >= 9:
+            part = kind not in SEQUENTIAL or file.read_at(at + 4, 1)[:1] != frame[5:6]
+            return _head(frame, restarts, part)
+        at += 2 + size
+    raise SlideError(file.name, "has no usable JPEG header", NOT_A_SLIDE)
+
+
+def _head(frame: bytes, restarts: int, in_pieces: bool) -> JpegHead:
+    height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
+    factors = frame[7 : 6 + 3 * frame[5] : 3] or b"\x11"
+    unit = (BLOCK_PX * max(1, *(f >> 4 for f in factors)), BLOCK_PX * max(1, *(f & 15 for f in factors)))
+    return JpegHead(width, height, frame[5], unit, restarts, in_pieces)

@@ -1,0 +1,47 @@
+"""Index files in the manner of `key = value`, as GLib reads them, and the files that they name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from wsi_nuc.errors import SlideError
+from wsi_nuc.slides.limits import NOT_A_SLIDE
+from wsi_nuc.slides.localfile import refuse_special
+
+TOGETHER = "keep the files of a slide in one folder, as the scanner wrote them"
+
+
+Entries = Sequence[tuple[str, str]]
+
+
+def entries_of(index: Path, most_bytes: int) -> Entries:
+    """Every key with its value, in the order of the file, whatever their group."""
+    with index.open("rb") as file:
+        data = file.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise SlideError(index, f"is larger than the {most_bytes} bytes of such an index", NOT_A_SLIDE)
+    lines = (line.rstrip("\r").partition("=") for line in data.decode("utf-8", "surrogateescape").split("\n"))
+    return [(key.strip(), value.lstrip()) for key, equals, value in lines if equals]
+
+
+def named_files(index: Path, entries: Entries, keys: str) -> list[Path]:
+    """The files that the entries of `keys` (a regular expression) name and that lie beside it."""
+    found = []
+    for name in (value for key, value in entries if value and re.fullmatch(keys, key)):
+        if name in (".", "..") or set(name) & set("/\\\0"):
+            raise SlideError(
+                index, f"names the file {name[:64]!r}, which is not the name of one beside it", TOGETHER
+            )
+        place = index.with_name(name)
+        refuse_special(str(place))
+        if place.is_file():
+            found.append(place)
+    return found
+
+
+def numbers_of(entries: Entries, keys: str) -> list[int]:
+    """The whole numbers of the entries of `keys` (a regular expression)."""
+    found = (re.match(r"\+?(\d{1,18})(\s|$)", value) for key, value in entries if re.fullmatch(keys, key))
+    return [int(number[1]) for number in found if number]
