@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+from typing import ClassVar
+
 import cv2
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from wsi_nuc.events import Event, Warned
 from wsi_nuc.tiling.overview import BLOCK_PX, MOST_PIXELS, choose_view, overview
 from wsi_nuc.tiling.stain import DARK_FIELD
 from wsi_nuc.tiling.tissue import Tissue, find_tissue, intersect, tissue_for
-from wsi_nuc.types import Bool, Box, Level, SlideInfo, UInt8
+from wsi_nuc.types import Bool, Box, Level, PixelBlock, SlideInfo, UInt8
 
 UM = 8.0
 
@@ -219,3 +222,31 @@ def test_a_large_level_is_read_in_blocks_and_each_pixel_once() -> None:
     assert max(box.area for _, box in source.reads) <= BLOCK_PX**2
     assert sum(box.area for _, box in source.reads) <= 6000 * 9000 * 1.02
     assert (view.rgb == 240).all()
+
+
+def test_damaged_places_do_not_stay_in_memory_while_the_rest_is_read() -> None:
+    """An error's traceback holds the pixels that were to be filled, of a box many times as large as the damage."""
+
+    class Watched(ArraySource):
+        buffers: ClassVar[list[weakref.ref[UInt8]]] = []
+        most = 0
+
+        def read(self, level: int, box: Box) -> PixelBlock:
+            rgb = np.empty((box.height, box.width, 3), np.uint8)
+            self.buffers.append(weakref.ref(rgb))
+            self.most = max(self.most, sum(buffer() is not None for buffer in self.buffers))
+            return super().read(level, box)
+
+    spots = tuple(Box(x, y, x + 9, y + 9) for y in range(300, 5000, 1000) for x in range(300, 5000, 1000))
+    source = Watched(np.full((5000, 5000, 3), 240, np.uint8), damaged=spots)
+    assert overview(source, 0.5).damaged >= len(spots)
+    assert source.most <= 2
+
+
+def test_a_level_too_large_to_be_looked_through_is_refused_unread() -> None:
+    source = ArraySource(glass())
+    levels = (Level(400_000, 400_000, 1.0), Level(1_000, 1_000, 400.0))
+    source.info = SlideInfo("array", "", 400_000, 400_000, levels, 0.25, "")
+    with pytest.raises(SlideError, match=r"a\.svs: .*400000 x 400000 px.*pyramid"):
+        overview(source, 0.25, "a.svs")
+    assert not source.reads

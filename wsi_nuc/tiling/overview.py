@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from wsi_nuc.errors import DamagedPixels, SlideError
 from wsi_nuc.slides.address import shown
 from wsi_nuc.slides.base import SlideSource
+from wsi_nuc.slides.limits import TILE_AGAIN
 from wsi_nuc.slides.localfile import COPY_AGAIN
 from wsi_nuc.types import Bool, Box, Level, PixelBlock, SlideInfo, UInt8
 
@@ -18,6 +19,8 @@ COARSEST_UM = 8.0
 MOST_PIXELS = 3_000_000
 # A patch of a few hundred microns would be a handful of pixels at 8 um: it is shown finer, up to this many.
 PATCH_PIXELS = 100_000
+# A slide of 140,000 x 140,000 px without smaller levels.
+MOST_READ_PIXELS = 2 * 10**10
 BLOCK_PX = 4096
 SMALLEST_BLOCK = 256
 
@@ -44,22 +47,24 @@ def overview(source: SlideSource, mpp: float, subject: str = "") -> Overview:
     """
     index, factor = choose_view(source.info, mpp)
     level = source.info.levels[index]
+    if level.width * level.height > MOST_READ_PIXELS:
+        cause = f"its smallest level that would do has {level.width} x {level.height} px, too many to look through"
+        raise SlideError(shown(subject) or "slide", cause, TILE_AGAIN)
     shape = (max(1, math.ceil(level.height / factor)), max(1, math.ceil(level.width / factor)))
     rgb, unknown = np.full((*shape, 3), 255, np.uint8), np.zeros(shape, np.bool_)
-    failures: list[DamagedPixels] = []
+    reasons: list[str] = []
     for part in _blocks(shape, factor):
-        for box, block in _readable(source, index, part, factor, failures.append):
+        for box, block in _readable(source, index, part, factor, reasons.append):
             _average(block, box, factor, level, (rgb, unknown))
-    if failures and unknown.all():
-        raise _undecodable(subject, failures[0])
+    if reasons and unknown.all():
+        raise _undecodable(subject, reasons[0])
     l0_per_px = level.downsample * factor
-    return Overview(rgb, l0_per_px, mpp * l0_per_px, unknown, len(failures))
+    return Overview(rgb, l0_per_px, mpp * l0_per_px, unknown, len(reasons))
 
 
-def _undecodable(subject: str, first: DamagedPixels) -> SlideError:
+def _undecodable(subject: str, first: str) -> SlideError:
     """Not DamagedPixels: its remedy, to go on without bad tiles, would leave nothing of this slide."""
-    where = first.subject.removeprefix(f"{shown(subject)}, ")
-    cause = f"nothing of the slide can be decoded ({where} {first.cause})"
+    cause = f"nothing of the slide can be decoded ({first.removeprefix(f'{shown(subject)}, ')})"
     return SlideError(shown(subject) or "slide", cause, COPY_AGAIN)
 
 
@@ -89,19 +94,27 @@ def _blocks(shape: tuple[int, int], factor: int) -> list[Box]:
 
 
 def _readable(
-    source: SlideSource, level: int, box: Box, factor: int, failed: Callable[[DamagedPixels], None]
-) -> list[tuple[Box, PixelBlock]]:
-    """The box of view pixels in parts that decode; what does not is halved down to blocks worth losing."""
+    source: SlideSource, level: int, box: Box, factor: int, failed: Callable[[str], None]
+) -> Iterator[tuple[Box, PixelBlock]]:
+    """The box of view pixels in parts that decode; what does not is halved down to blocks worth losing.
+
+    One part at a time, and of an error no more than its words: its traceback holds the pixels of the whole box.
+    """
     try:
         scaled = Box(box.x0 * factor, box.y0 * factor, box.x1 * factor, box.y1 * factor)
-        return [(box, source.read(level, scaled))]
+        block = source.read(level, scaled)
     except DamagedPixels as error:
-        halves = _halves(box, max(1, SMALLEST_BLOCK // factor))
-        if not halves:
-            failed(error)
-            blank = np.full((box.height * factor, box.width * factor, 3), 255, np.uint8)
-            return [(box, PixelBlock(blank, np.ones(blank.shape[:2], np.bool_)))]
-    return [part for half in halves for part in _readable(source, level, half, factor, failed)]
+        reason = f"{error.subject} {error.cause}"
+    else:
+        yield box, block
+        return
+    halves = _halves(box, max(1, SMALLEST_BLOCK // factor))
+    for half in halves:
+        yield from _readable(source, level, half, factor, failed)
+    if not halves:
+        failed(reason)
+        blank = np.full((box.height * factor, box.width * factor, 3), 255, np.uint8)
+        yield box, PixelBlock(blank, np.ones(blank.shape[:2], np.bool_))
 
 
 def _halves(box: Box, smallest: int) -> list[Box]:
