@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from wsi_nuc.errors import OK, SLIDES, STORAGE, USAGE, WsiNucError, overall_code
+from wsi_nuc.errors import OK, SLIDES, STORAGE, USAGE, UsageError, WsiNucError, overall_code
 
 Option = typer.Option
 
@@ -44,11 +44,19 @@ def _lines(described: dict[str, object]) -> str:
     return "\n".join(f"{key:<14} {value}" for key, value in described.items() if value not in (None, ""))
 
 
-def verify(stores: Annotated[list[Path], typer.Argument(help="Published stores (SLIDE.zarr).")]) -> None:
+def verify(
+    stores: Annotated[list[Path], typer.Argument(help="Published stores (SLIDE.zarr).")],
+    slide: Annotated[
+        str | None,
+        Option(help="The slide of the one store: is all that its pixels come from still what it was made from?"),
+    ] = None,
+) -> None:
     """Check every file of a store against its manifest; names what is missing, changed or extra."""
     from wsi_nuc.store.verify import is_result
     from wsi_nuc.store.verify import verify as problems_of
 
+    if slide is not None and len(stores) != 1:
+        raise UsageError("--slide", f"is that of one store, and there are {len(stores)}", "verify them one by one")
     codes: list[int] = []
     for store in stores:
         problems = problems_of(store)
@@ -60,7 +68,20 @@ def verify(stores: Annotated[list[Path], typer.Argument(help="Published stores (
     if bad := codes.count(STORAGE):
         remedy = "run the same `wsi-nuc run` again to restore them"
         typer.echo(f"wsi-nuc: {bad} of {len(stores)} stores are damaged; {remedy}", err=True)
+    if slide is not None and codes == [OK]:
+        _verify_slide(stores[0], slide)
     raise typer.Exit(overall_code(codes))
+
+
+def _verify_slide(store: Path, slide: str) -> None:
+    from wsi_nuc.slides.identity import refuse_other
+    from wsi_nuc.store.manifest import read
+    from wsi_nuc.types import SlideRef
+
+    refuse_other(
+        SlideRef(slide), str(read(store)["made_from"]["slide_sha256"]), "run it again for a result of its own"
+    )
+    typer.echo(f"{slide}: is the slide of this result")
 
 
 def synth(

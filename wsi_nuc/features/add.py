@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from wsi_nuc.errors import SlideError, StorageError
+from wsi_nuc.errors import StorageError
 from wsi_nuc.features.identity import covers, with_features
 from wsi_nuc.features.job import ModelRef
 from wsi_nuc.features.write import Execute, Nuclei, write_features
-from wsi_nuc.slides.identity import content_sha256
+from wsi_nuc.slides.identity import refuse_change, refuse_other, stat_signature
 from wsi_nuc.store import durable, layout
 from wsi_nuc.store import manifest as manifests
 from wsi_nuc.store.commit import Published, Staging, publish
@@ -34,7 +34,8 @@ def add_features(store: Path, slide: SlideRef, execute: Execute, model: ModelRef
     key = with_features(old["made_from"], model.weights_sha256 if model else "")
     if covers(old["made_from"], key):
         return Published(store, old, new=False)
-    _refuse_other_slide(slide, old)
+    signature = stat_signature(slide)
+    refuse_other(slide, str(old["made_from"]["slide_sha256"]), "pass that one with --slide")
     classes, begun = class_names(store), time.perf_counter()
     nuclei = Nuclei(store, store / _NEW_PLACES[0], slide, float(old["slide"]["mpp"]), classes, model)
     with Staging(store.parent, store.name) as staging:
@@ -42,12 +43,16 @@ def add_features(store: Path, slide: SlideRef, execute: Execute, model: ModelRef
         write_features(folder, nuclei, execute)
         layout.seal(folder, key, any(path.startswith("labels/") for path in folder.paths))
 
+        def unchanged() -> None:
+            refuse_change(slide, signature, slide.path)
+            _refuse_replaced(store, old)
+
         def finish(root: Path) -> Json:
             run = {"features_seconds": round(time.perf_counter() - begun, 3)}
             return manifests.rebuild(root, old, key, run)
 
         origin = Origin(key, old["slide"], old["versions"])
-        return publish(staging, origin, finish, overwrite=True, check=lambda: _refuse_change(store, old))
+        return publish(staging, origin, finish, overwrite=True, check=unchanged)
 
 
 def _checked(store: Path) -> Json:
@@ -57,17 +62,7 @@ def _checked(store: Path) -> Json:
     return manifests.read(store)
 
 
-def _refuse_other_slide(slide: SlideRef, old: Json) -> None:
-    wanted = old["made_from"].get("slide_sha256")
-    if wanted and content_sha256(slide) != wanted:
-        raise SlideError(
-            slide.path,
-            f"is not the slide that the nuclei were found on (content {wanted})",
-            "pass that one with --slide",
-        )
-
-
-def _refuse_change(store: Path, old: Json) -> None:
+def _refuse_replaced(store: Path, old: Json) -> None:
     if not store.exists() or manifests.read(store).get("digest") != old["digest"]:
         raise StorageError(store, "was replaced while its features were measured", "repeat the same command")
 

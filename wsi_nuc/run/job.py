@@ -16,14 +16,14 @@ from urllib.parse import urlsplit
 
 import wsi_nuc
 from wsi_nuc.config import RunConfig
-from wsi_nuc.errors import SlideError, UsageError
+from wsi_nuc.errors import UsageError
 from wsi_nuc.events import Emit, ignore
 from wsi_nuc.features import identity as features
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.run.regions import sized
 from wsi_nuc.slides.address import is_url
 from wsi_nuc.slides.base import SlideSource
-from wsi_nuc.slides.identity import Signature, content_sha256, stat_signature
+from wsi_nuc.slides.identity import Signature, content_sha256, refuse_change, stat_signature
 from wsi_nuc.slides.mpp import require_mpp
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.store.manifest import Origin, identity, identity_key
@@ -96,16 +96,7 @@ class SlideJob(Survey):
 
     def check_unchanged(self) -> None:
         """Raise if any file of the slide is not the one that was hashed."""
-        try:
-            unchanged = stat_signature(self.ref) == self.signature
-        except SlideError:
-            unchanged = False
-        if not unchanged:
-            raise SlideError(
-                self.slide,
-                "the slide changed during the run: it was replaced, rewritten or deleted",
-                "nothing was published; run it again when the file is at rest",
-            )
+        refuse_change(self.ref, self.signature, self.slide)
 
 
 def prepare(slide: str, config: RunConfig, spec: ModelSpec, device: str, emit: Emit) -> SlideJob:
