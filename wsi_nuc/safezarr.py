@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wsi_nuc.boundedcodecs import COMPRESSORS, bounded, bounded_v2
+
 Json = Mapping[str, Any]
 
 # Codecs that only move bytes; anything else (pickle above all) is refused before a chunk is read.
-PIXEL_CODECS = frozenset(
-    {"blosc", "bytes", "bz2", "crc32c", "gzip", "lz4", "lzma", "sharding_indexed", "transpose", "zlib", "zstd"}
-)
+PIXEL_CODECS = frozenset({*COMPRESSORS, "bytes", "crc32c", "sharding_indexed", "transpose"})
 TEXT_CODEC, TEXT = "vlen-utf8", "string"
-MAX_METADATA_BYTES = 16 * 2**20
+MAX_METADATA_BYTES = 4 * 2**20
 MAX_DIMENSIONS = 8
 MAX_LENGTH = 2**48
 MAX_CHUNK_BYTES = 2**28
@@ -75,7 +75,7 @@ def open_array(folder: Path, formats: Sequence[int] = (3,)) -> Any:
         document = _document(folder / "zarr.json")
     else:
         document = {**_document(folder / ".zarray"), "attributes": attributes(folder)}
-    _check(document, formats)
+    document = _checked(document, formats)
     # Made of the very document that was judged: what lies in the folder may be another one by now.
     return zarr.Array.from_dict(StorePath(LocalStore(folder, read_only=True)), document)
 
@@ -102,7 +102,8 @@ def _document(file: Path) -> dict[str, Any]:
     return document
 
 
-def _check(document: Json, formats: Sequence[int]) -> None:
+def _checked(document: Json, formats: Sequence[int]) -> dict[str, Any]:
+    """The metadata once more, with codecs that decode no more than a chunk can hold."""
     version = document.get("zarr_format")
     if version not in formats:
         wanted = " or ".join(map(str, formats))
@@ -117,8 +118,19 @@ def _check(document: Json, formats: Sequence[int]) -> None:
         chunk = _inner_chunk(_plain_list(document.get("codecs")), chunk, document.get("data_type") == TEXT)
     if len(shape) != len(chunk):
         raise RefusedZarr(f"its shape has {len(shape)} dimensions and its chunks {len(chunk)}")
-    if math.prod(chunk) * item_bytes > MAX_CHUNK_BYTES:
+    size = math.prod(chunk) * item_bytes
+    if size > MAX_CHUNK_BYTES:
         raise RefusedZarr(f"its chunks of {list(chunk)} are larger than {MAX_CHUNK_BYTES} bytes")
+    if version == 2:
+        compressor, filters = document.get("compressor"), document.get("filters")
+        return {
+            **document,
+            "compressor": bounded_v2(compressor, size) if compressor else None,
+            "filters": [bounded_v2(codec, size) for codec in filters] if filters else None,
+        }
+    # How long texts are is not told by their number.
+    most = MAX_CHUNK_BYTES if document.get("data_type") == TEXT else size
+    return {**document, "codecs": [bounded(codec, most) for codec in document["codecs"]]}
 
 
 def _inner_chunk(codecs: list[Any], chunk: tuple[int, ...], text: bool) -> tuple[int, ...]:

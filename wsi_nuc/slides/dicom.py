@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_nuc.errors import SlideError
-from wsi_nuc.slides.limits import MAX_DEPTH, NOT_A_SLIDE, check_size, check_tile
+from wsi_nuc.slides.limits import MAX_DEPTH, NOT_A_SLIDE, check_size, check_tile, check_tiles
 from wsi_nuc.slides.localfile import COPY_AGAIN, LocalFile
 
 MAGIC, MAGIC_AT = b"DICM", 128
@@ -38,7 +38,6 @@ SHORT_FORM |= {b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}
 MAX_KEPT_BYTES = 2 * 2**20
 # Each frame has at least the head of an item.
 SMALLEST_FRAME = 8
-MAX_TILES = 2**24
 WINDOW_BYTES = 2**18
 ELEMENT_HEAD, LONG_LENGTH, ITEM_HEAD = struct.Struct("<HH2sH"), struct.Struct("<I"), struct.Struct("<HHI")
 
@@ -235,14 +234,10 @@ def check_series(name: str, series: Iterable[Path]) -> None:
             _check_level(path, header)
             levels.setdefault(header.size, []).append(header)
     for size, headers in levels.items():
-        tiles, frames = _tiles(headers[0]), sum(header.frames for header in headers)
+        tiles, frames = check_tiles(name, headers[0].tile, size), sum(header.frames for header in headers)
         if not any(header.sparse or header.listed for header in headers) and frames < tiles:
             cause = f"{size[0]} x {size[1]} px need {tiles} frames and its DICOM header states {frames}"
             raise SlideError(name, cause, NOT_A_SLIDE)
-
-
-def _tiles(header: Header) -> int:
-    return math.prod(-(-whole // tile) for whole, tile in zip(header.size, header.tile, strict=True))
 
 
 def _check_level(path: Path, header: Header) -> None:
@@ -251,8 +246,6 @@ def _check_level(path: Path, header: Header) -> None:
     cause = ""
     if not 0 < header.frames <= header.bytes // SMALLEST_FRAME:
         cause = f"its DICOM header states {header.frames} frames and the file has {header.bytes} bytes"
-    elif _tiles(header) > MAX_TILES:
-        cause = f"its DICOM header states {_tiles(header)} tiles, over {MAX_TILES}"
     elif header.sparse and not header.listed:
         cause = "its DICOM header says that it is sparse and does not list its frames"
     if cause:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 
 from wsi_nuc.errors import SlideError
 
@@ -13,6 +14,8 @@ MAX_AREA_PX = 25 * 10**10
 MAX_TILE_PX = 4096 * 4096
 # Smaller ones cost more to find than to decode.
 MIN_TILE_SIDE_PX = 16
+# Of one level; one of 250,000 x 250,000 px has a million of 256 px.
+MAX_TILES = 2**22
 # What decoding an image without tiles may take: RGB of about 7,000 x 7,000 px.
 MAX_WHOLE_BYTES = 350 * 10**6
 MAX_XML_BYTES = 16 * 2**20
@@ -37,6 +40,17 @@ def check_tile(name: str, tile: tuple[int, int], image: tuple[int, int]) -> None
     if small or width * height > MAX_TILE_PX:
         limits = f"less than {MIN_TILE_SIDE_PX} px a side" if small else f"more than {MAX_TILE_PX:,} px in all"
         raise SlideError(name, f"has tiles of {width} x {height} px, {limits}", TILE_AGAIN)
+
+
+def check_tiles(name: str, tile: tuple[int, int], image: tuple[int, int]) -> int:
+    """The number of tiles of an image; refused where no file would list so many."""
+    count = math.prod(-(-whole // side) for whole, side in zip(image, tile, strict=True))
+    if count > MAX_TILES:
+        cause = (
+            f"{image[0]} x {image[1]} px in tiles of {tile[0]} x {tile[1]} px are {count} tiles, over {MAX_TILES}"
+        )
+        raise SlideError(name, cause, TILE_AGAIN)
+    return count
 
 
 def check_whole(name: str, width: int, height: int, needed_bytes: int) -> None:

@@ -6,6 +6,7 @@ empty area does, and the fill value is a claim about neither.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ import numpy as np
 from wsi_nuc.errors import SlideError
 from wsi_nuc.safezarr import RefusedZarr, attributes, below, open_array
 from wsi_nuc.slides import mpp
-from wsi_nuc.slides.limits import MAX_TILE_PX, NOT_A_SLIDE
+from wsi_nuc.slides.limits import MAX_TILE_PX, NOT_A_SLIDE, check_tile, check_tiles
 from wsi_nuc.slides.localfile import COPY_AGAIN, refuse_url
 from wsi_nuc.slides.pixels import DECODE_ERRORS, WHITE, clip_to, damaged, depth_shift, place, to_rgb8
 from wsi_nuc.slides.pyramid import select_levels
 from wsi_nuc.types import Bool, Box, PixelBlock, SlideInfo, SlideRef
 
 FORMATS = (2, 3)
+MAX_LEVELS = 64
+MAX_CHUNK_VALUES = 3 * MAX_TILE_PX
 
 
 class OmeZarr:
@@ -98,13 +101,16 @@ def _check(path: str, array: Any, axes: str) -> None:
         )
     # A channel axis of four without meaning is told from RGBA by nobody: three or one it must be.
     counts = dict(zip(axes, array.shape, strict=True))
-    if counts.get("c", 1) not in (1, 3) or any(counts.get(axis, 1) != 1 for axis in "tz"):
+    others = [size for axis, size in counts.items() if axis not in "xyc"]
+    if counts.get("c", 1) not in (1, 3) or any(size != 1 for size in others) or len(counts) != len(axes):
         raise SlideError(
             path, f"its axes {axes} have sizes {array.shape}, not one colour picture", "export one plane"
         )
-    grid = dict(zip(axes, array.shards or array.chunks, strict=True))
-    if not array.shards and grid["y"] * grid["x"] > MAX_TILE_PX:
-        raise SlideError(path, f"has chunks of {grid['x']} x {grid['y']} px", "write it with smaller chunks")
+    chunks, grid = (dict(zip(axes, shape, strict=True)) for shape in (array.chunks, array.shards or array.chunks))
+    check_tile(path, (chunks["x"], chunks["y"]), (counts["x"], counts["y"]))
+    check_tiles(path, (grid["x"], grid["y"]), (counts["x"], counts["y"]))
+    if math.prod(array.chunks) > MAX_CHUNK_VALUES:
+        raise SlideError(path, f"has chunks of {array.chunks} values", "write it with smaller chunks")
 
 
 def _multiscale(path: str) -> Mapping[str, Any]:
@@ -113,6 +119,9 @@ def _multiscale(path: str) -> Mapping[str, Any]:
     if not listed:
         raise SlideError(path, "is a Zarr folder without OME multiscales", "name the image group inside it")
     first: Mapping[str, Any] = listed[0]
+    if max(len(first["axes"]), len(first["datasets"])) > MAX_LEVELS:
+        counts = f"{len(first['axes'])} axes and {len(first['datasets'])} levels"
+        raise SlideError(path, f"states {counts}, over {MAX_LEVELS}", NOT_A_SLIDE)
     return first
 
 
