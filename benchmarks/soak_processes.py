@@ -43,7 +43,7 @@ class Command:
         with suppress(psutil.Error):
             for child in psutil.Process(self.process.pid).children(recursive=True):
                 with suppress(psutil.Error):
-                    if "resource_tracker" not in " ".join(child.cmdline()):
+                    if _works(child):
                         alive.append(child)
         self._seen.update(alive)
         return alive
@@ -106,10 +106,10 @@ class GivenCluster:
         return _alive(self._nannies)
 
     def workers(self) -> list[psutil.Process]:
-        found = []
+        found: list[psutil.Process] = []
         for nanny in self.nannies():
             with suppress(psutil.Error):
-                found += [c for c in nanny.children() if "resource_tracker" not in " ".join(c.cmdline())]
+                found += filter(_works, nanny.children())
         return found
 
     def close(self) -> None:
@@ -128,6 +128,12 @@ class GivenCluster:
 def _dask(what: str, *arguments: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", f"distributed.cli.dask_{what}", *arguments]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _works(process: psutil.Process) -> bool:
+    """Whether it is neither the helper of multiprocessing nor dead and only not yet waited for."""
+    command = " ".join(process.cmdline())
+    return command != "" and "resource_tracker" not in command
 
 
 def _alive(processes: Sequence[subprocess.Popen[bytes]]) -> list[psutil.Process]:

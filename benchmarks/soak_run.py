@@ -132,6 +132,7 @@ class _Ordeal:
         # Of the command that runs: what struck it, and when it was first asked to end.
         self._struck: set[signal.Signals] = set()
         self._asked_at = math.inf
+        self._finished = False
 
     def report(self) -> Report:
         started = time.monotonic()
@@ -144,7 +145,7 @@ class _Ordeal:
     def _is_over(self) -> bool:
         if self._report.ends.total() > MOST_ENDS:
             self._wrong(f"did not finish in {MOST_ENDS} attempts")
-        return bool(self._report.wrong) or (not self._blows and self._is_complete())
+        return bool(self._report.wrong) or (self._finished and not self._blows)
 
     def _one_command(self) -> tuple[Command, int]:
         """Start the command and strike at it until it ends. Returns how it ended."""
@@ -229,7 +230,8 @@ class _Ordeal:
         self._report.wrong += [f"failed: {answer}" for answer in answers if answer["status"] == "failed"]
         if end == OK and not self._is_complete():
             self._wrong(f"exit 0 with {self._stores()}")
-        if end == OK and self._blows and not self._report.wrong:
+        self._finished = end == OK
+        if self._finished and self._blows and not self._report.wrong:
             shutil.rmtree(self._out)
 
     def _wrong(self, text: str) -> None:

@@ -3,7 +3,7 @@
 `kills SLIDE OUT STEP` kills a run at every STEP-th durable call, and at each of the last, which make the result
 visible. It prints `number|status|digest` for each: what the user sees then. Every run goes on from what the killed
 one before it left.
-`killed SLIDE OUT NUMBER` is one such kill, and prints the status.
+`killed SLIDE OUT NUMBER` is one kill so many durable calls before the end, and prints the status.
 `jobs SLIDE OUT COUNT` starts as many runs of one slide at once, and prints PUBLISHED or VERIFIED for each.
 """
 
@@ -15,6 +15,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
 
@@ -22,8 +23,6 @@ from tests.faults.one_run import digest_of, run_one
 from tests.store.faults import killing, recording
 
 LAST = 12
-# A durable call when the staging folder is nearly complete.
-NEARLY_VISIBLE = 400
 PUBLISHED, VERIFIED = 10, 11
 
 
@@ -54,16 +53,20 @@ def killed_at(number: int, slide: Path, out: Path) -> int:
     return status_of(forked(run))
 
 
+def calls_of_a_run(slide: Path) -> int:
+    with TemporaryDirectory() as folder, recording() as calls:
+        run_one(slide, Path(folder))
+    return len(calls)
+
+
 def killed(slide: Path, out: Path, number: int) -> None:
-    print(killed_at(number, slide, out))
+    print(killed_at(calls_of_a_run(slide) - number, slide, out))
 
 
 def kills(slide: Path, out: Path, step: int) -> None:
-    with recording() as calls:
-        run_one(slide, out.with_name("undisturbed"))
-
+    calls = calls_of_a_run(slide)
     # Once the parts are there, a run makes a few calls less.
-    for number in sorted({*range(0, len(calls), step), *range(len(calls) - LAST - step, len(calls))}):
+    for number in sorted({*range(0, calls, step), *range(calls - LAST - step, calls)}):
         status = killed_at(number, slide, out)
         print(number, status, digest_of(out), sep="|")
         if digest_of(out):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.child import NEARLY_VISIBLE
+from tests.faults.child import LAST
 from tests.faults.one_run import NAME, digest_of, published, run_one
 from tests.faults.test_kills import child
 from wsi_nuc.errors import OK
@@ -37,9 +37,9 @@ def test_row_18_stale_claims_of_a_dead_host(slide: Path, undisturbed: str, tmp_p
     """A run of this slide and one of another slide of the same name died while they published."""
     out, other = tmp_path / "out", tmp_path / NAME
     write_slide(other, SynthSpec(size=512, mpp=0.5, seed=6))
-    assert child("killed", slide, out, NEARLY_VISIBLE) == ["9"]
+    assert child("killed", slide, out, LAST) == ["9"]
     (lock,) = ((out / ".wsi-nuc") / "runs").glob("*.lock")
-    assert child("killed", other, out, NEARLY_VISIBLE) == ["9"]
+    assert child("killed", other, out, LAST) == ["9"]
     left = {path.suffix for path in (out / ".wsi-nuc").rglob("*")}
     assert {".zarr", ".lock", ".sha256", ".arrow"} <= left
     scramble(out)

@@ -31,7 +31,7 @@ def check_kills(slide: Path, undisturbed: str, out: Path, step: int) -> None:
     ends = [int(row[1]) for row in rows]
     killed = [row for row in rows if int(row[1]) == KILLED]
     assert set(ends) == {KILLED, 0}
-    assert len(killed) >= 400 // step
+    assert len(killed) > len(rows) / 2
     assert {row[2] for row in killed} == {"", undisturbed}
     assert {row[2] for row in rows[len(killed) :]} == {undisturbed}
 
