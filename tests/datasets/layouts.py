@@ -157,6 +157,10 @@ def pannuke(root: Path) -> None:
         np.save(masks / "masks.npy", channels)
 
 
+WITHOUT_TYPES = {
+    "tnbc",
+    "imagescope",
+}
 LAYOUTS = {
     "folder": plain,
     "mat": mat,

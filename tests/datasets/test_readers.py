@@ -13,7 +13,7 @@ from tests.datasets import layouts
 from wsi_nuc.datasets import DataError, load_dataset
 from wsi_nuc.datasets.readers.pannuke import published_split
 
-TYPED = [name for name in layouts.LAYOUTS if name not in ("tnbc", "imagescope")]
+TYPED = [name for name in layouts.LAYOUTS if name not in layouts.WITHOUT_TYPES]
 
 
 @pytest.mark.parametrize("name", layouts.LAYOUTS)

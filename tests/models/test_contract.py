@@ -61,7 +61,9 @@ FAMILIES: dict[str, Callable[[], NucleiModel]] = {
     "promptnucseg, shared encoder": shared_encoder,
     "example-labelmaps": example,
 }
-WITHOUT_PROMPTS = {"example-labelmaps"}
+WITHOUT_PROMPTS = {
+    "example-labelmaps",
+}
 
 
 @pytest.fixture(scope="module", params=list(FAMILIES))
