@@ -15,7 +15,7 @@ __all__ = ["RunConfig", "SlideResult", "describe_slide", "load_model", "open_sli
 _HOME = {
     "RunConfig": "wsi_nuc.config",
     "SlideResult": "wsi_nuc.run",
-    "describe_slide": "wsi_nuc.run",
+    "describe_slide": "wsi_nuc.quality.describe",
     "load_model": "wsi_nuc.models.registry",
     "open_slide": "wsi_nuc.slides.registry",
     "run_slides": "wsi_nuc.run",

@@ -57,7 +57,7 @@ def test_conversion_names_what_does_not_fit_and_checks_its_options(tmp_path: Pat
     wrong = fails("models", "convert", strange, "--out", tmp_path / "x.pth")
     assert isinstance(wrong, UsageError)
     near = fails("models", "convert", strange, "--out", tmp_path / "x.safetensors", "--set", "negative=1")
-    assert "did you mean negatives" in str(near)
+    assert "Did you mean negatives" in str(near)
     assert not (tmp_path / "x.safetensors").exists()
 
 

@@ -12,10 +12,10 @@ from tests.tiling.scenes import ArraySource
 from wsi_nuc.errors import SlideError
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.slides.registry import open_slide
-from wsi_nuc.tiling.overview import overview
 from wsi_nuc.tiling.plan import make_plan
 from wsi_nuc.tiling.read import read_region
-from wsi_nuc.tiling.tissue import Tissue, find_tissue
+from wsi_nuc.tissue.find import Tissue, find_tissue
+from wsi_nuc.tissue.overview import overview
 from wsi_nuc.types import SlideRef
 
 pytestmark = pytest.mark.real_data

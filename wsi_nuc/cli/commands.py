@@ -25,7 +25,7 @@ def info(
     json: Annotated[bool, Option("--json", help="One JSON object a slide.")] = False,
 ) -> None:
     """Metadata, microns per pixel and whether they can be true, levels, tissue share, plan, estimated memory."""
-    from wsi_nuc.run import describe_slide
+    from wsi_nuc.quality.describe import describe_slide
 
     codes: list[int] = []
     for slide in slides:

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 from wsi_nuc.cohort.plan import Facts
 from wsi_nuc.cohort.twins import size_of
 from wsi_nuc.config import RunConfig
-from wsi_nuc.doctor import check_mpp
 from wsi_nuc.models.base import ModelSpec
+from wsi_nuc.quality import check_mpp
 from wsi_nuc.run.job import Survey, survey
 from wsi_nuc.run.region import RegionJob, loaded_model, process_region
 from wsi_nuc.slides.identity import content_sha256

@@ -35,7 +35,7 @@ from wsi_nuc.store.paths import check_writable
 from wsi_nuc.store.thumbnail import write_thumbnail
 from wsi_nuc.store.tissue import write_tissue
 from wsi_nuc.store.zarrfile import ZarrFolder
-from wsi_nuc.tiling.tissue import Tissue, tissue_for
+from wsi_nuc.tissue.find import Tissue, tissue_for
 from wsi_nuc.types import Float64, Int64, NucleiTable, SlideInfo, SlideRef, TileCounts
 
 MOST_CLASSES = 1000

@@ -20,7 +20,7 @@ class ModelSpec:
     still proposes candidates. `batch`: tiles a call. All in pixels of `mpp`.
     `weights_sha256` identifies the weights (of the file, or of the built-in constants). `uses_torch`: it can
     run on a GPU. `embedding`: how many numbers its embedder describes a nucleus with, 0 without one.
-    `nucleus_um`: the sizes (see `doctor.sample`) that it gives on slides whose resolution is known; None where
+    `nucleus_um`: the sizes (see `quality.sample`) that it gives on slides whose resolution is known; None where
     nobody measured. `reach_px`: no pixel of a mask is farther than this from its point in x or y (0: only that the
     mask holds its point is known). `domain`: how its training images looked, see `models.domain`; empty: unknown.
     `cpu_tile_s`: roughly how long one CPU core takes for a tile.

@@ -1,7 +1,6 @@
 """Compose one call: slides in, verified results out."""
 
-from wsi_nuc.run.describe import describe_slide
 from wsi_nuc.run.result import SlideResult
 from wsi_nuc.run.session import run_slides
 
-__all__ = ["SlideResult", "describe_slide", "run_slides"]
+__all__ = ["SlideResult", "run_slides"]

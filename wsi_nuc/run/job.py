@@ -28,10 +28,10 @@ from wsi_nuc.slides.mpp import require_mpp
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.store.manifest import Origin, identity, identity_key
 from wsi_nuc.store.parts import parts_key
-from wsi_nuc.tiling.geojson import read_polygons
 from wsi_nuc.tiling.plan import LARGEST_REGION_PX, TilePlan, make_plan
-from wsi_nuc.tiling.stain import DARK_FIELD
-from wsi_nuc.tiling.tissue import Tissue, intersect, tissue_for
+from wsi_nuc.tissue.find import Tissue, intersect, tissue_for
+from wsi_nuc.tissue.geojson import read_polygons
+from wsi_nuc.tissue.stain import DARK_FIELD
 from wsi_nuc.types import SlideInfo, SlideRef
 
 VERSIONED = ("numpy", "opencv-python-headless", "openslide-bin", "pyarrow", "shapely", "torch", "zarr")

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 
 from wsi_nuc.datasets.record import LabelledImage
-from wsi_nuc.doctor.mpp import FEWEST_NUCLEI
-from wsi_nuc.doctor.sample import Sample
 from wsi_nuc.evaluation.evaluate import evaluate_images
 from wsi_nuc.evaluation.predict import predict_table
 from wsi_nuc.evaluation.protocol import image_means
@@ -21,6 +19,8 @@ from wsi_nuc.models.compact.settings import Settings, UseSettings
 from wsi_nuc.models.compact.spec import spec_of
 from wsi_nuc.models.domain import limits_of, looks_of
 from wsi_nuc.models.weights import open_checkpoint
+from wsi_nuc.quality.resolution import FEWEST_NUCLEI
+from wsi_nuc.quality.sample import Sample
 from wsi_nuc.store.geometry import area_and_centre
 from wsi_nuc.training.compact.tune import tune
 
@@ -73,7 +73,7 @@ def _metrics(net: CompactNet, settings: Settings, validation: Sequence[LabelledI
 
 
 def _sizes(net: CompactNet, settings: Settings, images: Sequence[LabelledImage]) -> tuple[float, float] | None:
-    """Smallest and largest size, see `doctor.sample`, of images whose resolution is known; None without any."""
+    """Smallest and largest size, see `quality.sample`, of images whose resolution is known; None without any."""
     model, sizes = assemble(net, settings, "cpu", spec_of(settings, "")), []
     for image in images:
         table, scale = predict_table(model, image)

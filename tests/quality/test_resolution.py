@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_nuc.doctor import check_mpp
-from wsi_nuc.doctor.mpp import FEWEST_NUCLEI, judge
-from wsi_nuc.doctor.sample import ENOUGH_NUCLEI, MOST_TILES, Sample, sample_nuclei
 from wsi_nuc.errors import SlideError
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.registry import load_model
+from wsi_nuc.quality import check_mpp
+from wsi_nuc.quality.resolution import FEWEST_NUCLEI, judge
+from wsi_nuc.quality.sample import ENOUGH_NUCLEI, MOST_TILES, Sample, sample_nuclei
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.synth import SynthSpec, write_slide
-from wsi_nuc.tiling.tissue import tissue_for
+from wsi_nuc.tissue.find import tissue_for
 from wsi_nuc.types import SlideRef
 
 USUAL = (5.0, 8.0)
@@ -83,7 +83,7 @@ def model() -> NucleiModel:
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("doctor")
+    folder = tmp_path_factory.mktemp("resolution")
     for seed in range(3):
         write_slide(folder / f"{seed}.svs", SynthSpec(size=1500, mpp=0.25, seed=seed))
     return folder

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from wsi_nuc.config import RunConfig
-from wsi_nuc.doctor import check_mpp
 from wsi_nuc.errors import SlideError
 from wsi_nuc.models.registry import load_model, model_spec
+from wsi_nuc.quality import check_mpp
 from wsi_nuc.run.regions import sized
 from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.mpp import require_mpp
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.tiling.plan import make_plan
-from wsi_nuc.tiling.tissue import Tissue, tissue_for
+from wsi_nuc.tissue.find import Tissue, tissue_for
 from wsi_nuc.types import SlideInfo, SlideRef
 
 

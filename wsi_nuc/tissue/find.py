@@ -10,10 +10,10 @@ import shapely
 from wsi_nuc.events import Emit, Warned, ignore
 from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.tiling.area import polygons_only, whole
-from wsi_nuc.tiling.geojson import read_polygons
-from wsi_nuc.tiling.outline import cleaned, outline
-from wsi_nuc.tiling.overview import Overview, overview
-from wsi_nuc.tiling.stain import stained
+from wsi_nuc.tissue.geojson import read_polygons
+from wsi_nuc.tissue.outline import cleaned, outline
+from wsi_nuc.tissue.overview import Overview, overview
+from wsi_nuc.tissue.stain import stained
 from wsi_nuc.types import SlideInfo, UInt8
 
 # A patch half a millimetre wide was cut out of tissue; looking for glass in it can only lose nuclei.

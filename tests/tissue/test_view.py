@@ -7,7 +7,7 @@ import math
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from wsi_nuc.tiling.overview import MOST_PIXELS, choose_view
+from wsi_nuc.tissue.overview import MOST_PIXELS, choose_view
 from wsi_nuc.types import Level, SlideInfo
 
 SIDE = st.integers(1, 2**20)

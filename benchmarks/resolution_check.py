@@ -1,6 +1,6 @@
-"""How often the mpp doctor is right: real images of known resolution, as they are and with a wrong header.
+"""How often the check of the resolution is right: images of known resolution, as they are and with a wrong header.
 
-`python -m benchmarks.mpp_doctor [MODEL]`. Images lie in the folder that WSI_NUC_REAL_DATA names (else
+`python -m benchmarks.resolution_check [MODEL]`. Images lie in the folder that WSI_NUC_REAL_DATA names (else
 ../shared/data): patches of about 250 um and small slides, plus three synthetic slides. A patch holds some hundred
 nuclei at most; a slide is sampled in several places. The default model was trained on most of
 these; MoNuSeg and the slides it has not seen.
@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.table import Row, print_rows
-from wsi_nuc.doctor.mpp import FEWEST_NUCLEI, MppVerdict, check_mpp
 from wsi_nuc.errors import SlideError
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.registry import load_model
+from wsi_nuc.quality.resolution import FEWEST_NUCLEI, MppVerdict, check_mpp
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.synth import SynthSpec, write_slide
-from wsi_nuc.tiling.tissue import tissue_for
+from wsi_nuc.tissue.find import tissue_for
 from wsi_nuc.types import SlideRef
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)

@@ -4,7 +4,7 @@ Measured is the diameter at which half of the area of the sampled nuclei is reac
 the model gives on slides of known resolution, the slide is looked at again as if it were finer or coarser by the
 factors by which headers are wrong, and the one that brings the size closest to the usual is named. Nuclei of
 different organs differ nearly as much as a factor of two: a doubt is a reason to look, not a proof.
-`benchmarks/mpp_doctor.py` counts how often a model's doubts are right.
+`benchmarks/resolution_check.py` counts how often a model's doubts are right.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from wsi_nuc.doctor.sample import Sample, sample_nuclei
 from wsi_nuc.errors import SlideError
 from wsi_nuc.models.base import ModelSpec, NucleiModel
+from wsi_nuc.quality.sample import Sample, sample_nuclei
 from wsi_nuc.slides.base import SlideSource
-from wsi_nuc.tiling.stain import DARK_FIELD
-from wsi_nuc.tiling.tissue import Tissue
+from wsi_nuc.tissue.find import Tissue
+from wsi_nuc.tissue.stain import DARK_FIELD
 
 Verdict = Literal["plausible", "doubtful", "impossible", "unknown"]
 

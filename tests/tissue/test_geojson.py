@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from shapely.geometry import mapping
 
 from wsi_nuc.errors import SlideError, UsageError
-from wsi_nuc.tiling import geojson
-from wsi_nuc.tiling.geojson import parse_polygons, read_polygons
+from wsi_nuc.tissue import geojson
+from wsi_nuc.tissue.geojson import parse_polygons, read_polygons
 from wsi_nuc.types import Level, SlideInfo
 
 INFO = SlideInfo("array", "", 1000, 800, (Level(1000, 800, 1.0),), None, "")

@@ -13,9 +13,9 @@ import shapely
 from tests.tiling.scenes import DENSE, EOSIN, PALE, PENS, ArraySource, blob, glass, paint, pen_strokes, section
 from wsi_nuc.errors import DamagedPixels, SlideError
 from wsi_nuc.events import Event, Warned
-from wsi_nuc.tiling.overview import BLOCK_PX, MOST_PIXELS, choose_view, overview
-from wsi_nuc.tiling.stain import DARK_FIELD
-from wsi_nuc.tiling.tissue import Tissue, find_tissue, intersect, tissue_for
+from wsi_nuc.tissue.find import Tissue, find_tissue, intersect, tissue_for
+from wsi_nuc.tissue.overview import BLOCK_PX, MOST_PIXELS, choose_view, overview
+from wsi_nuc.tissue.stain import DARK_FIELD
 from wsi_nuc.types import Bool, Box, Level, PixelBlock, SlideInfo, UInt8
 
 UM = 8.0

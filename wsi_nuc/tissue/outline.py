@@ -8,8 +8,8 @@ import numpy as np
 import shapely
 
 from wsi_nuc.tiling.area import polygons_only
-from wsi_nuc.tiling.masks import closed, grown, half_widths, without_specks
-from wsi_nuc.tiling.overview import Overview
+from wsi_nuc.tissue.masks import closed, grown, half_widths, without_specks
+from wsi_nuc.tissue.overview import Overview
 from wsi_nuc.types import Bool, Box, UInt8
 
 CLOSE_UM = 20.0
