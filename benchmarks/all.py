@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.table import Row, print_rows
 
 # These train or run large networks for many minutes: `python -m benchmarks.all NAME` runs one.
-LONG = {"cohort_soak", "soak", "ablations", "resolution_check", "published_loop"}
+LONG = {"cohort_soak", "slurm_signals", "soak", "ablations", "resolution_check", "published_loop"}
 OTHERS = {"__init__", "all", "child", "slides", "soak_processes", "soak_run", "table"}
 
 

@@ -131,7 +131,7 @@ def soak(place: Path, slides: int, bad: int, kills: int, shards: int, size: int 
     return _judged(peace, fire, [f"bad{i}" for i in range(bad)], struck)
 
 
-def _write(paths: Sequence[Path], size: int) -> None:
+def write_slides(paths: Sequence[Path], size: int) -> None:
     """Slides of different content: a few are painted, the others are those with another word in the header."""
     for i, path in enumerate(paths):
         if i < PAINTED:
@@ -143,7 +143,7 @@ def _write(paths: Sequence[Path], size: int) -> None:
 def _list(place: Path, size: int, good: int, ways: Sequence[Callable[[Path, Sequence[Path]], Line]]) -> Path:
     paths = [place / "slides" / f"{i:03}.svs" for i in range(good)]
     paths[0].parent.mkdir(parents=True)
-    _write(paths, size)
+    write_slides(paths, size)
     # The list states their resolution, so that nobody doubts it at the cost of a sample of each.
     lines: list[Sequence[str]] = [(str(path), f"good{i}", f"{MPP}", f"P{i % 9}") for i, path in enumerate(paths)]
     for i, way in enumerate(ways):

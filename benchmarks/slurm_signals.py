@@ -1,0 +1,376 @@
+"""A private Slurm under fire: every way to end a task, at random moments, and what became of it.
+
+For each way an array of tasks runs whose slides have four regions each. Something happens to each task at a random
+moment of its life. Where it was then, and its state and restarts before and after, make a line of the table. What
+is not done afterwards is submitted again by its numbers alone. Results are compared with those of a run in peace.
+
+python -m benchmarks.slurm_signals [TASKS [WAY ...]]
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import copytree
+from tempfile import TemporaryDirectory
+
+import psutil
+
+from benchmarks.cohort_soak import write_slides
+from benchmarks.table import Row, print_rows
+from tests.slurm.cluster import NODES, Slurm, missing, two_nodes
+from wsi_nuc.cohort.folder import CohortFolder
+
+TASKS, SIZE_PX, SEED = 20, 1536, 12
+# No way needs longer; whoever is stuck is told from whoever is slow.
+LIMIT_S = 1800.0
+OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
+JOB_SCRIPT = "array.slurm"
+
+
+@dataclass
+class Moment:
+    """What happened to one task: `position` in its life, state and restarts before and after."""
+
+    task: int
+    position: str
+    state: str
+    restarts: int
+    state_after: str = ""
+    restarts_after: int = 0
+
+
+@dataclass
+class Fired:
+    """One way, done to all tasks. `again`: tasks that were submitted again; `late`: some waited over LIMIT_S."""
+
+    way: str
+    moments: list[Moment] = field(default_factory=list)
+    disturbed: list[str] = field(default_factory=list)
+    again: int = 0
+    wrong: list[str] = field(default_factory=list)
+    late: bool = False
+
+
+Fire = Callable[["Array", int], None]
+
+
+@dataclass(frozen=True)
+class Way:
+    """`fire` does it to one task; `options` are those of its sbatch, with {s} for seconds before its end."""
+
+    fire: Fire | None
+    options: Sequence[str] = ()
+    program: str = "--scheduler serial"
+
+
+class Array:
+    """The tasks of one way, in a copy of the cohort."""
+
+    def __init__(self, slurm: Slurm, planned: Path, place: Path, way: Way, tasks: int) -> None:
+        self.slurm, self.cohort, self.tasks = slurm, CohortFolder(copytree(planned, place)), tasks
+        script = self.cohort.queue / JOB_SCRIPT
+        text = script.read_text().replace(str(planned), str(place))
+        script.write_text(text.replace("--workers 1", way.program))
+        self.ids: dict[int, str] = {}
+        self.started: dict[int, float] = {}
+
+    def submit(self, tasks: Sequence[int], options: Sequence[str] = ()) -> None:
+        numbers = ",".join(map(str, tasks))
+        script = self.cohort.queue / JOB_SCRIPT
+        told = self.slurm.run("sbatch", "--parsable", f"--array={numbers}", *options, script).strip()
+        self.ids |= {task: f"{told}_{task}" for task in tasks}
+
+    def states(self) -> dict[int, tuple[str, int]]:
+        """State and restarts of every task, the last that was submitted of each."""
+        found: dict[str, tuple[str, int]] = {}
+        for line in self.slurm.run("scontrol", "-o", "show", "job").splitlines():
+            fields = dict(re.findall(r"(\w+)=(\S*)", line))
+            for name in _names(fields):
+                found[name] = (fields["JobState"], int(fields.get("Restarts", 0)))
+        return {task: found[name] for task, name in self.ids.items() if name in found}
+
+    def position(self, task: int, state: str) -> str:
+        if state != "RUNNING":
+            return state.lower()
+        if self.published(task):
+            return "published"
+        journal = self.cohort.queue_logs / f"{self.ids[task]}.journal"
+        lines = journal.read_text().splitlines() if journal.exists() else []
+        regions = len({line for line in lines if line != "start"})
+        return f"after region {regions}" if regions else "before a region"
+
+    def published(self, task: int) -> bool:
+        """Share I is slide I: all have as many tiles."""
+        return self.cohort.manifest(f"s{task:02}.svs").exists()
+
+    def processes(self, task: int) -> list[psutil.Process]:
+        job, number = self.ids[task].split("_")
+        found = []
+        for node in NODES:
+            for process in self.slurm.processes(node):
+                with suppress(psutil.Error):
+                    given = process.environ()
+                    if (given.get("SLURM_ARRAY_JOB_ID"), given.get("SLURM_ARRAY_TASK_ID")) == (job, number):
+                        found.append(process)
+        return found
+
+
+def _names(fields: dict[str, str]) -> Iterator[str]:
+    """12_3; of an array of which some still wait, 12_[3-5,7]."""
+    array, numbers = fields.get("ArrayJobId"), fields.get("ArrayTaskId", "")
+    if array is None:
+        return
+    for part in numbers.partition("%")[0].split(","):
+        first, _, last = part.partition("-")
+        for number in range(int(first), int(last or first) + 1):
+            yield f"{array}_{number}"
+
+
+def _scancel(array: Array, task: int) -> None:
+    array.slurm.run("scancel", array.ids[task])
+
+
+def _scancel_all(array: Array, task: int) -> None:
+    array.slurm.run("scancel", array.ids[task].partition("_")[0])
+
+
+def _requeue(array: Array, task: int) -> None:
+    # Slurm would start a completed one again, as it is told to.
+    if array.states()[task][0] == "RUNNING":
+        array.slurm.run("scontrol", "requeue", array.ids[task])
+
+
+def _send(word: str, number: signal.Signals = signal.SIGKILL) -> Fire:
+    """To those processes of the task that are known by a word of their command."""
+
+    def fire(array: Array, task: int) -> None:
+        for process in array.processes(task):
+            with suppress(psutil.Error):
+                if word in " ".join(process.cmdline()):
+                    process.send_signal(number)
+
+    return fire
+
+
+def _warn_and_cancel(array: Array, task: int) -> None:
+    """The cancel comes while the task answers the warning."""
+    _send("slurm_script", signal.SIGUSR1)(array, task)
+    time.sleep(random.uniform(0, 1.5))
+    _scancel(array, task)
+
+
+def _node_of(array: Array, task: int) -> str:
+    shown = array.slurm.run("scontrol", "-o", "show", "job", array.ids[task])
+    found = re.search(r" NodeList=(n\d)", shown)
+    return found[1] if found else ""
+
+
+def _preempt(array: Array, task: int) -> None:
+    """An urgent job takes the whole node for a second."""
+    if node := _node_of(array, task):
+        array.slurm.run(
+            "sbatch", "-p", "urgent", "-w", node, "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1"
+        )
+
+
+def _node_down(array: Array, task: int) -> None:
+    if node := _node_of(array, task):
+        array.slurm.kill_node(node)
+        # Until the controller knows: a node that is back sooner reports its tasks as ended.
+        time.sleep(12)
+        array.slurm.start_node(node)
+
+
+WAYS: dict[str, Way] = {
+    "nothing": Way(None),
+    "scancel of a task": Way(_scancel),
+    "warning, then scancel": Way(_warn_and_cancel),
+    "warning (USR1)": Way(_send("slurm_script", signal.SIGUSR1)),
+    "scontrol requeue": Way(_requeue),
+    "preemption": Way(_preempt),
+    "time limit": Way(None, ("--time=1", "--signal=B:USR1@{s}")),
+    "node down": Way(_node_down),
+    "kill -9 of the program": Way(_send("cohort run")),
+    "kill -9 of the script": Way(_send("slurm_script")),
+    "kill -9 of a worker": Way(_send("wsi_nuc.executors.worker"), program="--workers 1"),
+    "scancel of the array": Way(_scancel_all),
+}
+# They end the task for good; all other ways leave it, or put it back.
+FINAL = {name for name in WAYS if "scancel" in name}
+# They hit other tasks, too, so fewer do.
+WIDE = {"preemption", "node down", "scancel of the array"}
+
+
+def fire(slurm: Slurm, planned: Path, place: Path, name: str, tasks: int, life_s: float) -> tuple[Fired, float]:
+    """Returns, too, how long a task lived in the middle, from its start to its end."""
+    way, dice = WAYS[name], random.Random(f"{SEED} {name}")
+    array, fired = Array(slurm, planned, place, way, tasks), Fired(name)
+    numbers = list(range(1, tasks + 1))
+    if "{s}" in "".join(way.options):
+        for task in numbers:
+            array.submit([task], [option.format(s=dice.randint(5, 50)) for option in way.options])
+    elif name == "scancel of the array":
+        for first in range(0, tasks, 2):
+            array.submit(numbers[first : first + 2], way.options)
+    else:
+        array.submit(numbers, way.options)
+    hit = numbers[:: 1 if name not in WIDE else 2 if name in FINAL else 4] if way.fire else []
+    due = {task: dice.uniform(0, life_s) for task in hit}
+    lives: dict[int, float] = {}
+    end, before = time.monotonic() + LIMIT_S, dict[int, tuple[str, int]]()
+    while True:
+        states = array.states()
+        now = time.monotonic()
+        _watch(array, states, before, lives, fired)
+        for task in [task for task in due if task in array.started and now - array.started[task] >= due[task]]:
+            del due[task]
+            state, restarts = array.states()[task]
+            fired.moments.append(Moment(task, array.position(task, state), state, restarts))
+            if way.fire:
+                # What is over can no longer be told anything.
+                with suppress(AssertionError, subprocess.TimeoutExpired):
+                    way.fire(array, task)
+        if all(state in OVER for state, _ in states.values()) and not slurm.jobs():
+            break
+        if now > end:
+            fired.late = True
+            slurm.run("scancel", "-u", "root")
+            break
+        time.sleep(0.5)
+    _settle(array, fired, way)
+    return fired, sorted(lives.values())[len(lives) // 2] if lives else life_s
+
+
+def _watch(
+    array: Array,
+    states: dict[int, tuple[str, int]],
+    before: dict[int, tuple[str, int]],
+    lives: dict[int, float],
+    fired: Fired,
+) -> None:
+    """Starts and ends, and whatever starts again after it was completed or cancelled."""
+    now = time.monotonic()
+    for task, (state, restarts) in states.items():
+        if state == "RUNNING":
+            array.started.setdefault(task, now)
+        old, old_restarts = before.get(task, (state, restarts))
+        if old in ("COMPLETED", "CANCELLED") and (state, restarts) != (old, old_restarts):
+            fired.wrong.append(f"task {task} was {old} and is {state} with {restarts} restarts")
+        if state in OVER and task in array.started:
+            lives.setdefault(task, now - array.started[task])
+    before.update(states)
+
+
+def _settle(array: Array, fired: Fired, way: Way) -> None:
+    """The states afterwards; what is not done is submitted again by its numbers."""
+    after = array.states()
+    for moment in fired.moments:
+        moment.state_after, moment.restarts_after = after[moment.task]
+        running = moment.state in ("RUNNING", "PENDING")
+        if fired.way in FINAL and running and moment.state_after not in ("CANCELLED", "COMPLETED"):
+            fired.wrong.append(f"task {moment.task} was cancelled and is {moment.state_after}")
+        if moment.state == "COMPLETED" and moment.restarts_after != moment.restarts:
+            fired.wrong.append(f"task {moment.task} was completed and started again")
+    hit = {moment.task for moment in fired.moments}
+    if fired.way not in WIDE:
+        fired.disturbed = [
+            f"task {task}" for task, (_, restarts) in after.items() if restarts and task not in hit and way.fire
+        ]
+    left = [task for task in range(1, array.tasks + 1) if not array.published(task)]
+    fired.again = len(left)
+    end = time.monotonic() + LIMIT_S
+    if left:
+        array.submit(left)
+    while array.slurm.jobs():
+        if time.monotonic() > end:
+            fired.late = True
+            return
+        time.sleep(0.5)
+
+
+def digests(cohort: Path) -> dict[str, str]:
+    stores = sorted((cohort / "results").glob("*.zarr"))
+    return {store.name: json.loads((store / "manifest.json").read_text())["digest"] for store in stores}
+
+
+def prepare(place: Path, tasks: int, size_px: int = SIZE_PX) -> Path:
+    slides = [place / "slides" / f"s{i:02}.svs" for i in range(1, tasks + 1)]
+    slides[0].parent.mkdir(parents=True)
+    write_slides(slides, size_px)
+    cohort = place / "planned"
+    program = [sys.executable, "-m", "wsi_nuc", "cohort"]
+    settings = ["--model", "classical", "--set", "region_size=256", "--set", "tissue=none", "--workers", "2"]
+    commands = (
+        ["plan", str(slides[0].parent), "--out", str(cohort), "--quiet", *settings],
+        [
+            "slurm",
+            str(cohort),
+            "--tasks",
+            str(tasks),
+            "--cpus-per-task",
+            "1",
+            "--memory",
+            "1",
+            "--restarts",
+            "100",
+        ],
+    )
+    for command in commands:
+        subprocess.run([*program, *command], check=True, stdout=subprocess.DEVNULL)
+    return cohort
+
+
+def table(fired: Fired) -> str:
+    """Way; position when it happened; state and restarts before; after; how often."""
+    seen = Counter(
+        f"{fired.way}; {moment.position}; {moment.state} {moment.restarts}; "
+        f"{moment.state_after} {moment.restarts_after}"
+        for moment in fired.moments
+    )
+    return "\n".join(f"{line}; {count}" for line, count in sorted(seen.items()))
+
+
+def measure(tasks: int = TASKS, ways: Sequence[str] = tuple(WAYS)) -> list[Row]:
+    if reason := missing():
+        return [Row(f"no Slurm can be started here: {reason}", 0, "", "-", True)]
+    fired: list[Fired] = []
+    with TemporaryDirectory(prefix="wsi-nuc-bench-") as place, two_nodes() as slurm:
+        planned, life_s, peace = prepare(Path(place), tasks), 30.0, dict[str, str]()
+        for number, name in enumerate(dict.fromkeys(["nothing", *ways])):
+            started = time.monotonic()
+            got, lived_s = fire(slurm, planned, Path(place) / str(number), name, tasks, life_s)
+            there = digests(Path(place) / str(number))
+            if name == "nothing":
+                peace, life_s = there, lived_s
+            if there != peace or len(there) != tasks:
+                got.wrong.append(
+                    f"{len(set(there.items()) & set(peace.items()))} of {tasks} results are as in peace"
+                )
+            fired.append(got)
+            seconds = time.monotonic() - started
+            print(f"{name}: {seconds:.0f} s, wrong: {got.wrong + got.disturbed}", file=sys.stderr, flush=True)
+            print(table(got), flush=True)
+    return list(_rows(fired))
+
+
+def _rows(fired: Sequence[Fired]) -> Iterator[Row]:
+    for way in fired:
+        what = f"{way.way}: {len(way.moments)} times, {way.again} tasks submitted again; things that are wrong"
+        wrong = len(way.wrong) + len(way.disturbed) + way.late
+        yield Row(what, wrong, "", "0", not wrong)
+
+
+if __name__ == "__main__":
+    count, *chosen = sys.argv[1:] or [str(TASKS)]
+    print_rows(measure(int(count), chosen or tuple(WAYS)))
