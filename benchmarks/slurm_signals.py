@@ -46,6 +46,7 @@ class Moment:
     position: str
     state: str
     restarts: int
+    refused: bool = False
     state_after: str = ""
     restarts_after: int = 0
 
@@ -237,10 +238,12 @@ def fire(slurm: Slurm, planned: Path, place: Path, name: str, tasks: int, life_s
             del due[task]
             state, restarts = array.states()[task]
             fired.moments.append(Moment(task, array.position(task, state), state, restarts))
-            if way.fire:
-                # What is over can no longer be told anything.
-                with suppress(AssertionError, subprocess.TimeoutExpired):
+            try:
+                if way.fire:
                     way.fire(array, task)
+            except (AssertionError, subprocess.TimeoutExpired):
+                # What is over, or is just being put back, can be told nothing: Slurm says so.
+                fired.moments[-1].refused = True
         if all(state in OVER for state, _ in states.values()) and not slurm.jobs():
             break
         if now > end:
@@ -275,10 +278,16 @@ def _watch(
 def _settle(array: Array, fired: Fired, way: Way) -> None:
     """The states afterwards; what is not done is submitted again by its numbers."""
     after = array.states()
+    if way.options:
+        # Slurm itself chose the moment.
+        restarted = [task for task, (_, restarts) in after.items() if restarts]
+        fired.moments = [Moment(task, "when Slurm warned", "RUNNING", 0) for task in restarted]
     for moment in fired.moments:
         moment.state_after, moment.restarts_after = after[moment.task]
-        running = moment.state in ("RUNNING", "PENDING")
-        if fired.way in FINAL and running and moment.state_after not in ("CANCELLED", "COMPLETED"):
+        cancelled = fired.way in FINAL and moment.state in ("RUNNING", "PENDING") and not moment.refused
+        # It may have ended by itself just before.
+        ended = moment.state_after == "COMPLETED" and moment.restarts_after == moment.restarts
+        if cancelled and moment.state_after != "CANCELLED" and not ended:
             fired.wrong.append(f"task {moment.task} was cancelled and is {moment.state_after}")
         if moment.state == "COMPLETED" and moment.restarts_after != moment.restarts:
             fired.wrong.append(f"task {moment.task} was completed and started again")
@@ -335,7 +344,7 @@ def table(fired: Fired) -> str:
     """Way; position when it happened; state and restarts before; after; how often."""
     seen = Counter(
         f"{fired.way}; {moment.position}; {moment.state} {moment.restarts}; "
-        f"{moment.state_after} {moment.restarts_after}"
+        f"{moment.state_after} {moment.restarts_after}{' (refused)' if moment.refused else ''}"
         for moment in fired.moments
     )
     return "\n".join(f"{line}; {count}" for line, count in sorted(seen.items()))

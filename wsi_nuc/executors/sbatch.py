@@ -12,8 +12,8 @@ from pathlib import Path
 from wsi_nuc.errors import UsageError
 
 LIMIT_S = 60
-# The first of which all options are known that the scripts use.
-OLDEST = (17, 11)
+# The scripts use `scontrol requeue Incomplete`.
+OLDEST = (20, 11)
 
 
 def check_slurm(option: str) -> None:

@@ -5,6 +5,6 @@
 TASK=$((SLURM_ARRAY_TASK_ID + ${FIRST:-0}))
 JOB=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 
-# The id of the last task is that of the whole array, so SLURM_JOB_ID would start completed tasks again. A task that
-# was cancelled meanwhile is no longer running, and stays cancelled.
-again() { [[ $(squeue -h -j "$JOB" -o %T) == RUNNING ]] && scontrol requeue "$JOB"; }
+# The id of the last task is that of the whole array, so SLURM_JOB_ID would start completed tasks again. Incomplete: a
+# task that was cancelled meanwhile, even if its signal has not come yet, stays cancelled.
+again() { scontrol requeue Incomplete "$JOB"; }

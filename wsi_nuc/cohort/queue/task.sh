@@ -58,7 +58,11 @@ if [[ $stopped == warned ]] && ((code == 75 || code > 128)); then
             "kept. Raise --time, which is $TIME: wsi-nuc cohort slurm $COHORT --time ..."
         exit 1
     fi
-    again || { say "it could not be put back into the queue. Submit number $TASK again."; exit "$code"; }
+    if ! again; then
+        [[ $stopped != ended ]] || exit 143
+        say "it could not be put back into the queue. Submit number $TASK again."
+        exit "$code"
+    fi
     # The queue ends this script in order to start it anew; an end of its own would be taken for a failure.
     [[ $stopped == ended ]] || { sleep 60 & wait $!; }
 fi
