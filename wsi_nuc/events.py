@@ -51,7 +51,16 @@ class SlideFinished:
     exit_code: int = 0
 
 
-Event = SlideOpened | SlideStarted | RegionFinished | Warned | SlideFinished
+@dataclass(frozen=True, slots=True)
+class WorkersChanged:
+    """`wanted`: None where nobody here decides how many; `note`: what the user should know of it."""
+
+    present: int
+    wanted: int | None
+    note: str = ""
+
+
+Event = WorkersChanged | SlideOpened | SlideStarted | RegionFinished | Warned | SlideFinished
 Emit = Callable[[Event], None]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 
 import psutil
 
-from wsi_nuc.events import Emit, Event, RegionFinished, SlideFinished, SlideStarted, Warned
+from wsi_nuc.events import Emit, Event, RegionFinished, SlideFinished, SlideStarted, Warned, WorkersChanged
 from wsi_nuc.slides.address import shown
 
 LINE_EVERY_S = 5.0
@@ -138,6 +138,8 @@ def _message(event: Event, quiet: bool) -> str:
         return f"{shown(event.slide)}: warning: {event.message}"
     if isinstance(event, SlideFinished) and event.error:
         return f"{event.status}: {event.error}"
+    if isinstance(event, WorkersChanged):
+        return event.note
     if quiet:
         return ""
     name = PurePath(shown(event.slide)).name

@@ -21,7 +21,7 @@ from typing import Self
 
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.records import read_json
-from wsi_nuc.events import Event, RegionFinished, SlideFinished, SlideOpened, SlideStarted
+from wsi_nuc.events import Event, RegionFinished, SlideFinished, SlideOpened, SlideStarted, WorkersChanged
 from wsi_nuc.store.durable import remove_file
 from wsi_nuc.store.locks import Held, is_held, try_lock
 
@@ -98,6 +98,8 @@ class JobFile:
             return True
         if isinstance(event, SlideFinished):
             return self._slides.pop(event.slide, None) is not None
+        if isinstance(event, WorkersChanged):
+            return False
         slide = self._slides.get(event.slide)
         if isinstance(event, SlideStarted) and slide is not None:
             slide = replace(slide, regions=event.regions, regions_done=event.regions_resumed)

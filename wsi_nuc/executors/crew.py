@@ -13,6 +13,18 @@ from wsi_nuc.errors import Interrupted
 STEP_S = 0.5
 
 
+class OutOfMemory(Exception):
+    """What is being computed needs more memory than there is, with as few workers as can be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """`present`: workers that the scheduler knows; `note`: what the user should hear now, once."""
+
+    present: int
+    note: str = ""
+
+
 class Crew(Protocol):
     """A scheduler and its workers, wherever they are. `tend` and `close` are called from different threads."""
 
@@ -31,10 +43,10 @@ class Crew(Protocol):
     def patience_s(self) -> float:
         """How long a run may be without any worker before it ends."""
 
-    def tend(self, client: Any) -> int:
-        """Replace what is lost; called about twice a second. What it raises ends the run.
+    def tend(self, client: Any) -> Seen:
+        """Replace what is lost; called about twice a second.
 
-        Returns the number of workers that the scheduler knows now.
+        OutOfMemory ends the tasks that are being computed, whatever else it raises ends the run.
         """
 
     def close(self) -> None:
@@ -51,13 +63,13 @@ class GivenCrew:
     answer_s: float = 20
     wanted: None = None
 
-    def tend(self, client: Any) -> int:
+    def tend(self, client: Any) -> Seen:
         """A scheduler that is stopped keeps its connections, but says nothing."""
         asked = asyncio.run_coroutine_threadsafe(client.scheduler.ncores(), client.loop.asyncio_loop)
         # Step by step: while this process is stopped itself it must not lose patience.
         for _ in range(int(self.answer_s / STEP_S)):
             try:
-                return len(asked.result(STEP_S))
+                return Seen(len(asked.result(STEP_S)))
             except TimeoutError:
                 continue
             except OSError:

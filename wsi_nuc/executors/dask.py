@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import math
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
@@ -25,6 +26,7 @@ from distributed import Client, KilledWorker, Security, WorkerPlugin
 from distributed.client import ClosedClientError
 
 from wsi_nuc.errors import Interrupted, SlideError, UsageError
+from wsi_nuc.events import Emit, ignore
 from wsi_nuc.executors.base import Outcome, Result, Task, alone
 from wsi_nuc.executors.crew import Crew, GivenCrew, scheduler_lost
 from wsi_nuc.executors.local import LocalCrew
@@ -40,6 +42,7 @@ SETTINGS = {
 }
 LOST = "scheduler-connection-lost"
 CLOSE_TIMEOUT_S = 3.0
+MEMORY_REMEDY = "lower --workers or --region-size"
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class _Setup(WorkerPlugin):  # type: ignore[misc]
 class DaskExecutor:
     """Owns its cluster, or is a guest of the one at `options.address`."""
 
-    def __init__(self, options: ClusterOptions, setup: Callable[[], None]) -> None:
+    def __init__(self, options: ClusterOptions, setup: Callable[[], None], emit: Emit = ignore) -> None:
         self._in_flight, self._number = options.in_flight, count()
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         dask.config.set({**SETTINGS, "temporary-directory": scratch_folder()})
@@ -88,7 +91,7 @@ class DaskExecutor:
             raise _unreachable(options.address, error) from None
         if not isinstance(self._crew, LocalCrew):
             self._client.register_plugin(_Setup(setup))
-        self._watch = Watch(self._client, self._crew)
+        self._watch = Watch(self._client, self._crew, emit)
 
     @property
     def workers(self) -> int:
@@ -112,6 +115,7 @@ class DaskExecutor:
     ) -> Iterator[Outcome[Task, Result]]:
         """Outcomes as they come, with never more than `in_flight` tasks a worker submitted."""
         owner: dict[Any, Task] = {}
+        shortages = self._watch.shortages
         finished: SimpleQueue[Any] = SimpleQueue()
 
         def refill() -> None:
@@ -124,16 +128,27 @@ class DaskExecutor:
             refill()
             while owner:
                 self._watch.check()
+                if self._watch.shortages > shortages:
+                    shortages = self._watch.shortages
+                    self._client.cancel(list(owner), force=True)
+                    yield from self._given_up(owner)
                 with suppress(Empty):
                     future = finished.get(timeout=TICK_S)
-                    yield self._outcome(owner.pop(future), future)
-                    future.release()
-                    refill()
+                    if future in owner:
+                        yield self._outcome(owner.pop(future), future)
+                        future.release()
+                refill()
         except ClosedClientError:
             raise scheduler_lost(self._crew.contact) from None
         finally:
             with suppress(ClosedClientError):
                 self._client.cancel(list(owner), force=True)
+
+    def _given_up(self, owner: dict[Any, Task]) -> Iterator[Outcome[Task, Any]]:
+        """The tasks that were being computed when memory ran out."""
+        while owner:
+            _, task = owner.popitem()
+            yield Outcome(task, None, SlideError(task, self._watch.shortage, MEMORY_REMEDY))
 
     def _outcome(self, task: Task, future: Any) -> Outcome[Task, Any]:
         """What became of a task."""
@@ -174,7 +189,7 @@ def _named(outcome: Outcome[Any, Any]) -> Outcome[Any, Any]:
     error = SlideError(
         outcome.task,
         "its worker process died again and again while computing it",
-        "if memory ran out lower --workers or --region-size; --scheduler serial shows more",
+        f"if memory ran out {MEMORY_REMEDY}; --scheduler serial shows more",
     )
     return Outcome(outcome.task, None, error)
 
@@ -201,6 +216,7 @@ def _crew(options: ClusterOptions, setup: Callable[[], None]) -> Crew:
         {**SETTINGS, "temporary-directory": scratch_folder()},
         options.dashboard,
         options.patience_s,
+        options.memory_bytes or math.inf,
     )
 
 

@@ -3,11 +3,16 @@
 A place that loses its process gets a new one. A process is lost when it ended, or used no processor time for
 SILENT_S: a worker that only waits for work still answers its scheduler. A place whose process died MOST_DEATHS
 times in a row before it was ready is given up, and the others do its work; without any left, the run ends.
+
+Memory is limited for all processes together. Where they take more than SHARE of it a worker is given up; where
+only one is left, what it computes is.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+import os
 import pickle
 import threading
 import time
@@ -18,6 +23,8 @@ import dask
 from distributed import Scheduler, Security, SpecCluster
 
 from wsi_nuc.errors import Interrupted
+from wsi_nuc.executors.crew import OutOfMemory, Seen
+from wsi_nuc.executors.memory import SHARE, taken_bytes
 from wsi_nuc.executors.place import Place
 from wsi_nuc.executors.private import QuietScheduler, own_certificate, security_with
 from wsi_nuc.executors.watch import Stopwatch
@@ -26,6 +33,7 @@ from wsi_nuc.executors.worker import Post
 SILENT_S = 25
 MOST_DEATHS = 5
 CLOSE_S = 2.0
+MIB = 1 << 20
 
 
 class LocalCrew:
@@ -39,12 +47,13 @@ class LocalCrew:
         settings: Mapping[str, Any],
         dashboard: bool = False,
         patience_s: float = 300,
+        memory_bytes: float = math.inf,
     ) -> None:
         pickled = pickle.dumps(setup)
         self._lock, self._stopwatch = threading.Lock(), Stopwatch()
         # They import what they need while the scheduler starts here.
         self._places = [Place(number, pickled, extra) for number, extra in enumerate(environments)]
-        self.patience_s = patience_s
+        self.patience_s, self._memory_bytes, self._note = patience_s, memory_bytes, ""
         self.security = security_with(own_certificate())
         self.contact = _scheduler_only(host, dashboard, self.security)
         self._posting = (self.contact.scheduler_address, host, own_certificate(), settings)
@@ -55,25 +64,47 @@ class LocalCrew:
     def wanted(self) -> int:
         return len(self._places)
 
-    def tend(self, client: Any) -> int:
+    def tend(self, client: Any) -> Seen:
         with self._lock:
             passed_s = self._stopwatch.passed_s()
             for place in list(self._places):
                 self._look_after(place, passed_s)
-            return len(self.contact.scheduler.workers)
+            self._stay_within_memory()
+            note, self._note = self._note, ""
+            return Seen(len(self.contact.scheduler.workers), note)
 
     def _look_after(self, place: Place, passed_s: float) -> None:
         if not place.is_dead():
             if place.silent_s(passed_s) > SILENT_S:
                 place.kill()
         elif place.deaths < MOST_DEATHS:
-            place.start()
-            self._post(place)
+            self._begin(place)
         else:
             self._places.remove(place)
             if not self._places:
                 again = f"workers that died {MOST_DEATHS} times in a row before they were ready"
                 raise place.error or Interrupted(f"{again}; if memory ran out lower --workers")
+
+    def _stay_within_memory(self) -> None:
+        """One worker fewer where all come close to the limit; the last one begins anew, without its task."""
+        limit = SHARE * self._memory_bytes
+        taken = taken_bytes([os.getpid(), *(place.pid for place in self._places)], limit)
+        if taken <= limit or not self._places:
+            return
+        place = self._places.pop()
+        place.kill()
+        place.wait(CLOSE_S)
+        said = f"{taken / MIB:,.0f} of {self._memory_bytes / MIB:,.0f} MiB of memory are taken"
+        if self._places:
+            self._note = f"{said}: the run goes on with {len(self._places)} of its workers"
+        else:
+            self._begin(place)
+            self._places.append(place)
+            raise OutOfMemory(f"{said} with a single worker")
+
+    def _begin(self, place: Place) -> None:
+        place.start()
+        self._post(place)
 
     def _post(self, place: Place) -> None:
         address, host, certificate, settings = self._posting

@@ -16,6 +16,7 @@ from typing import Any
 from distributed import Security
 
 from wsi_nuc.errors import UsageError
+from wsi_nuc.executors.crew import Seen
 
 OPTION = "--scheduler slurm"
 # A job that starts after its run is gone finds no scheduler, and ends by itself.
@@ -54,8 +55,8 @@ class SlurmCrew:
         self.contact = slurm_cluster(options)
         self.security: Security | None = self.contact.security
 
-    def tend(self, client: Any) -> int:
-        return len(self.contact.scheduler.workers)
+    def tend(self, client: Any) -> Seen:
+        return Seen(len(self.contact.scheduler.workers))
 
     def close(self) -> None:
         with suppress(OSError, TimeoutError):

@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 from wsi_nuc.errors import Interrupted
-from wsi_nuc.executors.crew import Crew, scheduler_lost
+from wsi_nuc.events import Emit, WorkersChanged
+from wsi_nuc.executors.crew import Crew, OutOfMemory, Seen, scheduler_lost
 
 TICK_S = 0.5
 MOST_PASSED_S = 2.0
@@ -27,11 +28,15 @@ class Stopwatch:
 
 
 class Watch:
-    """Looks twice a second, in a thread of its own; `check` tells whoever computes that the run is over."""
+    """Looks twice a second, in a thread of its own; `check` tells whoever computes that the run is over.
 
-    def __init__(self, client: Any, crew: Crew) -> None:
-        self._client, self._crew = client, crew
-        self._present, self._without_s, self._stopwatch = 0, 0.0, Stopwatch()
+    `shortages` counts how often what was being computed then had to be given up, `shortage` says why.
+    """
+
+    def __init__(self, client: Any, crew: Crew, emit: Emit) -> None:
+        self._client, self._crew, self._emit = client, crew, emit
+        self._seen, self._without_s, self._stopwatch = Seen(0), 0.0, Stopwatch()
+        self.shortages, self.shortage = 0, ""
         self._end: BaseException | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="watch", daemon=True)
@@ -40,7 +45,7 @@ class Watch:
     @property
     def workers(self) -> int:
         """At least one: those that there shall be, or else those that are there now."""
-        return max(1, self._present if self._crew.wanted is None else self._crew.wanted)
+        return max(1, self._seen.present if self._crew.wanted is None else self._crew.wanted)
 
     def check(self) -> None:
         """Raise what ends the run."""
@@ -61,8 +66,21 @@ class Watch:
     def _look(self) -> None:
         if self._client.status != "running":
             raise scheduler_lost(self._crew.contact)
-        self._present = self._crew.tend(self._client)
+        self._note(self._tended())
         passed_s = self._stopwatch.passed_s()
-        self._without_s = 0.0 if self._present else self._without_s + passed_s
+        self._without_s = 0.0 if self._seen.present else self._without_s + passed_s
         if self._without_s > self._crew.patience_s:
             raise Interrupted(f"having had no worker for {self._without_s:.0f} s")
+
+    def _tended(self) -> Seen:
+        try:
+            return self._crew.tend(self._client)
+        except OutOfMemory as error:
+            self.shortage = str(error)
+            self.shortages += 1
+            return self._seen
+
+    def _note(self, seen: Seen) -> None:
+        if seen != self._seen:
+            self._seen = seen
+            self._emit(WorkersChanged(seen.present, self._crew.wanted, seen.note))

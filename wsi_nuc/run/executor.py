@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from wsi_nuc.config import RunConfig
+from wsi_nuc.events import Emit, ignore
 from wsi_nuc.executors.base import Executor
 from wsi_nuc.executors.serial import SerialExecutor
 from wsi_nuc.run.region import prepare_worker
@@ -20,7 +21,7 @@ SLURM = "slurm"
 OWN = ("local", SLURM)
 
 
-def make_executor(config: RunConfig, device: str) -> Executor:
+def make_executor(config: RunConfig, device: str, emit: Emit = ignore) -> Executor:
     setup = partial(prepare_worker, config.model, device, tuple(config.inference.items()))
     if config.scheduler == "serial":
         return SerialExecutor(setup)
@@ -39,7 +40,7 @@ def make_executor(config: RunConfig, device: str) -> Executor:
         slurm=_slurm(config) if config.scheduler == SLURM else None,
         patience_s=dask.patience_s,
     )
-    return DaskExecutor(options, setup)
+    return DaskExecutor(options, setup, emit)
 
 
 def executor_device(config: RunConfig, uses_torch: bool) -> str:
