@@ -10,7 +10,7 @@ from wsi_nuc.events import Emit, ignore
 from wsi_nuc.executors.base import Executor
 from wsi_nuc.executors.serial import SerialExecutor
 from wsi_nuc.run.region import prepare_worker
-from wsi_nuc.run.resources import device_of_jobs, gpus, resolve_device, usable_cpus, usable_memory
+from wsi_nuc.run.resources import allow_files, device_of_jobs, gpus, resolve_device, usable_cpus, usable_memory
 from wsi_nuc.store.locks import private_dir
 
 if TYPE_CHECKING:
@@ -27,9 +27,11 @@ def make_executor(config: RunConfig, device: str, emit: Emit = ignore) -> Execut
         return SerialExecutor(setup)
     from wsi_nuc.executors.dask import ClusterOptions, DaskExecutor
 
-    dask = config.dask
+    dask, workers = config.dask, config.workers or usable_cpus()
+    if config.scheduler == "local":
+        allow_files(workers)
     options = ClusterOptions(
-        workers=config.workers or usable_cpus(),
+        workers=workers,
         address=None if config.scheduler in OWN else config.scheduler,
         host=dask.host,
         dashboard=dask.dashboard,

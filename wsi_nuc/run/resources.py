@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,10 @@ from wsi_nuc.errors import UsageError
 GPU_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"), Path("/dev/kfd"))
 MOUNTS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
+# Of the main process: 28 were seen with two workers, 57 with eight.
+OPEN_FILES, OPEN_FILES_PER_WORKER = 40, 5
+# Of the main process: 28 were seen with two workers, 57 with eight.
+OPEN_FILES, OPEN_FILES_PER_WORKER = 40, 5
 
 
 def usable_cpus() -> int:
@@ -26,6 +31,19 @@ def usable_memory() -> int:
     """Bytes: of the machine, no more than any control group's limit above us."""
     limits = [*_numbers("", "memory.max"), *_numbers("memory", "memory.limit_in_bytes")]
     return min([psutil.virtual_memory().total, *(limit for limit in limits if limit > 0)])
+
+
+def allow_files(workers: int) -> None:
+    """Let this process open the files that it needs beside so many workers; UsageError if it may not."""
+    needed = OPEN_FILES + OPEN_FILES_PER_WORKER * workers
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or needed <= soft:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    except (ValueError, OSError):
+        cause = f"the run has to have about {needed} files open at once, and {hard} are allowed"
+        raise UsageError(f"--workers {workers}", cause, "lower it, or raise `ulimit -n`") from None
 
 
 def _quotas() -> Iterator[int]:
