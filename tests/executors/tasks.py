@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from wsi_nuc.errors import ModelError
 
 READY = False
 
@@ -56,3 +59,23 @@ def until(happened: Callable[[], bool], most_s: float = 60) -> None:
     while not happened():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.005)
+
+
+def end_at_once() -> None:
+    os._exit(1)
+
+
+def refuse() -> None:
+    raise ModelError("weights.pt", "cannot be used here")
+
+
+def with_one_worker() -> None:
+    """Prints the worker's process id and waits for its end."""
+    from wsi_nuc.executors.dask import ClusterOptions, DaskExecutor
+
+    executor = DaskExecutor(ClusterOptions(workers=1), make_ready)
+    for outcome in executor.run(was_made_ready, [0]):
+        assert outcome.result
+        sys.stdout.write(f"{outcome.result[1]}\n")
+        sys.stdout.flush()
+    time.sleep(600)

@@ -101,7 +101,7 @@ def test_a_result_that_dies_with_its_worker_is_computed_anew() -> None:
         (address,) = executor._client.who_has([future])[future.key]
         os.kill(executor._client.run(os.getpid, workers=[address])[address], signal.SIGKILL)
         tasks.until(lambda: future.status != "finished")
-        assert executor._outcome("a", future) == Outcome("a", 7)
+        assert executor._outcome("a", executor._fetched(future)) == Outcome("a", 7)
     finally:
         executor.close()
 
@@ -111,7 +111,7 @@ def test_a_task_that_the_scheduler_gives_up_is_an_outcome() -> None:
     try:
         future = executor._client.submit(tasks.slow, 7, pure=False)
         executor._client.cancel([future], force=True)
-        outcome = executor._outcome("a", future)
+        outcome = executor._outcome("a", executor._fetched(future))
         assert isinstance(outcome.error, SlideError)
         assert "run the command again" in outcome.error.remedy
     finally:

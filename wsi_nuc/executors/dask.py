@@ -6,14 +6,16 @@ by `setup`, which every worker calls once, also one that was started anew.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import math
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -40,6 +42,7 @@ SETTINGS = {
     "distributed.admin.system-monitor.gil.enabled": False,
     "distributed.comm.timeouts.connect": "20s",
 }
+Fetched = Future[Any]
 LOST = "scheduler-connection-lost"
 CLOSE_TIMEOUT_S = 3.0
 MEMORY_REMEDY = "lower --workers or --region-size"
@@ -114,15 +117,19 @@ class DaskExecutor:
         self, function: Callable[[Task], Result], queue: Iterator[Task], in_flight: int
     ) -> Iterator[Outcome[Task, Result]]:
         """Outcomes as they come, with never more than `in_flight` tasks a worker submitted."""
-        owner: dict[Any, Task] = {}
+        owner: dict[Fetched, tuple[Task, Any]] = {}
         shortages = self._watch.shortages
-        finished: SimpleQueue[Any] = SimpleQueue()
+        finished: SimpleQueue[Fetched] = SimpleQueue()
 
         def refill() -> None:
             for task in islice(queue, max(0, in_flight * self.workers - len(owner))):
                 future = self._client.submit(function, task, key=f"region-{next(self._number)}", pure=False)
-                owner[future] = task
-                future.add_done_callback(finished.put)
+                fetched = self._fetched(future)
+                owner[fetched] = task, future
+                fetched.add_done_callback(finished.put)
+
+        def give_up() -> None:
+            self._client.cancel([future for _, future in owner.values()], force=True)
 
         try:
             refill()
@@ -130,30 +137,35 @@ class DaskExecutor:
                 self._watch.check()
                 if self._watch.shortages > shortages:
                     shortages = self._watch.shortages
-                    self._client.cancel(list(owner), force=True)
-                    yield from self._given_up(owner)
+                    give_up()
+                    error = partial(SlideError, cause=self._watch.shortage, remedy=MEMORY_REMEDY)
+                    yield from (Outcome(task, None, error(task)) for task, _ in owner.values())
+                    owner.clear()
                 with suppress(Empty):
-                    future = finished.get(timeout=TICK_S)
-                    if future in owner:
-                        yield self._outcome(owner.pop(future), future)
+                    fetched = finished.get(timeout=TICK_S)
+                    if fetched in owner:
+                        task, future = owner.pop(fetched)
+                        yield self._outcome(task, fetched)
                         future.release()
                 refill()
         except ClosedClientError:
             raise scheduler_lost(self._crew.contact) from None
         finally:
             with suppress(ClosedClientError):
-                self._client.cancel(list(owner), force=True)
+                give_up()
 
-    def _given_up(self, owner: dict[Any, Task]) -> Iterator[Outcome[Task, Any]]:
-        """The tasks that were being computed when memory ran out."""
-        while owner:
-            _, task = owner.popitem()
-            yield Outcome(task, None, SlideError(task, self._watch.shortage, MEMORY_REMEDY))
+    def _fetched(self, future: Any) -> Fetched:
+        """The result, once it is here. One that is lost together with its worker is computed anew."""
 
-    def _outcome(self, task: Task, future: Any) -> Outcome[Task, Any]:
+        async def fetch() -> Any:
+            return await future
+
+        return asyncio.run_coroutine_threadsafe(fetch(), self._client.loop.asyncio_loop)
+
+    def _outcome(self, task: Task, fetched: Fetched) -> Outcome[Task, Any]:
         """What became of a task."""
         try:
-            return Outcome(task, self._result(future))
+            return Outcome(task, fetched.result())
         except CancelledError as error:
             if getattr(error, "reason", "") == LOST:
                 raise scheduler_lost(self._crew.contact) from None
@@ -161,16 +173,6 @@ class DaskExecutor:
             return Outcome(task, None, given_up)
         except Exception as error:  # noqa: BLE001 - an outcome carries any failure of its task, as in the plain loop
             return Outcome(task, None, error)
-
-    def _result(self, future: Any) -> Any:
-        """A result that is lost together with its worker is waited for: it is computed anew."""
-        while True:
-            try:
-                return future.result(TICK_S)
-            except TimeoutError:
-                if future.status == "error":
-                    raise
-                self._watch.check()
 
     def close(self) -> None:
         """Never waits long and leaves no process of its own behind, also in the middle of tasks."""

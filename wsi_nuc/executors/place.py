@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from multiprocessing import Pipe
 
 import psutil
@@ -46,9 +45,15 @@ class Place:
         self._ready, self._cpu_s, self._silent_s = False, 0.0, 0.0
         self._channel, theirs = Pipe()
         command = boot("wsi_nuc.executors.worker", theirs.fileno())
-        with theirs, _deaf_to_ctrl_c():
+        with theirs:
+            # A group of its own: Ctrl-C is for the main process to decide on, and where that dies the kernel
+            # ends a worker that is stopped, and cannot end by itself.
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, env=self._environment, pass_fds=[theirs.fileno()]
+                command,
+                stdin=subprocess.DEVNULL,
+                env=self._environment,
+                pass_fds=[theirs.fileno()],
+                process_group=0,
             )
         with suppress(OSError):
             self._channel.send(sys.path)
@@ -100,14 +105,3 @@ class Place:
                     self._ready, self.deaths = True, 0
                 else:
                     self.error = said
-
-
-@contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Ctrl-C reaches the whole process group, but only the main process decides what it means: a process that is
-    started here inherits that SIGINT is blocked."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
