@@ -23,12 +23,12 @@ from wsi_nuc.errors import OK, SLIDES, Interrupted, UsageError
 from wsi_nuc.events import Event, RegionFinished, SlideStarted, WorkersChanged
 from wsi_nuc.executors import local
 from wsi_nuc.executors.place import Place
-from wsi_nuc.models.base import NucleiModel, Prompter
+from wsi_nuc.models.base import Look, NucleiModel
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.run import region
 from wsi_nuc.run.resources import allow_files
 from wsi_nuc.synth import SynthSpec, write_slide
-from wsi_nuc.types import Prompts, TileBatch
+from wsi_nuc.types import TileBatch
 
 ROOT = Path(__file__).parents[2]
 FEW_FILES = 64
@@ -172,34 +172,28 @@ def test_row_07_stopped_worker_is_replaced(
     assert not stopped[0].is_running()
 
 
-class Tight:
-    """A prompter on a device that has room for `fits` tiles at once."""
-
-    def __init__(self, prompter: Prompter, fits: int) -> None:
-        self.prompter, self.fits = prompter, fits
-        self.sizes: list[int] = []
-
-    def propose(self, batch: TileBatch) -> Prompts:
-        self.sizes.append(len(batch.rgb))
-        if len(batch.rgb) > self.fits:
-            raise MemoryError
-        return self.prompter.propose(batch)
-
-
 def test_row_09_out_of_device_memory(
     slide: Path, undisturbed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = load_model("classical", "cpu")
 
-    def with_room_for(fits: int) -> Tight:
-        tight = Tight(whole.prompter, fits)
-        model = NucleiModel(replace(whole.spec, batch=2), tight, whole.segmentor)
-        monkeypatch.setattr(region, "loaded_model", lambda *_: model)
-        return tight
+    def with_room_for(fits: int) -> list[int]:
+        """A device that has room for so many tiles at once; the sizes of the batches that it is given."""
+        sizes: list[int] = []
 
-    tight = with_room_for(1)
+        def look(batch: TileBatch) -> Look:
+            sizes.append(len(batch.rgb))
+            if len(batch.rgb) > fits:
+                raise MemoryError
+            return whole.look(batch)
+
+        model = NucleiModel(replace(whole.spec, batch=2), look)
+        monkeypatch.setattr(region, "loaded_model", lambda *_: model)
+        return sizes
+
+    sizes = with_room_for(1)
     assert run_one(slide, tmp_path / "halved", region_size=2048).exit_code == OK
-    assert tight.sizes == [2, 1, 1]
+    assert sizes == [2, 1, 1]
     assert digest_of(tmp_path / "halved") == undisturbed
     with_room_for(0)
     assert_told(run_one(slide, tmp_path / "none"), SLIDES, "out of memory with this tile alone")
