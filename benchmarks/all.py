@@ -13,8 +13,8 @@ from pathlib import Path
 from benchmarks.table import Row, print_rows
 
 # These train or run large networks for many minutes: `python -m benchmarks.all NAME` runs one.
-LONG = {"cohort_soak", "slurm_signals", "soak", "ablations", "resolution_check", "published_loop"}
-OTHERS = {"__init__", "all", "child", "slides", "soak_processes", "soak_run", "table"}
+LONG = {"cohort_plan", "cohort_soak", "slurm_signals", "soak", "ablations", "resolution_check", "published_loop"}
+OTHERS = {"__init__", "all", "child", "command", "slides", "soak_processes", "soak_run", "table"}
 
 
 def main(wanted: list[str]) -> int:

@@ -1,0 +1,53 @@
+"""What a call of the program costs: python -m benchmarks.command ARGUMENTS is one, and prints its peak memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+from benchmarks.child import peak_mib
+
+
+@dataclass(frozen=True)
+class Cost:
+    """`cpu_s`: of all that it started, which busy neighbours lengthen less; `peak_mib`: of its first process;
+    `said`: on standard error."""
+
+    wall_s: float
+    cpu_s: float
+    peak_mib: float
+    exit_code: int
+    said: str
+
+
+def cost_of(*arguments: object) -> Cost:
+    before, started = os.times(), time.perf_counter()
+    command = [sys.executable, "-m", "benchmarks.command", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wall, after = time.perf_counter() - started, os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    try:
+        *said, last = done.stderr.splitlines()
+        peak, code = json.loads(last)
+    except ValueError:
+        raise RuntimeError(done.stderr[-2000:]) from None
+    return Cost(wall, cpu, peak, code, "\n".join(said))
+
+
+def main() -> None:
+    from wsi_nuc.cli import main as program
+
+    code: object = 0
+    try:
+        program()
+    except SystemExit as end:
+        code = end.code
+    print(json.dumps([peak_mib(), code]), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
