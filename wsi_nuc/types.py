@@ -117,6 +117,13 @@ class PixelBlock:
     damaged: Bool | None = None
     cause: str = ""
 
+    @property
+    def lost(self) -> Bool | None:
+        """Missing or damaged."""
+        if self.missing is None or self.damaged is None:
+            return self.damaged if self.missing is None else self.missing
+        return self.missing | self.damaged
+
 
 @dataclass(frozen=True, slots=True)
 class Tile:

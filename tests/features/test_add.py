@@ -133,29 +133,6 @@ def test_row_groups_do_not_show_in_the_columns(tmp_path: Path, monkeypatch: pyte
         assert pytest.approx(one[:, name].X, rel=1e-6, abs=1e-6) == cut[:, name].X, name
 
 
-def test_pixels_that_cannot_be_had_cost_only_their_nuclei(
-    pair: tuple[SlideRef, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from wsi_nuc.errors import DamagedPixels
-    from wsi_nuc.features import cells
-
-    slide, store = pair
-    whole, read_grid = measured(slide, store), cells.read_grid
-
-    def damaged(source: Any, scale: Any, box: Any) -> Any:
-        if box.x0 <= 60 < box.x1 and box.y0 <= 60 < box.y1:
-            raise DamagedPixels("x", "is damaged")
-        return read_grid(source, scale, box)
-
-    monkeypatch.setattr(cells, "read_grid", damaged)
-    found = measured(slide, store)
-    lost = np.isnan(found["h_mean"])
-    assert 0 < lost.sum() <= 2
-    for name in NAMES:
-        assert np.array_equal(found[name][~lost], whole[name][~lost], equal_nan=True), name
-    assert np.array_equal(found["area_um2"], whole["area_um2"])
-
-
 def killed(folder: Path, step: int) -> None:
     command = [sys.executable, "-m", "tests.features.kill_child", str(folder), str(step)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)

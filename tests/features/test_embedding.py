@@ -12,16 +12,17 @@ from tests.features.tissue import NAMES, Tissue, slide_and_store
 from tests.models.looking import embed
 from tests.models.nets import random_batch, stir, tiny_settings
 from tests.store.build import CLASSES
+from tests.tiling.scenes import ArraySource
 from wsi_nuc.errors import UsageError
 from wsi_nuc.executors.serial import SerialExecutor
 from wsi_nuc.features.add import add_features
-from wsi_nuc.features.embed import model_ref
-from wsi_nuc.features.job import ModelRef
+from wsi_nuc.features.embed import embeddings, model_ref
+from wsi_nuc.features.job import GroupJob, ModelRef
 from wsi_nuc.models.promptnucseg.build import save_net
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.store.manifest import read
-from wsi_nuc.types import SlideRef
+from wsi_nuc.types import Box, SlideRef
 
 SERIAL = SerialExecutor(lambda: None)
 
@@ -46,6 +47,16 @@ def test_points_get_what_the_encoder_sees_there(model: ModelRef) -> None:
     assert np.abs(found[0] - found[1]).max() > 1e-3
     back = embed(loaded, batch, at[::-1].copy(), np.zeros(4, np.int64))
     assert np.array_equal(back[::-1], found)
+
+
+def test_where_the_slide_has_no_pixels_there_is_no_embedding(model: ModelRef) -> None:
+    missing = np.zeros((128, 192), np.bool_)
+    missing[64:, :64] = True
+    source = ArraySource(np.full((128, 192, 3), 120, np.uint8), missing=missing, damaged=(Box(70, 10, 71, 11),))
+    xy = np.array([[20.0, 20.0], [65.0, 60.0], [100.0, 10.0], [20.0, 70.0], [150.0, 100.0]])
+    found = embeddings(source, GroupJob("", SlideRef("x"), 0, 0.25, CLASSES, model), xy)
+    assert np.isnan(found).all(axis=1).tolist() == [False, True, True, True, False]
+    assert np.isfinite(found[[0, 4]]).all()
 
 
 def test_the_default_model_has_an_embedding(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where the file holds no data a nucleus has a shape and neighbours, but no stain: white would be a lie."""
+"""Where the file holds no usable data a nucleus has a shape and neighbours, but no stain: white would be a lie."""
 
 from __future__ import annotations
 
@@ -31,13 +31,17 @@ def zarr_slide(path: Path, rgb: UInt8, mpp: float) -> SlideRef:
     return SlideRef(str(path), mpp=mpp)
 
 
+@pytest.mark.parametrize("damaged", [False, True])
 @pytest.mark.parametrize("mpp", [0.5, 0.25, 1 / 3])
-def test_nuclei_on_a_missing_chunk_have_no_stain(tmp_path: Path, mpp: float) -> None:
+def test_nuclei_on_a_missing_or_damaged_chunk_have_no_stain(tmp_path: Path, mpp: float, damaged: bool) -> None:
     """At the resolution of the features, at twice as fine a one and at one that is resampled."""
     tissue = Tissue.of(36)
     slide = zarr_slide(tmp_path / "x.zarr", tissue.rgb(mpp), mpp)
     gone = tmp_path / "x.zarr" / "0" / "c" / "0" / "0" / "0"
-    gone.unlink()
+    if damaged:
+        gone.write_bytes(b"no chunk")
+    else:
+        gone.unlink()
     made = made_from(content_sha256(slide), mpp, round(tissue.edge_um / mpp))
     found = measured(slide, publish_nuclei(tmp_path / "out", tissue.table(mpp), made=made))
     ends_um = CHUNK * mpp

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from wsi_nuc.errors import DamagedPixels
 from wsi_nuc.features.boundary import boundary_features
 from wsi_nuc.features.coverage import RING_UM, Coverage, cover
 from wsi_nuc.features.pixels import read_grid, unmixed
@@ -37,22 +36,14 @@ def pixel_features(source: SlideSource, scale: Scale, own: Rings, near: Rings) -
     cuts = np.flatnonzero(np.any(np.diff(square[order], axis=0) != 0, axis=1)) + 1
     for rows in np.split(order, cuts):
         if len(rows):
-            yield from _read(source, scale, rows, (own, near))
+            yield _read(source, scale, rows, (own, near))
 
 
-def _read(
-    source: SlideSource, scale: Scale, rows: Int64, rings: tuple[Rings, Rings]
-) -> Iterator[tuple[Int64, Columns]]:
-    """Where pixels are damaged, the two halves are tried, down to the one nucleus at fault."""
+def _read(source: SlideSource, scale: Scale, rows: Int64, rings: tuple[Rings, Rings]) -> tuple[Int64, Columns]:
+    """Those of the rows that have all of their pixels, and what these say."""
     own = rings[0].select(rows)
     box = _box(own, scale)
-    try:
-        rgb, missing = read_grid(source, scale, box)
-    except DamagedPixels:
-        if len(rows) > 1:
-            for half in np.array_split(rows, 2):
-                yield from _read(source, scale, half, rings)
-        return
+    rgb, lost = read_grid(source, scale, box)
     haematoxylin, eosin = unmixed(rgb)
     here = _with_others(rings, rows, box, scale)
     xy, offsets = here.xy_l0 / scale.l0_per_grid - (box.x0, box.y0), here.offsets
@@ -65,8 +56,8 @@ def _read(
         **texture_features(haematoxylin, covered, scale.grid_mpp),
         **boundary_features(haematoxylin, xy[:last], offsets[: len(rows) + 1], scale.grid_mpp),
     }
-    known = np.ones(len(rows), np.bool_) if missing is None else ~_touched(covered, missing)
-    yield rows[known], {name: values[known] for name, values in columns.items()}
+    known = np.ones(len(rows), np.bool_) if lost is None else ~_touched(covered, lost)
+    return rows[known], {name: values[known] for name, values in columns.items()}
 
 
 def _box(own: Rings, scale: Scale) -> Box:
@@ -87,8 +78,8 @@ def _with_others(rings: tuple[Rings, Rings], rows: Int64, box: Box, scale: Scale
     return Rings.concat([own.select(rows), others, near.within(box_l0)])
 
 
-def _touched(covered: Coverage, missing: Bool) -> Bool:
+def _touched(covered: Coverage, lost: Bool) -> Bool:
     """N bool: the file lacks a part of the nucleus or of its ring."""
-    flat = missing.ravel()
+    flat = lost.ravel()
     lacking = covered.inside.sum(flat[covered.inside.pixel]) + covered.ring.sum(flat[covered.ring.pixel])
     return np.asarray(ratio(lacking, np.ones_like(lacking)) > 0)

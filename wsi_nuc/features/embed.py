@@ -11,11 +11,12 @@ from wsi_nuc.features.job import GroupJob, ModelRef
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.registry import load_model, model_spec
 from wsi_nuc.slides.base import SlideSource
-from wsi_nuc.tiling.grid import Region, TileGrid
-from wsi_nuc.tiling.read import read_region
+from wsi_nuc.tiling.gaps import in_gaps
+from wsi_nuc.tiling.grid import TileGrid
+from wsi_nuc.tiling.read import TilePixels, read_region
 from wsi_nuc.tiling.scale import Scale, choose_scale, grid_size
 from wsi_nuc.tiling.task import RegionTask
-from wsi_nuc.types import Float32, Float64, TileBatch, UInt8
+from wsi_nuc.types import Float32, Float64, TileBatch
 
 
 def model_ref(model: str, device: str, options: tuple[tuple[str, object], ...] = ()) -> ModelRef:
@@ -31,7 +32,7 @@ def model_ref(model: str, device: str, options: tuple[tuple[str, object], ...] =
 
 
 def embeddings(source: SlideSource, job: GroupJob, xy_l0: Float64) -> Float32:
-    """N x size, NaN where pixels are damaged. A tile a call: a nucleus does not depend on the others asked for."""
+    """N x size, NaN where the slide has no pixels. A tile a call: no nucleus depends on others asked for."""
     assert job.model is not None
     model = _model(job.model)
     scale = choose_scale(job.slide.path, source.info, job.mpp, model.spec.mpp)
@@ -42,19 +43,19 @@ def embeddings(source: SlideSource, job: GroupJob, xy_l0: Float64) -> Float32:
     out = np.full((len(xy_l0), job.model.size), np.nan, np.float32)
     for index in np.unique(tiles[tiles >= 0]).tolist():
         rows = np.flatnonzero(tiles == index)
-        tile, rgb = grid.tile(index), _pixels(source, grid, scale, index)
-        if rgb is not None:
+        tile, pixels = grid.tile(index), _pixels(source, grid, scale, index)
+        rows = rows[~in_gaps(pixels.gaps, xy_l0[rows])]
+        if pixels.rgb is not None and len(rows):
             xy_tile = (xy_grid[rows] - (tile.read_box.x0, tile.read_box.y0)).astype(np.float32)
-            batch = TileBatch(rgb[None], (tile,))
+            batch = TileBatch(pixels.rgb[None], (tile,))
             out[rows] = model.look(batch).embed(xy_tile, np.zeros(len(rows), np.int64)).get()
     return out
 
 
-def _pixels(source: SlideSource, grid: TileGrid, scale: Scale, index: int) -> UInt8 | None:
-    tile = grid.tile(index)
-    region = Region(index, (index,), tile.core_box, tile.read_box)
+def _pixels(source: SlideSource, grid: TileGrid, scale: Scale, index: int) -> TilePixels:
+    region = grid.region(index, np.array([index]))
     (pixels,) = read_region(source, RegionTask(region, grid, scale, ()))
-    return pixels.rgb
+    return pixels
 
 
 @lru_cache(maxsize=1)

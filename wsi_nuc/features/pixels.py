@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_nuc.models.classical.settings import unmixing
+from wsi_nuc.slides.around import read_around
 from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.tiling.read import resample
 from wsi_nuc.tiling.scale import Scale, choose_scale
@@ -44,19 +45,17 @@ def _choices(info: SlideInfo, mpp: float) -> Iterator[tuple[float, int, int]]:
 
 
 def read_grid(source: SlideSource, scale: Scale, box: Box) -> tuple[UInt8, Bool | None]:
-    """H x W x 3 of `box` in pixels of `scale`, and which of them the file holds no data for (None: all there).
-
-    Raises DamagedPixels where a part of it cannot be decoded.
-    """
+    """H x W x 3 of `box` in pixels of `scale`, and for which of them the file holds no data, or none that can be
+    decoded (None: all there)."""
     factor = round(scale.level_px_per_grid)
     if factor != scale.level_px_per_grid:
         box_level = scale.level_box(box)
-        block = source.read(scale.level, box_level)
+        block = read_around(source, scale.level, box_level)
         rgb = resample(block.rgb, box_level, scale, box)
-        return rgb, None if block.missing is None else _covered(block.missing, box_level, scale, box)
+        return rgb, None if block.lost is None else _covered(block.lost, box_level, scale, box)
     box_level = Box(box.x0 * factor, box.y0 * factor, box.x1 * factor, box.y1 * factor)
-    block = source.read(scale.level, box_level)
-    return _averaged(block.rgb, factor), None if block.missing is None else _any_of(block.missing, factor)
+    block = read_around(source, scale.level, box_level)
+    return _averaged(block.rgb, factor), None if block.lost is None else _any_of(block.lost, factor)
 
 
 def _averaged(rgb: UInt8, factor: int) -> UInt8:

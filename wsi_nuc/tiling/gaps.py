@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ import numpy as np
 import shapely
 
 from wsi_nuc.tiling.task import RegionTask
-from wsi_nuc.types import Bool, Box, Int64, PixelBlock, Tile
+from wsi_nuc.types import Bool, Box, Float64, Int64, PixelBlock, Tile
 
 BoxL0 = tuple[float, float, float, float]
 Kind = Literal["missing", "damaged"]
@@ -109,3 +109,11 @@ def places_in(task: RegionTask, tile: Tile, gaps: tuple[Gap, ...]) -> tuple[tupl
             lost += area
     share = lost / whole if whole else 0.0
     return tuple(places), 1.0 if share > 1 - ROUNDING else share
+
+
+def in_gaps(gaps: Sequence[Gap], xy_l0: Float64) -> Bool:
+    """Which of the points (N x 2) lie in a gap."""
+    inside: Bool = np.zeros(len(xy_l0), np.bool_)
+    for x0, y0, x1, y1 in (gap.box_l0 for gap in gaps):
+        inside |= (xy_l0 >= (x0, y0)).all(axis=1) & (xy_l0 < (x1, y1)).all(axis=1)
+    return inside
