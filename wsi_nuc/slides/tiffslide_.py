@@ -43,8 +43,9 @@ class TiffSlideSource:
         self._path, self._slide, self._info, self._kept, self._pages = path, slide, info, kept, pages
         last = info.levels[-1]
         corner = Box(0, 0, min(last.width, 2048), min(last.height, 2048))
-        self._shift = 0
-        self._shift = depth_shift(self._stored(len(info.levels) - 1, corner))
+        # Bytes are taken as they are, and none is read for that: it might be the one that is damaged.
+        deep = pages[-1] is None or set(pages[-1].bits) != {8}
+        self._shift = depth_shift(self._stored(len(info.levels) - 1, corner)) if deep else 0
 
     @property
     def info(self) -> SlideInfo:
