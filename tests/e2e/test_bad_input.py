@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.command import answers, digest, manifest, start, wsi_nuc
+from tests.e2e.command import answers, manifest, start, wsi_nuc
 
 # What becomes of every file of the folder of edge cases; a new file there fails until it is listed.
 EDGE = {
@@ -96,41 +96,6 @@ def test_the_same_slide_again_is_verified_not_repeated(small: Path, tmp_path: Pa
     first, second = answers(wsi_nuc(*arguments)), answers(wsi_nuc(*arguments))
     assert [one["status"] for one in first] == ["published", "verified"]
     assert [one["status"] for one in second] == ["verified", "verified"]
-
-
-def test_other_settings_are_refused_with_the_difference(small: Path, tmp_path: Path) -> None:
-    arguments = ("run", small, "--out", tmp_path, "--scheduler", "serial")
-    assert wsi_nuc(*arguments).returncode == 0
-    before = digest(tmp_path / "small.svs.zarr")
-    refused = wsi_nuc(*arguments, "--labels")
-    assert refused.returncode == 2
-    assert "labels: False -> True" in refused.stderr
-    assert digest(tmp_path / "small.svs.zarr") == before
-    assert wsi_nuc(*arguments, "--labels", "--overwrite").returncode == 0
-    assert digest(tmp_path / "small.svs.zarr") != before
-
-
-def test_a_damaged_result_is_named_and_only_it_is_restored(small: Path, blank: Path, tmp_path: Path) -> None:
-    arguments = ("run", small, blank, "--out", tmp_path, "--scheduler", "serial", "--json")
-    assert wsi_nuc(*arguments).returncode == 0
-    store = tmp_path / "small.svs.zarr"
-    before = digest(store)
-    parquet = store / "shapes/nuclei/shapes.parquet"
-    content = bytearray(parquet.read_bytes())
-    content[len(content) // 2] ^= 1
-    parquet.write_bytes(content)
-    checked = wsi_nuc("verify", store, tmp_path / "blank.svs.zarr")
-    assert checked.returncode == 5
-    assert "shapes/nuclei/shapes.parquet" in checked.stderr
-    assert "blank.svs.zarr" not in checked.stderr
-    again = wsi_nuc(*arguments)
-    assert again.returncode == 0, again.stderr
-    assert {Path(one["slide"]).name: one["status"] for one in answers(again)} == {
-        "small.svs": "published",
-        "blank.svs": "verified",
-    }
-    assert digest(store) == before
-    assert wsi_nuc("verify", store).returncode == 0
 
 
 @pytest.mark.parametrize("deed", ["replace", "delete"])

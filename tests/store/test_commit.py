@@ -245,7 +245,7 @@ def test_lost_and_edited_manifests_and_strangers_are_noticed(tmp_path: Path) -> 
     assert verify(path) == []
 
 
-@pytest.mark.parametrize("kind", ["nothing", "file", "empty", "other zarr", "result"])
+@pytest.mark.parametrize("kind", ["nothing", "file", "empty", "other zarr", "other manifest", "result"])
 def test_what_never_was_a_result_is_told_from_a_damaged_one(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "x"
     if kind == "file":
@@ -254,8 +254,8 @@ def test_what_never_was_a_result_is_told_from_a_damaged_one(tmp_path: Path, kind
         (path / "c").mkdir(parents=True)
     if kind == "other zarr":
         (path / "zarr.json").write_text(json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}))
-    if kind == "result":
-        (path / "manifest.json").write_text("{")
+    if kind in ("other manifest", "result"):
+        (path / "manifest.json").write_text('{"name": "x"}' if kind == "other manifest" else '{"made_from"')
     (problem,) = verify(path)
     assert is_result(path) == (kind == "result")
     assert problem.startswith("is no result of wsi-nuc") == (kind != "result")

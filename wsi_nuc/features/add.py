@@ -63,7 +63,7 @@ def _checked(store: Path) -> Json:
 
 
 def _refuse_replaced(store: Path, old: Json) -> None:
-    if not store.exists() or manifests.read(store).get("digest") != old["digest"]:
+    if manifests.load(store) != (old, ""):
         raise StorageError(store, "was replaced while its features were measured", "repeat the same command")
 
 

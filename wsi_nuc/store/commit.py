@@ -17,7 +17,7 @@ from wsi_nuc.store import manifest as manifests
 from wsi_nuc.store.locks import discard_dead, hold, private_dir, slide_lock_path, try_lock
 from wsi_nuc.store.manifest import Json, Origin
 from wsi_nuc.store.paths import refuse_links
-from wsi_nuc.store.verify import problems_of, verify
+from wsi_nuc.store.verify import is_result, problems_of, verify
 
 Acceptable = Callable[[Json], bool]
 
@@ -152,16 +152,18 @@ def check_target(
 def _look_at(final: Path, key: Json, overwrite: bool, acceptable: Acceptable) -> Published | None:
     if not final.exists():
         return None
-    there = manifests.made_from(final)
-    if there is None:
+    if not is_result(final):
         raise StorageError(final, "exists and is no result of wsi-nuc", "move it away or choose another --out")
+    there = manifests.made_from(final)
     if there == key:
         return _intact(final, acceptable)
     if overwrite:
         return None
+    other = f"made with other settings ({'; '.join(differences(there, key))})"
+    lost = "so damaged that it does not say what it was made from"
     raise UsageError(
         final,
-        "holds a result made with other settings (" + "; ".join(differences(there, key)) + ")",
+        f"holds a result {lost if there is None else other}",
         "choose another --out, or pass --overwrite to replace it",
     )
 

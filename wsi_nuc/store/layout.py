@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from wsi_nuc.store.manifest import canonical
+from wsi_nuc.store.manifest import canonical, sha256_of
 from wsi_nuc.store.zarrfile import ZarrFolder
 
 Json = dict[str, Any]
@@ -86,5 +86,6 @@ def seal(folder: ZarrFolder, made_from: Json, labels: bool = False) -> None:
         folder.group("labels", {"ome": {"labels": [NUCLEI_LABELS.partition("/")[2]]}})
     # In one order, wherever the document came from: equal results have equal bytes.
     made_from = json.loads(canonical(made_from))
+    identity = sha256_of(made_from)
     software = {"version": "0.2", "spatialdata_software_version": "0.7.3"}
-    folder.seal({"spatialdata_attrs": software, "wsi_nuc": {"made_from": made_from}})
+    folder.seal({"spatialdata_attrs": software, "wsi_nuc": {"identity": identity, "made_from": made_from}})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,13 @@ from wsi_nuc.errors import StorageError
 from wsi_nuc.types import TileCounts
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+ROOT = "zarr.json"
+FORMAT = 2
+FORMATS = (1, FORMAT)  # in the first one `run` has no checksum
 Json = dict[str, Any]
+# What may differ when the same run is repeated, and the checksums themselves.
+_OUTSIDE_OF_DIGEST = ("run", "run_sha256", "digest")
+_AGAIN = "run the slide again"
 
 
 def canonical(document: Any) -> bytes:
@@ -25,7 +30,12 @@ def canonical(document: Any) -> bytes:
 
 def identity(slide_sha256: str, weights_sha256: str, config: Mapping[str, Any], version: str) -> str:
     """What a result depends on, and nothing else: no path, no clock, no machine."""
-    return hashlib.sha256(canonical(identity_key(slide_sha256, weights_sha256, config, version))).hexdigest()
+    return sha256_of(identity_key(slide_sha256, weights_sha256, config, version))
+
+
+def sha256_of(document: Any) -> str:
+    """ValueError for NaN, infinity and what is no JSON."""
+    return hashlib.sha256(canonical(document)).hexdigest()
 
 
 def identity_key(slide_sha256: str, weights_sha256: str, config: Mapping[str, Any], version: str) -> Json:
@@ -81,7 +91,7 @@ class Origin:
 
     @property
     def identity(self) -> str:
-        return hashlib.sha256(canonical(self.key)).hexdigest()
+        return sha256_of(self.key)
 
 
 def hash_file(path: Path) -> str:
@@ -114,7 +124,11 @@ def build(store: Path, origin: Origin, accounting: Accounting, counts: Json, run
         "counts": counts,
         "files": _files(store),
     }
-    return {**body, "digest": digest(body), "run": run}
+    return _sealed(body, run)
+
+
+def _sealed(body: Json, run: Json) -> Json:
+    return {**body, "digest": digest(body), "run": run, "run_sha256": sha256_of(run)}
 
 
 def _files(store: Path) -> Json:
@@ -124,31 +138,65 @@ def _files(store: Path) -> Json:
 
 def rebuild(store: Path, old: Json, key: Json, run: Json) -> Json:
     """The manifest of `old` for other files of the same nuclei, made from `key`."""
-    body = {k: v for k, v in old.items() if k not in ("run", "digest")}
-    origin = Origin(key, old["slide"], old["versions"])
-    body |= {"identity": origin.identity, "made_from": key, "files": _files(store)}
-    return {**body, "digest": digest(body), "run": {**old.get("run", {}), **run}}
+    body = {k: v for k, v in old.items() if k not in _OUTSIDE_OF_DIGEST}
+    body |= {"format": FORMAT, "identity": sha256_of(key), "made_from": key, "files": _files(store)}
+    return _sealed(body, {**old["run"], **run})
 
 
 def digest(manifest: Mapping[str, Any]) -> str:
     """sha256 over everything that has to be identical when the same run is repeated."""
-    return hashlib.sha256(canonical({k: v for k, v in manifest.items() if k not in ("run", "digest")})).hexdigest()
+    return sha256_of({k: v for k, v in manifest.items() if k not in _OUTSIDE_OF_DIGEST})
 
 
 def read(store: Path) -> Json:
-    """The manifest of a published store; StorageError where there is none or it cannot be parsed."""
-    path = Path(store) / MANIFEST
-    try:
-        manifest = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise StorageError(
-            path, "is missing, so nothing says what was published", "run the slide again"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise StorageError(path, f"cannot be read ({error})", "run the slide again") from error
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        raise StorageError(path, "is not a manifest of a wsi-nuc result", "run the slide again")
+    """The manifest of a published store as it was published; StorageError where it is not that, or lost."""
+    manifest, problem = load(store)
+    if problem:
+        raise StorageError(Path(store) / MANIFEST, problem, _AGAIN)
     return manifest
+
+
+def load(store: Path) -> tuple[Json, str]:
+    """The manifest that lies there, and what is wrong with it: "" if nothing is, and only then its content may be
+    believed. Whatever lies there, nothing is raised; what has not the shape of a manifest counts as empty."""
+    try:
+        document = json.loads((Path(store) / MANIFEST).read_bytes())
+    except FileNotFoundError:
+        return {}, "is missing, so nothing says what was published"
+    except (OSError, ValueError, RecursionError) as error:
+        return {}, f"cannot be read ({error})"
+    if not isinstance(document, dict) or not _is_list_of_files(document.get("files")):
+        return {}, "is not a manifest of a wsi-nuc result"
+    return document, _flaw(document)
+
+
+def _is_list_of_files(files: Any) -> bool:
+    """Names inside of the store, each with the size and the sha256 of its content."""
+    return isinstance(files, dict) and all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("size"), int)
+        and isinstance(entry.get("sha256"), str)
+        and not {"", ".", ".."} & set(name.split("/"))
+        and "\0" not in name
+        for name, entry in files.items()
+    )
+
+
+def _flaw(document: Json) -> str:
+    if not _is_sha256_of(document.get("digest"), digest, document):
+        return "was changed: its digest does not match its content"
+    if document.get("format") not in FORMATS:
+        return f"has format {document.get('format')!r}, which this version of wsi-nuc does not know"
+    if document["format"] > 1 and not _is_sha256_of(document.get("run_sha256"), sha256_of, document.get("run")):
+        return "was changed: what it says of the run does not match its checksum"
+    return ""
+
+
+def _is_sha256_of(stated: Any, hashed: Callable[[Any], str], document: Any) -> bool:
+    try:
+        return bool(stated == hashed(document))
+    except (ValueError, RecursionError):
+        return False
 
 
 def is_partial(manifest: Json) -> bool:
@@ -164,16 +212,42 @@ def owner_of(store: Path) -> str:
 
 
 def made_from(store: Path) -> Json | None:
-    """The identity key of a result: from its manifest or, if that is lost, from the root group's copy."""
+    """The identity key of a result: from its manifest or, if that is damaged or lost, from the root group's copy.
+
+    A key is believed where its hash stands beside it; roots that were written with the first format have none.
+    """
+    root = _parsed(Path(store) / ROOT)
+    copies = (_parsed(Path(store) / MANIFEST), _dict(_dict(root.get("attributes")).get("wsi_nuc")))
+    return next((copy["made_from"] for copy in copies if _has_key(copy)), None)
+
+
+def is_ours(store: Path) -> bool:
+    """Whether a folder is a result, intact or not: the manifest or the root still speaks of what it was made from.
+    Files of these names alone say nothing."""
+    return any(b'"made_from"' in _bytes(Path(store) / name) for name in (MANIFEST, ROOT))
+
+
+def _has_key(copy: Json) -> bool:
+    key, stated = _dict(copy.get("made_from")), copy.get("identity")
+    if stated is not None:
+        return _is_sha256_of(stated, sha256_of, key)
+    config = _dict(key.get("config"))
+    return bool(config) and isinstance(config.get("features", {}), dict) and bool(key.get("slide_sha256"))
+
+
+def _parsed(path: Path) -> Json:
     try:
-        found = read(store).get("made_from")
-    except StorageError:
-        found = None
-    if isinstance(found, dict):
-        return found
+        return _dict(json.loads(_bytes(path)))
+    except (ValueError, RecursionError):
+        return {}
+
+
+def _bytes(path: Path) -> bytes:
     try:
-        root = json.loads((Path(store) / "zarr.json").read_bytes())
-        found = root["attributes"]["wsi_nuc"]["made_from"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return found if isinstance(found, dict) else None
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _dict(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}

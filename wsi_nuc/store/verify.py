@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from wsi_nuc.errors import StorageError
 from wsi_nuc.store import manifest as manifests
 
 
@@ -15,9 +14,9 @@ def _file_problem(path: Path, expected: dict[str, Any]) -> str:
     if not path.is_file():
         return "is missing"
     size = path.stat().st_size
-    if size != expected.get("size"):
-        return f"has {size:,} bytes instead of {expected.get('size'):,}"
-    if manifests.hash_file(path) != expected.get("sha256"):
+    if size != expected["size"]:
+        return f"has {size:,} bytes instead of {expected['size']:,}"
+    if manifests.hash_file(path) != expected["sha256"]:
         return "has other content than was published"
     return ""
 
@@ -44,15 +43,13 @@ def _examine(store: Path, name: str, expected: dict[str, Any]) -> str:
 
 
 def is_result(path: Path) -> bool:
-    """True if `path` is a result of wsi-nuc, intact or not: its manifest, or the root group's copy of what it was
-    made from, is still there."""
-    path = Path(path)
-    return manifests.made_from(path) is not None or (path / manifests.MANIFEST).is_file()
+    """True if `path` is a result of wsi-nuc, intact or not."""
+    return manifests.is_ours(path)
 
 
 def _no_result(path: Path) -> str:
     if path.is_dir():
-        why = f"this folder has neither {manifests.MANIFEST} nor the zarr.json of one"
+        why = f"this folder has neither the {manifests.MANIFEST} nor the {manifests.ROOT} of one"
     else:
         why = "it is a file, a result is a folder" if path.exists() else "there is nothing at this path"
     return f"is no result of wsi-nuc: {why}"
@@ -61,15 +58,14 @@ def _no_result(path: Path) -> str:
 def problems_of(store: Path) -> dict[str, str]:
     """File -> what is wrong with it, of a result. It needs no other file than those of the store itself."""
     store = Path(store)
-    try:
-        manifest = manifests.read(store)
-    except StorageError as error:
-        return {manifests.MANIFEST: error.cause}
-    found = {name: _examine(store, name, entry) for name, entry in sorted(manifest["files"].items())}
-    found |= {name: "is not part of the result" for name in manifests.walk(store) if name not in manifest["files"]}
-    if manifests.digest(manifest) != manifest.get("digest"):
-        found[manifests.MANIFEST] = "was changed: its digest does not match its content"
-    return {name: problem for name, problem in found.items() if problem}
+    manifest, flaw = manifests.load(store)
+    if not manifest:
+        return {manifests.MANIFEST: flaw}
+    files = manifest["files"]
+    problems = {name: _examine(store, name, entry) for name, entry in sorted(files.items())}
+    problems |= {name: "is not part of the result" for name in manifests.walk(store) if name not in files}
+    problems[manifests.MANIFEST] = flaw
+    return {name: problem for name, problem in problems.items() if problem}
 
 
 def verify(store: Path) -> list[str]:
