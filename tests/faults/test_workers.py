@@ -21,6 +21,7 @@ from tests.executors.tasks import until
 from tests.faults.one_run import NAME, assert_told, digest_of, published, run_one
 from wsi_nuc.errors import OK, SLIDES, Interrupted, UsageError
 from wsi_nuc.events import Event, RegionFinished, SlideStarted, WorkersChanged
+from wsi_nuc.executors import given as given_crew
 from wsi_nuc.executors import local
 from wsi_nuc.executors.place import Place
 from wsi_nuc.models.base import Look, NucleiModel
@@ -139,16 +140,26 @@ def test_row_02_nanny_and_worker_killed(given: Given, slide: Path, undisturbed: 
     assert digest_of(out) == undisturbed
 
 
-def test_row_03_scheduler_killed(given: Given, slide: Path, undisturbed: str, tmp_path: Path) -> None:
-    out, killed_at = tmp_path / "out", []
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_row_03_scheduler_killed(
+    number: signal.Signals,
+    given: Given,
+    slide: Path,
+    undisturbed: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or stopped, so that its connections stay."""
+    monkeypatch.setattr(given_crew, "ANSWER_S", 10)
+    out, struck_at = tmp_path / "out", []
 
-    def kill() -> None:
-        killed_at.append(time.monotonic())
-        given.scheduler.kill()
+    def strike() -> None:
+        struck_at.append(time.monotonic())
+        given.scheduler.send_signal(number)
 
     with pytest.raises(Interrupted, match="loss of its scheduler"):
-        run_one(slide, out, at(RegionFinished, kill), scheduler=given.address)
-    assert time.monotonic() - killed_at[0] < 30
+        run_one(slide, out, at(RegionFinished, strike), scheduler=given.address)
+    assert time.monotonic() - struck_at[0] < 30
     assert published(out) == []
     assert run_one(slide, out).exit_code == OK
     assert digest_of(out) == undisturbed

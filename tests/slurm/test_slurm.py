@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.command import manifest, start, wsi_nuc
 from tests.slurm.cluster import NODES, Slurm, until
-from wsi_nuc.executors.dask import is_loopback_interface
+from wsi_nuc.executors.loopback import is_loopback_interface
 from wsi_nuc.synth import SynthSpec, write_slide
 
 SHARES = 8

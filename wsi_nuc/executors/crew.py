@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from distributed import Security
 
 from wsi_nuc.errors import Interrupted
-
-STEP_S = 0.5
 
 
 class OutOfMemory(Exception):
@@ -51,34 +48,6 @@ class Crew(Protocol):
 
     def close(self) -> None:
         """Bounded in time, and nothing of its own is left."""
-
-
-@dataclass(frozen=True)
-class GivenCrew:
-    """Workers of a scheduler that runs already; whoever started them looks after them."""
-
-    contact: str
-    security: Security | None
-    patience_s: float
-    answer_s: float = 20
-    wanted: None = None
-
-    def tend(self, client: Any) -> Seen:
-        """A scheduler that is stopped keeps its connections, but says nothing."""
-        asked = asyncio.run_coroutine_threadsafe(client.scheduler.ncores(), client.loop.asyncio_loop)
-        # Step by step: while this process is stopped itself it must not lose patience.
-        for _ in range(int(self.answer_s / STEP_S)):
-            try:
-                return Seen(len(asked.result(STEP_S)))
-            except TimeoutError:
-                continue
-            except OSError:
-                break
-        asked.cancel()
-        raise scheduler_lost(self.contact)
-
-    def close(self) -> None:
-        pass
 
 
 def scheduler_lost(address: str) -> Interrupted:

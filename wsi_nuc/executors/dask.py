@@ -7,31 +7,28 @@ by `setup`, which every worker calls once, also one that was started anew.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import math
-import socket
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from itertools import count, islice
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
-from urllib.parse import urlsplit
 
 import dask
-import psutil
-from distributed import Client, KilledWorker, Security, WorkerPlugin
+from distributed import Client, KilledWorker
 from distributed.client import ClosedClientError
 
 from wsi_nuc.errors import Interrupted, SlideError, UsageError
 from wsi_nuc.events import Emit, ignore
 from wsi_nuc.executors.base import Outcome, Result, Task, alone
-from wsi_nuc.executors.crew import Crew, GivenCrew, scheduler_lost
+from wsi_nuc.executors.crew import Crew, scheduler_lost
+from wsi_nuc.executors.given import GivenCrew, security_for
 from wsi_nuc.executors.local import LocalCrew
+from wsi_nuc.executors.prepared import Preparation, Prepared
 from wsi_nuc.executors.private import scratch_folder
 from wsi_nuc.executors.slurm import SlurmCrew, SlurmOptions
 from wsi_nuc.executors.watch import TICK_S, Watch
@@ -69,16 +66,6 @@ class ClusterOptions:
     patience_s: float = 300
 
 
-class _Setup(WorkerPlugin):  # type: ignore[misc]
-    name = "wsi-nuc-setup"
-
-    def __init__(self, call: Callable[[], None]) -> None:
-        self.call = call
-
-    def setup(self, worker: Any) -> None:
-        self.call()
-
-
 class DaskExecutor:
     """Owns its cluster, or is a guest of the one at `options.address`."""
 
@@ -86,14 +73,13 @@ class DaskExecutor:
         self._in_flight, self._number = options.in_flight, count()
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         dask.config.set({**SETTINGS, "temporary-directory": scratch_folder()})
-        self._crew = _crew(options, setup)
+        self._preparation = Preparation(uuid.uuid4().hex, setup)
+        self._crew = _crew(options, self._preparation)
         try:
             self._client = Client(self._crew.contact, security=self._crew.security, set_as_default=False)
         except (OSError, TimeoutError) as error:
             self._crew.close()
             raise _unreachable(options.address, error) from None
-        if not isinstance(self._crew, LocalCrew):
-            self._client.register_plugin(_Setup(setup))
         self._watch = Watch(self._client, self._crew, emit)
 
     @property
@@ -117,13 +103,14 @@ class DaskExecutor:
         self, function: Callable[[Task], Result], queue: Iterator[Task], in_flight: int
     ) -> Iterator[Outcome[Task, Result]]:
         """Outcomes as they come, with never more than `in_flight` tasks a worker submitted."""
+        call = Prepared(self._preparation, function)
         owner: dict[Fetched, tuple[Task, Any]] = {}
         shortages = self._watch.shortages
         finished: SimpleQueue[Fetched] = SimpleQueue()
 
         def refill() -> None:
             for task in islice(queue, max(0, in_flight * self.workers - len(owner))):
-                future = self._client.submit(function, task, key=f"region-{next(self._number)}", pure=False)
+                future = self._client.submit(call, task, key=f"region-{next(self._number)}", pure=False)
                 fetched = self._fetched(future)
                 owner[fetched] = task, future
                 fetched.add_done_callback(finished.put)
@@ -138,8 +125,8 @@ class DaskExecutor:
                 if self._watch.shortages > shortages:
                     shortages = self._watch.shortages
                     give_up()
-                    error = partial(SlideError, cause=self._watch.shortage, remedy=MEMORY_REMEDY)
-                    yield from (Outcome(task, None, error(task)) for task, _ in owner.values())
+                    for task, _ in owner.values():
+                        yield Outcome(task, None, SlideError(task, self._watch.shortage, MEMORY_REMEDY))
                     owner.clear()
                 with suppress(Empty):
                     fetched = finished.get(timeout=TICK_S)
@@ -178,8 +165,6 @@ class DaskExecutor:
         """Never waits long and leaves no process of its own behind, also in the middle of tasks."""
         self._watch.close()
         with suppress(OSError, TimeoutError):
-            if isinstance(self._crew, GivenCrew):
-                self._client.unregister_worker_plugin(_Setup.name)
             self._client.close(timeout=CLOSE_TIMEOUT_S)
         self._crew.close()
 
@@ -206,13 +191,13 @@ def _unreachable(address: str | None, error: Exception) -> UsageError | Interrup
     )
 
 
-def _crew(options: ClusterOptions, setup: Callable[[], None]) -> Crew:
+def _crew(options: ClusterOptions, preparation: Preparation) -> Crew:
     if options.address:
-        return GivenCrew(options.address, _security(options.address, options.tls), options.patience_s)
+        return GivenCrew(options.address, security_for(options.address, options.tls), options.patience_s)
     if options.slurm:
         return SlurmCrew(options.slurm)
     return LocalCrew(
-        setup,
+        preparation,
         options.environments or [{}] * options.workers,
         options.host,
         {**SETTINGS, "temporary-directory": scratch_folder()},
@@ -220,39 +205,3 @@ def _crew(options: ClusterOptions, setup: Callable[[], None]) -> Crew:
         options.patience_s,
         options.memory_bytes or math.inf,
     )
-
-
-def _security(address: str, tls: tuple[str | None, str | None, str | None]) -> Security | None:
-    """TLS for a scheduler elsewhere; plain TCP is accepted on this machine only."""
-    scheme, host = urlsplit(address).scheme, urlsplit(address).hostname or ""
-    ca, certificate, key = tls
-    if scheme == "tls":
-        for name, path in zip(("tls_ca", "tls_cert", "tls_key"), tls, strict=True):
-            if path is None or not Path(path).is_file():
-                raise UsageError(
-                    f"dask.{name}", f"{path or 'nothing'} is no file", "TLS needs all three PEM files"
-                )
-        return Security(tls_ca_file=ca, tls_client_cert=certificate, tls_client_key=key, require_encryption=True)
-    if scheme == "tcp" and is_loopback(host):
-        return None
-    raise UsageError(
-        f"--scheduler {address}",
-        "it is none of serial, local and slurm, and no address: tls://HOST:PORT, or tcp:// on this machine",
-        "correct it; a scheduler on another machine needs TLS: set dask.tls_ca, dask.tls_cert and dask.tls_key",
-    )
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def is_loopback_interface(name: str | None) -> bool:
-    """True if all addresses of the network interface are this machine's own."""
-    addresses = psutil.net_if_addrs().get(name or "", [])
-    internet = [one.address for one in addresses if one.family == socket.AF_INET]
-    return bool(internet) and all(map(is_loopback, internet))

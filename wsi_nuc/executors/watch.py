@@ -54,7 +54,7 @@ class Watch:
 
     def close(self) -> None:
         self._over.set()
-        self._thread.join()
+        self._thread.join(MOST_PASSED_S)
 
     def _loop(self) -> None:
         try:

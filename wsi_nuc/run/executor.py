@@ -53,7 +53,7 @@ def executor_device(config: RunConfig, uses_torch: bool) -> str:
 
 
 def _slurm(config: RunConfig) -> SlurmOptions:
-    from wsi_nuc.executors.dask import is_loopback_interface
+    from wsi_nuc.executors.loopback import is_loopback_interface
     from wsi_nuc.executors.slurm import SlurmOptions
 
     jobs = config.dask.slurm
