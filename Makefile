@@ -29,6 +29,7 @@ lint: setup
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+	.venv/bin/lint-imports
 
 bench: setup
 	$(PY) -m benchmarks.all

@@ -5,8 +5,12 @@ The public names are imported when they are first used, so that the command line
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import Any
+
+if sys.platform == "win32":
+    raise SystemExit("wsi-nuc runs on Linux, macOS and WSL2: on Windows, install it inside of WSL2.")
 
 __version__ = "0.1.0"
 

@@ -69,7 +69,7 @@ class DaskConfig(Section):
 class RunConfig(Section):
     """Everything that `wsi-nuc run` can be told. A relative path counts from where the command was given."""
 
-    out: Path
+    out: Path = Path("results")
     model: str = "default"
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?|all)$")
     workers: int | None = Field(default=None, ge=1, le=4096)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +54,10 @@ def test_verify_tells_damage_from_what_never_was_a_result(tmp_path: Path) -> Non
     assert damaged.exit_code == STORAGE
     assert f"{store}: zarr.json is missing" in damaged.stderr
     assert "1 of 2 stores are damaged" in damaged.stderr
+
+
+def test_on_windows_one_sentence_says_where_it_runs() -> None:
+    code = "import sys; sys.platform = 'win32'; import wsi_nuc"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "wsi-nuc runs on Linux, macOS and WSL2: on Windows, install it inside of WSL2.\n"

@@ -14,7 +14,7 @@ import shapely
 from shapely.geometry import mapping, shape
 
 from wsi_nuc.errors import UsageError
-from wsi_nuc.tiling.area import pieces, tiles_in
+from wsi_nuc.tissue.area import pieces, tiles_in
 from wsi_nuc.tiling.grid import Region, TileGrid
 from wsi_nuc.tiling.scale import Scale, choose_scale, grid_size
 from wsi_nuc.tiling.task import RegionTask

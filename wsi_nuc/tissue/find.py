@@ -9,7 +9,7 @@ import shapely
 
 from wsi_nuc.events import Emit, Warned, ignore
 from wsi_nuc.slides.base import SlideSource
-from wsi_nuc.tiling.area import polygons_only, whole
+from wsi_nuc.tissue.area import polygons_only, whole
 from wsi_nuc.tissue.geojson import read_polygons
 from wsi_nuc.tissue.outline import cleaned, outline
 from wsi_nuc.tissue.overview import Overview, overview

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from wsi_nuc.tiling.area import polygons_only
+from wsi_nuc.tissue.area import polygons_only
 from wsi_nuc.tissue.masks import closed, grown, half_widths, without_specks
 from wsi_nuc.tissue.overview import Overview
 from wsi_nuc.types import Bool, Box, UInt8
