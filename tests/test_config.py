@@ -42,9 +42,11 @@ def test_values_out_of_range_are_refused(assignment: str, tmp_path: Path) -> Non
         load_config(None, [assignment], {"out": tmp_path})
 
 
-def test_a_missing_output_says_how_to_give_it() -> None:
-    with pytest.raises(ConfigError, match="--out"):
-        load_config(None, [], {})
+def test_without_an_output_results_go_to_a_folder_of_that_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_config(None, [], {}).out == tmp_path / "results"
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "just text", "a: [", "!!python/object/apply:os.system [echo]"])

@@ -24,8 +24,12 @@ Option = typer.Option
 
 def run(
     slides: Annotated[list[str], typer.Argument(help="Slides: files, DICOM or OME-Zarr folders, URLs.")],
-    out: Annotated[Path | None, Option("--out", "-o", help="Folder that gets a SLIDE.zarr per slide; default: results.")] = None,
-    model: Annotated[str | None, Option(help="A name from `wsi-nuc models` (default: default), or a checkpoint file.")] = None,
+    out: Annotated[
+        Path | None, Option("--out", "-o", help="Folder that gets a SLIDE.zarr per slide; default: results.")
+    ] = None,
+    model: Annotated[
+        str | None, Option(help="A name from `wsi-nuc models` (default: default), or a checkpoint file.")
+    ] = None,
     device: Annotated[str | None, Option(help="auto, cpu, cuda, cuda:N or all (one worker a GPU).")] = None,
     workers: Annotated[
         int | None, Option(min=1, help="Worker processes; default: the CPUs this process may use.")

@@ -14,10 +14,11 @@ import shapely
 from shapely.geometry import mapping, shape
 
 from wsi_nuc.errors import UsageError
-from wsi_nuc.tissue.area import pieces, tiles_in
 from wsi_nuc.tiling.grid import Region, TileGrid
 from wsi_nuc.tiling.scale import Scale, choose_scale, grid_size
 from wsi_nuc.tiling.task import RegionTask
+from wsi_nuc.tiling.wanted import tiles_in
+from wsi_nuc.tissue.area import pieces
 from wsi_nuc.types import Bool, SlideInfo
 
 RGB_AND_MISSING_BYTES = 4

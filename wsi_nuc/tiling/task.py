@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from wsi_nuc.tissue.area import inside
 from wsi_nuc.tiling.grid import Region, TileGrid
 from wsi_nuc.tiling.scale import Scale
+from wsi_nuc.tissue.area import inside
 from wsi_nuc.types import Bool, Box, Float64, Tile
 
 
