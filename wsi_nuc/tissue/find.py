@@ -49,7 +49,7 @@ def find_tissue(source: SlideSource, mpp: float, subject: str = "", emit: Emit =
     """The stained parts of the slide, slightly grown; empty on a blank slide."""
     view = overview(source, mpp, subject)
     if view.damaged:
-        emit(Warned(subject, f"{view.damaged} parts of the low-resolution view could not be decoded"))
+        emit(Warned(subject, f"{view.damaged:.1%} of the low-resolution view could not be decoded"))
     mask, method = stained(view)
     mask = cleaned(mask, view)
     info = source.info

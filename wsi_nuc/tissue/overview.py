@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from wsi_nuc.errors import DamagedPixels, SlideError
+from wsi_nuc.errors import SlideError
 from wsi_nuc.slides.address import shown
+from wsi_nuc.slides.around import read_around
 from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.limits import TILE_AGAIN
 from wsi_nuc.slides.localfile import COPY_AGAIN
@@ -22,7 +22,6 @@ PATCH_PIXELS = 100_000
 # A slide of 140,000 x 140,000 px without smaller levels.
 MOST_READ_PIXELS = 2 * 10**10
 BLOCK_PX = 4096
-SMALLEST_BLOCK = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +29,14 @@ class Overview:
     """`rgb`: uint8 H x W x 3; pixel (x, y) covers level-0 pixels from ``(x, y) * l0_per_px``.
 
     `unknown`: bool H x W, where the file holds no data or the data could not be decoded.
-    `damaged`: how many boxes of the file could not be decoded.
+    `damaged`: share of the view that could not be decoded.
     """
 
     rgb: UInt8
     l0_per_px: float
     um_per_px: float
     unknown: Bool
-    damaged: int = 0
+    damaged: float = 0.0
 
 
 def overview(source: SlideSource, mpp: float, subject: str = "") -> Overview:
@@ -52,20 +51,18 @@ def overview(source: SlideSource, mpp: float, subject: str = "") -> Overview:
         raise SlideError(shown(subject) or "slide", cause, TILE_AGAIN)
     shape = (max(1, math.ceil(level.height / factor)), max(1, math.ceil(level.width / factor)))
     rgb, unknown = np.full((*shape, 3), 255, np.uint8), np.zeros(shape, np.bool_)
-    reasons: list[str] = []
-    for part in _blocks(shape, factor):
-        for box, block in _readable(source, index, part, factor, reasons.append):
-            _average(block, box, factor, level, (rgb, unknown))
-    if reasons and unknown.all():
-        raise _undecodable(subject, reasons[0])
+    damaged, reason = 0, ""
+    for box in _blocks(shape, factor):
+        block = read_around(source, index, Box(*(edge * factor for edge in (box.x0, box.y0, box.x1, box.y1))))
+        damaged += 0 if block.damaged is None else int(np.count_nonzero(block.damaged))
+        reason = reason or block.cause
+        _average(block, box, factor, level, (rgb, unknown))
+    if damaged and unknown.all():
+        # Not DamagedPixels: its remedy, to go on without bad places, would leave nothing of this slide.
+        cause = f"nothing of the slide can be decoded: it {reason}"
+        raise SlideError(shown(subject) or "slide", cause, COPY_AGAIN)
     l0_per_px = level.downsample * factor
-    return Overview(rgb, l0_per_px, mpp * l0_per_px, unknown, len(reasons))
-
-
-def _undecodable(subject: str, first: str) -> SlideError:
-    """Not DamagedPixels: its remedy, to go on without bad tiles, would leave nothing of this slide."""
-    cause = f"nothing of the slide can be decoded ({first.removeprefix(f'{shown(subject)}, ')})"
-    return SlideError(shown(subject) or "slide", cause, COPY_AGAIN)
+    return Overview(rgb, l0_per_px, mpp * l0_per_px, unknown, damaged / (level.width * level.height))
 
 
 def choose_view(info: SlideInfo, mpp: float) -> tuple[int, int]:
@@ -93,39 +90,6 @@ def _blocks(shape: tuple[int, int], factor: int) -> list[Box]:
     ]
 
 
-def _readable(
-    source: SlideSource, level: int, box: Box, factor: int, failed: Callable[[str], None]
-) -> Iterator[tuple[Box, PixelBlock]]:
-    """The box of view pixels in parts that decode; what does not is halved down to blocks worth losing.
-
-    One part at a time, and of an error no more than its words: its traceback holds the pixels of the whole box.
-    """
-    try:
-        scaled = Box(box.x0 * factor, box.y0 * factor, box.x1 * factor, box.y1 * factor)
-        block = source.read(level, scaled)
-    except DamagedPixels as error:
-        reason = f"{error.subject} {error.cause}"
-    else:
-        yield box, block
-        return
-    halves = _halves(box, max(1, SMALLEST_BLOCK // factor))
-    for half in halves:
-        yield from _readable(source, level, half, factor, failed)
-    if not halves:
-        failed(reason)
-        blank = np.full((box.height * factor, box.width * factor, 3), 255, np.uint8)
-        yield box, PixelBlock(blank, np.ones(blank.shape[:2], np.bool_))
-
-
-def _halves(box: Box, smallest: int) -> list[Box]:
-    if max(box.width, box.height) <= smallest:
-        return []
-    x, y = (box.x0 + box.x1) // 2, (box.y0 + box.y1) // 2
-    if box.width > box.height:
-        return [Box(box.x0, box.y0, x, box.y1), Box(x, box.y0, box.x1, box.y1)]
-    return [Box(box.x0, box.y0, box.x1, y), Box(box.x0, y, box.x1, box.y1)]
-
-
 def _average(block: PixelBlock, box: Box, factor: int, level: Level, into: tuple[UInt8, Bool]) -> None:
     """Mean over factor x factor pixels; at the right and bottom edge over those that the level has."""
     rgb, unknown = into
@@ -133,8 +97,8 @@ def _average(block: PixelBlock, box: Box, factor: int, level: Level, into: tuple
     high = min(box.y1 * factor, level.height) - box.y0 * factor
     place = np.s_[box.y0 : box.y1, box.x0 : box.x1]
     rgb[place] = _shrink(block.rgb[:high, :wide], factor)
-    if block.missing is not None:
-        gone = np.where(block.missing[:high, :wide], np.uint8(255), np.uint8(0))
+    if block.lost is not None:
+        gone = np.where(block.lost[:high, :wide], np.uint8(255), np.uint8(0))
         unknown[place] = _shrink(gone, factor) > 127
 
 
