@@ -39,6 +39,8 @@ from wsi_nuc.store import layout
 from wsi_nuc.store.commit import Staging, publish
 from wsi_nuc.store.manifest import Accounting, Origin, build, identity_key
 from wsi_nuc.store.nuclei import NucleiWriter
+from wsi_nuc.store.paths import made_folder
+from wsi_nuc.store.place import open_folder
 from wsi_nuc.store.raster import fill
 from wsi_nuc.store.reading import Rings
 from wsi_nuc.store.zarrfile import ZarrFolder
@@ -162,7 +164,9 @@ def main(deed: str, folder: Path, edge: int) -> None:
     if deed == "write":
         print(write_store(store, white_slide(slide, edge * REGION), edge))
     else:
-        add_features(store, SlideRef(str(slide)), SerialExecutor(lambda: None).run)
+        add_features(
+            open_folder(store.parent) / store.name, SlideRef(str(slide)), SerialExecutor(lambda: None).run
+        )
         print(peak_mib())
 
 
@@ -186,7 +190,7 @@ def white_slide(path: Path, edge_px: int) -> SlideRef:
 def write_store(store: Path, slide: SlideRef, edge: int) -> int:
     """The stitched nuclei of the regions, published as a run does it."""
     origin = Origin(identity_key(content_sha256(slide), "", {}, "0"), {"mpp": MPP / 2}, {})
-    with Staging(store.parent, store.name) as staging:
+    with Staging(made_folder(store.parent), store.name) as staging:
         folder = ZarrFolder(staging.root)
         with NucleiWriter(folder, CLASSES, MPP / 2, lambda tile: np.zeros((len(tile), 4))) as writer:
             for table in stitch(regions(edge, edge), GEOMETRY):

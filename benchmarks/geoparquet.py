@@ -20,6 +20,7 @@ from wsi_nuc.store.geoparquet import (
     nuclei_batch,
     nuclei_schema,
 )
+from wsi_nuc.store.place import open_folder
 from wsi_nuc.types import NucleiTable
 
 CLASSES = ("tumour", "stroma", "immune", "epithelial", "necrotic")
@@ -57,7 +58,9 @@ def derived(table: NucleiTable) -> list[Rows]:
 def write_ours(groups: Iterable[Rows], path: Path) -> None:
     """Rings and columns to a file; boxes are computed again, since `to_parquet` computes them, too."""
     path.unlink(missing_ok=True)
-    with GeoParquetFile(path, nuclei_schema(len(CLASSES)), ["Polygon"], DICTIONARIES) as file:
+    with GeoParquetFile(
+        open_folder(path.parent) / path.name, nuclei_schema(len(CLASSES)), ["Polygon"], DICTIONARIES
+    ) as file:
         for group in groups:
             file.write(nuclei_batch(group, CLASSES, MPP * MPP), group.table.bounds())
 

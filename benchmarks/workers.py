@@ -26,6 +26,7 @@ from wsi_nuc.models.registry import model_spec
 from wsi_nuc.run.job import prepare
 from wsi_nuc.run.region import RegionJob, prepare_worker, process_region
 from wsi_nuc.run.resources import usable_cpus
+from wsi_nuc.store.place import open_folder
 
 ROUNDS = 3
 REGION_PX = 2048  # small, so that two workers share the slide evenly
@@ -66,7 +67,8 @@ def _jobs(slide: Path, parts: str) -> list[RegionJob]:
         "cpu",
         ignore,
     )
-    return [RegionJob(job.ref, task, "classical", "cpu", parts) for task in job.plan.tasks()]
+    folder = open_folder(Path(parts)).ref()
+    return [RegionJob(job.ref, task, "classical", "cpu", folder) for task in job.plan.tasks()]
 
 
 def pretend(job: RegionJob) -> int:

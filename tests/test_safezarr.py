@@ -21,6 +21,7 @@ from wsi_nuc.features.write import Nuclei, _rows
 from wsi_nuc.safezarr import RefusedZarr, attributes, below, open_array, read_array
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.store import layout
+from wsi_nuc.store.paths import made_folder
 from wsi_nuc.store.reading import class_names
 from wsi_nuc.store.zarrfile import CHUNK_ROWS, RowArray, ZarrFolder
 from wsi_nuc.types import SlideRef
@@ -139,7 +140,7 @@ def test_a_name_never_leads_out_of_its_group(name: str, tmp_path: Path) -> None:
 
 
 def test_what_our_writer_wrote_is_read(tmp_path: Path) -> None:
-    folder = ZarrFolder(tmp_path)
+    folder = ZarrFolder(made_folder(tmp_path))
     folder.array("texts", np.array(["a", "Kern", ""]))
     rows = RowArray(folder, "rows", np.zeros((0, 3), np.float32), {})
     values = np.random.default_rng(0).normal(size=(CHUNK_ROWS + 5, 3)).astype(np.float32)

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from uuid import NAMESPACE_DNS, uuid5
 
 import pytest
 
@@ -21,6 +22,7 @@ from wsi_nuc.cohort.waiting import wait
 from wsi_nuc.cohort.work import run_cohort
 from wsi_nuc.events import Event, RegionFinished, SlideFinished, SlideOpened, SlideStarted
 from wsi_nuc.store.locks import Held, try_lock
+from wsi_nuc.store.place import Place
 
 IDS = {"/a.svs": "a", "/b.svs": "b"}
 
@@ -80,7 +82,7 @@ def test_a_slide_that_was_left_to_another_job_is_only_told_of_that_one(folder: C
 def _left_behind(folder: CohortFolder, host: str, age_s: float = 0.0) -> Path:
     """What a job that was killed leaves: its file, and a lock that nobody holds."""
     folder.jobs.mkdir(exist_ok=True)
-    file = folder.jobs / f"{host}.json"
+    file = folder.jobs / f"{uuid5(NAMESPACE_DNS, host).hex}.json"
     slide = {"id": "s1", "host": host, "pid": 1, "job": "", "since": 0.0, "regions": 4, "regions_done": 1}
     file.write_text(json.dumps({"slides": [slide]}))
     file.with_suffix(".lock").touch()
@@ -92,7 +94,7 @@ def test_the_dead_do_not_count_as_running(folder: CohortFolder) -> None:
     """On this machine at once; elsewhere, where a lock may not be seen, once the file is no longer renewed."""
     here = _left_behind(folder, socket.gethostname())
     assert in_hand(folder) == {}
-    held = Held(try_lock(here.with_suffix(".lock"))[0])
+    held = Held(try_lock(folder.place(here.with_suffix(".lock")))[0])
     assert set(in_hand(folder)) == {"s1"}
     held.close()
     elsewhere = _left_behind(folder, "node7", age_s=jobs.STALE_S - 60)
@@ -119,7 +121,7 @@ def test_where_a_job_cannot_write_its_file_the_work_goes_on(
     folder: CohortFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with JobFile(folder, IDS) as job:
-        monkeypatch.setattr(Path, "replace", _refuse)
+        monkeypatch.setattr(Place, "rename", _refuse)
         job.hear(SlideOpened("/a.svs"))
         time.sleep(0.1)
     assert not list(folder.jobs.glob("*.json"))

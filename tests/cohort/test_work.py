@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,7 +110,9 @@ def test_what_failed_for_its_own_sake_is_named_again_and_not_repeated(
 
 
 def _noting(seen: list[str]) -> object:
-    def run(config: RunConfig, requests: list[work.SlideRequest], emit: object) -> Iterator[SlideResult]:
+    def run(
+        config: RunConfig, requests: list[work.SlideRequest], emit: object, out: object
+    ) -> Iterator[SlideResult]:
         seen.extend(request.slide for request in requests)
         yield from ()
 
@@ -135,7 +138,7 @@ def test_a_kill_between_publishing_and_recording_loses_nothing(
 def test_a_damaged_or_lost_result_is_pending_again_and_restored(cohort: CohortFolder) -> None:
     _run(cohort, only=[Only("patient", "P1")])
     before = {name: _digest(cohort.store(name)) for name in "ab"}
-    durable.remove_tree(cohort.store("a"))
+    shutil.rmtree(cohort.store("a"))
     assert _status(cohort)["a"] == "pending"
     parquet = cohort.store("b") / "shapes/nuclei/shapes.parquet"
     content = bytearray(parquet.read_bytes())

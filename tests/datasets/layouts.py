@@ -117,6 +117,7 @@ def geojson(root: Path) -> None:
 
 def results(root: Path, nuclei: int = len(BOXES)) -> None:
     from wsi_nuc.store.nuclei import NucleiWriter
+    from wsi_nuc.store.paths import made_folder
     from wsi_nuc.store.zarrfile import ZarrFolder
 
     card(root)
@@ -133,7 +134,7 @@ def results(root: Path, nuclei: int = len(BOXES)) -> None:
         class_probs=np.eye(len(CLASSES), dtype=np.float32)[list(TYPES)],
         tile=np.zeros(n, np.int64),
     )
-    folder = ZarrFolder(root / "one.png.zarr")
+    folder = ZarrFolder(made_folder(root) / "one.png.zarr")
     with NucleiWriter(
         folder, CLASSES, 0.25, lambda tiles: np.tile([0.0, 0, WIDTH, HEIGHT], (len(tiles), 1))
     ) as writer:

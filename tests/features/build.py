@@ -12,6 +12,7 @@ from wsi_nuc.store import layout
 from wsi_nuc.store.commit import Staging, publish
 from wsi_nuc.store.manifest import Accounting, Json, Origin, build, identity_key
 from wsi_nuc.store.nuclei import NucleiWriter
+from wsi_nuc.store.paths import made_folder
 from wsi_nuc.store.tissue import write_tissue
 from wsi_nuc.store.zarrfile import ZarrFolder
 from wsi_nuc.types import NucleiTable, TileCounts
@@ -32,7 +33,7 @@ def publish_nuclei(
     made = made or made_from()
     mpp = float(made.slide["mpp"])
     area = tissue if tissue is not None else shapely.box(0, 0, made.slide["width_px"], made.slide["height_px"])
-    with Staging(out, name) as staging:
+    with Staging(made_folder(out), name) as staging:
         folder = ZarrFolder(staging.root)
         with NucleiWriter(folder, CLASSES, mpp, core_boxes_l0) as writer:
             writer.append(table)

@@ -14,12 +14,13 @@ from wsi_nuc.features.add import add_features
 from wsi_nuc.features.identity import has_features
 from wsi_nuc.store.commit import clean_up
 from wsi_nuc.store.manifest import read
+from wsi_nuc.store.paths import made_folder
 from wsi_nuc.store.verify import verify
 from wsi_nuc.types import SlideRef
 
 
 def add(store: Path, slide: SlideRef) -> None:
-    add_features(store, slide, SerialExecutor(lambda: None).run)
+    add_features(made_folder(store.parent) / store.name, slide, SerialExecutor(lambda: None).run)
 
 
 def state(store: Path) -> str:
@@ -42,7 +43,7 @@ def main(folder: str, step: int) -> None:
             os._exit(0)
         status = os.waitpid(child, 0)[1]
         at_once = state(store)
-        clean_up(out)
+        clean_up(made_folder(out))
         left = len(list((out / ".wsi-nuc").glob("staging/*")))
         add(store, slide)
         print(number, status, at_once, left, state(store), read(store)["digest"] == digest, sep="|")

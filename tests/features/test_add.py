@@ -20,6 +20,7 @@ from wsi_nuc.features.add import add_features
 from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.store.commit import Published
 from wsi_nuc.store.manifest import read
+from wsi_nuc.store.paths import made_folder
 from wsi_nuc.store.verify import verify
 from wsi_nuc.types import NucleiTable, SlideRef
 
@@ -27,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def add(store: Path, slide: SlideRef) -> Published:
-    return add_features(store, slide, SerialExecutor(lambda: None).run)
+    return add_features(made_folder(store.parent) / store.name, slide, SerialExecutor(lambda: None).run)
 
 
 def table_of(store: Path) -> Any:
@@ -114,7 +115,7 @@ def test_a_store_replaced_meanwhile_is_not_overwritten(pair: tuple[SlideRef, Pat
         return serial.run(function, tasks)
 
     with pytest.raises(StorageError, match="was replaced while"):
-        add_features(store, slide, replacing)
+        add_features(made_folder(store.parent) / store.name, slide, replacing)
     assert list((store.parent / ".wsi-nuc/staging").iterdir()) == []
 
 

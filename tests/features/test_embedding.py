@@ -22,6 +22,7 @@ from wsi_nuc.models.promptnucseg.build import save_net
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.store.manifest import read
+from wsi_nuc.store.paths import made_folder
 from wsi_nuc.types import Box, SlideRef
 
 SERIAL = SerialExecutor(lambda: None)
@@ -64,7 +65,7 @@ def test_the_default_model_has_an_embedding(tmp_path: Path) -> None:
 
     ref = model_ref("default", "cpu")
     slide, store = slide_and_store(tmp_path, Tissue.of(16, edge_um=64), 0.5)
-    add_features(store, slide, SERIAL.run, ref)
+    add_features(made_folder(store.parent) / store.name, slide, SERIAL.run, ref)
     found = anndata.read_zarr(store / "tables/nuclei_table").X[:, -ref.size :]
     assert np.isfinite(found).all()
     assert len(np.unique(found, axis=0)) == 16
@@ -74,8 +75,8 @@ def test_columns_of_the_embedding_come_last(model: ModelRef, tmp_path: Path) -> 
     import anndata
 
     slide, store = slide_and_store(tmp_path, Tissue.of(16, edge_um=64), 0.5)
-    plain = add_features(store, slide, SERIAL.run)
-    with_it = add_features(store, slide, SERIAL.run, model)
+    plain = add_features(made_folder(store.parent) / store.name, slide, SERIAL.run)
+    with_it = add_features(made_folder(store.parent) / store.name, slide, SERIAL.run, model)
     table = anndata.read_zarr(store / "tables/nuclei_table")
     assert table.shape == (16, len(CLASSES) + len(NAMES) + model.size)
     assert list(table.var_names[-2:]) == ["embedding_254", "embedding_255"]
@@ -83,7 +84,7 @@ def test_columns_of_the_embedding_come_last(model: ModelRef, tmp_path: Path) -> 
     assert np.ptp(table.X[:, -model.size :], axis=0).max() > 1e-3
     assert plain.manifest["digest"] != with_it.manifest["digest"]
     assert with_it.manifest["made_from"]["config"]["features"]["embedding"] == model.weights_sha256
-    assert not add_features(store, slide, SERIAL.run).new, (
+    assert not add_features(made_folder(store.parent) / store.name, slide, SERIAL.run).new, (
         "more than was asked for is there: nothing is taken away"
     )
 
@@ -93,7 +94,7 @@ def test_row_groups_do_not_show(model: ModelRef, tmp_path: Path, monkeypatch: py
     for rows in (16384, 5):
         monkeypatch.setattr("wsi_nuc.store.nuclei.ROW_GROUP_ROWS", rows)
         slide, store = slide_and_store(tmp_path / str(rows), Tissue.of(16, edge_um=64), 0.5)
-        add_features(store, slide, SERIAL.run, model)
+        add_features(made_folder(store.parent) / store.name, slide, SERIAL.run, model)
         digests.append(_table(store))
     assert np.array_equal(digests[0], digests[1])
 
@@ -135,4 +136,4 @@ def test_a_run_with_the_embedding(model: ModelRef, tmp_path: Path) -> None:
     assert columns[-1] == "embedding_255"
     assert read(Path(result.store))["made_from"]["config"]["features"]["embedding"] == model.weights_sha256
     later = SlideRef(slide.path, mpp=0.25)
-    assert not add_features(Path(result.store), later, SERIAL.run, model).new
+    assert not add_features(made_folder(tmp_path) / Path(result.store).name, later, SERIAL.run, model).new

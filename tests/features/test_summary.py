@@ -17,6 +17,7 @@ from wsi_nuc.errors import StorageError
 from wsi_nuc.features.squares import EDGE_UM, squares_in
 from wsi_nuc.features.summary import slide_summary
 from wsi_nuc.store.geometry import area_and_centre
+from wsi_nuc.store.paths import made_folder
 from wsi_nuc.types import NucleiTable
 
 
@@ -155,7 +156,7 @@ def test_features_are_summed_up_where_there_are_some(tmp_path: Path, monkeypatch
 
     slide, store = slide_and_store(tmp_path, Tissue.of(40, edge_um=300), 0.5)
     plain = slide_summary(store)
-    add_features(store, slide, SerialExecutor(lambda: None).run)
+    add_features(made_folder(store.parent) / store.name, slide, SerialExecutor(lambda: None).run)
     monkeypatch.setattr("wsi_nuc.features.means._ROWS", 7)
     found = slide_summary(store)
     assert {key: value for key, value in found.items() if not key.startswith("feature_")}.keys() == plain.keys()

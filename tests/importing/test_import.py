@@ -22,6 +22,7 @@ from wsi_nuc.importing.jsonstream import CHUNK, JsonObjects
 from wsi_nuc.importing.outlines import Mender
 from wsi_nuc.importing.record import Cells, Wanted, polygon
 from wsi_nuc.importing.spool import Spool
+from wsi_nuc.store.paths import made_folder
 from wsi_nuc.store.verify import verify
 from wsi_nuc.synth import SynthSpec, truth_path, write_slide
 from wsi_nuc.types import Level, SlideInfo
@@ -179,9 +180,7 @@ def test_rows_are_in_spatial_order_however_they_came(tmp_path: Path) -> None:
     orders = [np.arange(2000), np.random.default_rng(0).permutation(2000)]
     found = []
     for number, order in enumerate(orders):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        spool, mender = Spool(folder), Mender(info, 0.25, 1.0)
+        spool, mender = Spool(made_folder(tmp_path) / str(number)), Mender(info, 0.25, 1.0)
         for some in np.array_split(order, 7):
             listed = [cells[i] for i in some]
             spool.add(mender.mend(Cells([s for s, _ in listed], [n for _, n in listed], [1.0] * len(listed))))

@@ -18,6 +18,7 @@ from wsi_nuc.models.registry import model_spec
 from wsi_nuc.run import apart, region
 from wsi_nuc.run.job import prepare
 from wsi_nuc.run.region import RegionJob, RegionReport
+from wsi_nuc.store.paths import made_folder
 from wsi_nuc.synth import SynthSpec, write_slide
 
 
@@ -30,7 +31,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> RegionJob:
     made = prepare(str(folder / "wide.svs"), config, model_spec("classical"), "cpu", ignore)
     (task,) = made.plan.tasks()
     assert len(task.region.tiles) == 3
-    return RegionJob(made.ref, task, "classical", "cpu", str(folder / "parts"))
+    return RegionJob(made.ref, task, "classical", "cpu", made_folder(folder / "parts").ref())
 
 
 def dying(returncode: int, *tiles: int) -> Callable[[partial[RegionReport]], RegionReport]:
@@ -57,12 +58,12 @@ def test_exactly_the_tiles_that_kill_are_blamed(
 ) -> None:
     whole = region.process_region(job)
     monkeypatch.setattr(apart, "call_apart", dying(-signal.SIGSEGV, *bad))
-    report = apart.process(replace(job.alone(), parts_dir=str(tmp_path)))
+    report = apart.process(replace(job.alone(), parts=made_folder(tmp_path).ref()))
     assert [place.tile for place in report.tally.failed] == list(bad)
     assert all("SIGSEGV" in place.cause for place in report.tally.failed)
     assert report.tally.counts.total == 3
-    table, own, _ = region.read_part(Path(report.part))
-    wanted, wanted_own, _ = region.read_part(Path(whole.part))
+    table, own, _ = region.read_part(made_folder(tmp_path) / report.part)
+    wanted, wanted_own, _ = region.read_part(job.parts.opened() / whole.part)
     spared = ~region.np.isin(wanted.tile, bad)
     assert table.xy.tobytes() == wanted.select(spared).xy.tobytes()
     assert own.tolist() == wanted_own[spared].tolist()
@@ -73,6 +74,6 @@ def test_no_tile_is_blamed_where_all_are_killed_for_memory(
 ) -> None:
     monkeypatch.setattr(apart, "call_apart", dying(-signal.SIGKILL, 0, 1, 2))
     with pytest.raises(SlideError, match="SIGKILL") as caught:
-        apart.process(replace(job.alone(), parts_dir=str(tmp_path)))
+        apart.process(replace(job.alone(), parts=made_folder(tmp_path).ref()))
     assert "--workers" in caught.value.remedy
     assert not list(tmp_path.iterdir())

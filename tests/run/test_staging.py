@@ -14,6 +14,7 @@ from wsi_nuc.run.staging import StagedSlide, remove_abandoned
 from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.store import durable
 from wsi_nuc.store import manifest as manifests
+from wsi_nuc.store.paths import made_folder
 from wsi_nuc.synth import SynthSpec, write_slide
 from wsi_nuc.types import SlideRef
 
@@ -35,7 +36,7 @@ def slide(tmp_path: Path) -> Path:
 
 def staged(slide: Path, stage: Path) -> StagedSlide:
     ref = SlideRef(str(slide))
-    return StagedSlide(ref, stage, content_sha256(ref), nothing)
+    return StagedSlide(ref, made_folder(stage), content_sha256(ref), nothing)
 
 
 def test_the_copy_is_the_slide_and_goes_with_it(slide: Path, tmp_path: Path) -> None:
@@ -64,13 +65,13 @@ def test_slides_of_many_files_are_copied_whole(folder: bool, tmp_path: Path) -> 
 
 def test_an_address_is_left_where_it_is(tmp_path: Path) -> None:
     ref = SlideRef("https://example.org/slide.svs")
-    with StagedSlide(ref, tmp_path, "0" * 64, nothing) as copy:
+    with StagedSlide(ref, made_folder(tmp_path), "0" * 64, nothing) as copy:
         assert copy.ref == ref
 
 
 def test_a_copy_that_differs_is_refused_and_removed(slide: Path, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="differs"):
-        StagedSlide(SlideRef(str(slide)), tmp_path / "stage", "0" * 64, nothing)
+        StagedSlide(SlideRef(str(slide)), made_folder(tmp_path / "stage"), "0" * 64, nothing)
     assert files(tmp_path / "stage") == []
 
 
@@ -79,13 +80,13 @@ def test_a_slide_that_changed_meanwhile_is_to_blame_itself(slide: Path, tmp_path
         raise SlideError(slide, "the slide changed during the run")
 
     with pytest.raises(SlideError, match="changed"):
-        StagedSlide(SlideRef(str(slide)), tmp_path / "stage", "0" * 64, changed)
+        StagedSlide(SlideRef(str(slide)), made_folder(tmp_path / "stage"), "0" * 64, changed)
 
 
 def test_a_folder_without_room_is_named_before_anything_is_copied(
     slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(durable, "free_bytes", lambda path: 99_999)
+    monkeypatch.setattr(staging, "free_bytes", lambda path: 99_999)
     with pytest.raises(StorageError, match=r"100,000 bytes are needed .* 99,999 are free") as told:
         staged(slide, tmp_path / "stage")
     assert str(tmp_path / "stage") in str(told.value)
@@ -107,11 +108,11 @@ def test_a_disk_that_fills_up_is_named(slide: Path, tmp_path: Path, monkeypatch:
 def test_copies_of_the_dead_go_and_those_of_the_living_stay(slide: Path, tmp_path: Path) -> None:
     stage = tmp_path / "stage"
     with staged(slide, stage) as alive:
-        dead = Path(alive.ref.path).parent.with_name("dead")
+        dead = Path(alive.ref.path).parent.with_name("0" * 32)
         dead.mkdir()
         (dead / "slide.svs").write_bytes(b"x")
         dead.with_suffix(".lock").touch()
-        remove_abandoned(stage)
+        remove_abandoned(made_folder(stage))
         assert not dead.exists()
         assert Path(alive.ref.path).is_file()
 

@@ -10,6 +10,8 @@ from wsi_nuc.store import layout
 from wsi_nuc.store.commit import Acceptable, Published, Staging, accept_all, publish
 from wsi_nuc.store.manifest import Accounting, Json, Origin, build, identity_key
 from wsi_nuc.store.nuclei import NucleiWriter, Summary
+from wsi_nuc.store.paths import made_folder
+from wsi_nuc.store.place import Place
 from wsi_nuc.store.zarrfile import ZarrFolder
 from wsi_nuc.types import Float64, Int64, NucleiTable, TileCounts
 
@@ -53,7 +55,7 @@ def write_nuclei(folder: ZarrFolder, tables: list[NucleiTable]) -> Summary:
         return writer.finish(1.0)
 
 
-def write_store(root: Path, tables: list[NucleiTable], made: Origin | None = None) -> Summary:
+def write_store(root: Place, tables: list[NucleiTable], made: Origin | None = None) -> Summary:
     folder = ZarrFolder(root)
     summary = write_nuclei(folder, tables)
     layout.seal(folder, (made or origin()).key)
@@ -70,7 +72,7 @@ def publish_store(
     acceptable: Acceptable = accept_all,
 ) -> Published:
     made = made or origin()
-    with Staging(out_dir, name) as staging:
+    with Staging(made_folder(out_dir), name) as staging:
         summary = write_store(staging.root, [nuclei(count)], made)
         accounting = Accounting(TileCounts(processed=256 - failed, failed=failed))
         counts = {"nuclei": summary.nuclei, "classes": summary.counts}

@@ -12,6 +12,7 @@ from tests.store.faults import killing, recording
 from wsi_nuc.store import durable
 from wsi_nuc.store.commit import clean_up
 from wsi_nuc.store.manifest import read
+from wsi_nuc.store.paths import made_folder
 from wsi_nuc.store.verify import verify
 
 NAME = "x.svs.zarr"
@@ -56,7 +57,7 @@ def main(folder: str, mode: str, step: int) -> None:
             publish_store(out_dir, 10)
         status = killed_at(out_dir, number, overwrite)
         at_once = state(out_dir)
-        clean_up(out_dir)
+        clean_up(made_folder(out_dir))
         left = len(list((out_dir / ".wsi-nuc").glob("staging/*")))
         after = state(out_dir)
         publish_store(out_dir, 20, made=origin(b=1), overwrite=True)

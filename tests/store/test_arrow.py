@@ -45,11 +45,13 @@ from tests.store.build import nuclei, write_nuclei
 from wsi_nuc.store.labels import write_labels
 from wsi_nuc.store.parts import read_part, write_part
 from wsi_nuc.store.tissue import write_tissue
+from wsi_nuc.store.paths import made_folder
 from wsi_nuc.store.zarrfile import ZarrFolder
 path = pathlib.Path(sys.argv[1])
-part = write_part(path, 1, nuclei(9), numpy.zeros(9, bool), {})
-assert len(read_part(part.path)[0]) == 9
-folder = ZarrFolder(path / "x")
+top = made_folder(path)
+part = write_part(top, 1, nuclei(9), numpy.zeros(9, bool), {})
+assert len(read_part(top / part.name)[0]) == 9
+folder = ZarrFolder(top / "x")
 write_tissue(folder, shapely.box(0, 0, 9, 9), 0.25)
 write_labels(folder, write_nuclei(folder, [nuclei(30)]), 1024, 1024)
 assert "pandas" not in sys.modules

@@ -16,10 +16,12 @@ from wsi_nuc.errors import USAGE, StorageError, UsageError
 from wsi_nuc.store import commit, durable
 from wsi_nuc.store.commit import Staging, check_target, clean_up, differences, publish
 from wsi_nuc.store.geoparquet import ROW_GROUP_ROWS
-from wsi_nuc.store.locks import Held, private_dir, slide_lock_path, try_lock
+from wsi_nuc.store.locks import Held, try_lock
 from wsi_nuc.store.manifest import Accounting, build, digest, read
 from wsi_nuc.store.nuclei import NucleiWriter
-from wsi_nuc.store.paths import check_writable
+from wsi_nuc.store.paths import made_folder, output_folder
+from wsi_nuc.store.place import Place
+from wsi_nuc.store.private import slide_lock
 from wsi_nuc.store.verify import is_result, problems_of, verify
 from wsi_nuc.store.zarrfile import ZarrFolder
 from wsi_nuc.types import TileCounts
@@ -32,7 +34,7 @@ def visible(out_dir: Path) -> list[str]:
 
 
 def staged(out_dir: Path) -> list[Path]:
-    return list((private_dir(out_dir) / "staging").glob("*"))
+    return list((out_dir / ".wsi-nuc" / "staging").glob("*"))
 
 
 def calls_of_one_commit(out_dir: Path) -> list[str]:
@@ -72,7 +74,7 @@ def test_the_same_result_again_is_verified_not_replaced(tmp_path: Path) -> None:
     again = publish_store(tmp_path, overwrite=True)
     assert not again.new
     assert again.path.stat().st_ino == inode
-    found = check_target(tmp_path, NAME, origin().key)
+    found = check_target(made_folder(tmp_path), NAME, origin().key)
     assert found is not None
     assert found.manifest == first.manifest
 
@@ -80,7 +82,10 @@ def test_the_same_result_again_is_verified_not_replaced(tmp_path: Path) -> None:
 def test_other_settings_are_refused_with_the_difference(tmp_path: Path) -> None:
     before = publish_store(tmp_path).manifest
     other = origin(region_px=2048)
-    for attempt in (lambda: check_target(tmp_path, NAME, other.key), lambda: publish_store(tmp_path, made=other)):
+    for attempt in (
+        lambda: check_target(made_folder(tmp_path), NAME, other.key),
+        lambda: publish_store(tmp_path, made=other),
+    ):
         with pytest.raises(UsageError, match=r"config\.region_px: None -> 2048") as caught:
             attempt()
         assert caught.value.exit_code == USAGE
@@ -94,7 +99,7 @@ def test_overwrite_replaces_the_whole(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setattr(durable, "exchange", lambda one, other: False)
     publish_store(tmp_path)
     other = origin(region_px=2048)
-    assert check_target(tmp_path, NAME, other.key, overwrite=True) is None
+    assert check_target(made_folder(tmp_path), NAME, other.key, overwrite=True) is None
     result = publish_store(tmp_path, 20, made=other, overwrite=True)
     assert result.new
     assert verify(result.path) == []
@@ -114,7 +119,7 @@ def test_overwrite_in_two_steps_recovers_from_a_stop_in_between(
     with failing(len(renames), errno.EIO, only="rename"), pytest.raises(StorageError):
         publish_store(tmp_path, 20, made=other, overwrite=True)
     assert visible(tmp_path) == ["count"]
-    clean_up(tmp_path)
+    clean_up(made_folder(tmp_path))
     assert read(tmp_path / NAME) == before
     assert verify(tmp_path / NAME) == []
 
@@ -133,7 +138,7 @@ def test_the_last_check_stops_the_publication(tmp_path: Path) -> None:
         raise StorageError("x.svs", "changed during the run", "repeat the same command")
 
     made = origin()
-    with Staging(tmp_path, NAME) as staging:
+    with Staging(made_folder(tmp_path), NAME) as staging:
         write_store(staging.root, [nuclei(5)], made)
         accounting = Accounting(TileCounts())
         with pytest.raises(StorageError, match="changed during"):
@@ -154,13 +159,14 @@ def test_what_does_not_read_back_is_not_published(tmp_path: Path) -> None:
 
 
 def test_clean_up_spares_the_living(tmp_path: Path) -> None:
-    with Staging(tmp_path, NAME) as living:
-        dead = living.root.with_name("dead.zarr")
+    with Staging(made_folder(tmp_path), NAME) as living:
+        dead = living.root.path.with_name(f"{'0' * 32}.zarr")
         dead.mkdir()
         (dead / "zarr.json").write_text("{}")
-        assert clean_up(tmp_path) == 1
+        dead.with_suffix(".lock").touch()
+        assert clean_up(made_folder(tmp_path)) == []
         assert not dead.exists()
-        assert living.root.is_dir()
+        assert living.root.path.is_dir()
 
 
 @pytest.mark.parametrize("where", [".wsi-nuc", ".wsi-nuc/staging", NAME])
@@ -182,7 +188,7 @@ def test_link_swapped_in_during_the_run_is_refused(tmp_path: Path) -> None:
         (out_dir / NAME).symlink_to(outside)
         return build(root, made, Accounting(TileCounts()), {}, {})
 
-    with Staging(out_dir, NAME) as staging:
+    with Staging(made_folder(out_dir), NAME) as staging:
         write_store(staging.root, [nuclei(5)], made)
         with pytest.raises(StorageError, match="symbolic link"):
             publish(staging, made, swap)
@@ -199,7 +205,7 @@ def test_output_folder_replaced_during_the_run_is_refused(tmp_path: Path) -> Non
         (tmp_path / "copy").rename(out_dir)
         return manifest
 
-    with Staging(out_dir, NAME) as staging:
+    with Staging(made_folder(out_dir), NAME) as staging:
         write_store(staging.root, [nuclei(5)], made)
         with pytest.raises(StorageError, match="replaced by another folder"):
             publish(staging, made, swap)
@@ -223,7 +229,7 @@ def test_damage_is_named_and_republished(tmp_path: Path, victim: str, how: str) 
     assert set(found) == {victim}
     assert verify(path) == [f"{victim} {found[victim]}"]
     assert is_result(path)
-    assert check_target(tmp_path, NAME, origin().key) is None
+    assert check_target(made_folder(tmp_path), NAME, origin().key) is None
     again = publish_store(tmp_path)
     assert again.new
     assert read(path) == before
@@ -274,9 +280,9 @@ def test_a_result_with_failed_tiles_gives_way_to_a_good_one(
         monkeypatch.setattr(durable, "exchange", lambda one, other: False)
     publish_store(tmp_path, 20, failed=3)
     # Who accepts failed tiles gets it as it is.
-    assert check_target(tmp_path, NAME, origin().key, overwrite) is not None
+    assert check_target(made_folder(tmp_path), NAME, origin().key, overwrite) is not None
     assert not publish_store(tmp_path, 50, overwrite=overwrite).new
-    assert check_target(tmp_path, NAME, origin().key, overwrite, all_good) is None
+    assert check_target(made_folder(tmp_path), NAME, origin().key, overwrite, all_good) is None
     assert read(tmp_path / NAME)["tiles"]["failed"] == 3
     good = publish_store(tmp_path, 50, overwrite=overwrite, acceptable=all_good)
     assert good.new
@@ -286,13 +292,13 @@ def test_a_result_with_failed_tiles_gives_way_to_a_good_one(
     assert staged(tmp_path) == []
     # The good one stays, whoever asks.
     assert not publish_store(tmp_path, 20, failed=3, overwrite=overwrite, acceptable=all_good).new
-    found = check_target(tmp_path, NAME, origin().key, overwrite, all_good)
+    found = check_target(made_folder(tmp_path), NAME, origin().key, overwrite, all_good)
     assert found is not None
     assert found.manifest == good.manifest
 
 
 def test_a_failed_file_never_writes_into_the_next_one(tmp_path: Path) -> None:
-    writer = NucleiWriter(ZarrFolder(tmp_path / "failed"), CLASSES, 0.25, core_boxes_l0)
+    writer = NucleiWriter(ZarrFolder(made_folder(tmp_path) / "failed"), CLASSES, 0.25, core_boxes_l0)
     # Two full row groups, so that the Parquet writer has a footer to write when it is collected.
     writer.append(nuclei(2 * ROW_GROUP_ROWS))
     writer.__exit__(StorageError, None, None)
@@ -313,16 +319,17 @@ def test_the_old_result_survives_a_failure_while_it_is_replaced(tmp_path: Path) 
 
 
 def test_locks_of_dead_runs_are_cleared_away_and_those_of_the_living_kept(tmp_path: Path) -> None:
-    dead, alive = slide_lock_path(tmp_path, "d" * 64), slide_lock_path(tmp_path, "e" * 64)
+    out = made_folder(tmp_path)
+    dead, alive = slide_lock(out, "d" * 64), slide_lock(out, "e" * 64)
     Held(try_lock(dead)[0]).close()
     with Held(try_lock(alive)[0]):
-        clean_up(tmp_path)
-        assert [path.name for path in dead.parent.iterdir()] == [alive.name]
+        clean_up(made_folder(tmp_path))
+        assert dead.parent.names() == [alive.name]
         assert try_lock_once(alive) is False
 
 
-def try_lock_once(path: Path) -> bool | None:
-    fd, locked = try_lock(path)
+def try_lock_once(place: Place) -> bool | None:
+    fd, locked = try_lock(place)
     with Held(fd):
         return locked
 
@@ -331,13 +338,13 @@ def test_unwritable_output_is_found_before_work_starts(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("x")
     with pytest.raises(StorageError, match="not a folder"):
-        check_writable(file)
+        output_folder(file)
     with failing(0, errno.EROFS, only="create"), pytest.raises(StorageError, match="Choose another output folder"):
-        check_writable(tmp_path / "out")
+        output_folder(tmp_path / "out")
     with pytest.raises(StorageError, match="bytes are needed"):
-        check_writable(tmp_path, needed=2**60)
-    check_writable(tmp_path / "fine")
-    assert [p.name for p in private_dir(tmp_path / "fine").iterdir()] == []
+        output_folder(tmp_path, needed=2**60)
+    output_folder(tmp_path / "fine")
+    assert list((tmp_path / "fine" / ".wsi-nuc").iterdir()) == []
 
 
 def test_differences_name_the_leaves() -> None:
@@ -346,7 +353,7 @@ def test_differences_name_the_leaves() -> None:
 
 
 def test_lock_of_a_file_that_was_removed_meanwhile_is_not_trusted(tmp_path: Path) -> None:
-    path = tmp_path / "a.lock"
+    path = made_folder(tmp_path) / "a.lock"
     first, locked = try_lock(path)
     assert locked
     path.unlink()

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from tests.store.build import CLASSES, core_boxes_l0, nuclei, write_nuclei
 from wsi_nuc.store import nuclei as nuclei_module
 from wsi_nuc.store.geometry import area_and_centre, crosses_core, polygons_wkb, rows
+from wsi_nuc.store.paths import made_folder
 from wsi_nuc.store.tissue import write_tissue
 from wsi_nuc.store.zarrfile import ZarrFolder
 from wsi_nuc.types import NucleiTable
@@ -80,7 +81,7 @@ GEO_SCHEMA = {
 
 
 def write(root: Path, *tables: NucleiTable) -> Path:
-    write_nuclei(ZarrFolder(root), list(tables))
+    write_nuclei(ZarrFolder(made_folder(root)), list(tables))
     return root / FILE
 
 
@@ -192,7 +193,7 @@ def test_touching_the_core_edge_is_no_seam() -> None:
 def test_tissue_keeps_parts_and_holes(tmp_path: Path) -> None:
     donut = shapely.box(0, 0, 4000, 4000).difference(shapely.box(1000, 1000, 2000, 2000))
     area = shapely.MultiPolygon([donut, shapely.box(5000, 0, 6000, 500)])
-    area_mm2 = write_tissue(ZarrFolder(tmp_path), area, mpp=0.5)
+    area_mm2 = write_tissue(ZarrFolder(made_folder(tmp_path)), area, mpp=0.5)
     frame = geopandas.read_parquet(tmp_path / "shapes/tissue/shapes.parquet")
     assert shapely.equals(frame.geometry.union_all(), area)
     assert area_mm2 == pytest.approx(area.area * 0.25e-6)
@@ -201,5 +202,5 @@ def test_tissue_keeps_parts_and_holes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("area", [None, shapely.MultiPolygon(), shapely.Polygon()])
 def test_no_tissue_is_an_empty_file(tmp_path: Path, area: object) -> None:
-    assert write_tissue(ZarrFolder(tmp_path), area, mpp=0.5) == 0.0
+    assert write_tissue(ZarrFolder(made_folder(tmp_path)), area, mpp=0.5) == 0.0
     assert len(geopandas.read_parquet(tmp_path / "shapes/tissue/shapes.parquet")) == 0

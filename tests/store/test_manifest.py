@@ -16,6 +16,7 @@ from tests.store.build import origin, publish_store
 from wsi_nuc.errors import StorageError, UsageError
 from wsi_nuc.store.commit import check_target
 from wsi_nuc.store.manifest import MANIFEST, ROOT, Json, digest, load, made_from, owner_of, read
+from wsi_nuc.store.paths import made_folder
 from wsi_nuc.store.verify import is_result, verify
 
 NAME = "x.svs.zarr"
@@ -69,7 +70,7 @@ def assert_named_and_repairable(store: Path, files: set[str]) -> None:
     assert files <= named
     assert is_result(store)
     assert owner_of(store) == origin().key["slide_sha256"]
-    assert check_target(store.parent, store.name, origin().key) is None
+    assert check_target(made_folder(store.parent), store.name, origin().key) is None
 
 
 def test_every_key_may_be_missing_or_anything(intact: Path) -> None:
@@ -153,8 +154,8 @@ def test_where_neither_copy_tells_what_it_was_only_overwrite_replaces_it(intact:
     assert made_from(intact) is None
     assert owner_of(intact) == ""
     with pytest.raises(UsageError, match=r"so damaged that it does not say .* --overwrite"):
-        check_target(intact.parent, NAME, origin().key)
-    assert check_target(intact.parent, NAME, origin().key, overwrite=True) is None
+        check_target(made_folder(intact.parent), NAME, origin().key)
+    assert check_target(made_folder(intact.parent), NAME, origin().key, overwrite=True) is None
 
 
 def test_names_of_files_never_lead_out_of_the_store(intact: Path) -> None:
@@ -176,7 +177,7 @@ def test_a_store_of_the_first_format_still_verifies(intact: Path) -> None:
     document["digest"] = digest(document)
     (intact / MANIFEST).write_text(json.dumps(document))
     assert verify(intact) == []
-    found = check_target(intact.parent, NAME, origin().key)
+    found = check_target(made_folder(intact.parent), NAME, origin().key)
     assert found is not None
     assert found.manifest == document
     (intact / MANIFEST).unlink()

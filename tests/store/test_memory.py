@@ -13,9 +13,10 @@ CODE = """
 import sys, pathlib
 from tests.store.build import CLASSES, core_boxes_l0, nuclei
 from wsi_nuc.store.nuclei import NucleiWriter
+from wsi_nuc.store.paths import made_folder
 from wsi_nuc.store.zarrfile import ZarrFolder
 table = nuclei(2500)
-with NucleiWriter(ZarrFolder(pathlib.Path(sys.argv[1])), CLASSES, 0.25, core_boxes_l0) as writer:
+with NucleiWriter(ZarrFolder(made_folder(pathlib.Path(sys.argv[1]))), CLASSES, 0.25, core_boxes_l0) as writer:
     for _ in range(int(sys.argv[2]) // 2500):
         writer.append(table)
     writer.finish(1.0)

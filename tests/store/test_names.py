@@ -18,6 +18,7 @@ from tests.store.faults import no_flock
 from wsi_nuc.errors import StorageError
 from wsi_nuc.store.manifest import identity
 from wsi_nuc.store.names import claim_name, plain_name
+from wsi_nuc.store.paths import made_folder
 
 A, B, C = (digit * 64 for digit in "abc")
 
@@ -26,12 +27,15 @@ PLAIN, OF_B = "x.svs.zarr", f"x.svs-{B[:8]}.zarr"
 
 
 def name_of(slide: str, out_dir: Path, content: str) -> str:
-    with claim_name(slide, out_dir, content) as claim:
+    with claim_name(slide, made_folder(out_dir), content) as claim:
         return claim.name
 
 
 def test_second_content_of_one_name_gets_its_hash(tmp_path: Path) -> None:
-    with claim_name("a/x.svs", tmp_path, A) as first, claim_name("b/x.svs", tmp_path, B) as second:
+    with (
+        claim_name("a/x.svs", made_folder(tmp_path), A) as first,
+        claim_name("b/x.svs", made_folder(tmp_path), B) as second,
+    ):
         assert (first.name, second.name) == (PLAIN, OF_B)
         # A copy of the slide elsewhere shares its claim, and does not end it.
         assert name_of("c/x.svs", tmp_path, A) == PLAIN
@@ -49,14 +53,17 @@ def test_a_claim_without_a_result_ends_with_its_holder(tmp_path: Path) -> None:
 def test_a_claim_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
     child = os.fork()
     if child == 0:
-        claim_name("x.svs", tmp_path, A)
+        claim_name("x.svs", made_folder(tmp_path), A)
         os.kill(os.getpid(), 9)
     assert os.waitpid(child, 0)[1] == 9
     assert name_of("x.svs", tmp_path, B) == PLAIN
 
 
 def test_a_result_keeps_its_name_when_the_plain_one_is_free_again(tmp_path: Path) -> None:
-    with claim_name("a/x.svs", tmp_path, A), claim_name("b/x.svs", tmp_path, B) as second:
+    with (
+        claim_name("a/x.svs", made_folder(tmp_path), A),
+        claim_name("b/x.svs", made_folder(tmp_path), B) as second,
+    ):
         publish_store(tmp_path, 3, second.name, origin(B))
     assert name_of("b/x.svs", tmp_path, B) == OF_B
     assert name_of("a/x.svs", tmp_path, A) == PLAIN
@@ -83,13 +90,13 @@ def test_full_disk_is_told_and_leaves_the_name_free(tmp_path: Path, monkeypatch:
     with monkeypatch.context() as patched:
         patched.setattr(os, "pwrite", full)
         with pytest.raises(StorageError, match="bytes needed"):
-            claim_name("x.svs", tmp_path, A)
+            claim_name("x.svs", made_folder(tmp_path), A)
     assert name_of("x.svs", tmp_path, B) == PLAIN
 
 
 def test_giving_a_name_back_does_not_bring_back_a_removed_folder(tmp_path: Path) -> None:
     out_dir = tmp_path / "out"
-    claim = claim_name("x.svs", out_dir, A)
+    claim = claim_name("x.svs", made_folder(out_dir), A)
     shutil.rmtree(out_dir)
     claim.close()
     claim.close()
@@ -129,7 +136,7 @@ def test_odd_names_can_be_published(tmp_path: Path, slide: str) -> None:
 
 
 def _claim(out_dir: str, content: str, results: object, all_claimed: object) -> None:
-    with claim_name("x.svs", Path(out_dir), content) as claim:
+    with claim_name("x.svs", made_folder(Path(out_dir)), content) as claim:
         results.put(claim.name)  # type: ignore[attr-defined]
         all_claimed.wait(30)  # type: ignore[attr-defined]
 
@@ -152,7 +159,7 @@ def test_race_for_one_name_has_one_winner(tmp_path: Path) -> None:
 def _claim_often(out_dir: str, content: str, counted: object) -> None:
     """Whoever holds the plain name must hold it alone."""
     for _ in range(40):
-        with claim_name("x.svs", Path(out_dir), content) as claim:
+        with claim_name("x.svs", made_folder(Path(out_dir)), content) as claim:
             if claim.name == PLAIN:
                 mark = Path(out_dir, "holder")
                 mark.mkdir()

@@ -17,6 +17,7 @@ from tests.store.build import CLASSES, nuclei, origin, write_nuclei
 from wsi_nuc.store import layout, zarrfile
 from wsi_nuc.store.labels import write_labels
 from wsi_nuc.store.manifest import walk
+from wsi_nuc.store.paths import made_folder
 from wsi_nuc.store.tables import ProbabilityTable
 from wsi_nuc.store.thumbnail import write_thumbnail
 from wsi_nuc.store.tissue import write_tissue
@@ -26,7 +27,7 @@ RGB = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
 
 
 def whole_store(root: Path, count: int, labels: bool = True) -> Path:
-    folder = ZarrFolder(root)
+    folder = ZarrFolder(made_folder(root))
     summary = write_nuclei(folder, [nuclei(count, size=2048)])
     write_tissue(folder, shapely.box(0, 0, 2000, 1500) if count else None, 0.25)
     write_thumbnail(folder, RGB, 32.0)
@@ -109,7 +110,7 @@ def test_long_tables_go_over_chunks_and_shards(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(zarrfile, "CHUNK_ROWS", 64)
     monkeypatch.setattr(zarrfile, "SHARD_CHUNKS", 4)
     table = nuclei(1000)
-    folder = ZarrFolder(tmp_path)
+    folder = ZarrFolder(made_folder(tmp_path))
     written = ProbabilityTable(folder, CLASSES)
     ids = np.arange(1, 1001)
     for start in range(0, 1000, 90):

@@ -93,10 +93,9 @@ def _make(source: str, settings: RunConfig, overwrite: bool, quiet: bool, json: 
     from wsi_nuc.cohort.plan_table import write_table
     from wsi_nuc.cohort.planning import make_plan
     from wsi_nuc.run.resources import usable_cpus
-    from wsi_nuc.store.paths import check_writable
 
     folder = CohortFolder(settings.out)
-    check_writable(folder.results)
+    folder.open_results()
     made = make_plan(folder, source, settings, Looking(quiet), overwrite)
     save(folder, made, overwrite)
     write_table(folder, made)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def plan_words(folder: CohortFolder, plan: Plan, workers: int) -> str:
     """What will run, how large it is, where it lands."""
-    from wsi_nuc.store.durable import free_bytes
+    from wsi_nuc.store.oserror import free_bytes
 
     good = plan.runnable
     facts = [row.facts for row in good if row.facts]

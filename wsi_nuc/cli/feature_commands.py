@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -67,13 +68,21 @@ def _print_table() -> None:
 
 def _one(store: Path, slide: str | None, reader: str, workers: int | None, model: ModelRef | None) -> int:
     """The exit code of one store; what went wrong is told, and the others still run."""
+    from wsi_nuc.cli.progress import progress
     from wsi_nuc.features.add import add_features
     from wsi_nuc.store.commit import clean_up
+    from wsi_nuc.store.paths import refuse_links, tell_of_strangers
+    from wsi_nuc.store.place import open_folder
 
     try:
-        clean_up(store.parent)
+        out = open_folder(Path(os.path.abspath(store)).parent)
+        refuse_links(out)
+        with progress(quiet=True) as emit:
+            tell_of_strangers(clean_up(out), emit)
         with _executing(store, workers) as execute:
-            done = add_features(store, _slide_of(store, slide, reader), execute, model)
+            done = add_features(
+                out / Path(os.path.abspath(store)).name, _slide_of(store, slide, reader), execute, model
+            )
     except WsiNucError as error:
         typer.echo(f"wsi-nuc: {error}", err=True)
         return error.exit_code
@@ -84,8 +93,6 @@ def _one(store: Path, slide: str | None, reader: str, workers: int | None, model
 
 def _slide_of(store: Path, given: str | None, reader: str) -> SlideRef:
     """The slide that was given, or one of the name that the manifest knows, beside the store's folder or here."""
-    import os
-
     from wsi_nuc.slides.address import is_url
     from wsi_nuc.store import manifest as manifests
     from wsi_nuc.types import SlideRef

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import uuid
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from wsi_nuc.cohort.plan import load
 from wsi_nuc.cohort.records import DONE, read_json
 from wsi_nuc.cohort.state import PENDING, State, states
 from wsi_nuc.cohort.tables import OWN, Row, patient_rows, slide_rows
-from wsi_nuc.store import durable
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +51,12 @@ def collect(folder: CohortFolder, csv: bool = False) -> Collected:
     """Write `cohort.parquet` and `cohort.h5ad`, and `cohort.csv` if wanted. Each file is replaced as a whole."""
     got = gather(folder)
     rows = [*got.slides, *got.patients]
-    durable.atomic_write(folder.table, _parquet(rows, got.columns))
+    folder.write(folder.table, _parquet(rows, got.columns))
     if csv:
         cells = ([row.get(name) for name in got.columns] for row in rows)
-        durable.atomic_write(folder.csv, to_csv(got.columns, cells))
-    _write_anndata(folder.anndata, [row for row in got.slides if row["state"] == DONE], got.columns)
+        folder.write(folder.csv, to_csv(got.columns, cells))
+    done = [row for row in got.slides if row["state"] == DONE]
+    folder.write(folder.anndata, _anndata(done, got.columns))
     return got
 
 
@@ -85,9 +84,10 @@ def _parquet(rows: Sequence[Row], columns: Sequence[str]) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-def _write_anndata(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
+def _anndata(rows: Sequence[Row], columns: Sequence[str]) -> bytes:
     """`X`: slides x figures, NaN where unknown; what is text is in `obs`."""
     import anndata
+    import h5py
     import pandas as pd
 
     numbers, texts = [], {}
@@ -105,15 +105,10 @@ def _write_anndata(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> N
         obs=pd.DataFrame(texts, index=index, dtype=object),
         var=pd.DataFrame(index=pd.Index(numbers, dtype=object)),
     )
-    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
-    try:
-        with durable.reported("write", temporary, matrix.nbytes):
-            made.write_h5ad(temporary, convert_strings_to_categoricals=False)
-        durable.sync(temporary)
-        durable.rename(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    durable.sync(path.parent)
+    sink = io.BytesIO()
+    with h5py.File(sink, "w") as file:
+        anndata.io.write_elem(file, "/", made)
+    return sink.getvalue()
 
 
 def _float(value: Any) -> float:

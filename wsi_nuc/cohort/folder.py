@@ -3,17 +3,50 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from wsi_nuc.store import durable
 from wsi_nuc.store.manifest import MANIFEST
+from wsi_nuc.store.paths import checked, made_folder, refuse_links
+from wsi_nuc.store.place import Place
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CohortFolder:
     """`records` and `summaries` hold one small file a slide, named by its id; `results` its store; `jobs` one
-    file of each job that is at work; `queue` the scripts for a cluster and their logs."""
+    file of each job that is at work; `queue` the scripts for a cluster and their logs.
+
+    `root` may be a link to a folder; nothing that belongs to the cohort below it may be one.
+    """
 
     root: Path
+
+    @cached_property
+    def top(self) -> Place:
+        """The folder, held open from the first use on; made if need be."""
+        top = made_folder(self.root)
+        for file in (self.plan, self.plan_table, self.table, self.anndata, self.csv, self.report, self.results):
+            (top / file.name).exists()
+        for folder in (self.records, self.summaries, self.looks, self.jobs, self.queue):
+            if (top / folder.name).exists():
+                (top / folder.name).folders()
+        refuse_links(top)
+        refuse_links(top / self.results.name)
+        return top
+
+    def place(self, path: Path) -> Place:
+        """Of one of its paths, for those who write there."""
+        return self.top / path.relative_to(self.root).as_posix()
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Create or replace one of its files as a whole."""
+        durable.atomic_write(self.place(path), data)
+
+    def open_results(self) -> Place:
+        """The folder of the stores, made if need be, once it is known that something can be written there."""
+        durable.make_dir(self.place(self.results))
+        return checked(self.place(self.results).opened())
 
     @property
     def plan(self) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from wsi_nuc.cohort.plan import Facts
@@ -16,6 +17,7 @@ from wsi_nuc.run.job import Survey, survey
 from wsi_nuc.run.region import RegionJob, loaded_model, process_region
 from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.slides.registry import open_slide
+from wsi_nuc.store.place import open_folder
 from wsi_nuc.types import SlideRef
 
 
@@ -89,7 +91,8 @@ def try_out(look: Look) -> Trial:
     task = next(islice(seen.plan.tasks(), middle, None))
     options = tuple(look.config.inference.items())
     with TemporaryDirectory(prefix="wsi-nuc-trial-") as parts:
-        job = RegionJob(seen.ref, task, look.config.model, look.device, parts, options)
+        folder = open_folder(Path(parts)).ref()
+        job = RegionJob(seen.ref, task, look.config.model, look.device, folder, options)
         process_region(job)
         report = process_region(job)
     return Trial(len(task.region.tiles), report.nuclei, sum(report.seconds.values()), report.rss_bytes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -15,19 +16,21 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.records import read_json
+from wsi_nuc.errors import StorageError
 from wsi_nuc.events import Event, RegionFinished, SlideFinished, SlideOpened, SlideStarted, WorkersChanged
 from wsi_nuc.store.durable import remove_file
 from wsi_nuc.store.locks import Held, is_held, try_lock
+from wsi_nuc.store.place import Place
 
 # A file is written at most once in WRITE_S and at least once in RENEW_S; older than STALE_S it is a dead job's,
 # unless its lock says otherwise.
 WRITE_S, RENEW_S, STALE_S = 1.0, 30.0, 180.0
+_OURS = re.compile(r"([0-9a-f]{32})\.(json|lock|tmp)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class JobFile:
         """`ids`: those of the slides by their path."""
         self._ids = ids
         self._about = (socket.gethostname(), os.getpid(), job_id())
-        self._file = folder.jobs / f"{uuid.uuid4().hex}.json"
+        self._file = folder.place(folder.jobs) / f"{uuid.uuid4().hex}.json"
         self._held = Held(try_lock(_lock(self._file))[0])
         self._guard = threading.Lock()
         self._slides: dict[str, InHand] = {}
@@ -121,10 +124,11 @@ class JobFile:
         with self._guard:
             self._changed = False
             slides = [asdict(slide) for slide in self._slides.values()]
-        temporary = self._file.with_suffix(".tmp")
-        with suppress(OSError):
-            temporary.write_text(json.dumps({"slides": slides}))
-            temporary.replace(self._file)
+        temporary = _beside(self._file, ".tmp")
+        with suppress(OSError, StorageError):
+            with os.fdopen(temporary.open(os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
+                file.write(json.dumps({"slides": slides}))
+            temporary.rename(self._file)
 
     def close(self) -> None:
         self._over.set()
@@ -142,7 +146,7 @@ class JobFile:
 def in_hand(folder: CohortFolder) -> dict[str, InHand]:
     """By its id every slide that a living job works on."""
     found: dict[str, InHand] = {}
-    for file in sorted(folder.jobs.glob("*.json")):
+    for file in _files(folder):
         slides = list(_slides(file))
         if slides and _alive(file, slides[0]):
             # Of two jobs the one that computes is told, not the one that waits for it.
@@ -152,31 +156,41 @@ def in_hand(folder: CohortFolder) -> dict[str, InHand]:
 
 def sweep(folder: CohortFolder) -> None:
     """Remove the files of dead jobs, as far as they are ours to remove."""
-    for lock in folder.jobs.glob("*.lock"):
-        file = lock.with_suffix(".json")
-        if not is_held(lock) and not any(_alive(file, slide) for slide in _slides(file)):
+    for file in _files(folder):
+        if not is_held(_lock(file)) and not any(_alive(file, slide) for slide in _slides(file)):
             _remove(file)
 
 
-def _slides(file: Path) -> Iterator[InHand]:
-    document = read_json(file) or {}
+def _files(folder: CohortFolder) -> list[Place]:
+    """Of all jobs; one that never wrote its file has its lock."""
+    jobs = folder.place(folder.jobs)
+    ours = {match[1] for match in map(_OURS.fullmatch, jobs.names()) if match}
+    return [jobs / f"{name}.json" for name in sorted(ours)]
+
+
+def _slides(file: Place) -> Iterator[InHand]:
+    document = read_json(file.path) or {}
     with suppress(TypeError):
         yield from [InHand(**slide) for slide in document.get("slides", ())]
 
 
-def _alive(file: Path, slide: InHand) -> bool:
+def _alive(file: Place, slide: InHand) -> bool:
     held = is_held(_lock(file))
     if held is not None and (held or slide.host == socket.gethostname()):
         return held
     with suppress(OSError):
-        return time.time() - file.stat().st_mtime < STALE_S
+        return time.time() - file.path.stat().st_mtime < STALE_S
     return False
 
 
-def _lock(file: Path) -> Path:
-    return file.with_suffix(".lock")
+def _beside(file: Place, suffix: str) -> Place:
+    return file.parent / f"{file.name.removesuffix('.json')}{suffix}"
 
 
-def _remove(file: Path) -> None:
-    for path in (file, file.with_suffix(".tmp"), _lock(file)):
-        remove_file(path)
+def _lock(file: Place) -> Place:
+    return _beside(file, ".lock")
+
+
+def _remove(file: Place) -> None:
+    for place in (file, _beside(file, ".tmp"), _lock(file)):
+        remove_file(place)

@@ -12,7 +12,6 @@ import os
 import uuid
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,6 +25,7 @@ from wsi_nuc.slides.sniff import kind_of
 from wsi_nuc.store import durable
 from wsi_nuc.store.locks import Held, is_held, try_lock
 from wsi_nuc.store.manifest import canonical
+from wsi_nuc.store.place import Place
 from wsi_nuc.types import SlideRef
 
 Value = dict[str, Any]
@@ -51,12 +51,13 @@ class Looks:
     """The file of this call, and by its key everything that was known before or is found out now."""
 
     def __init__(self, folder: CohortFolder) -> None:
-        self._files = sorted(folder.looks.glob("*.jsonl"))
+        looks = folder.place(folder.looks)
+        self._files = [looks / name for name in looks.names() if name.endswith(".jsonl")]
         self._known: dict[str, Value] = {}
         for file in self._files:
             for key, value in _read(file):
                 self._known.setdefault(key, {}).update(value)
-        self._own, self._held, self._fd = folder.looks / f"{uuid.uuid4().hex}.jsonl", Held(-1), -1
+        self._own, self._held, self._fd = looks / f"{uuid.uuid4().hex}.jsonl", Held(-1), -1
 
     def get(self, key: str, name: str) -> Any:
         """None for what is not known."""
@@ -80,7 +81,7 @@ class Looks:
             return
         lines = b"".join(_line(key, self._known[key]) for key in keys if key in self._known)
         if lines:
-            durable.atomic_write(self._own.with_name(f"{uuid.uuid4().hex}.jsonl"), lines)
+            durable.atomic_write(self._own.parent / f"{uuid.uuid4().hex}.jsonl", lines)
         for file in files:
             durable.remove_file(file)
 
@@ -99,10 +100,10 @@ def _line(key: str, value: Value) -> bytes:
     return json.dumps([key, value]).encode() + b"\n"
 
 
-def _read(file: Path) -> Iterator[tuple[str, Value]]:
+def _read(file: Place) -> Iterator[tuple[str, Value]]:
     """A line that was cut off, or that is none of ours, counts as not there."""
     try:
-        lines = file.read_bytes().splitlines()
+        lines = file.path.read_bytes().splitlines()
     except OSError:
         return
     for line in lines:

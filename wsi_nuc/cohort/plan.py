@@ -14,7 +14,6 @@ from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.config import EXECUTION, RunConfig, check_keys, with_settings
 from wsi_nuc.errors import OK, SLIDES, UsageError
 from wsi_nuc.slides.address import shown
-from wsi_nuc.store import durable
 from wsi_nuc.store.manifest import canonical
 
 FORMAT = 1
@@ -134,8 +133,7 @@ def refuse_other(folder: CohortFolder, plan: Plan, overwrite: bool) -> None:
 def save(folder: CohortFolder, plan: Plan, overwrite: bool) -> None:
     refuse_other(folder, plan, overwrite)
     data = json.dumps(plan.document(), indent=1, sort_keys=True, allow_nan=False).encode()
-    durable.make_dir(folder.root)
-    durable.atomic_write(folder.plan, data + b"\n")
+    folder.write(folder.plan, data + b"\n")
 
 
 def _asked(plan: Plan) -> Any:
@@ -152,6 +150,7 @@ def load(folder: CohortFolder) -> Plan:
         raise UsageError(folder.root, "has no plan", remedy) from None
     except (OSError, ValueError) as error:
         raise UsageError(folder.plan, f"cannot be read ({error})", "plan the cohort again") from None
+    _ = folder.top  # Whatever goes on from here works below it.
     try:
         if read["format"] != FORMAT:
             raise UsageError(folder.plan, f"has format {read['format']!r}, not {FORMAT}", "plan the cohort again")

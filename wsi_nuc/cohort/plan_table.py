@@ -8,7 +8,6 @@ from wsi_nuc.cohort.cells import to_csv
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.plan import Plan, PlanRow
 from wsi_nuc.slides.address import shown
-from wsi_nuc.store import durable
 
 FACTS = (
     "reader",
@@ -30,7 +29,7 @@ def write_table(folder: CohortFolder, plan: Plan) -> None:
     header = ["line", "id", "patient", "slide", "will_run", "problem", "store", *FACTS, "warnings"]
     header += [f"given_{name}" for name in SETTINGS] + kept
     lines = [_cells(folder, row, kept) for row in plan.rows]
-    durable.atomic_write(folder.plan_table, to_csv(header, lines))
+    folder.write(folder.plan_table, to_csv(header, lines))
 
 
 def _cells(folder: CohortFolder, row: PlanRow, kept: list[str]) -> list[Any]:

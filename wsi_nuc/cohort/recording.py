@@ -15,7 +15,6 @@ from wsi_nuc.cohort.records import DONE, FAILED, Record
 from wsi_nuc.errors import OK
 from wsi_nuc.events import Event, SlideFinished
 from wsi_nuc.run.result import failure
-from wsi_nuc.store import durable
 from wsi_nuc.store import manifest as manifests
 
 
@@ -42,8 +41,6 @@ class Recorder:
 
     def __init__(self, folder: CohortFolder, plan: Plan, rows: Mapping[str, PlanRow], job: JobFile) -> None:
         """`rows`: by the path of their slide; `job` tells what is in hand until it is recorded."""
-        durable.make_dir(folder.records)
-        durable.make_dir(folder.summaries)
         self._folder, self._plan, self._rows, self._job = folder, plan, rows, job
         self._thread = ThreadPoolExecutor(1, "record")
         self._told: dict[str, Future[Told]] = {}

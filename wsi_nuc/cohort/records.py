@@ -11,7 +11,6 @@ from typing import Any
 
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.errors import OK
-from wsi_nuc.store import durable
 
 DONE, FAILED = "done", "failed"
 
@@ -33,7 +32,7 @@ class Record:
 
 
 def write(folder: CohortFolder, record: Record) -> None:
-    durable.atomic_write(folder.record(record.id), json.dumps(asdict(record), sort_keys=True).encode() + b"\n")
+    folder.write(folder.record(record.id), json.dumps(asdict(record), sort_keys=True).encode() + b"\n")
 
 
 def read(folder: CohortFolder, ids: Iterable[str]) -> dict[str, Record]:

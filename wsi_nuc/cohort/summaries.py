@@ -9,7 +9,6 @@ import sys
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.records import read_json
 from wsi_nuc.features.summary import slide_summary
-from wsi_nuc.store import durable
 
 Figures = dict[str, float | int | str]
 
@@ -20,7 +19,7 @@ def summarise(folder: CohortFolder, slide_id: str, digest: str) -> None:
         return
     figures = {key: value for key, value in slide_summary(folder.store(slide_id)).items() if _known(value)}
     document = {"digest": digest, "figures": figures}
-    durable.atomic_write(folder.summary(slide_id), json.dumps(document, allow_nan=False).encode() + b"\n")
+    folder.write(folder.summary(slide_id), json.dumps(document, allow_nan=False).encode() + b"\n")
 
 
 def _known(value: float | int | str) -> bool:

@@ -27,8 +27,8 @@ def _checked(folder: CohortFolder, state: State) -> State:
     problems = verify(folder.store(state.row.id)) if state.state == DONE else []
     if not problems:
         return state
-    record = folder.record(state.row.id)
+    record = folder.place(folder.record(state.row.id))
     with durable.reported("remove", record):
-        record.unlink(missing_ok=True)
+        record.unlink()
     more = f"; and {len(problems) - MOST_NAMED} more" if len(problems) > MOST_NAMED else ""
     return replace(state, state=PENDING, error=f"its result is damaged: {'; '.join(problems[:MOST_NAMED])}{more}")

@@ -22,7 +22,6 @@ from wsi_nuc.errors import SLIDES, StorageError
 from wsi_nuc.events import Emit, ignore, to_all
 from wsi_nuc.run import run_slides
 from wsi_nuc.run.request import SlideRequest
-from wsi_nuc.store import durable
 from wsi_nuc.store import manifest as manifests
 
 KEPT = "kept"
@@ -65,7 +64,6 @@ def run_cohort(
 def _refuse_copy(folder: CohortFolder, plan: Plan, row: PlanRow, twin: PlanRow) -> Told:
     """The plan did not see that it is one; that is recorded, or the next job would run it."""
     problem = refuse_twin(row, twin, "content").problem
-    durable.make_dir(folder.records)
     records.write(folder, Record(row.id, plan.key(row), FAILED, error=problem, exit_code=SLIDES))
     return Told(row.id, row.slide, FAILED, FAILED, row.named(problem), SLIDES)
 
@@ -106,6 +104,7 @@ def _as_it_is(state: State) -> Told:
 
 def _run(folder: CohortFolder, plan: Plan, rows: Sequence[PlanRow], config: Any, emit: Emit) -> Iterator[Told]:
     """Slides of one model follow each other."""
+    out = folder.open_results()
     sweep(folder)
     ordered = sorted(rows, key=lambda row: (row.settings.get("model", ""), row.line))
     requests = [SlideRequest(row.slide, row.id, row.settings) for row in ordered]
@@ -113,7 +112,7 @@ def _run(folder: CohortFolder, plan: Plan, rows: Sequence[PlanRow], config: Any,
     with (
         JobFile(folder, {row.slide: row.id for row in rows}) as job,
         closing(Recorder(folder, plan, {row.slide: row for row in rows}, job)) as recorder,
-        closing(run_slides(config, requests, to_all(emit, recorder.hear))) as results,
+        closing(run_slides(config, requests, to_all(emit, recorder.hear), out)) as results,
     ):
         for result in results:
             waiting.append(recorder.told(result.slide))

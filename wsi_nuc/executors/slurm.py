@@ -72,7 +72,6 @@ def slurm_cluster(options: SlurmOptions) -> Any:
             from dask_jobqueue import SLURMCluster
         except ImportError:
             raise UsageError(OPTION, "dask-jobqueue is not installed", "pip install 'wsi-nuc[slurm]'") from None
-    options.folder.mkdir(parents=True, exist_ok=True)
     cluster = SLURMCluster(
         cores=options.workers,
         processes=options.workers,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from wsi_nuc.store import durable
+from wsi_nuc.store.paths import made_folder
 
 
 class Output(Protocol):
@@ -19,8 +20,8 @@ class Output(Protocol):
 @contextmanager
 def atomic_output(path: Path) -> Iterator[Output]:
     """Bytes for `path`, compressed where its name ends in .gz. An error leaves what was there before."""
-    durable.make_dir(path.parent)
-    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
+    folder = made_folder(path.parent)
+    temporary = folder / f".tmp-{uuid.uuid4().hex}"
     try:
         with durable.DurableFile(temporary) as file:
             if path.suffix == ".gz":
@@ -30,7 +31,7 @@ def atomic_output(path: Path) -> Iterator[Output]:
             else:
                 yield file
         durable.sync(temporary)
-        durable.rename(temporary, path)
+        durable.rename(temporary, folder / path.name)
     finally:
-        temporary.unlink(missing_ok=True)
-    durable.sync(path.parent)
+        temporary.unlink()
+    durable.sync(folder)

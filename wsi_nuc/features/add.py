@@ -14,6 +14,7 @@ from wsi_nuc.store import durable, layout
 from wsi_nuc.store import manifest as manifests
 from wsi_nuc.store.commit import Published, Staging, publish
 from wsi_nuc.store.manifest import Json, Origin
+from wsi_nuc.store.place import Place
 from wsi_nuc.store.reading import class_names
 from wsi_nuc.store.verify import verify
 from wsi_nuc.store.zarrfile import ZarrFolder
@@ -23,21 +24,20 @@ _NEW_PLACES = (f"{layout.NUCLEI_TABLE}/X", f"{layout.NUCLEI_TABLE}/var")
 _ABOVE = ("images", "shapes", "tables", "labels")
 
 
-def add_features(store: Path, slide: SlideRef, execute: Execute, model: ModelRef | None = None) -> Published:
+def add_features(store: Place, slide: SlideRef, execute: Execute, model: ModelRef | None = None) -> Published:
     """Measure every nucleus of an intact `store` on the `slide` that it was made from.
 
     `model` adds its embedding. `new` of the answer is False where the store has all of it already. A kill at any
     moment leaves the old or the new store; files that stay the same are shared between the two, not copied.
     """
-    store = Path(store)
-    old = _checked(store)
+    old = _checked(store.path)
     key = with_features(old["made_from"], model.weights_sha256 if model else "")
     if covers(old["made_from"], key):
-        return Published(store, old, new=False)
+        return Published(store.path, old, new=False)
     signature = stat_signature(slide)
     refuse_other(slide, str(old["made_from"]["slide_sha256"]), "pass that one with --slide")
-    classes, begun = class_names(store), time.perf_counter()
-    nuclei = Nuclei(store, store / _NEW_PLACES[0], slide, float(old["slide"]["mpp"]), classes, model)
+    classes, begun = class_names(store.path), time.perf_counter()
+    nuclei = Nuclei(store.path, store.path / _NEW_PLACES[0], slide, float(old["slide"]["mpp"]), classes, model)
     with Staging(store.parent, store.name) as staging:
         folder = _folder_of(store, staging.root)
         write_features(folder, nuclei, execute)
@@ -45,7 +45,7 @@ def add_features(store: Path, slide: SlideRef, execute: Execute, model: ModelRef
 
         def unchanged() -> None:
             refuse_change(slide, signature, slide.path)
-            _refuse_replaced(store, old)
+            _refuse_replaced(store.path, old)
 
         def finish(root: Path) -> Json:
             run = {"features_seconds": round(time.perf_counter() - begun, 3)}
@@ -67,11 +67,11 @@ def _refuse_replaced(store: Path, old: Json) -> None:
         raise StorageError(store, "was replaced while its features were measured", "repeat the same command")
 
 
-def _folder_of(store: Path, root: Path) -> ZarrFolder:
+def _folder_of(store: Place, root: Place) -> ZarrFolder:
     """A folder with all files of the store but those that are written anew."""
     folder = ZarrFolder(root)
-    folder.adopt(store, _is_new)
-    for name in manifests.walk(store):
+    folder.adopt(store.path, _is_new)
+    for name in manifests.walk(store.path):
         if not _is_new(name):
             durable.link_or_copy(store / name, root / name)
     return folder

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from wsi_nuc.errors import StorageError
 from wsi_nuc.features.job import GroupJob, ModelRef
 from wsi_nuc.features.registry import features_of
 from wsi_nuc.safezarr import open_array
 from wsi_nuc.store import durable, layout
+from wsi_nuc.store.place import Place, PlaceRef
 from wsi_nuc.store.reading import NucleiFile
 from wsi_nuc.store.tables import write_columns
 from wsi_nuc.store.zarrfile import ZarrFolder
@@ -35,10 +35,11 @@ Execute = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 
 @dataclass(frozen=True, slots=True)
 class FileJob:
-    """Measure `job` and leave the rows at `path`: arrays do not travel through a scheduler."""
+    """Measure `job` and leave the rows in the folder, as `name`: arrays do not travel through a scheduler."""
 
     job: GroupJob
-    path: str
+    folder: PlaceRef
+    name: str
 
     def __str__(self) -> str:
         return str(self.job)
@@ -51,7 +52,7 @@ def measure_to_file(job: FileJob) -> int:
 
     rows, buffer = measure(job.job), io.BytesIO()
     np.save(buffer, rows)
-    durable.atomic_write(Path(job.path), buffer.getvalue())
+    durable.atomic_write(job.folder.opened() / job.name, buffer.getvalue())
     return len(rows)
 
 
@@ -77,7 +78,8 @@ def write_features(folder: ZarrFolder, nuclei: Nuclei, execute: Execute) -> None
     jobs = [
         FileJob(
             GroupJob(str(nuclei.store), nuclei.slide, group, nuclei.mpp, nuclei.classes, nuclei.model),
-            str(scratch / f"{group}.npy"),
+            scratch.ref(),
+            f"{group}.npy",
         )
         for group in range(len(starts) - 1)
     ]
@@ -91,28 +93,24 @@ def write_features(folder: ZarrFolder, nuclei: Nuclei, execute: Execute) -> None
         "unit": [feature.unit for feature in features],
         "about": [feature.about for feature in features],
     }
-    write_columns(folder, nuclei.classes, about, _rows(nuclei, starts.tolist(), [job.path for job in jobs]))
-    remove(scratch)
+    write_columns(
+        folder, nuclei.classes, about, _rows(nuclei, starts.tolist(), [scratch.path / job.name for job in jobs])
+    )
+    durable.remove_whole(scratch)
 
 
-def _rows(nuclei: Nuclei, starts: Sequence[int], parts: Sequence[str]) -> Iterator[Float32]:
+def _rows(nuclei: Nuclei, starts: Sequence[int], parts: Sequence[Path]) -> Iterator[Float32]:
     probabilities = open_array(nuclei.table)
     for part, start, stop in zip(parts, starts[:-1], starts[1:], strict=True):
         known = np.asarray(probabilities[start:stop])[:, : len(nuclei.classes)]
         yield np.concatenate([known, np.load(part)], axis=1)
 
 
-def make_room(folder: ZarrFolder) -> Path:
+def make_room(folder: ZarrFolder) -> Place:
     """Move the table's X of a folder that is being written out of the way; returns where it is now."""
     table = folder.root / layout.NUCLEI_TABLE
-    moved = folder.root / SCRATCH / "X"
+    moved = folder.root / f"{SCRATCH}/X"
     durable.make_dir(moved.parent)
     durable.rename(table / "X", moved)
-    remove(table / "var")
+    durable.remove_whole(table / "var")
     return moved
-
-
-def remove(path: Path) -> None:
-    durable.remove_tree(path)
-    if path.exists():
-        raise StorageError(path, "could not be removed", "check the file system, then repeat the same command")

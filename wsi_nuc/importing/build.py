@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 
 import wsi_nuc
 from wsi_nuc.errors import UsageError
+from wsi_nuc.events import Emit, ignore
 from wsi_nuc.features.identity import covers
 from wsi_nuc.importing.outlines import OFF_SLIDE, Mender, Outlines
 from wsi_nuc.importing.record import UNCLASSIFIED, Wanted
@@ -23,15 +23,14 @@ from wsi_nuc.slides.address import is_url
 from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.slides.mpp import require_mpp
 from wsi_nuc.slides.registry import open_slide
-from wsi_nuc.store import layout
+from wsi_nuc.store import durable, layout
 from wsi_nuc.store import manifest as manifests
 from wsi_nuc.store.commit import Published, Staging, check_target, clean_up, publish
 from wsi_nuc.store.geometry import area_and_centre
-from wsi_nuc.store.locks import private_dir
 from wsi_nuc.store.manifest import Accounting, Origin
 from wsi_nuc.store.names import claim_name
 from wsi_nuc.store.nuclei import NucleiWriter, Summary
-from wsi_nuc.store.paths import check_writable
+from wsi_nuc.store.paths import output_folder, tell_of_strangers
 from wsi_nuc.store.thumbnail import write_thumbnail
 from wsi_nuc.store.tissue import write_tissue
 from wsi_nuc.store.zarrfile import ZarrFolder
@@ -39,6 +38,8 @@ from wsi_nuc.tissue.find import Tissue, tissue_for
 from wsi_nuc.types import Float64, Int64, NucleiTable, SlideInfo, SlideRef, TileCounts
 
 MOST_CLASSES = 1000
+# Inside of the private folder: it goes where that goes, after a kill too.
+SPOOL = ".cells"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,23 +76,24 @@ class _Slide:
     sha256: str
 
 
-def import_cells(request: ImportRequest) -> Imported:
+def import_cells(request: ImportRequest, emit: Emit = ignore) -> Imported:
     """Read, mend, write and publish. The same call again finds its result and does nothing."""
     name = format_of(request.cells, request.format)
-    check_writable(request.out)
-    clean_up(request.out)
+    out = output_folder(request.out)
+    tell_of_strangers(clean_up(out), emit)
     slide = _slide(request)
     origin = _origin(request, name, slide)
-    with claim_name(request.slide, request.out, slide.sha256) as claim:
-        there = check_target(request.out, claim.name, _key(request.out / claim.name, origin), request.overwrite)
+    with claim_name(request.slide, out, slide.sha256) as claim:
+        final = out / claim.name
+        there = check_target(out, claim.name, _key(final.path, origin), request.overwrite)
         if there is not None:
             return Imported(there, name, {}, {})
-        with tempfile.TemporaryDirectory(prefix="import-", dir=private_dir(request.out)) as folder:
-            spool, mender = Spool(Path(folder)), Mender(slide.info, slide.mpp, request.scale)
+        with Staging(out, claim.name) as staging:
+            spool, mender = Spool(staging.root / SPOOL), Mender(slide.info, slide.mpp, request.scale)
             for cells in reader(name).cells(request.cells, request.wanted):
                 spool.add(mender.mend(cells))
             _refuse_senseless(request, mender)
-            published = _publish(request, slide, origin, claim.name, (spool, mender))
+            published = _publish(request, slide, origin, staging, (spool, mender))
         return Imported(published, name, dict(mender.repaired), dict(mender.dropped))
 
 
@@ -154,23 +156,23 @@ def _refuse_senseless(request: ImportRequest, mender: Mender) -> None:
 
 
 def _publish(
-    request: ImportRequest, slide: _Slide, origin: Origin, name: str, found: tuple[Spool, Mender]
+    request: ImportRequest, slide: _Slide, origin: Origin, staging: Staging, found: tuple[Spool, Mender]
 ) -> Published:
     spool, mender = found
-    with Staging(request.out, name) as staging:
-        folder = ZarrFolder(staging.root)
-        summary = _write_nuclei(folder, slide, spool, mender)
-        area = slide.tissue.polygons
-        write_tissue(folder, area, slide.mpp)
-        write_thumbnail(folder, slide.tissue.thumbnail, slide.tissue.l0_per_px)
-        layout.seal(folder, origin.key, False)
-        accounting = Accounting(tiles=TileCounts(), repairs=sum(mender.repaired.values()))
-        counts = _counts(slide, summary, mender)
+    folder = ZarrFolder(staging.root)
+    summary = _write_nuclei(folder, slide, spool, mender)
+    durable.remove_whole(staging.root / SPOOL)
+    area = slide.tissue.polygons
+    write_tissue(folder, area, slide.mpp)
+    write_thumbnail(folder, slide.tissue.thumbnail, slide.tissue.l0_per_px)
+    layout.seal(folder, origin.key, False)
+    accounting = Accounting(tiles=TileCounts(), repairs=sum(mender.repaired.values()))
+    counts = _counts(slide, summary, mender)
 
-        def finish(root: Path) -> dict[str, Any]:
-            return manifests.build(root, origin, accounting, counts, {})
+    def finish(root: Path) -> dict[str, Any]:
+        return manifests.build(root, origin, accounting, counts, {})
 
-        return publish(staging, origin, finish, request.overwrite)
+    return publish(staging, origin, finish, request.overwrite)
 
 
 def _write_nuclei(folder: ZarrFolder, slide: _Slide, spool: Spool, mender: Mender) -> Summary:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from wsi_nuc.importing.outlines import Outlines
 from wsi_nuc.store import durable
+from wsi_nuc.store.place import Place
 from wsi_nuc.types import Float64, Int64
 
 SQUARE_PX = 4096
@@ -18,7 +20,7 @@ HELD_ROWS = 200_000
 class Spool:
     """`add` any number of batches, then read the squares, row by row, once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Place) -> None:
         self._folder = folder
         self._held: dict[tuple[int, int], list[Outlines]] = {}
         self._rows = 0
@@ -37,27 +39,30 @@ class Spool:
 
     def _flush(self) -> None:
         for (row, column), held in self._held.items():
-            try:
-                with (self._folder / f"{row:06}-{column:06}.npy").open("ab") as file:
-                    for outlines in held:
-                        for values in (outlines.xy, outlines.offsets, outlines.class_id, outlines.score):
-                            np.save(file, values, allow_pickle=False)
-            except OSError as error:
-                raise durable.storage_error(self._folder, error) from error
+            square = self._folder / f"{row:06}-{column:06}.npy"
+            with durable.reported("write", square), _appending(square) as file:
+                for outlines in held:
+                    for values in (outlines.xy, outlines.offsets, outlines.class_id, outlines.score):
+                        np.save(file, values, allow_pickle=False)
         self._held, self._rows = {}, 0
 
     def squares(self) -> Iterator[Outlines]:
         """Each square's outlines by the row and column of their first vertex."""
         self._flush()
-        for path in sorted(self._folder.glob("*.npy")):
-            outlines = joined(list(_load(path)))
+        for name in self._folder.names():
+            outlines = joined(list(_load(self._folder / name)))
             first = first_vertices(outlines)
             yield select(outlines, np.lexsort((first[:, 0], first[:, 1])))
 
 
-def _load(path: Path) -> Iterator[Outlines]:
-    with path.open("rb") as file:
-        while file.tell() < path.stat().st_size:
+def _appending(square: Place) -> BinaryIO:
+    return os.fdopen(durable.open_file(square, os.O_WRONLY | os.O_APPEND), "ab")
+
+
+def _load(square: Place) -> Iterator[Outlines]:
+    with square.reader() as file:
+        size = os.fstat(file.fileno()).st_size
+        while file.tell() < size:
             yield Outlines(*(np.load(file, allow_pickle=False) for _ in range(4)))
 
 

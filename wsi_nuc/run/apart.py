@@ -20,6 +20,7 @@ from wsi_nuc.executors.apart import Died, call_apart
 from wsi_nuc.run.region import RegionJob, blamed, loaded_model, prepare_worker, process_region, write_report
 from wsi_nuc.run.report import RegionReport, Tally
 from wsi_nuc.store.parts import read_part
+from wsi_nuc.store.place import open_folder
 from wsi_nuc.types import Bool, NucleiTable
 
 TRIES = 3
@@ -70,10 +71,11 @@ def _divided(job: RegionJob, tiles: tuple[int, ...], alone: list[Died]) -> Itera
 def _computed(job: RegionJob, tiles: tuple[int, ...]) -> Part:
     """Those tiles of the region, by a process of their own."""
     region = job.task.grid.region(job.task.index, np.array(tiles))
-    with TemporaryDirectory(prefix="wsi-nuc-apart-") as folder:
-        only = replace(job, task=replace(job.task, region=region), parts_dir=folder, apart=False)
+    with TemporaryDirectory(prefix="wsi-nuc-apart-") as temporary:
+        folder = open_folder(Path(temporary))
+        only = replace(job, task=replace(job.task, region=region), parts=folder.ref(), apart=False)
         report = call_apart(partial(_prepared, only))
-        table, own, _ = read_part(Path(report.part))
+        table, own, _ = read_part(folder / report.part)
         return table, own, report.tally
 
 

@@ -11,7 +11,9 @@ from wsi_nuc.executors.base import Executor
 from wsi_nuc.executors.serial import SerialExecutor
 from wsi_nuc.run.region import prepare_worker
 from wsi_nuc.run.resources import allow_files, device_of_jobs, gpus, resolve_device, usable_cpus, usable_memory
-from wsi_nuc.store.locks import private_dir
+from wsi_nuc.store import durable
+from wsi_nuc.store.paths import made_folder
+from wsi_nuc.store.private import Private, private
 
 if TYPE_CHECKING:
     from wsi_nuc.executors.slurm import SlurmOptions
@@ -39,7 +41,7 @@ def make_executor(config: RunConfig, device: str, emit: Emit = ignore) -> Execut
         in_flight=dask.regions_in_flight,
         tls=(dask.tls_ca, dask.tls_cert, dask.tls_key),
         memory_bytes=usable_memory(),
-        slurm=_slurm(config) if config.scheduler == SLURM else None,
+        slurm=slurm_options(config) if config.scheduler == SLURM else None,
         patience_s=dask.patience_s,
     )
     return DaskExecutor(options, setup, emit)
@@ -52,13 +54,15 @@ def executor_device(config: RunConfig, uses_torch: bool) -> str:
     return resolve_device(config.device, uses_torch)
 
 
-def _slurm(config: RunConfig) -> SlurmOptions:
+def slurm_options(config: RunConfig) -> SlurmOptions:
     from wsi_nuc.executors.loopback import is_loopback_interface
     from wsi_nuc.executors.slurm import SlurmOptions
 
-    jobs = config.dask.slurm
+    jobs, folder = config.dask.slurm, private(made_folder(config.out), Private.SLURM)
+    # Slurm and dask-jobqueue write there by its path.
+    durable.make_dir(folder)
     return SlurmOptions(
-        folder=private_dir(config.out) / "slurm",
+        folder=folder.path,
         jobs=jobs.jobs,
         workers=1 if jobs.gpu else jobs.cores,
         cores=jobs.cores,

@@ -46,6 +46,11 @@ def embedding_model(job: SlideJob, device: str) -> ModelRef | None:
 def measure_before_publishing(folder: ZarrFolder, job: SlideJob, execute: Execute, device: str) -> None:
     """The nuclei are written, the store is not sealed yet."""
     nuclei = Nuclei(
-        folder.root, make_room(folder), job.pixels, job.mpp, job.spec.classes, embedding_model(job, device)
+        folder.root.path,
+        make_room(folder).path,
+        job.pixels,
+        job.mpp,
+        job.spec.classes,
+        embedding_model(job, device),
     )
     write_features(folder, nuclei, execute)

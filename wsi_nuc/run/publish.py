@@ -25,6 +25,7 @@ from wsi_nuc.store.labels import write_labels
 from wsi_nuc.store.manifest import Accounting, Lost
 from wsi_nuc.store.nuclei import NucleiWriter, Summary
 from wsi_nuc.store.parts import read_part
+from wsi_nuc.store.place import Place
 from wsi_nuc.store.thumbnail import write_thumbnail
 from wsi_nuc.store.tissue import write_tissue
 from wsi_nuc.store.zarrfile import ZarrFolder
@@ -39,13 +40,13 @@ BLOCK_PX = 4096
 
 def publish_slide(
     job: SlideJob,
-    name: str,
-    parts: Mapping[int, Path],
+    final: Place,
+    parts: Mapping[int, Place],
     reports: Sequence[RegionReport],
     execute: Execute,
     device: str,
 ) -> Published:
-    """Write the result of a slide into a private folder and make it visible in one step.
+    """Write the result of a slide into a private folder and make it visible in one step, as `final`.
 
     `execute` runs the tasks that measure features, if the result has them; `device` is where the model runs that
     some of these are of.
@@ -53,7 +54,7 @@ def publish_slide(
     clock, stats, config = Clock(), StitchStats(), job.config
     accounting = _accounting(job, reports)
     usable_mm2 = _less(job.area_mm2, accounting.lost_mm2)
-    with Staging(config.out, name) as staging:
+    with Staging(final.parent, final.name) as staging:
         folder = ZarrFolder(staging.root)
         with clock.stage("stitch and write"):
             summary = _write_nuclei(folder, job, parts, usable_mm2, stats)
@@ -81,7 +82,7 @@ def acceptable(config: RunConfig) -> Callable[[dict[str, Any]], bool]:
 
 
 def _write_nuclei(
-    folder: ZarrFolder, job: SlideJob, parts: Mapping[int, Path], usable_mm2: float, stats: StitchStats
+    folder: ZarrFolder, job: SlideJob, parts: Mapping[int, Place], usable_mm2: float, stats: StitchStats
 ) -> Summary:
     rule = StitchRule(job.config.stitch.iou, job.config.stitch.containment)
     grid = job.plan.grid
@@ -91,7 +92,7 @@ def _write_nuclei(
         return writer.finish(job.area_mm2, usable_mm2)
 
 
-def _candidates(job: SlideJob, parts: Mapping[int, Path]) -> Iterator[RegionCandidates]:
+def _candidates(job: SlideJob, parts: Mapping[int, Place]) -> Iterator[RegionCandidates]:
     """The parts in the order of the grid of regions, one in memory at a time."""
     grid, edge = job.plan.grid, job.plan.tiles_per_region
     per_row = -(-grid.cols // edge)

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -24,6 +23,7 @@ from wsi_nuc.run.level0 import inside_and_valid, to_level0, touching
 from wsi_nuc.run.report import BadPlace, RegionReport, Tally
 from wsi_nuc.slides.cache import cached_slide
 from wsi_nuc.store.parts import read_part, write_part
+from wsi_nuc.store.place import Place, PlaceRef
 from wsi_nuc.tiling.read import TilePixels, read_region
 from wsi_nuc.tiling.task import RegionTask
 from wsi_nuc.types import (
@@ -44,15 +44,15 @@ CUT_WITHIN_UM = 1.0
 
 @dataclass(frozen=True, slots=True)
 class RegionJob:
-    """Everything a worker needs for one region; a few kilobytes, however large the slide. `options`: name and
-    value of every way in which the model is used other than its file says. `apart`: in processes of its own,
-    since workers died of it."""
+    """Everything a worker needs for one region; a few kilobytes, however large the slide. `parts`: the folder of
+    its part file; `options`: name and value of every way in which the model is used other than its file says.
+    `apart`: in processes of its own, since workers died of it."""
 
     slide: SlideRef
     task: RegionTask
     model: str
     device: str
-    parts_dir: str
+    parts: PlaceRef
     options: Options = ()
     apart: bool = False
 
@@ -106,14 +106,14 @@ def process_region(job: RegionJob) -> RegionReport:
 
 def write_report(job: RegionJob, table: NucleiTable, own: Bool, tally: Tally) -> RegionReport:
     """The part carries the report without its timings: the same region has the same bytes each time."""
-    part = write_part(Path(job.parts_dir), job.task.index, table, own, tally.document())
-    return RegionReport(job.task.index, part.path, len(table), tally)
+    part = write_part(job.parts.opened(), job.task.index, table, own, tally.document())
+    return RegionReport(job.task.index, part.name, len(table), tally)
 
 
-def read_report(index: int, path: Path) -> RegionReport:
+def read_report(index: int, part: Place) -> RegionReport:
     """The report that a part file carries."""
-    table, _, stored = read_part(path)
-    return RegionReport(index, str(path), len(table), Tally.from_document(stored))
+    table, _, stored = read_part(part)
+    return RegionReport(index, part.name, len(table), Tally.from_document(stored))
 
 
 class Clock:

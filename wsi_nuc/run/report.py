@@ -84,7 +84,7 @@ _PLACES = ("missing", "damaged", "failed")
 
 @dataclass(frozen=True, slots=True)
 class RegionReport:
-    """One region; `part` is its file. All but `seconds` by stage and memory is stored in that file."""
+    """One region; `part` names its file, where all but `seconds` by stage and memory is stored."""
 
     index: int
     part: str

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from wsi_nuc.config import ConfigError, RunConfig, with_settings
 from wsi_nuc.errors import UsageError
 from wsi_nuc.slides.address import shown
 from wsi_nuc.store.names import NameClaim, claim_name, plain_name
+from wsi_nuc.store.place import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class SlideRequest:
         except ConfigError as error:
             raise UsageError(shown(self.slide), str(error)) from None
 
-    def claim(self, out: Path, content_sha256: str) -> NameClaim:
+    def claim(self, out: Place, content_sha256: str) -> NameClaim:
         """The name of the result. One that was asked for is never changed to make room for another slide's."""
         claim = claim_name(self.name or self.slide, out, content_sha256)
         if self.name and claim.name != f"{plain_name(self.name)}.zarr":

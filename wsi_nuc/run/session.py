@@ -14,11 +14,10 @@ from concurrent.futures import wait as wait_for
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any
 
 from wsi_nuc.config import RunConfig
-from wsi_nuc.errors import SlideError, UsageError
+from wsi_nuc.errors import SlideError
 from wsi_nuc.events import Emit, RegionFinished, SlideFinished, SlideOpened, SlideStarted, Warned, ignore
 from wsi_nuc.executors.base import Executor, Outcome
 from wsi_nuc.features.add import add_features
@@ -27,52 +26,43 @@ from wsi_nuc.models.registry import is_file, load_model, model_spec
 from wsi_nuc.run.apart import process
 from wsi_nuc.run.executor import executor_device, make_executor
 from wsi_nuc.run.featured import embedding_model, only_features_lack, reconciled
+from wsi_nuc.run.folders import Folders, open_folders
 from wsi_nuc.run.job import SlideJob, prepare
 from wsi_nuc.run.publish import acceptable, publish_slide
 from wsi_nuc.run.region import RegionJob, read_report
 from wsi_nuc.run.report import RegionReport, lacking
 from wsi_nuc.run.request import SlideRequest, as_request
 from wsi_nuc.run.result import SlideResult, failure, success
-from wsi_nuc.run.staging import StagedSlide, remove_abandoned
-from wsi_nuc.store.commit import Published, check_target, clean_up
+from wsi_nuc.run.staging import StagedSlide
+from wsi_nuc.store.commit import Published, check_target
 from wsi_nuc.store.durable import remove_file
-from wsi_nuc.store.locks import slide_lock_path, try_lock
+from wsi_nuc.store.locks import try_lock
 from wsi_nuc.store.parts import begun, find_parts, hold_parts, parts_dir, remove_parts
-from wsi_nuc.store.paths import check_writable
+from wsi_nuc.store.paths import tell_of_strangers
+from wsi_nuc.store.place import Place, PlaceRef
+from wsi_nuc.store.private import slide_lock
 
 START_TIMEOUT_S = 3.0
 
 
 def run_slides(
-    config: RunConfig, slides: Sequence[str | SlideRequest], emit: Emit = ignore
+    config: RunConfig, slides: Sequence[str | SlideRequest], emit: Emit = ignore, out: Place | None = None
 ) -> Generator[SlideResult, None, None]:
     """One result a slide, as they are done. Raises only what concerns all slides: usage, model, output folder.
 
     A request in place of a path may have settings of its own; every model is checked before the first slide.
+    `out`: the output folder where the caller has it open, which counts in place of `config.out`.
 
     To stop early close the iterator: workers end within seconds, and what is finished stays for the next run.
     """
-    check_writable(config.out)
-    if config.scratch is not None:
-        check_writable(config.scratch)
-    if config.stage is not None:
-        _check_stage(config.stage, config.scheduler)
+    folders = open_folders(config, out)
     requests = [as_request(slide) for slide in slides]
     models = _models([request.config(config) for request in requests] or [config])
-    clean_up(config.out)
-    session = _Session(config, models, emit)
+    session = _Session(config, models, folders, emit)
     try:
         yield from session.results(requests)
     finally:
         session.close()
-
-
-def _check_stage(stage: Path, scheduler: str) -> None:
-    if scheduler not in ("serial", "local"):
-        cause = f"the workers of --scheduler {scheduler} do not see this machine's own disk"
-        raise UsageError(f"--stage {stage}", cause, "leave one of the two out")
-    check_writable(stage)
-    remove_abandoned(stage)
 
 
 @dataclass(frozen=True)
@@ -110,7 +100,7 @@ class _Open:
 
     job: SlideJob
     device: str
-    name: str
+    final: Place
     held: ExitStack
     started: float
     todo: int = 0
@@ -121,9 +111,10 @@ class _Open:
 class _Session:
     """Holds what outlives a slide: the executor, the publishing thread, and the slides that are open."""
 
-    def __init__(self, config: RunConfig, models: dict[str, _Model], emit: Emit) -> None:
-        self._config, self._models, self._emit = config, models, emit
-        self._open: dict[str, _Open] = {}
+    def __init__(self, config: RunConfig, models: dict[str, _Model], folders: Folders, emit: Emit) -> None:
+        self._config, self._models, self._folders, self._emit = config, models, folders, emit
+        tell_of_strangers(folders.clean_up(), emit)
+        self._open: dict[PlaceRef, _Open] = {}
         self._done: deque[SlideResult | Future[SlideResult]] = deque()
         self._busy: list[SlideRequest] = []
         self._copies: list[StagedSlide] = []
@@ -184,21 +175,22 @@ class _Session:
 
     def _prepare(self, request: SlideRequest, wait: bool, started: float) -> _Open | None:
         """None if there is nothing to compute: it is there already, or another process has it in hand."""
-        slide, out, config = request.slide, self._config.out, request.config(self._config)
+        slide, out, config = request.slide, self._folders.out, request.config(self._config)
         model = self._models[_model_key(config)]
         job = prepare(slide, config, model.spec, model.device, self._emit)
         for warning in job.warnings:
             self._emit(Warned(slide, warning))
         with ExitStack() as held:
-            lock, locked = try_lock(slide_lock_path(out, job.work_key), self._waiting(slide) if wait else None)
+            lock, locked = try_lock(slide_lock(out, job.work_key), self._waiting(slide) if wait else None)
             held.callback(os.close, lock)
             if locked is False:
                 self._busy.append(request)
                 return None
             claim = held.enter_context(request.claim(out, job.content_sha256))
-            job = reconciled(job, out / claim.name)
-            if only_features_lack(job, out / claim.name):
-                add = self._publisher.submit(self._add_features, job, claim.name, held.pop_all(), model.device)
+            final = out / claim.name
+            job = reconciled(job, final.path)
+            if only_features_lack(job, final.path):
+                add = self._publisher.submit(self._add_features, job, final, held.pop_all(), model.device)
                 self._done.append(add)
                 return None
             overwrite = job.config.overwrite
@@ -207,22 +199,22 @@ class _Session:
                 self._done.append(self._told(success(slide, there, time.perf_counter() - started)))
                 return None
             job = self._as_begun(job)
-            held.enter_context(hold_parts(self._parts_root, job.content_sha256, job.parts_key))
+            held.enter_context(hold_parts(self._folders.parts, job.content_sha256, job.parts_key))
             job = self._staged(job, held)
-            return _Open(job, model.device, claim.name, held.pop_all(), started)
+            return _Open(job, model.device, final, held.pop_all(), started)
 
     def _as_begun(self, job: SlideJob) -> SlideJob:
         """With the regions of the run that goes on here, which may have had other workers."""
         if job.config.region_size is not None:
             return job
-        edge = begun(self._parts_root, job.content_sha256, job.work_key)
+        edge = begun(self._folders.parts, job.content_sha256, job.work_key)
         return job if edge is None else replace(job, plan=job.plan.with_regions(edge))
 
     def _staged(self, job: SlideJob, held: ExitStack) -> SlideJob:
         """The job with its pixels on this node's disk, where that was asked for."""
-        if self._config.stage is None:
+        if self._folders.stage is None:
             return job
-        staged = StagedSlide(job.ref, self._config.stage, job.content_sha256, job.check_unchanged)
+        staged = StagedSlide(job.ref, self._folders.stage, job.content_sha256, job.check_unchanged)
         self._copies.append(held.enter_context(staged))
         return replace(job, copy=staged.ref)
 
@@ -239,26 +231,22 @@ class _Session:
         regions = sum(1 for _ in job.plan.regions())
         opened.todo = regions - len(resumed)
         self._emit(SlideStarted(job.slide, regions, len(resumed), job.plan.planned_tiles))
-        self._open[str(folder)] = opened
+        self._open[folder.ref()] = opened
         if not opened.todo:
             self._close_slide(opened)
         for task in job.plan.tasks():
             if task.index in resumed:
                 continue
             if opened.error is None:
-                yield RegionJob(job.pixels, task, job.config.model, opened.device, str(folder), options)
+                yield RegionJob(job.pixels, task, job.config.model, opened.device, folder.ref(), options)
             else:
                 self._count_back(opened)
 
-    def _parts_dir(self, job: SlideJob) -> Path:
-        return parts_dir(self._parts_root, job.content_sha256, job.parts_key)
-
-    @property
-    def _parts_root(self) -> Path:
-        return self._config.scratch or self._config.out
+    def _parts_dir(self, job: SlideJob) -> Place:
+        return parts_dir(self._folders.parts, job.content_sha256, job.parts_key)
 
     def _take(self, outcome: Outcome[RegionJob, RegionReport]) -> None:
-        opened = self._open[outcome.task.parts_dir]
+        opened = self._open[outcome.task.parts]
         report = outcome.result
         if report is None:
             opened.error = opened.error or outcome.error
@@ -277,7 +265,7 @@ class _Session:
             self._close_slide(opened)
 
     def _close_slide(self, opened: _Open) -> None:
-        del self._open[str(self._parts_dir(opened.job))]
+        del self._open[self._parts_dir(opened.job).ref()]
         published = self._publisher.submit(self._publish, opened)
         published.add_done_callback(lambda _: opened.held.close())
         self._done.append(published)
@@ -291,28 +279,30 @@ class _Session:
                 job.check_unchanged()
                 raise opened.error
             self._refuse_bad_places(opened)
-            parts = {report.index: Path(report.part) for report in opened.reports}
+            folder = self._parts_dir(job)
+            parts = {report.index: folder / report.part for report in opened.reports}
             execute = self._executor.result().run
-            published = publish_slide(job, opened.name, parts, opened.reports, execute, opened.device)
+            published = publish_slide(job, opened.final, parts, opened.reports, execute, opened.device)
             self._warn_of_looks(job, published)
             # Unlinked while it is held: whoever waits for it sees that, and finds the result.
-            remove_file(slide_lock_path(self._config.out, job.work_key))
+            remove_file(slide_lock(self._folders.out, job.work_key))
             opened.held.close()
             if not job.config.keep_parts:
-                remove_parts(self._parts_root, job.content_sha256, job.parts_key)
+                strangers = remove_parts(self._folders.parts, job.content_sha256, job.parts_key)
+                tell_of_strangers(strangers, self._emit)
             return self._told(success(job.slide, published, time.perf_counter() - opened.started))
         except Exception as error:  # noqa: BLE001 - the slide boundary: any failure is this slide's
             return self._told(failure(job.slide, error, time.perf_counter() - opened.started))
         finally:
             opened.held.close()
 
-    def _add_features(self, job: SlideJob, name: str, held: ExitStack, device: str) -> SlideResult:
+    def _add_features(self, job: SlideJob, final: Place, held: ExitStack, device: str) -> SlideResult:
         """Runs in the publishing thread."""
         started, execute = time.perf_counter(), self._executor.result().run
         try:
             with held:
                 added = embedding_model(job, device)
-                published = add_features(self._config.out / name, job.ref, execute, added)
+                published = add_features(final, job.ref, execute, added)
             return self._told(success(job.slide, published, time.perf_counter() - started))
         except Exception as error:  # noqa: BLE001 - the slide boundary: any failure is this slide's
             return self._told(failure(job.slide, error, time.perf_counter() - started))
@@ -345,11 +335,11 @@ class _Session:
             self._emit(Warned(slide, bad))
 
 
-def _resumable(folder: Path) -> Iterator[RegionReport]:
+def _resumable(folder: Place) -> Iterator[RegionReport]:
     """Reports of the parts of an earlier run. A part that lacks places is done anew: the cause may be gone."""
-    for index, path in find_parts(folder).items():
-        report = read_report(index, path)
+    for index, part in find_parts(folder).items():
+        report = read_report(index, part)
         if report.tally.failed or report.tally.damaged:
-            remove_file(path)
+            remove_file(part)
         else:
             yield report

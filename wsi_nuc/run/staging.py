@@ -10,7 +10,6 @@ import os
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,7 +19,10 @@ from wsi_nuc.slides.files import content_files
 from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.slides.localfile import CHECK_PATH
 from wsi_nuc.store import durable
-from wsi_nuc.store.locks import Held, discard_dead, private_dir, try_lock
+from wsi_nuc.store.locks import Held, try_lock
+from wsi_nuc.store.oserror import free_bytes
+from wsi_nuc.store.place import Place
+from wsi_nuc.store.private import Private, private, sweep_trees
 from wsi_nuc.types import SlideRef
 
 CHUNK_BYTES = 8 << 20
@@ -30,10 +32,10 @@ REMEDY = "free space, choose another folder with --stage, or leave the option ou
 class StagedSlide:
     """The copy at `ref`, held until `close`. A slide at an address is not copied: `ref` is what it was."""
 
-    def __init__(self, ref: SlideRef, stage: Path, sha256: str, check_source: Callable[[], None]) -> None:
+    def __init__(self, ref: SlideRef, stage: Place, sha256: str, check_source: Callable[[], None]) -> None:
         """`sha256`: of the slide's whole content; `check_source` raises if the slide changed meanwhile."""
         self.ref, self._held = ref, Held(-1)
-        self._folder: Path | None = None
+        self._folder: Place | None = None
         if is_url(ref.path):
             return
         self._folder = _copies(stage) / uuid.uuid4().hex
@@ -49,10 +51,9 @@ class StagedSlide:
 
     def close(self) -> None:
         folder, self._folder = self._folder, None
-        if folder is not None:
-            durable.remove_tree(folder)
-            durable.remove_file(_lock(folder))
-        self._held.close()
+        with self._held:
+            if folder is not None and durable.remove_tree(folder):
+                durable.remove_file(_lock(folder))
 
     def __enter__(self) -> StagedSlide:
         return self
@@ -61,21 +62,20 @@ class StagedSlide:
         self.close()
 
 
-def remove_abandoned(stage: Path) -> None:
-    """Delete the copies of runs that were killed."""
-    for lock in sorted(_copies(stage).glob("*.lock")):
-        discard_dead(lock, partial(durable.remove_tree, lock.with_suffix("")))
+def remove_abandoned(stage: Place) -> list[Place]:
+    """Delete the copies of runs that were killed. Returns what lies among them and is none of ours."""
+    return sweep_trees(_copies(stage))
 
 
-def _copies(stage: Path) -> Path:
-    return private_dir(stage) / "slides"
+def _copies(stage: Place) -> Place:
+    return private(stage, Private.SLIDES)
 
 
-def _lock(folder: Path) -> Path:
-    return folder.with_suffix(".lock")
+def _lock(folder: Place) -> Place:
+    return folder.parent / f"{folder.name}.lock"
 
 
-def _copied(ref: SlideRef, stage: Path, folder: Path) -> SlideRef:
+def _copied(ref: SlideRef, stage: Place, folder: Place) -> SlideRef:
     """All files of the slide below `folder`, at the same places relative to each other."""
     slide = Path(ref.path)
     base = slide.parent
@@ -84,16 +84,16 @@ def _copied(ref: SlideRef, stage: Path, folder: Path) -> SlideRef:
         needed = sum(source.stat().st_size for source in sources)
     except OSError as error:
         raise SlideError(ref.path, f"cannot be read ({error.strerror})", CHECK_PATH) from error
-    free = durable.free_bytes(stage)
+    free = free_bytes(stage.path)
     if free < needed:
         cause = f"about {needed:,} bytes are needed to copy {ref.path}, {free:,} are free"
         raise StorageError(stage, cause, REMEDY)
     for source in sources:
-        _copy(source, folder / source.relative_to(base), stage)
+        _copy(source, folder / source.relative_to(base).as_posix(), stage)
     return replace(ref, path=str(folder / slide.name))
 
 
-def _copy(source: Path, target: Path, stage: Path) -> None:
+def _copy(source: Path, target: Place, stage: Place) -> None:
     try:
         reader = source.open("rb")
     except OSError as error:

@@ -6,7 +6,6 @@ import os
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,12 +13,14 @@ from typing import Any, Self
 from wsi_nuc.errors import StorageError, UsageError
 from wsi_nuc.store import durable
 from wsi_nuc.store import manifest as manifests
-from wsi_nuc.store.locks import discard_dead, hold, private_dir, slide_lock_path, try_lock
+from wsi_nuc.store.locks import hold, try_lock
 from wsi_nuc.store.manifest import Json, Origin
-from wsi_nuc.store.paths import refuse_links
+from wsi_nuc.store.place import Place
+from wsi_nuc.store.private import Private, private, sweep_slide_locks, sweep_trees
 from wsi_nuc.store.verify import is_result, problems_of, verify
 
 Acceptable = Callable[[Json], bool]
+_TREE = ".zarr"
 
 
 def accept_all(manifest: Json) -> bool:
@@ -37,22 +38,21 @@ class Published:
 
 
 class Staging:
-    """A private folder on the file system of the result. It vanishes unless it is published.
+    """A private folder on the file system of the result, open as `root`. It vanishes unless it is published.
 
     Its lock is held as long as this process lives, so whoever gets the lock knows that the folder is abandoned.
     """
 
-    def __init__(self, out_dir: Path, name: str) -> None:
-        self.out_dir, self.name = Path(out_dir), name
-        durable.make_dir(self.out_dir)
-        folder = private_dir(self.out_dir) / "staging"
-        self.root = folder / f"{uuid.uuid4().hex}.zarr"
-        refuse_links(self.out_dir, self.root)
-        self._out_stat = self.out_dir.stat()
-        self._lock_path = self.root.with_suffix(".lock")
-        self._lock, _ = try_lock(self._lock_path)
+    def __init__(self, out: Place, name: str) -> None:
+        self.out, self.name = out, name
+        self.refuse_swaps()
+        stem = uuid.uuid4().hex
+        self.tree = private(out, Private.STAGING) / f"{stem}{_TREE}"
+        self._lock_file = self.tree.parent / f"{stem}.lock"
+        self._lock, _ = try_lock(self._lock_file)
         try:
-            durable.make_dir(self.root)
+            durable.make_dir(self.tree)
+            self.root = self.tree.opened()
         except StorageError:
             self._let_go()
             raise
@@ -61,62 +61,70 @@ class Staging:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        durable.remove_tree(self.root)
         self._let_go()
+        if isinstance(error, Exception):
+            # A folder that is taken away makes readers fail in many ways; that is what the user must know.
+            self.refuse_swaps()
 
     def _let_go(self) -> None:
-        durable.remove_file(self._lock_path)
-        os.close(self._lock)
+        try:
+            if durable.remove_tree(self.tree):
+                durable.remove_file(self._lock_file)
+        finally:
+            os.close(self._lock)
 
     @property
-    def final(self) -> Path:
-        return self.out_dir / self.name
+    def final(self) -> Place:
+        return self.out / self.name
 
     def refuse_swaps(self) -> None:
-        """The folder that we are about to publish into must be the one that we checked at the start."""
-        refuse_links(self.out_dir, self.final)
-        refuse_links(self.out_dir, self.root)
-        if not self.out_dir.is_dir() or not os.path.samestat(self.out_dir.stat(), self._out_stat):
-            raise StorageError(
-                self.out_dir, "was replaced by another folder during the run", "repeat the same command"
-            )
+        """The folder that we publish into must be the one that was opened at the start, and no link lie there."""
+        self.out.refuse_swap()
+        self.final.exists()
+
+    def refuse_other_tree(self) -> None:
+        """What is about to be published must be the folder that was written."""
+        now = self.tree.stat()
+        if now is None or not os.path.samestat(now, os.fstat(self.root.base.fd)):
+            raise StorageError(self.tree, "was replaced during the run", "repeat the same command")
 
 
-def clean_up(out_dir: Path) -> int:
+def clean_up(out: Place) -> list[Place]:
     """Delete what dead runs left behind, their staging folders and locks, and put back what a killed overwrite
-    had moved away. Returns the number of staging folders."""
-    folder = private_dir(out_dir) / "staging"
-    stems = {path.stem for path in folder.glob("*") if path.suffix in (".zarr", ".lock")}
-    removed = 0
-    for stem in sorted(stems):
-        tree = folder / f"{stem}.zarr"
-        removed += bool(discard_dead(folder / f"{stem}.lock", partial(durable.remove_tree, tree)))
-    for lock in sorted(slide_lock_path(out_dir, "any").parent.glob("*.lock")):
-        discard_dead(lock)
-    for backup in sorted((private_dir(out_dir) / "backup").glob("*")):
-        with _commit_lock(out_dir, backup.name):
-            _recover(out_dir, backup.name)
-    return removed
+    had moved away. Returns what lies among these and is none of ours: it stays."""
+    strangers = sweep_trees(private(out, Private.STAGING), _TREE) + sweep_slide_locks(out)
+    for name in private(out, Private.BACKUP).names():
+        if not _is_backup(_backup(out, name)):
+            strangers.append(_backup(out, name))
+            continue
+        with _commit_lock(out, name):
+            _recover(out, name)
+    return strangers
 
 
-def _commit_lock(out_dir: Path, name: str) -> Any:
-    return hold(private_dir(out_dir) / "commit" / f"{name}.lock")
+def _commit_lock(out: Place, name: str) -> Any:
+    return hold(private(out, Private.COMMIT) / f"{name}.lock")
 
 
-def _backup(out_dir: Path, name: str) -> Path:
-    return private_dir(out_dir) / "backup" / name
+def _backup(out: Place, name: str) -> Place:
+    return private(out, Private.BACKUP) / name
 
 
-def _recover(out_dir: Path, name: str) -> None:
+def _is_backup(place: Place) -> bool:
+    """Only results of ours are ever moved there."""
+    return place.is_dir() and is_result(place.path)
+
+
+def _recover(out: Place, name: str) -> None:
     """After a kill inside of `_replace_in_two_steps`: the old result comes back, or its remains go."""
-    backup, final = _backup(out_dir, name), out_dir / name
-    if not backup.exists():
+    backup, final = _backup(out, name), out / name
+    if not _is_backup(backup):
         return
     if final.exists():
         durable.remove_tree(backup)
     else:
         durable.rename(backup, final)
-        durable.sync(out_dir)
+        durable.sync(out)
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
@@ -131,7 +139,7 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
 
 
 def check_target(
-    out_dir: Path, name: str, key: Json, overwrite: bool = False, acceptable: Acceptable = accept_all
+    out: Place, name: str, key: Json, overwrite: bool = False, acceptable: Acceptable = accept_all
 ) -> Published | None:
     """Look at the place of a result before computing it.
 
@@ -140,23 +148,20 @@ def check_target(
     overwritten. Raises UsageError if it may not. What is there stays visible, damaged or not, until `publish`
     replaces the whole of it.
     """
-    out_dir, final = Path(out_dir), Path(out_dir) / name
-    if not out_dir.is_dir():
-        return None
-    refuse_links(out_dir, final)
-    with _commit_lock(out_dir, name):
-        _recover(out_dir, name)
-        return _look_at(final, key, overwrite, acceptable)
+    out.refuse_swap()
+    with _commit_lock(out, name):
+        _recover(out, name)
+        return _look_at(out / name, key, overwrite, acceptable)
 
 
-def _look_at(final: Path, key: Json, overwrite: bool, acceptable: Acceptable) -> Published | None:
+def _look_at(final: Place, key: Json, overwrite: bool, acceptable: Acceptable) -> Published | None:
     if not final.exists():
         return None
-    if not is_result(final):
+    if not is_result(final.path):
         raise StorageError(final, "exists and is no result of wsi-nuc", "move it away or choose another --out")
-    there = manifests.made_from(final)
+    there = manifests.made_from(final.path)
     if there == key:
-        return _intact(final, acceptable)
+        return _intact(final.path, acceptable)
     if overwrite:
         return None
     other = f"made with other settings ({'; '.join(differences(there, key))})"
@@ -192,22 +197,23 @@ def publish(
     visible and raises to stop it (the slide changed, the run was interrupted).
     """
     durable.sync_tree(staging.root)
-    manifest = finish(staging.root)
+    manifest = finish(staging.root.path)
     durable.atomic_write(staging.root / manifests.MANIFEST, _readable(manifest))
-    broken = problems_of(staging.root)
+    broken = problems_of(staging.root.path)
     if broken:
+        staging.refuse_swaps()
         lines = "; ".join(f"{file} {problem}" for file, problem in broken.items())
         raise StorageError(staging.root, f"did not read back as written: {lines}", "check the disk")
-    durable.make_dir(private_dir(staging.out_dir) / "commit")
-    with _commit_lock(staging.out_dir, staging.name):
+    with _commit_lock(staging.out, staging.name):
         staging.refuse_swaps()
-        _recover(staging.out_dir, staging.name)
+        _recover(staging.out, staging.name)
         there = _look_at(staging.final, origin.key, overwrite, acceptable)
         if there is not None:
             return there
         check()
+        staging.refuse_other_tree()
         _make_visible(staging)
-    return Published(staging.final, manifest, new=True)
+    return Published(staging.final.path, manifest, new=True)
 
 
 def _readable(manifest: Json) -> bytes:
@@ -218,19 +224,19 @@ def _readable(manifest: Json) -> bytes:
 
 def _make_visible(staging: Staging) -> None:
     if not staging.final.exists():
-        durable.rename(staging.root, staging.final)
-    elif not durable.exchange(staging.root, staging.final):
+        durable.rename(staging.tree, staging.final)
+    elif not durable.exchange(staging.tree, staging.final):
         _replace_in_two_steps(staging)
-    durable.sync(staging.out_dir)
-    durable.sync(staging.root.parent)
+    durable.sync(staging.out)
+    durable.sync(staging.tree.parent)
 
 
 def _replace_in_two_steps(staging: Staging) -> None:
     """For file systems without an atomic exchange: a kill in between leaves a backup that `_recover` puts back."""
-    backup = _backup(staging.out_dir, staging.name)
+    backup = _backup(staging.out, staging.name)
     durable.make_dir(backup.parent)
     durable.rename(staging.final, backup)
     durable.sync(backup.parent)
-    durable.rename(staging.root, staging.final)
-    durable.sync(staging.out_dir)
+    durable.rename(staging.tree, staging.final)
+    durable.sync(staging.out)
     durable.remove_tree(backup)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import pwd
 import shutil
 import stat
 import uuid
@@ -17,13 +16,16 @@ from types import TracebackType
 from typing import Self
 
 from wsi_nuc.errors import StorageError
+from wsi_nuc.store.oserror import storage_error
+from wsi_nuc.store.place import Place, forgiving
 
 _EXCHANGE = 2
 _SYNC_THREADS = 16
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 _COPIED_AT_ONCE = 1 << 24
 _NO_EXCHANGE = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
+# How often somebody who clears a folder away may come between its making and its use.
+_TRIES = 100
 
 
 def _let_pass(operation: str, path: Path) -> None:
@@ -34,56 +36,10 @@ def _let_pass(operation: str, path: Path) -> None:
 before: Callable[[str, Path], None] = _let_pass
 
 
-def free_bytes(path: Path) -> int:
-    """Bytes left for this user on the file system of `path`, or of the nearest folder above that exists."""
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return shutil.disk_usage(path).free
-
-
-def storage_error(path: Path, error: OSError, needed: int = 0) -> StorageError:
-    """What to tell the user about a failed call on `path` that wanted to write `needed` bytes."""
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    if error.errno in _FULL:
-        sizes = f"{needed:,} bytes needed, {free_bytes(path.parent):,} free"
-        return StorageError(
-            path, f"{reason} ({sizes})", "free space or raise the quota, then repeat the same command: it resumes"
-        )
-    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return _forbidden(path, reason)
-    return StorageError(path, reason, "check the file system, then repeat the same command: it resumes")
-
-
-def _forbidden(path: Path, reason: str) -> StorageError:
-    """In a folder that several people share, whose it is and what they can do."""
-    own = "choose another output folder with --out, or make this one writable"
-    there = next((place for place in (path, *path.parents) if os.path.lexists(place)), path)
-    try:
-        status, above = there.lstat(), there.parent.lstat()
-        owner = _user(status.st_uid)
-    except OSError:
-        return StorageError(path, reason, own)
-    if status.st_uid == os.geteuid():
-        return StorageError(path, reason, own)
-    if there == path and above.st_mode & stat.S_ISVTX:
-        cause = (
-            f"{reason}: it belongs to {owner}, and in the sticky folder {there.parent} nobody else may replace it"
-        )
-        return StorageError(path, cause, f"have it removed by {owner}, or the folder opened (chmod -t)")
-    remedy = f"share it: {owner} sets umask 002 and calls chmod -R g+w; or choose another output folder with --out"
-    return StorageError(path, f"{reason}: {there} belongs to {owner}", remedy)
-
-
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"user {uid}"
-
-
 @contextmanager
-def reported(operation: str, path: Path, needed: int = 0) -> Iterator[None]:
-    """Whatever the system refuses to do to `path` becomes a StorageError with its remedy."""
+def reported(operation: str, place: Place, needed: int = 0) -> Iterator[None]:
+    """Whatever the system refuses to do to `place` becomes a StorageError with its remedy."""
+    path = place.path
     try:
         before(operation, path)
         yield
@@ -91,23 +47,41 @@ def reported(operation: str, path: Path, needed: int = 0) -> Iterator[None]:
         raise storage_error(path, error, needed) from error
 
 
+def open_file(place: Place, flags: int) -> int:
+    """A descriptor of a file that is made where it is not there, with the folders that it lies in.
+
+    What is there is opened without O_CREAT: in a sticky folder the system may refuse it for another user's file.
+    """
+    for attempt in range(_TRIES):
+        if not flags & os.O_EXCL:
+            with suppress(FileNotFoundError):
+                return place.open(flags)
+        try:
+            return place.open(flags | os.O_CREAT)
+        except FileNotFoundError:
+            if attempt == _TRIES - 1 or not place.parent.parts:
+                raise
+        with reported("mkdir", place.parent), suppress(FileNotFoundError):
+            place.parent.make()
+    raise AssertionError("unreachable")
+
+
 class DurableFile:
     """A new file that is written front to back. It never follows a link and never opens what is there already."""
 
     closed = False
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.size = path, 0
-        make_dir(path.parent)
-        with reported("create", path):
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    def __init__(self, place: Place) -> None:
+        self.place, self.size = place, 0
+        with reported("create", place):
+            self._fd = open_file(place, os.O_WRONLY | os.O_EXCL)
 
     def write(self, data: bytes | memoryview) -> int:
         # pyarrow writes the footer of an abandoned file when it is collected; the descriptor is another's by then.
         if self.closed:
-            raise ValueError(f"{self.path} is closed")
+            raise ValueError(f"{self.place} is closed")
         view = memoryview(data).cast("B")
-        with reported("write", self.path, len(view)):
+        with reported("write", self.place, len(view)):
             done = 0
             while done < len(view):
                 done += os.write(self._fd, view[done:])
@@ -133,7 +107,7 @@ class DurableFile:
         """A network file system reports lost writes only here, so the result of close counts."""
         if not self.closed:
             self.closed = True
-            with reported("close", self.path):
+            with reported("close", self.place):
                 os.close(self._fd)
 
     def __enter__(self) -> Self:
@@ -153,84 +127,89 @@ class DurableFile:
             self.abandon()
 
 
-def make_dir(path: Path) -> None:
-    if not path.is_dir():
-        with reported("mkdir", path):
-            path.mkdir(parents=True, exist_ok=True)
+def make_dir(place: Place) -> None:
+    if not place.is_dir():
+        with reported("mkdir", place):
+            place.make()
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(place: Place, data: bytes) -> None:
     """A new file, not yet synced: `sync_tree` does that for a whole staging folder at once."""
-    with DurableFile(path) as file:
+    with DurableFile(place) as file:
         file.write(data)
 
 
-def sync(path: Path) -> None:
+def sync(place: Place) -> None:
     """Flush a file or a folder to the disk."""
-    with reported("fsync", path):
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    with reported("fsync", place):
+        fd = place.open(os.O_RDONLY)
         try:
             os.fsync(fd)
         except OSError as error:
             # Some file systems cannot sync a folder; a file must always be syncable.
-            if not (path.is_dir() and error.errno == errno.EINVAL):
+            if not (stat.S_ISDIR(os.fstat(fd).st_mode) and error.errno == errno.EINVAL):
                 raise
         finally:
             os.close(fd)
 
 
-def sync_tree(root: Path) -> None:
-    """Flush every file below `root`, then every folder and `root` itself."""
-    files, folders = [], []
-    for folder, _, names in os.walk(root, topdown=False):
-        folders.append(Path(folder))
-        files += [Path(folder, name) for name in sorted(names)]
+def sync_tree(root: Place) -> None:
+    """Flush every file below the open folder `root`, then every folder and `root` itself."""
+    files: list[Place] = []
+    folders: list[Place] = []
+    for relative, _, names, _ in os.fwalk(".", topdown=False, onerror=_raise, dir_fd=root.base.fd):
+        folder = root / relative[2:] if relative != "." else root
+        folders.append(folder)
+        files += [folder / name for name in sorted(names)]
     # A flush waits for the journal; many waiting at once share one commit of it.
     with ThreadPoolExecutor(_SYNC_THREADS) as pool:
         list(pool.map(sync, files))
         list(pool.map(sync, folders))
 
 
-def rename(source: Path, target: Path) -> None:
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def rename(source: Place, target: Place) -> None:
     with reported("rename", target):
         source.rename(target)
 
 
-def atomic_write(path: Path, data: bytes) -> None:
+def atomic_write(place: Place, data: bytes) -> None:
     """Create or replace one small file: afterwards it is complete and durable, or it is as it was."""
-    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
+    temporary = place.parent / f".tmp-{uuid.uuid4().hex}"
     try:
         write_file(temporary, data)
         sync(temporary)
-        rename(temporary, path)
+        rename(temporary, place)
     finally:
-        temporary.unlink(missing_ok=True)
-    sync(path.parent)
+        temporary.unlink()
+    sync(place.parent)
 
 
-def link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: Place, target: Place) -> None:
     """The same file under a second name; a copy where the file system has no links. Neither is ever written to."""
     make_dir(target.parent)
-    with reported("link", target):
+    with reported("link", target), source.above() as from_fd, target.above() as to_fd:
         try:
-            os.link(source, target, follow_symlinks=False)
+            os.link(source.name, target.name, src_dir_fd=from_fd, dst_dir_fd=to_fd, follow_symlinks=False)
             return
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-    with source.open("rb") as old, DurableFile(target) as new:
+    with source.reader() as old, DurableFile(target) as new:
         while block := old.read(_COPIED_AT_ONCE):
             new.write(block)
 
 
-def exchange(one: Path, other: Path) -> bool:
+def exchange(one: Place, other: Place) -> bool:
     """Swap two folders in one step. False where the file system cannot; then nothing has changed."""
-    with reported("exchange", other):
+    with reported("exchange", other), one.above() as one_fd, other.above() as other_fd:
         libc = ctypes.CDLL(None, use_errno=True)
         if not hasattr(libc, "renameat2"):
             return False
-        cwd = -100
-        if libc.renameat2(cwd, os.fsencode(one), cwd, os.fsencode(other), _EXCHANGE) == 0:
+        if libc.renameat2(one_fd, os.fsencode(one.name), other_fd, os.fsencode(other.name), _EXCHANGE) == 0:
             return True
         code = ctypes.get_errno()
         if code in _NO_EXCHANGE:
@@ -238,12 +217,26 @@ def exchange(one: Path, other: Path) -> bool:
         raise OSError(code, os.strerror(code), str(other))
 
 
-def remove_file(path: Path) -> None:
+def remove_file(place: Place) -> None:
     """Delete what nobody needs any more. In a shared folder it may be another user's to delete: then it stays."""
-    with suppress(OSError):
-        path.unlink(missing_ok=True)
+    with forgiving():
+        place.unlink()
 
 
-def remove_tree(path: Path) -> None:
-    """Delete what nobody can see any more; a leftover is cleaned up by the next run, so failing is no error."""
-    shutil.rmtree(path, ignore_errors=True)
+def remove_tree(place: Place) -> bool:
+    """Delete what nobody can see any more. A leftover is cleaned up by the next run, so it is no error: False.
+
+    A link in place of the tree is refused; one inside is removed, and what it leads to stays.
+    """
+    with forgiving():
+        if place.exists():
+            with place.above() as fd:
+                shutil.rmtree(place.name, ignore_errors=True, dir_fd=fd)
+        return not place.exists()
+    return False
+
+
+def remove_whole(place: Place) -> None:
+    """Delete what must not be published."""
+    if not remove_tree(place):
+        raise StorageError(place, "could not be removed", "check the file system, then repeat the same command")

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,6 +14,7 @@ import numpy as np
 from wsi_nuc.store.arrow import texts, to_arrow
 from wsi_nuc.store.durable import DurableFile
 from wsi_nuc.store.geometry import area_and_centre, polygons_wkb
+from wsi_nuc.store.place import Place
 from wsi_nuc.types import Bool, Float64, Int64, NucleiTable
 
 ROW_GROUP_ROWS = 16_384
@@ -82,11 +82,11 @@ def _pandas_metadata() -> bytes:
 class GeoParquetFile:
     """A GeoParquet file that grows by record batches, one row group each; the footer is written by `close`."""
 
-    def __init__(self, path: Path, schema: Any, kinds: Sequence[str], dictionaries: Sequence[str] = ()) -> None:
+    def __init__(self, place: Place, schema: Any, kinds: Sequence[str], dictionaries: Sequence[str] = ()) -> None:
         import pyarrow.parquet as pq
 
         self._kinds, self._extent = kinds, Extent()
-        self._file = DurableFile(path)
+        self._file = DurableFile(place)
         # Compressing one row group and computing the next one overlap; one pending group bounds the memory.
         self._pool = ThreadPoolExecutor(1)
         self._pending: Future[None] | None = None

@@ -22,7 +22,7 @@ class _RowGroups:
 
     def __init__(self, folder: ZarrFolder, summary: Summary) -> None:
         self._boxes = summary.group_boxes_l0
-        self._file = NucleiFile(folder.root)
+        self._file = NucleiFile(folder.root.path)
         self._held: OrderedDict[int, Rings] = OrderedDict()
 
     def _rings(self, group: int) -> Rings:

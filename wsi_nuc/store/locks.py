@@ -6,13 +6,14 @@ import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 from wsi_nuc.errors import StorageError
-from wsi_nuc.store.durable import make_dir, remove_file, storage_error
+from wsi_nuc.store.durable import open_file, remove_file
+from wsi_nuc.store.oserror import storage_error
+from wsi_nuc.store.place import IsLink, Place
 
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
@@ -21,13 +22,10 @@ def _nothing() -> None:
     """Called where nobody wants to hear of the waiting."""
 
 
-def _still_there(fd: int, path: Path) -> bool:
+def _still_there(fd: int, place: Place) -> bool:
     # Whoever cleans up unlinks the file under the lock, so a lock on an unlinked file protects nothing.
-    try:
-        at_path = path.stat()
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(os.fstat(fd), at_path)
+    now = place.stat()
+    return now is not None and os.path.samestat(os.fstat(fd), now)
 
 
 def _acquire(fd: int, waiting: Callable[[], None] | None, kind: int) -> bool | None:
@@ -46,32 +44,20 @@ def _acquire(fd: int, waiting: Callable[[], None] | None, kind: int) -> bool | N
     return True
 
 
-def _open(path: Path) -> int:
-    """The folder may be cleared away between its making and the opening, by whoever was its last user.
-
-    What is there is opened without O_CREAT: in a sticky folder the system may refuse it for another user's file.
-    """
-    while True:
-        make_dir(path.parent)
-        for create in (0, os.O_CREAT):
-            with suppress(FileNotFoundError):
-                return os.open(path, os.O_RDWR | create | os.O_NOFOLLOW, 0o666)
-
-
 def try_lock(
-    path: Path, waiting: Callable[[], None] | None = None, shared: bool = False
+    place: Place, waiting: Callable[[], None] | None = None, shared: bool = False
 ) -> tuple[int, bool | None]:
-    """Open `path` and lock it. Returns the descriptor, which the caller closes, and what `_acquire` says."""
+    """Open the file and lock it. Returns the descriptor, which the caller closes, and what `_acquire` says."""
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
         while True:
-            fd = _open(path)
+            fd = open_file(place, os.O_RDWR)
             locked = _acquire(fd, waiting, kind)
-            if not locked or _still_there(fd, path):
+            if not locked or _still_there(fd, place):
                 return fd, locked
             os.close(fd)
     except OSError as error:
-        raise storage_error(path, error) from error
+        raise storage_error(place.path, error) from error
 
 
 def relock(fd: int, shared: bool) -> bool:
@@ -79,13 +65,13 @@ def relock(fd: int, shared: bool) -> bool:
     return bool(_acquire(fd, None, fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
 
 
-def is_held(path: Path) -> bool | None:
-    """Whether somebody has locked `path`, without changing anything. None where nobody can tell."""
+def is_held(place: Place) -> bool | None:
+    """Whether somebody has locked the file, without changing anything. None where nobody can tell."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        fd = place.open(os.O_RDONLY)
     except FileNotFoundError:
         return False
-    except OSError:
+    except StorageError:
         return None
     with Held(fd):
         try:
@@ -114,35 +100,31 @@ class Held:
 
 
 @contextmanager
-def hold(path: Path, waiting: Callable[[], None] = _nothing) -> Iterator[bool]:
-    """Hold the lock at `path`, waiting for its holder. Yields False where the file system knows no locks."""
-    fd, locked = try_lock(path, waiting)
+def hold(place: Place, waiting: Callable[[], None] = _nothing) -> Iterator[bool]:
+    """Hold the lock, waiting for its holder. Yields False where the file system knows no locks."""
+    fd, locked = try_lock(place, waiting)
     with Held(fd):
         yield bool(locked)
 
 
-def discard_dead(lock: Path, remove: Callable[[], None] = _nothing) -> bool | None:
-    """If nobody holds `lock`: `remove` what it stands for, then the lock file itself.
+def _all_gone() -> bool:
+    """Of a lock that stands for nothing but itself."""
+    return True
+
+
+def discard_dead(lock: Place, remove: Callable[[], bool] = _all_gone) -> bool | None:
+    """If nobody holds `lock`: `remove` what it stands for, then the lock file, which stays if that failed.
 
     False if somebody does; None where nobody can tell, since the file system has no locks or the file is another
     user's: nothing is removed.
     """
     try:
         fd, locked = try_lock(lock)
+    except IsLink:
+        raise
     except StorageError:
         return None
     with Held(fd):
-        if locked:
-            remove()
+        if locked and remove():
             remove_file(lock)
     return locked
-
-
-def private_dir(out_dir: Path) -> Path:
-    """Where everything lives that is not a result: parts, staging, locks, claims of names."""
-    return Path(out_dir) / ".wsi-nuc"
-
-
-def slide_lock_path(out_dir: Path, key: str) -> Path:
-    """The lock of whoever computes the slide with this key, for `try_lock`: one process an output folder."""
-    return private_dir(out_dir) / "runs" / f"{key[:16]}.lock"

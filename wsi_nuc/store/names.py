@@ -6,15 +6,17 @@ import os
 import re
 import unicodedata
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
 from wsi_nuc.errors import StorageError
-from wsi_nuc.store import durable
-from wsi_nuc.store.locks import hold, private_dir, relock, try_lock
+from wsi_nuc.store.durable import remove_file
+from wsi_nuc.store.locks import hold, relock, try_lock
 from wsi_nuc.store.manifest import owner_of
+from wsi_nuc.store.oserror import storage_error
+from wsi_nuc.store.place import Place
+from wsi_nuc.store.private import FOLDER, Private, private
 
 _LONGEST_BYTES = 200
 _URL = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -47,9 +49,9 @@ def plain_name(slide: str) -> str:
 class NameClaim:
     """`name` is the store's name below the output folder. The claim lasts until `close` or the process ends."""
 
-    def __init__(self, out_dir: Path, name: str, fd: int) -> None:
+    def __init__(self, out: Place, name: str, fd: int) -> None:
         self.name = f"{name}.zarr"
-        self._names_lock, self._file, self._fd = _names_lock(out_dir), _claim_file(out_dir, name), fd
+        self._names_lock, self._file, self._fd = _names_lock(out), _claim_file(out, name), fd
 
     def close(self) -> None:
         """Give the name back; from now on it is kept only by a store that was published under it."""
@@ -58,10 +60,10 @@ class NameClaim:
             return
         # The claim file is litter by now; a folder that somebody took away is not made again for it.
         with suppress(StorageError):
-            if self._names_lock.is_file():
+            if self._names_lock.exists():
                 with hold(self._names_lock) as locked:
                     if locked and relock(fd, shared=False):
-                        durable.remove_file(self._file)
+                        remove_file(self._file)
         os.close(fd)
 
     def __enter__(self) -> Self:
@@ -71,18 +73,18 @@ class NameClaim:
         self.close()
 
 
-def _names_lock(out_dir: Path) -> Path:
-    return private_dir(out_dir) / "names.lock"
+def _names_lock(out: Place) -> Place:
+    return out / FOLDER / "names.lock"
 
 
-def _claim_file(out_dir: Path, name: str) -> Path:
-    return private_dir(out_dir) / "names" / f"{name}.sha256"
+def _claim_file(out: Place, name: str) -> Place:
+    return private(out, Private.NAMES) / f"{name}.sha256"
 
 
-def _take(out_dir: Path, name: str, content_sha256: str) -> int | None:
+def _take(out: Place, name: str, content_sha256: str) -> int | None:
     """A descriptor that keeps `name` for this content; None if another slide has it. Under the lock of names."""
-    file = _claim_file(out_dir, name)
-    owner = owner_of(out_dir / f"{name}.zarr")
+    file = _claim_file(out, name)
+    owner = owner_of((out / f"{name}.zarr").path)
     if owner not in ("", content_sha256):
         return None
     fd, unclaimed = try_lock(file)
@@ -103,32 +105,32 @@ def _take(out_dir: Path, name: str, content_sha256: str) -> int | None:
     return fd
 
 
-def _write(fd: int, file: Path, content_sha256: str) -> None:
+def _write(fd: int, file: Place, content_sha256: str) -> None:
     """In place: replacing the file would leave the lock on a file that nobody finds any more."""
     try:
         os.pwrite(fd, content_sha256.encode(), 0)
     except OSError as error:
         os.close(fd)
-        raise durable.storage_error(file, error, len(content_sha256)) from error
+        raise storage_error(file.path, error, len(content_sha256)) from error
 
 
-def claim_name(slide: str, out_dir: Path, content_sha256: str) -> NameClaim:
-    """Claim the name for the result of `slide` (a path or URL) below `out_dir`, against all threads and processes.
+def claim_name(slide: str, out: Place, content_sha256: str) -> NameClaim:
+    """Claim the name for the result of `slide` (a path or URL) below `out`, against all threads and processes.
 
     The first content to ask gets the plain name as long as it holds the claim or has a store of that name; any
     other content gets eight digits of its hash appended, and keeps that name once a store has it. Claim the name
     after the slide's own lock is taken: whoever held that lock may have published under either name.
     """
-    out_dir, plain = Path(out_dir), plain_name(slide)
+    plain = plain_name(slide)
     own = f"{plain}-{content_sha256[:8]}"
-    with hold(_names_lock(out_dir)):
-        published = owner_of(out_dir / f"{own}.zarr") == content_sha256
+    with hold(_names_lock(out)):
+        published = owner_of((out / f"{own}.zarr").path) == content_sha256
         for name in (own, plain) if published else (plain, own):
-            fd = _take(out_dir, name, content_sha256)
+            fd = _take(out, name, content_sha256)
             if fd is not None:
-                return NameClaim(out_dir, name, fd)
+                return NameClaim(out, name, fd)
     raise StorageError(
-        out_dir / f"{own}.zarr",
+        out / f"{own}.zarr",
         "belongs to another slide",
         "move it away or choose another output folder with --out",
     )

@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,24 +14,30 @@ import numpy as np
 from wsi_nuc.errors import StorageError
 from wsi_nuc.store import durable
 from wsi_nuc.store.arrow import to_arrow, to_numpy
-from wsi_nuc.store.locks import Held, discard_dead, private_dir, try_lock
+from wsi_nuc.store.locks import Held, discard_dead, try_lock
+from wsi_nuc.store.oserror import storage_error
+from wsi_nuc.store.place import Place
+from wsi_nuc.store.private import Private, private
 from wsi_nuc.types import Bool, NucleiTable
 
 _NAME = re.compile(r"^region-(\d+)\.([0-9a-f]{16})\.arrow$")
+_HALF_WRITTEN = re.compile(r"^\.tmp-[0-9a-f]{32}$")
+# Of these settings; older versions knew no size of regions.
+_KEY = re.compile(r"^([0-9a-f]{16}(?:-\d+)?)(\.lock)?$")
 _SCALARS = ("score", "prompt_score", "predicted_iou", "tile")
 
 
 @dataclass(frozen=True, slots=True)
 class PartRef:
-    """What travels through the scheduler instead of the rows."""
+    """What travels through the scheduler instead of the rows: `name` of the file in its folder."""
 
-    path: str
+    name: str
     sha256: str
     rows: int
 
 
-def _slide_dir(root: Path, slide_sha256: str) -> Path:
-    return private_dir(root) / "parts" / slide_sha256[:16]
+def _slide_dir(root: Place, slide_sha256: str) -> Place:
+    return private(root, Private.PARTS) / slide_sha256[:16]
 
 
 def parts_key(work_key: str, tiles_per_region: int) -> str:
@@ -41,49 +45,72 @@ def parts_key(work_key: str, tiles_per_region: int) -> str:
     return f"{work_key[:16]}-{tiles_per_region}"
 
 
-def parts_dir(root: Path, slide_sha256: str, key: str) -> Path:
+def parts_dir(root: Place, slide_sha256: str, key: str) -> Place:
     """Where the parts of one slide with one `parts_key` lie, below the output or the scratch folder."""
     return _slide_dir(root, slide_sha256) / key
 
 
-def begun(root: Path, slide_sha256: str, work_key: str) -> int | None:
+def begun(root: Place, slide_sha256: str, work_key: str) -> int | None:
     """Tiles along an edge of the regions that most of the slide was computed in; None where nothing was yet."""
     done: dict[int, int] = {}
-    for folder in _slide_dir(root, slide_sha256).glob(f"{work_key[:16]}-*/"):
-        edge = int(folder.name.rpartition("-")[2])
-        done[edge] = edge**2 * sum(1 for _ in folder.glob("region-*.arrow"))
+    for folder in _slide_dir(root, slide_sha256).folders():
+        key, _, edge = folder.name.partition("-")
+        if key == work_key[:16] and edge.isdecimal():
+            done[int(edge)] = int(edge) ** 2 * sum(1 for name in folder.names() if _NAME.match(name))
     return max(sorted(done), key=lambda edge: done[edge], default=None) if any(done.values()) else None
 
 
-def hold_parts(root: Path, slide_sha256: str, key: str) -> Held:
-    """Keep `remove_parts` of other runs off these parts until the returned handle is closed. Many may hold them.
+def hold_parts(root: Place, slide_sha256: str, key: str) -> Held:
+    """Make the folder of these parts, and keep `remove_parts` of other runs off it until the returned handle is
+    closed. Many may hold it.
 
     This is not the lock of the run: runs into other output folders may share a scratch folder, and so its parts.
     """
-    return Held(try_lock(_lock(parts_dir(root, slide_sha256, key)), shared=True, waiting=_no_matter)[0])
+    folder = parts_dir(root, slide_sha256, key)
+    held = Held(try_lock(_lock(folder), shared=True, waiting=_no_matter)[0])
+    try:
+        durable.make_dir(folder)
+    except StorageError:
+        held.close()
+        raise
+    return held
 
 
 def _no_matter() -> None:
     """Whoever removes parts is done at once, so nobody is told of the waiting."""
 
 
-def _lock(folder: Path) -> Path:
-    return folder.with_suffix(".lock")
+def _lock(folder: Place) -> Place:
+    return folder.parent / f"{folder.name}.lock"
 
 
-def remove_parts(root: Path, slide_sha256: str, own_key: str = "") -> None:
-    """Remove the parts of a slide, of whatever settings, except those that somebody holds.
+def remove_parts(root: Place, slide_sha256: str, own_key: str = "") -> list[Place]:
+    """Remove the parts of a slide, of whatever settings, except those that somebody holds. Returns what lies among
+    them and is none of ours: it stays.
 
     Where the file system has no locks nobody can tell, and only the parts of `own_key` go.
     """
     folder = _slide_dir(root, slide_sha256)
-    for key in sorted({path.stem for path in folder.glob("*")}):
+    names = folder.names()
+    strangers = [folder / name for name in names if not _KEY.match(name)]
+    for key in sorted({match[1] for match in map(_KEY.match, names) if match}):
         parts = folder / key
-        dead = discard_dead(_lock(parts), partial(durable.remove_tree, parts))
+        dead = discard_dead(_lock(parts), partial(_remove, parts, strangers))
         if dead is None and key == own_key:
-            durable.remove_tree(parts)
-    with suppress(OSError):
-        folder.rmdir()
+            _remove(parts, strangers)
+    folder.rmdir()
+    return strangers
+
+
+def _remove(folder: Place, strangers: list[Place]) -> bool:
+    """Remove the parts and then the folder; what else lies there is added to `strangers`."""
+    for name in folder.names():
+        if _NAME.match(name) or _HALF_WRITTEN.match(name):
+            durable.remove_file(folder / name)
+        else:
+            strangers.append(folder / name)
+    folder.rmdir()
+    return not folder.exists()
 
 
 def _encode(table: NucleiTable, own: Bool, report: dict[str, Any]) -> bytes:
@@ -132,47 +159,47 @@ def _decode(data: bytes) -> tuple[NucleiTable, Bool, dict[str, Any]]:
     return table, own, json.loads((reader.schema.metadata or {})[b"report"])
 
 
-def write_part(folder: Path, region: int, table: NucleiTable, own: Bool, report: dict[str, Any]) -> PartRef:
+def write_part(folder: Place, region: int, table: NucleiTable, own: Bool, report: dict[str, Any]) -> PartRef:
     """Leave the rows of one region; durable when it returns. Two writers of the same rows write the same file."""
     data = _encode(table, own, report)
     sha256 = hashlib.sha256(data).hexdigest()
-    path = Path(folder) / f"region-{region}.{sha256[:16]}.arrow"
-    if not (path.is_file() and _intact(path)):
-        durable.atomic_write(path, data)
-    return PartRef(str(path), sha256, len(table))
+    part = folder / f"region-{region}.{sha256[:16]}.arrow"
+    if not (part.exists() and _intact(part)):
+        durable.atomic_write(part, data)
+    return PartRef(part.name, sha256, len(table))
 
 
-def _expected(path: Path) -> str:
-    match = _NAME.match(path.name)
+def _expected(name: str) -> str:
+    match = _NAME.match(name)
     return match[2] if match else ""
 
 
-def _intact(path: Path) -> bool:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16] == _expected(path)
+def _intact(part: Place) -> bool:
+    with part.reader() as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16] == _expected(part.name)
 
 
-def read_part(path: str | Path) -> tuple[NucleiTable, Bool, dict[str, Any]]:
+def read_part(part: Place) -> tuple[NucleiTable, Bool, dict[str, Any]]:
     """Rows, `own` and report of a part, after its content was checked against the hash in its name."""
-    path = Path(path)
     try:
-        data = path.read_bytes()
+        with part.reader() as file:
+            data = file.read()
     except OSError as error:
-        raise durable.storage_error(path, error) from error
-    if hashlib.sha256(data).hexdigest()[:16] != _expected(path):
+        raise storage_error(part.path, error) from error
+    if hashlib.sha256(data).hexdigest()[:16] != _expected(part.name):
         raise StorageError(
-            path, "is damaged: its content does not match its name", "repeat the same command: it resumes"
+            part, "is damaged: its content does not match its name", "repeat the same command: it resumes"
         )
     return _decode(data)
 
 
-def find_parts(folder: Path) -> dict[int, Path]:
+def find_parts(folder: Place) -> dict[int, Place]:
     """The intact parts by region. Damaged ones and half-written files of dead workers are deleted."""
-    found: dict[int, Path] = {}
-    for path in sorted(Path(folder).glob("*")) if Path(folder).is_dir() else []:
-        match = _NAME.match(path.name)
-        if match and path.is_file() and _intact(path):
-            found.setdefault(int(match[1]), path)
-        elif match or path.name.startswith(".tmp-"):
-            durable.remove_file(path)
+    found: dict[int, Place] = {}
+    for name in folder.names():
+        part, match = folder / name, _NAME.match(name)
+        if match and _intact(part):
+            found.setdefault(int(match[1]), part)
+        elif match or _HALF_WRITTEN.match(name):
+            durable.remove_file(part)
     return found

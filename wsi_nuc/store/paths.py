@@ -1,44 +1,78 @@
-"""Checks of the output folder before anything is computed, and of links that somebody put into it."""
+"""Checks of an output folder before anything is computed there, and of links that somebody put into it."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 from wsi_nuc.errors import StorageError
+from wsi_nuc.events import Emit, Warned
 from wsi_nuc.store import durable
-from wsi_nuc.store.locks import private_dir
+from wsi_nuc.store.oserror import free_bytes, storage_error
+from wsi_nuc.store.place import Place, forgiving, open_folder
+from wsi_nuc.store.private import FOLDER
+
+# Levels at which the program goes by names: .wsi-nuc/parts/SLIDE/SETTINGS.
+_DEEPEST = 3
 
 
-def refuse_links(out_dir: Path, path: Path) -> None:
-    """No component of `path` below `out_dir` may be a symbolic link: a result never lands outside `out_dir`."""
-    here = Path(out_dir)
-    for part in path.relative_to(out_dir).parts:
-        here /= part
-        if here.is_symlink():
-            raise StorageError(
-                here,
-                f"is a symbolic link to {str(here.readlink())!r}",
-                "remove the link; results are not written through it",
-            )
+def output_folder(path: Path, needed: int = 0) -> Place:
+    """The folder at `path`, which may be a link to it, made if need be and held open from now on.
+
+    Fails early, before a model is loaded: creates, writes, syncs, renames and deletes a probe file.
+    """
+    return checked(made_folder(path), needed)
 
 
-def check_writable(out_dir: Path, needed: int = 0) -> None:
-    """Fail early, before a model is loaded: create, write, sync, rename and delete a probe file."""
-    out_dir = Path(out_dir)
-    if out_dir.exists() and not out_dir.is_dir():
-        raise StorageError(out_dir, "is not a folder", "choose another output folder with --out")
-    folder = private_dir(out_dir)
-    if out_dir.is_dir():
-        refuse_links(out_dir, folder)
+def checked(out: Place, needed: int = 0) -> Place:
+    """An open folder once it is known that results can be written there."""
+    refuse_links(out)
+    folder = out / FOLDER
     durable.make_dir(folder)
     probe = folder / f".probe-{uuid.uuid4().hex}"
     try:
         durable.atomic_write(probe, b"probe")
     finally:
-        probe.unlink(missing_ok=True)
-    free = durable.free_bytes(out_dir)
+        probe.unlink()
+    free = free_bytes(out.path)
     if free < needed:
         raise StorageError(
-            out_dir, f"about {needed:,} bytes are needed, {free:,} are free", "free space or choose another --out"
+            out, f"about {needed:,} bytes are needed, {free:,} are free", "free space or choose another --out"
         )
+    return out
+
+
+def made_folder(path: Path) -> Place:
+    """Open the folder at `path`; one that is not there is made, with those above it."""
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise StorageError(path, "is not a folder", "choose another output folder with --out")
+    if path.is_symlink() and not path.exists():
+        cause = f"is a link to {str(path.readlink())!r}, which is not there"
+        raise StorageError(path, cause, "make that folder, or choose another output folder with --out")
+    try:
+        if not path.is_dir():
+            durable.before("mkdir", path)
+            path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    return open_folder(path)
+
+
+def refuse_links(out: Place) -> None:
+    """No link may lie where the program works below `out`: it would lead out of the folder."""
+    folders = [out / FOLDER] if (out / FOLDER).exists() else []
+    for _ in range(_DEEPEST):
+        inner: list[Place] = []
+        for folder in folders:
+            # Who may not look into a folder will not work there either.
+            with forgiving():
+                inner += folder.folders()
+        folders = inner
+
+
+def tell_of_strangers(strangers: Iterable[Place], emit: Emit) -> None:
+    """Warn of what lies where only the program should have left something."""
+    for stranger in strangers:
+        emit(Warned(str(stranger), "was not made by wsi-nuc, so it stays; move it away"))

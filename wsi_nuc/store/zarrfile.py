@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_nuc.store import durable
+from wsi_nuc.store.place import Place
 
 Json = dict[str, Any]
 AnyArray = npt.NDArray[Any]
@@ -76,7 +77,7 @@ def encode_chunk(values: AnyArray) -> bytes:
 class ZarrFolder:
     """The store being written: remembers each node's metadata for the consolidated copy in the root."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Place) -> None:
         self.root = root
         self._nodes: dict[str, Json] = {}
 
@@ -135,7 +136,7 @@ class ZarrFolder:
         self.describe(path, values, values.shape, chunk, None, attributes, names)
         data = encode_chunk(values)
         if data:
-            durable.write_file(self.root.joinpath(path, "c", *["0"] * values.ndim), data)
+            durable.write_file(self.root / "/".join([path, "c", *["0"] * values.ndim]), data)
 
     def seal(self, attributes: Json) -> None:
         """The root group, written last, with the metadata of all nodes, so that a reader needs one request."""
@@ -167,8 +168,8 @@ def _sharding(sample: AnyArray, inner: Sequence[int]) -> Json:
 class ShardFile:
     """One shard: chunks in C order, each compressed as it comes, the index at the end. No file if all is empty."""
 
-    def __init__(self, path: Path, chunks: int) -> None:
-        self._path = path
+    def __init__(self, place: Place, chunks: int) -> None:
+        self._place = place
         self._index = np.full((chunks, 2), _ABSENT, np.uint64)
         self._file: durable.DurableFile | None = None
         self._next = 0
@@ -177,7 +178,7 @@ class ShardFile:
         data = encode_chunk(values)
         if data:
             if self._file is None:
-                self._file = durable.DurableFile(self._path)
+                self._file = durable.DurableFile(self._place)
             self._index[self._next] = self._file.size, len(data)
             self._file.write(data)
         self._next += 1
@@ -216,7 +217,7 @@ class RowArray:
         if number % SHARD_CHUNKS == 0:
             self._end_shard()
             key = [str(number // SHARD_CHUNKS)] + ["0"] * (self._sample.ndim - 1)
-            self._shard = ShardFile(self._folder.root.joinpath(self._path, "c", *key), SHARD_CHUNKS)
+            self._shard = ShardFile(self._folder.root / "/".join([self._path, "c", *key]), SHARD_CHUNKS)
         assert self._shard is not None
         self.rows += len(values)
         padding = np.full((CHUNK_ROWS - len(values), *values.shape[1:]), _fill(values), values.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from wsi_nuc.cohort.queue.queues import Queue
 from wsi_nuc.cohort.queue.request import Request, clock
 from wsi_nuc.errors import UsageError
 from wsi_nuc.store import durable
+from wsi_nuc.store.place import Place
 
 SHELL = "#!/usr/bin/env bash"
 
@@ -31,16 +33,17 @@ def write_scripts(folder: CohortFolder, queue: Queue, request: Request, most: in
     """`most`: members of one array, where the cluster says so; what exceeds it becomes further arrays."""
     array, collect = (folder.queue / f"{name}.{queue.suffix}" for name in ("array", "collect"))
     made = Scripts(array, collect, folder.queue / "submit.sh")
-    durable.make_dir(folder.queue_logs)
-    _write(made.array, _array(folder, queue, request))
-    _write(made.collect, _collect(folder, queue, request))
-    _write(made.submit, [SHELL, "set -euo pipefail", *queue.submit(request, folder.queue, most)])
+    durable.make_dir(folder.place(folder.queue_logs))
+    _write(folder.place(made.array), _array(folder, queue, request))
+    _write(folder.place(made.collect), _collect(folder, queue, request))
+    _write(folder.place(made.submit), [SHELL, "set -euo pipefail", *queue.submit(request, folder.queue, most)])
     return made
 
 
-def _write(path: Path, lines: list[str]) -> None:
-    durable.atomic_write(path, ("\n".join(lines) + "\n").encode())
-    path.chmod(0o755)
+def _write(script: Place, lines: list[str]) -> None:
+    durable.atomic_write(script, ("\n".join(lines) + "\n").encode())
+    with script.reader() as file:
+        os.fchmod(file.fileno(), 0o755)
 
 
 def _array(folder: CohortFolder, queue: Queue, request: Request) -> list[str]:

@@ -16,7 +16,6 @@ from wsi_nuc.cohort.report.outliers import Figure, Outlier, figures_of, outliers
 from wsi_nuc.cohort.report.style import HEAD, STYLE
 from wsi_nuc.cohort.report.thumbnails import data_uri
 from wsi_nuc.cohort.state import counts
-from wsi_nuc.store import durable
 
 Row = dict[str, Any]
 
@@ -42,7 +41,7 @@ def write_report(folder: CohortFolder) -> Collected:
     ]
     title = f"Cohort {folder.root.name}"
     page = HEAD.format(title=escape(title), style=STYLE) + "\n".join(sections) + "\n</body></html>\n"
-    durable.atomic_write(folder.report, page.encode("utf-8", "backslashreplace"))
+    folder.write(folder.report, page.encode("utf-8", "backslashreplace"))
     return got
 
 
