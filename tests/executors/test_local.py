@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
@@ -33,6 +34,23 @@ def test_workers_that_never_get_ready_end_the_run(
             list(executor.run(tasks.square, range(3)))
     finally:
         executor.close()
+
+
+def test_a_machine_that_starts_no_process_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(local, "MOST_DEATHS", 2)
+    executor = DaskExecutor(ClusterOptions(workers=1), tasks.make_ready)
+    try:
+        assert [outcome.result for outcome in executor.run(tasks.square, [2])] == [4]
+        monkeypatch.setattr(subprocess, "Popen", refused)
+        with pytest.raises(Interrupted, match="temporarily unavailable"):
+            list(executor.run(tasks.always_die, [2]))
+    finally:
+        executor.close()
+    with pytest.raises(Interrupted, match="temporarily unavailable"):
+        DaskExecutor(ClusterOptions(workers=1), tasks.make_ready)
 
 
 def test_a_worker_that_is_stopped_does_not_outlive_a_run_that_is_killed() -> None:

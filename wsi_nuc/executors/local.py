@@ -17,12 +17,13 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import dask
 from distributed import Scheduler, Security, SpecCluster
 
-from wsi_nuc.errors import Interrupted
+from wsi_nuc.errors import Interrupted, WsiNucError
 from wsi_nuc.executors.crew import OutOfMemory, Seen
 from wsi_nuc.executors.memory import SHARE, taken_bytes
 from wsi_nuc.executors.place import Place
@@ -51,11 +52,14 @@ class LocalCrew:
     ) -> None:
         pickled = pickle.dumps(setup)
         self._lock, self._stopwatch = threading.Lock(), Stopwatch()
-        # They import what they need while the scheduler starts here.
-        self._places = [Place(number, pickled, extra) for number, extra in enumerate(environments)]
         self.patience_s, self._memory_bytes, self._note = patience_s, memory_bytes, ""
-        self.security = security_with(own_certificate())
-        self.contact = _scheduler_only(host, dashboard, self.security)
+        try:
+            # They import what they need while the scheduler starts here.
+            self._places = [Place(number, pickled, extra) for number, extra in enumerate(environments)]
+            self.security = security_with(own_certificate())
+            self.contact = _scheduler_only(host, dashboard, self.security)
+        except (OSError, RuntimeError) as error:
+            raise Interrupted(f"workers and a scheduler that could not be started here ({error})") from None
         self._posting = (self.contact.scheduler_address, host, own_certificate(), settings)
         for place in self._places:
             self._post(place)
@@ -83,7 +87,10 @@ class LocalCrew:
             self._places.remove(place)
             if not self._places:
                 again = f"workers that died {MOST_DEATHS} times in a row before they were ready"
-                raise place.error or Interrupted(f"{again}; if memory ran out lower --workers")
+                said = f" ({place.error})" if place.error else ""
+                if isinstance(place.error, WsiNucError):
+                    raise place.error
+                raise Interrupted(f"{again}{said}; if memory ran out lower --workers")
 
     def _stay_within_memory(self) -> None:
         """One worker fewer where all come close to the limit; the last one begins anew, without its task."""
@@ -103,8 +110,13 @@ class LocalCrew:
             raise OutOfMemory(f"{said} with a single worker")
 
     def _begin(self, place: Place) -> None:
-        place.start()
-        self._post(place)
+        try:
+            place.start()
+        except OSError as error:
+            # As if it had died: the place is looked after again.
+            place.deaths, place.error = place.deaths + 1, error
+        else:
+            self._post(place)
 
     def _post(self, place: Place) -> None:
         address, host, certificate, settings = self._posting
@@ -118,7 +130,8 @@ class LocalCrew:
         deadline = time.monotonic() + CLOSE_S
         for place in places:
             place.wait(max(0.0, deadline - time.monotonic()))
-        self.contact.close(timeout=CLOSE_S)
+        with suppress(OSError, TimeoutError):
+            self.contact.close(timeout=CLOSE_S)
 
 
 def _scheduler_only(host: str, dashboard: bool, security: Security) -> SpecCluster:
