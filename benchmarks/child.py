@@ -33,7 +33,7 @@ def peak_mib() -> float:
 def main() -> None:
     from wsi_nuc.config import RunConfig
     from wsi_nuc.events import Event, RegionFinished
-    from wsi_nuc.run import run_slides
+    from wsi_nuc.features.running import run_slides
 
     call = json.loads(sys.argv[1])
     born = call.pop("born")  # what the system says of a process's birth may be a second off

@@ -21,7 +21,7 @@ import psutil
 from benchmarks.soak_processes import Command, GivenCluster, wait_for_port
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import INTERRUPTED, OK
-from wsi_nuc.run import run_slides
+from wsi_nuc.features.running import run_slides
 from wsi_nuc.store.manifest import read
 from wsi_nuc.store.verify import verify
 from wsi_nuc.synth import SynthSpec, write_slide

@@ -22,7 +22,7 @@ _HOME = {
     "describe_slide": "wsi_nuc.quality.describe",
     "load_model": "wsi_nuc.models.registry",
     "open_slide": "wsi_nuc.slides.registry",
-    "run_slides": "wsi_nuc.run",
+    "run_slides": "wsi_nuc.features.running",
     "verify": "wsi_nuc.store.verify",
 }
 

@@ -112,7 +112,7 @@ def test_a_model_without_one_is_refused(tmp_path: Path) -> None:
 
 def test_a_run_with_a_model_without_one_says_so(tmp_path: Path) -> None:
     from wsi_nuc.config import RunConfig
-    from wsi_nuc.run import run_slides
+    from wsi_nuc.features.running import run_slides
 
     slide, _ = slide_and_store(tmp_path, Tissue.of(4, edge_um=64), 0.5)
     config = RunConfig(out=tmp_path / "runs", scheduler="serial", model="classical", embedding=True, mpp=0.5)
@@ -125,7 +125,7 @@ def test_a_run_with_the_embedding(model: ModelRef, tmp_path: Path) -> None:
     import anndata
 
     from wsi_nuc.config import RunConfig
-    from wsi_nuc.run import run_slides
+    from wsi_nuc.features.running import run_slides
 
     slide, _ = slide_and_store(tmp_path, Tissue.of(4, edge_um=64), 0.25)
     options = {"model": model.model, "embedding": True, "tissue": "none", "mpp": 0.25}

@@ -13,7 +13,7 @@ from tests.e2e.command import start, wsi_nuc
 from wsi_nuc.config import RunConfig
 from wsi_nuc.features.identity import has_features
 from wsi_nuc.features.registry import features_of
-from wsi_nuc.run import run_slides
+from wsi_nuc.features.running import run_slides
 from wsi_nuc.store.manifest import read
 from wsi_nuc.store.verify import verify
 from wsi_nuc.synth import SynthSpec, write_slide

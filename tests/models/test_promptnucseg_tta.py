@@ -214,6 +214,6 @@ def test_another_way_of_use_is_another_result_and_the_same_is_not() -> None:
     info = SlideInfo("image", "", 10, 10, (Level(10, 10, 1.0),), 0.25, "header")
     spec = model_spec("classical")
     configs = [RunConfig(out=Path("x"), inference=use) for use in ({}, {"tta": True}, {"tta": None})]
-    plain, averaged, unsaid = (_result_config(config, info, 0.25, spec, "cpu") for config in configs)
+    plain, averaged, unsaid = (_result_config(config, info, 0.25, spec, "cpu", {}) for config in configs)
     assert plain == unsaid
     assert plain != averaged

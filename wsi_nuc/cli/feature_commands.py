@@ -13,8 +13,8 @@ import typer
 from wsi_nuc.errors import Interrupted, UsageError, WsiNucError, overall_code
 
 if TYPE_CHECKING:
+    from wsi_nuc.executors.base import Execute
     from wsi_nuc.features.job import ModelRef
-    from wsi_nuc.features.write import Execute
     from wsi_nuc.types import SlideRef
 
 Option = typer.Option

@@ -131,7 +131,7 @@ def settings_from(config: Path | None, assign: Sequence[str], given: dict[str, A
 
 def _run_all(settings: RunConfig, slides: Sequence[str], results: list[SlideResult]) -> None:
     from wsi_nuc.cli.progress import progress
-    from wsi_nuc.run import run_slides
+    from wsi_nuc.features.running import run_slides
 
     with progress(settings.quiet) as emit, closing(run_slides(settings, slides, emit)) as finished:
         for result in finished:

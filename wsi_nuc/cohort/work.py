@@ -20,7 +20,7 @@ from wsi_nuc.cohort.state import REFUSED, State, states
 from wsi_nuc.cohort.twins import late_twins, refuse_twin, unsure
 from wsi_nuc.errors import SLIDES, StorageError
 from wsi_nuc.events import Emit, ignore, to_all
-from wsi_nuc.run import run_slides
+from wsi_nuc.features.running import run_slides
 from wsi_nuc.run.request import SlideRequest
 from wsi_nuc.store import manifest as manifests
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -37,3 +37,7 @@ def alone(task: Task) -> Task:
     any other is repeated."""
     done_alone: Callable[[], Task] | None = getattr(task, "alone", None)
     return task if done_alone is None else done_alone()
+
+
+# `run` of an executor: a function and tasks in, outcomes with `result` and `error` out, in any order.
+Execute = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]

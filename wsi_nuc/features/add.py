@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 
 from wsi_nuc.errors import StorageError
+from wsi_nuc.executors.base import Execute
 from wsi_nuc.features.identity import covers, with_features
 from wsi_nuc.features.job import ModelRef
-from wsi_nuc.features.write import Execute, Nuclei, write_features
+from wsi_nuc.features.write import Nuclei, write_features
 from wsi_nuc.slides.identity import refuse_change, refuse_other, stat_signature
 from wsi_nuc.store import durable, layout
 from wsi_nuc.store import manifest as manifests

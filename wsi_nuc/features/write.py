@@ -9,13 +9,13 @@ features of different models can be compared.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from wsi_nuc.executors.base import Execute
 from wsi_nuc.features.job import GroupJob, ModelRef
 from wsi_nuc.features.registry import features_of
 from wsi_nuc.safezarr import open_array
@@ -28,9 +28,6 @@ from wsi_nuc.types import Float32, SlideRef
 
 # Inside of the private folder: it goes where that goes, after a kill too.
 SCRATCH = ".features"
-
-# `run` of an executor: a function and tasks in, outcomes with `result` and `error` out, in any order.
-Execute = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 
 
 @dataclass(frozen=True, slots=True)

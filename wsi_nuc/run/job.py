@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +19,6 @@ import wsi_nuc
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import UsageError
 from wsi_nuc.events import Emit, ignore
-from wsi_nuc.features import identity as features
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.run.regions import sized
 from wsi_nuc.slides.address import is_url
@@ -99,15 +99,25 @@ class SlideJob(Survey):
         refuse_change(self.ref, self.signature, self.slide)
 
 
-def prepare(slide: str, config: RunConfig, spec: ModelSpec, device: str, emit: Emit) -> SlideJob:
-    """All that is decided before a tile is computed. The slide is hashed while its tissue is searched for."""
+def prepare(
+    slide: str,
+    config: RunConfig,
+    spec: ModelSpec,
+    device: str,
+    emit: Emit,
+    measured: Callable[[RunConfig, ModelSpec], Mapping[str, Any]] = lambda config, spec: {},
+) -> SlideJob:
+    """All that is decided before a tile is computed. The slide is hashed while its tissue is searched for.
+
+    `measured`: what of the nuclei is to be measured, as it shows in the identity of a result.
+    """
     ref = reference(slide, config)
     signature = stat_signature(ref)
     with ThreadPoolExecutor(1) as beside:
         hashed = beside.submit(content_sha256, ref)
         seen = survey(slide, config, spec, emit)
         sha256 = hashed.result()
-    wanted = _result_config(config, seen.info, seen.mpp, spec, device)
+    wanted = _result_config(config, seen.info, seen.mpp, spec, device, measured(config, spec))
     key = identity_key(sha256, spec.weights_sha256, wanted, wsi_nuc.__version__)
     tiles = {"core_px": spec.core_px, "halo_px": spec.halo_px}
     plan = sized(seen.plan, config, spec, device)
@@ -145,7 +155,9 @@ def _area(tissue: Tissue, source: SlideSource, config: RunConfig) -> Any:
     return intersect(tissue.polygons, read_polygons(config.roi, source.info))
 
 
-def _result_config(config: RunConfig, info: SlideInfo, mpp: float, spec: ModelSpec, device: str) -> dict[str, Any]:
+def _result_config(
+    config: RunConfig, info: SlideInfo, mpp: float, spec: ModelSpec, device: str, measured: Mapping[str, Any]
+) -> dict[str, Any]:
     """The settings that show in the result. Workers, region size and the like do not."""
     inference = config.inference
     return {
@@ -158,17 +170,8 @@ def _result_config(config: RunConfig, info: SlideInfo, mpp: float, spec: ModelSp
         "stitch": config.stitch.model_dump(),
         "labels": config.labels,
         **({"inference": inference} if inference else {}),
-        **_features(config, spec),
+        **measured,
     }
-
-
-def _features(config: RunConfig, spec: ModelSpec) -> dict[str, Any]:
-    if config.embedding and not spec.embedding:
-        remedy = "leave it out, or use a model that has one, such as PromptNucSeg"
-        raise UsageError("--embedding", f"the model {spec.name} has no embedding", remedy)
-    if not (config.features or config.embedding):
-        return {}
-    return {"features": features.settings(spec.weights_sha256 if config.embedding else "")}
 
 
 def _parts_config(shape: dict[str, Any]) -> dict[str, Any]:

@@ -10,10 +10,7 @@ import numpy as np
 import shapely
 
 from wsi_nuc.config import RunConfig
-from wsi_nuc.features.identity import has_features
-from wsi_nuc.features.write import Execute
 from wsi_nuc.models.domain import unlike
-from wsi_nuc.run.featured import measure_before_publishing
 from wsi_nuc.run.job import SlideJob
 from wsi_nuc.run.region import Clock
 from wsi_nuc.run.report import BadPlace, RegionReport
@@ -38,18 +35,19 @@ from wsi_nuc.types import TileCounts
 BLOCK_PX = 4096
 
 
+Measuring = Callable[[ZarrFolder], None]
+
+
 def publish_slide(
     job: SlideJob,
     final: Place,
     parts: Mapping[int, Place],
     reports: Sequence[RegionReport],
-    execute: Execute,
-    device: str,
+    measuring: Measuring | None = None,
 ) -> Published:
     """Write the result of a slide into a private folder and make it visible in one step, as `final`.
 
-    `execute` runs the tasks that measure features, if the result has them; `device` is where the model runs that
-    some of these are of.
+    `measuring` measures the nuclei that were written, before the result is sealed.
     """
     clock, stats, config = Clock(), StitchStats(), job.config
     accounting = _accounting(job, reports)
@@ -58,9 +56,9 @@ def publish_slide(
         folder = ZarrFolder(staging.root)
         with clock.stage("stitch and write"):
             summary = _write_nuclei(folder, job, parts, usable_mm2, stats)
-        if has_features(job.origin.key):
+        if measuring is not None:
             with clock.stage("features"):
-                measure_before_publishing(folder, job, execute, device)
+                measuring(folder)
         with clock.stage("images"):
             write_tissue(folder, job.area, job.mpp)
             write_thumbnail(folder, job.tissue.thumbnail, job.tissue.l0_per_px)

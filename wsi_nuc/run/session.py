@@ -20,15 +20,14 @@ from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import SlideError
 from wsi_nuc.events import Emit, RegionFinished, SlideFinished, SlideOpened, SlideStarted, Warned, ignore
 from wsi_nuc.executors.base import Executor, Outcome
-from wsi_nuc.features.add import add_features
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.models.registry import is_file, load_model, model_spec
 from wsi_nuc.run.apart import process
 from wsi_nuc.run.executor import executor_device, make_executor
-from wsi_nuc.run.featured import embedding_model, only_features_lack, reconciled
 from wsi_nuc.run.folders import Folders, open_folders
 from wsi_nuc.run.job import SlideJob, prepare
-from wsi_nuc.run.publish import acceptable, publish_slide
+from wsi_nuc.run.measures import Measures, NoMeasures
+from wsi_nuc.run.publish import Measuring, acceptable, publish_slide
 from wsi_nuc.run.region import RegionJob, read_report
 from wsi_nuc.run.report import RegionReport, lacking
 from wsi_nuc.run.request import SlideRequest, as_request
@@ -46,19 +45,24 @@ START_TIMEOUT_S = 3.0
 
 
 def run_slides(
-    config: RunConfig, slides: Sequence[str | SlideRequest], emit: Emit = ignore, out: Place | None = None
+    config: RunConfig,
+    slides: Sequence[str | SlideRequest],
+    emit: Emit = ignore,
+    out: Place | None = None,
+    measures: Measures | None = None,
 ) -> Generator[SlideResult, None, None]:
     """One result a slide, as they are done. Raises only what concerns all slides: usage, model, output folder.
 
     A request in place of a path may have settings of its own; every model is checked before the first slide.
-    `out`: the output folder where the caller has it open, which counts in place of `config.out`.
+    `out`: the output folder where the caller has it open, which counts in place of `config.out`. `measures`: who
+    measures the nuclei, where that is asked for.
 
     To stop early close the iterator: workers end within seconds, and what is finished stays for the next run.
     """
     folders = open_folders(config, out)
     requests = [as_request(slide) for slide in slides]
     models = _models([request.config(config) for request in requests] or [config])
-    session = _Session(config, models, folders, emit)
+    session = _Session(config, models, folders, emit, measures or NoMeasures())
     try:
         yield from session.results(requests)
     finally:
@@ -111,8 +115,11 @@ class _Open:
 class _Session:
     """Holds what outlives a slide: the executor, the publishing thread, and the slides that are open."""
 
-    def __init__(self, config: RunConfig, models: dict[str, _Model], folders: Folders, emit: Emit) -> None:
+    def __init__(
+        self, config: RunConfig, models: dict[str, _Model], folders: Folders, emit: Emit, measures: Measures
+    ) -> None:
         self._config, self._models, self._folders, self._emit = config, models, folders, emit
+        self._measures = measures
         tell_of_strangers(folders.clean_up(), emit)
         self._open: dict[PlaceRef, _Open] = {}
         self._done: deque[SlideResult | Future[SlideResult]] = deque()
@@ -177,7 +184,7 @@ class _Session:
         """None if there is nothing to compute: it is there already, or another process has it in hand."""
         slide, out, config = request.slide, self._folders.out, request.config(self._config)
         model = self._models[_model_key(config)]
-        job = prepare(slide, config, model.spec, model.device, self._emit)
+        job = prepare(slide, config, model.spec, model.device, self._emit, self._measures.settings)
         for warning in job.warnings:
             self._emit(Warned(slide, warning))
         with ExitStack() as held:
@@ -188,9 +195,9 @@ class _Session:
                 return None
             claim = held.enter_context(request.claim(out, job.content_sha256))
             final = out / claim.name
-            job = reconciled(job, final.path)
-            if only_features_lack(job, final.path):
-                add = self._publisher.submit(self._add_features, job, final, held.pop_all(), model.device)
+            job = self._measures.reconciled(job, final.path)
+            if self._measures.lacking(job, final.path):
+                add = self._publisher.submit(self._add_measures, job, final, held.pop_all(), model.device)
                 self._done.append(add)
                 return None
             overwrite = job.config.overwrite
@@ -281,8 +288,9 @@ class _Session:
             self._refuse_bad_places(opened)
             folder = self._parts_dir(job)
             parts = {report.index: folder / report.part for report in opened.reports}
-            execute = self._executor.result().run
-            published = publish_slide(job, opened.final, parts, opened.reports, execute, opened.device)
+            published = publish_slide(
+                job, opened.final, parts, opened.reports, self._measuring(job, opened.device)
+            )
             self._warn_of_looks(job, published)
             # Unlinked while it is held: whoever waits for it sees that, and finds the result.
             remove_file(slide_lock(self._folders.out, job.work_key))
@@ -296,16 +304,22 @@ class _Session:
         finally:
             opened.held.close()
 
-    def _add_features(self, job: SlideJob, final: Place, held: ExitStack, device: str) -> SlideResult:
+    def _add_measures(self, job: SlideJob, final: Place, held: ExitStack, device: str) -> SlideResult:
         """Runs in the publishing thread."""
         started, execute = time.perf_counter(), self._executor.result().run
         try:
             with held:
-                added = embedding_model(job, device)
-                published = add_features(final, job.ref, execute, added)
+                published = self._measures.add(job, final, execute, device)
             return self._told(success(job.slide, published, time.perf_counter() - started))
         except Exception as error:  # noqa: BLE001 - the slide boundary: any failure is this slide's
             return self._told(failure(job.slide, error, time.perf_counter() - started))
+
+    def _measuring(self, job: SlideJob, device: str) -> Measuring | None:
+        """How the nuclei of a folder that is being written are measured, where that is asked for."""
+        if not self._measures.wanted(job):
+            return None
+        execute = self._executor.result().run
+        return lambda folder: self._measures.measure(folder, job, execute, device)
 
     def _warn_of_looks(self, job: SlideJob, published: Published) -> None:
         found = published.manifest["counts"].get("unlike_training_images")
