@@ -37,8 +37,9 @@ class StitchConfig(Section):
 
 class SlurmConfig(Section):
     """The jobs of `--scheduler slurm`. `gpu`: each gets one GPU and one worker, else a worker a core. `interface`:
-    of the network between the nodes; on any other than loopback the run makes certificates and speaks TLS.
-    `directives`: more `#SBATCH` lines; `prologue`: shell lines before the worker, such as `module load`."""
+    of the network between the nodes. `directives`: more `#SBATCH` lines; `prologue`: shell lines before a worker.
+    `resubmit`: how often each job is submitted again that was lost, on average; `patience_s`: seconds that the run
+    waits without any worker, while its jobs wait in the queue."""
 
     jobs: int = Field(default=2, ge=1, le=10_000)
     cores: int = Field(default=4, ge=1, le=1024)
@@ -50,6 +51,8 @@ class SlurmConfig(Section):
     interface: str | None = None
     directives: list[str] = []
     prologue: list[str] = []
+    resubmit: int = Field(default=3, ge=0, le=1000)
+    patience_s: float = Field(default=43_200, gt=0)
 
 
 class DaskConfig(Section):

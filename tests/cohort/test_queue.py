@@ -191,6 +191,9 @@ def test_the_node_knows_its_own_disk(cohort: CohortFolder) -> None:
     task.process.terminate()
     task.end()
     assert task.calls[0].endswith("--set stage=/node/disk/slides")
+    code, said = Task(cohort, replace(REQUEST, stage="$MY_DISK/slides")).end()
+    assert code
+    assert "MY_DISK: is not set on this node" in said
     with pytest.raises(UsageError, match="is no folder"):
         write_scripts(cohort, QUEUES["slurm"], replace(REQUEST, stage="$(rm -r /)"))
 

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
@@ -14,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks import slurm_signals
 from tests.e2e.command import manifest, start, wsi_nuc
 from tests.slurm.cluster import NODES, Slurm, until
-from wsi_nuc.executors.loopback import is_loopback_interface
 from wsi_nuc.synth import SynthSpec, write_slide
 
 SHARES = 8
@@ -28,7 +27,7 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four of four regions each, and four small ones."""
     folder = tmp_path_factory.mktemp("slides")
     for seed in range(SHARES):
-        write_slide(folder / f"s{seed}.svs", SynthSpec(size=3072 if seed < 4 else 512, mpp=0.25, seed=seed))
+        write_slide(folder / f"s{seed}.svs", SynthSpec(size=1536 if seed < 4 else 256, mpp=0.5, seed=seed))
     return folder
 
 
@@ -76,9 +75,9 @@ def states(slurm: Slurm) -> dict[str, dict[str, str]]:
     return found
 
 
-def halted(slurm: Slurm, node: str) -> list[psutil.Process]:
-    """The programs that compute on a node, stopped where they are."""
-    found = [one for one in slurm.processes(node) if "cohort" in one.cmdline() and "python" in one.name()]
+def halted(slurm: Slurm, node: str, word: str = "cohort") -> list[psutil.Process]:
+    """The programs that compute on a node, known by a word of their command, stopped where they are."""
+    found = [one for one in slurm.processes(node) if word in " ".join(one.cmdline()) and "python" in one.name()]
     for process in found:
         process.suspend()
     return found
@@ -161,6 +160,17 @@ def test_a_cancelled_task_stays_so_and_a_warned_one_alone_comes_back(
     assert digest == serial[name]
 
 
+def test_the_benchmark_of_signals_runs(slurm: Slurm, tmp_path: Path) -> None:
+    """On two tasks; what it finds wrong here would be wrong in any number of them."""
+    planned = slurm_signals.prepare(tmp_path, 2, size_px=512)
+    peace, _ = slurm_signals.fire(slurm, planned, tmp_path / "peace", "nothing", 2, 1.0)
+    fired, _ = slurm_signals.fire(slurm, planned, tmp_path / "fire", "warning, then scancel", 2, 5.0)
+    assert (peace.wrong, fired.wrong, fired.disturbed) == ([], [], [])
+    assert len(fired.moments) == 2
+    assert slurm_signals.digests(tmp_path / "fire") == slurm_signals.digests(tmp_path / "peace")
+    assert all("cancel" in line for line in slurm_signals.table(fired).splitlines())
+
+
 def has_parts(cohort: Path) -> bool:
     return any((cohort / "results" / ".wsi-nuc" / "parts").rglob("*.arrow"))
 
@@ -180,35 +190,43 @@ def with_slurm(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> Slurm:
     return slurm
 
 
-def networks() -> list[str]:
-    """Loopback, and a real interface if this machine has one."""
-    real = [name for name, state in psutil.net_if_stats().items() if state.isup and interface_address(name)]
-    return ["lo", *[name for name in real if not is_loopback_interface(name)][:1]]
+def new_jobs(slurm: Slurm, before: set[str]) -> set[str]:
+    return {name for name, job in states(slurm).items() if name not in before and job["JobState"] == "RUNNING"}
 
 
-def interface_address(name: str) -> str:
-    found = [one.address for one in psutil.net_if_addrs().get(name, []) if one.family == socket.AF_INET]
-    return found[0] if found else ""
-
-
-@pytest.mark.parametrize("network", networks())
-def test_one_slide_over_two_nodes(
-    network: str, with_slurm: Slurm, slides: Path, serial: dict[str, str], tmp_path: Path
-) -> None:
-    """Loopback joins the nodes in plain; any other network in TLS."""
+def test_one_slide_over_two_nodes(with_slurm: Slurm, slides: Path, serial: dict[str, str], tmp_path: Path) -> None:
     before = set(states(with_slurm))
-    through = f"--set=dask.slurm.interface={network}"
-    done = wsi_nuc(*one_slide(with_slurm, slides / "s0.svs", tmp_path, "--quiet", through), timeout=LIMIT_S)
+    done = wsi_nuc(*one_slide(with_slurm, slides / "s0.svs", tmp_path, "--quiet"), timeout=LIMIT_S)
     assert done.returncode == 0, done.stderr + with_slurm.logs()
     ((_, digest),) = digests(tmp_path).items()
     assert digest == serial["s0.svs.zarr"]
-    jobs = [job for name, job in states(with_slurm).items() if name not in before]
-    assert len(jobs) == 2
-    said = "\n".join(path.read_text() for path in (tmp_path / ".wsi-nuc" / "slurm").glob("*.err"))
-    assert ("tls://" in said, "tcp://" in said) == (network != "lo", network == "lo")
+    assert len(set(states(with_slurm)) - before) == 2
     # No key outlives its run.
-    assert not list((tmp_path / ".wsi-nuc" / "slurm").glob(".dask-jobqueue*"))
+    assert not list((tmp_path / ".wsi-nuc" / "slurm").glob("*.pem"))
     until(lambda: not with_slurm.jobs(), 60, with_slurm.logs)
+
+
+def test_lost_jobs_are_submitted_again_and_a_killed_run_leaves_none(
+    with_slurm: Slurm, slides: Path, serial: dict[str, str], tmp_path: Path
+) -> None:
+    command, before = one_slide(with_slurm, slides / "s2.svs", tmp_path), set(states(with_slurm))
+    keys = tmp_path / ".wsi-nuc" / "slurm"
+    running = start(*command)
+    until(lambda: any(tmp_path.rglob("*.arrow")) or running.poll() is not None, LIMIT_S, with_slurm.logs)
+    first = new_jobs(with_slurm, before)
+    for node in NODES:
+        halted(with_slurm, node, "dask_worker")
+    with_slurm.run("scancel", *first)
+    until(lambda: len(new_jobs(with_slurm, before | first)) == 2, LIMIT_S, with_slurm.logs)
+    running.kill()
+    said = running.communicate(timeout=60)[1]
+    assert "worker jobs are gone" in said
+    assert [path.stat().st_mode & 0o777 for path in keys.glob("*.pem")] == [0o600]
+    until(lambda: not with_slurm.jobs(), 120, with_slurm.logs)
+    done = wsi_nuc(*command, timeout=LIMIT_S)
+    assert done.returncode == 0, done.stderr
+    assert list(digests(tmp_path).values()) == [serial["s2.svs.zarr"]]
+    assert not list(keys.glob("*.pem"))
 
 
 def test_a_stopped_run_leaves_no_job_and_resumes(
@@ -227,12 +245,29 @@ def test_a_stopped_run_leaves_no_job_and_resumes(
     assert list(digests(tmp_path).values()) == [serial["s1.svs.zarr"]]
 
 
-def test_what_slurm_refuses_is_told_in_its_words(with_slurm: Slurm, slides: Path, tmp_path: Path) -> None:
-    bad = "--set=dask.slurm.partition=nonsense"
+def test_a_run_whose_jobs_never_start_ends_with_75(with_slurm: Slurm, slides: Path, tmp_path: Path) -> None:
+    later = ("--set=dask.slurm.directives=[--begin=now+1hour]", "--set=dask.slurm.patience_s=8")
+    done = wsi_nuc(*one_slide(with_slurm, slides / "s3.svs", tmp_path, *later), timeout=LIMIT_S)
+    assert done.returncode == 75
+    assert "0 of 2 workers, waiting since" in done.stderr
+    assert "no worker for 8 s" in done.stderr
+    until(lambda: not with_slurm.jobs(), 60, with_slurm.logs)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [("partition=nonsense", "nvalid partition"), ("interface=nonsense0", "no such network interface")],
+)
+def test_what_cannot_be_is_told_in_one_sentence(
+    setting: str, words: str, with_slurm: Slurm, slides: Path, tmp_path: Path
+) -> None:
+    bad = f"--set=dask.slurm.{setting}"
     done = wsi_nuc(*one_slide(with_slurm, slides / "s4.svs", tmp_path, bad), timeout=LIMIT_S)
     assert done.returncode == 2
-    assert "nvalid partition" in done.stderr
+    assert words in done.stderr
     assert "dask.slurm" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.pem"))
 
 
 def test_without_slurm_the_option_says_so(slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

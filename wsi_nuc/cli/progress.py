@@ -28,6 +28,8 @@ class _Totals:
     tiles: int = 0
     nuclei: int = 0
     started: float = field(default_factory=time.monotonic)
+    workers: WorkersChanged | None = None
+    lacking_since: str = ""
 
     def add(self, event: Event) -> None:
         if isinstance(event, SlideStarted):
@@ -37,6 +39,10 @@ class _Totals:
             self.regions += 1
             self.tiles += event.tiles
             self.nuclei += event.nuclei
+        elif isinstance(event, WorkersChanged):
+            self.workers = event
+            lacking = event.wanted is not None and event.present < event.wanted
+            self.lacking_since = (self.lacking_since or time.strftime("%H:%M:%S")) if lacking else ""
 
     def line(self) -> str:
         seconds = max(time.monotonic() - self.started, 1e-6)
@@ -45,8 +51,14 @@ class _Totals:
         resumed = f" ({self.resumed} resumed)" if self.resumed else ""
         return (
             f"regions {self.regions + self.resumed}/{self.regions_known}{resumed}  nuclei {self.nuclei:,}  "
-            f"{self.tiles / seconds:.1f} tiles/s  {eta}  {_memory_gib():.1f} GiB"
+            f"{self.tiles / seconds:.1f} tiles/s  {eta}  {_memory_gib():.1f} GiB{self._waiting()}"
         )
+
+    def _waiting(self) -> str:
+        """What it is short of: jobs may wait in a queue for hours."""
+        if self.workers is None or not self.lacking_since:
+            return ""
+        return f"  {self.workers.present} of {self.workers.wanted} workers, waiting since {self.lacking_since}"
 
 
 @contextmanager

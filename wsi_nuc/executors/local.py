@@ -57,7 +57,7 @@ class LocalCrew:
             # They import what they need while the scheduler starts here.
             self._places = [Place(number, pickled, extra) for number, extra in enumerate(environments)]
             self.security = security_with(own_certificate())
-            self.contact = _scheduler_only(host, dashboard, self.security)
+            self.contact = scheduler_only(host, dashboard, self.security)
         except (OSError, RuntimeError) as error:
             raise Interrupted(f"workers and a scheduler that could not be started here ({error})") from None
         self._posting = (self.contact.scheduler_address, host, own_certificate(), settings)
@@ -134,7 +134,7 @@ class LocalCrew:
             self.contact.close(timeout=CLOSE_S)
 
 
-def _scheduler_only(host: str, dashboard: bool, security: Security) -> SpecCluster:
+def scheduler_only(host: str, dashboard: bool, security: Security) -> SpecCluster:
     scheduler = {
         "cls": Scheduler if dashboard else QuietScheduler,
         "options": {

@@ -6,12 +6,15 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from wsi_nuc.errors import UsageError
 
 LIMIT_S = 60
+# Of a question that is asked again and again.
+ANSWER_S = 8
 # The scripts use `scontrol requeue Incomplete`.
 OLDEST = (20, 11)
 
@@ -34,10 +37,8 @@ def check_slurm(option: str) -> None:
 
 def refuse_what_slurm_refuses(option: str, script: str, remedy: str) -> None:
     """A dry submission: a wrong partition or account, or too much memory, is told now, in Slurm's own words."""
-    with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
-        file.write(script)
-        file.flush()
-        done = _call("sbatch", "--test-only", file.name)
+    with _file(script) as path:
+        done = _call("sbatch", "--test-only", path)
     if done.returncode:
         raise UsageError(option, f"Slurm refuses such a job ({_said(done)})", remedy)
 
@@ -53,6 +54,21 @@ def largest_array(option: str) -> int:
     return int(found[1]) - 1
 
 
+def submit_text(option: str, script: str, remedy: str) -> str:
+    """Submit one job; returns its id."""
+    with _file(script) as path:
+        done = _call("sbatch", "--parsable", path)
+    if done.returncode:
+        raise UsageError(option, f"Slurm refuses such a job ({_said(done)})", remedy)
+    return done.stdout.strip().partition(";")[0]
+
+
+def cancel(ids: Iterable[str]) -> None:
+    """What is over already is no mistake."""
+    if wanted := sorted(ids):
+        _call("scancel", *wanted)
+
+
 def submit(option: str, script: Path) -> str:
     """Run a script that submits; returns what it says."""
     done = _call("bash", str(script))
@@ -64,16 +80,24 @@ def submit(option: str, script: Path) -> str:
 def queued(ids: Iterable[str]) -> set[str] | None:
     """Those of these jobs that wait or run; None where Slurm does not say."""
     wanted = set(ids)
-    done = _call("squeue", "--noheader", "--format=%i", f"--jobs={','.join(sorted(wanted))}")
+    done = _call("squeue", "--noheader", "--format=%i", f"--jobs={','.join(sorted(wanted))}", limit_s=ANSWER_S)
     # One job that was forgotten makes an error of the whole answer; of several, the others are listed.
     if done.returncode and "Invalid job id" not in done.stderr:
         return None
     return wanted & set(done.stdout.split())
 
 
-def _call(*command: str) -> subprocess.CompletedProcess[str]:
+@contextmanager
+def _file(script: str) -> Iterator[str]:
+    with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
+        file.write(script)
+        file.flush()
+        yield file.name
+
+
+def _call(*command: str, limit_s: float = LIMIT_S) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(command, 1, "", str(error))
 

@@ -1,38 +1,57 @@
-"""Workers as jobs of Slurm: one slide over many nodes, submitted by dask-jobqueue and cancelled at the end."""
+"""Workers as jobs of Slurm: one slide over many nodes. Jobs that are lost are submitted again, up to a limit."""
 
 from __future__ import annotations
 
 import math
-import shutil
-import signal
-import subprocess
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from distributed import Security
+import psutil
+from dask.utils import parse_bytes
+from distributed.utils import get_ip
 
-from wsi_nuc.errors import UsageError
+from wsi_nuc.errors import Interrupted, UsageError
+from wsi_nuc.executors import sbatch
 from wsi_nuc.executors.crew import Seen
+from wsi_nuc.executors.local import scheduler_only
+from wsi_nuc.executors.place import ENVIRONMENT
+from wsi_nuc.executors.private import own_certificate, security_with
 
 OPTION = "--scheduler slurm"
+REMEDY = "change the section dask.slurm of --config"
 # A job that starts after its run is gone finds no scheduler, and ends by itself.
 ORPHAN_LIMIT_S = 60
-TEST_LIMIT_S = 60
+LOOK_EVERY_S = 10.0
 CLOSE_S = 3
+
+
+class KeyFile(Protocol):
+    """A file that only its owner can read; `close` removes it."""
+
+    @property
+    def path(self) -> Path: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class SlurmOptions:
-    """`jobs` of `workers` processes and `cores` CPUs each; all nodes see `folder`, for logs and certificates.
+    """`jobs` of `workers` processes and `cores` CPUs each; all nodes see `logs` and the file that `keep_key` makes
+    of this run's private key.
 
-    `interface`: of the network between the nodes; `secure`: TLS with certificates made for this run.
+    `interface`: of the network between the nodes. `resubmit`: how often a job is submitted again, on average;
+    `patience_s`: how long a run may be without any worker, while its jobs wait in the queue.
     """
 
-    folder: Path
+    logs: Path
+    keep_key: Callable[[str], KeyFile]
     jobs: int
     workers: int
     cores: int
@@ -41,84 +60,105 @@ class SlurmOptions:
     partition: str | None = None
     account: str | None = None
     interface: str | None = None
-    secure: bool = True
     directives: Sequence[str] = ()
     prologue: Sequence[str] = ()
+    resubmit: int = 3
+    patience_s: float = math.inf
 
 
 class SlurmCrew:
-    """Workers as jobs that Slurm may let wait for as long as it likes."""
-
-    wanted, patience_s = None, math.inf
+    """Asks Slurm every LOOK_EVERY_S what became of its jobs."""
 
     def __init__(self, options: SlurmOptions) -> None:
-        self.contact = slurm_cluster(options)
-        self.security: Security | None = self.contact.security
+        sbatch.check_slurm(OPTION)
+        host = _address(options.interface)
+        self.wanted, self.patience_s = options.jobs * options.workers, options.patience_s
+        self._jobs, self._left = list[str](), options.jobs * options.resubmit
+        self._options, self._looked_at = options, time.monotonic()
+        self.security = security_with(own_certificate())
+        self._key = options.keep_key(own_certificate())
+        self.contact = scheduler_only(host, False, self.security)
+        self._script = "\n".join(_script(options, self._key.path, self.contact.scheduler_address)) + "\n"
+        try:
+            sbatch.refuse_what_slurm_refuses(OPTION, self._script, REMEDY)
+            for _ in range(options.jobs):
+                self._submit()
+        except UsageError:
+            self.close()
+            raise
 
     def tend(self, client: Any) -> Seen:
-        return Seen(len(self.contact.scheduler.workers))
+        note = ""
+        if time.monotonic() - self._looked_at > LOOK_EVERY_S:
+            note = self._replace_lost()
+            self._looked_at = time.monotonic()
+        return Seen(len(self.contact.scheduler.workers), note)
+
+    def _replace_lost(self) -> str:
+        queued = sbatch.queued(self._jobs)
+        if queued is None:
+            return ""
+        lost = [job for job in self._jobs if job not in queued]
+        self._jobs = [job for job in self._jobs if job in queued]
+        # What Slurm does not take now is missing at the next look, too.
+        with suppress(UsageError):
+            for _ in range(min(self._left, self._options.jobs - len(self._jobs))):
+                self._submit()
+                self._left -= 1
+        if not self._jobs and not self._left:
+            logs = f"see their logs in {self._options.logs}"
+            raise Interrupted(
+                f"the loss of all its jobs, which were submitted again as often as they may be; {logs}"
+            )
+        if not lost:
+            return ""
+        return f"worker jobs are gone: {', '.join(lost)}; jobs may be submitted again {self._left} times"
+
+    def _submit(self) -> None:
+        self._jobs.append(sbatch.submit_text(OPTION, self._script, REMEDY))
 
     def close(self) -> None:
+        sbatch.cancel(self._jobs)
+        self._key.close()
         with suppress(OSError, TimeoutError):
             self.contact.close(timeout=CLOSE_S)
 
 
-def slurm_cluster(options: SlurmOptions) -> Any:
-    """A cluster whose jobs are submitted; they may wait in the queue for as long as they like."""
-    if shutil.which("sbatch") is None:
-        raise UsageError(OPTION, "there is no sbatch here", "run it where Slurm's commands are installed")
-    with _handlers_kept():
-        try:
-            from dask_jobqueue import SLURMCluster
-        except ImportError:
-            raise UsageError(OPTION, "dask-jobqueue is not installed", "pip install 'wsi-nuc[slurm]'") from None
-    cluster = SLURMCluster(
-        cores=options.workers,
-        processes=options.workers,
-        job_cpu=options.cores,
-        memory=options.memory,
-        walltime=options.time,
-        queue=options.partition,
-        account=options.account,
-        interface=options.interface,
-        job_name="wsi-nuc",
-        job_extra_directives=list(options.directives),
-        job_script_prologue=list(options.prologue),
-        death_timeout=ORPHAN_LIMIT_S,
-        log_directory=str(options.folder),
-        local_directory=tempfile.gettempdir(),
-        shared_temp_directory=str(options.folder),
-        security=Security.temporary() if options.secure else None,
-        scheduler_options={"dashboard": False, "dashboard_address": ":0"},
-        silence_logs="critical",
-    )
-    try:
-        _refuse_what_slurm_refuses(cluster.job_script())
-    except UsageError:
-        cluster.close()
-        raise
-    cluster.scale(jobs=options.jobs)
-    return cluster
+def _address(interface: str | None) -> str:
+    """Of this machine in the network between the nodes."""
+    if interface is None:
+        return str(get_ip())
+    known = psutil.net_if_addrs()
+    found = [entry.address for entry in known.get(interface, []) if entry.family == socket.AF_INET]
+    if not found:
+        cause = (
+            f"this machine has no such network interface with an IPv4 address; it has {', '.join(sorted(known))}"
+        )
+        raise UsageError(f"dask.slurm.interface={interface}", cause, "name the one that leads to the nodes")
+    return str(found[0])
 
 
-@contextmanager
-def _handlers_kept() -> Iterator[None]:
-    """Importing dask-jobqueue sets handlers of signals: ours would be gone, and in a thread the import fails."""
-    original = signal.signal
-    signal.signal = lambda number, handler: signal.getsignal(number)  # type: ignore[assignment, misc]
-    try:
-        yield
-    finally:
-        signal.signal = original  # type: ignore[assignment, misc]
-
-
-def _refuse_what_slurm_refuses(script: str) -> None:
-    """A dry submission: a wrong partition or too much memory is told now, in Slurm's own words."""
-    with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
-        file.write(script)
-        file.flush()
-        command = ["sbatch", "--test-only", file.name]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TEST_LIMIT_S, check=False)
-    if done.returncode:
-        said = " ".join(done.stderr.split()) or f"sbatch ends with {done.returncode}"
-        raise UsageError(OPTION, f"Slurm refuses such a job ({said})", "change the section dask.slurm of --config")
+def _script(options: SlurmOptions, key_file: Path, scheduler: str) -> Iterator[str]:
+    memory_bytes = parse_bytes(options.memory)
+    yield "#!/usr/bin/env bash"
+    yield "#SBATCH --job-name=wsi-nuc"
+    yield f'#SBATCH --output="{str(options.logs).replace("%", "%%")}/%j.log"'
+    yield f"#SBATCH --ntasks=1 --cpus-per-task={options.cores} --mem={math.ceil(memory_bytes / 2**20)}M"
+    yield f"#SBATCH --time={options.time}"
+    for name, value in (("partition", options.partition), ("account", options.account)):
+        if value:
+            yield f"#SBATCH --{name}={value}"
+    yield from (f"#SBATCH {directive}" for directive in options.directives)
+    yield from (f"export {name}={value}" for name, value in ENVIRONMENT.items())
+    yield from options.prologue
+    key = shlex.quote(str(key_file))
+    words = [
+        f"exec {shlex.quote(sys.executable)} -m distributed.cli.dask_worker {scheduler}",
+        '--name "wsi-nuc-$SLURM_JOB_ID"',
+        f"--nworkers {options.workers} --nthreads 1 --memory-limit {memory_bytes // options.workers}",
+        f"--death-timeout {ORPHAN_LIMIT_S} --no-dashboard --worker-class wsi_nuc.executors.private.QuietWorker",
+        '--local-directory "${TMPDIR:-/tmp}"',
+        f"--protocol tls:// --tls-ca-file {key} --tls-cert {key} --tls-key {key}",
+        f"--interface {options.interface}" if options.interface else "",
+    ]
+    yield " ".join(filter(None, words))

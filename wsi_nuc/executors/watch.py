@@ -36,6 +36,7 @@ class Watch:
     def __init__(self, client: Any, crew: Crew, emit: Emit) -> None:
         self._client, self._crew, self._emit = client, crew, emit
         self._seen, self._without_s, self._stopwatch = Seen(0), 0.0, Stopwatch()
+        self._told: Seen | None = None
         self.shortages, self.shortage = 0, ""
         self._end: BaseException | None = None
         self._over = threading.Event()
@@ -81,6 +82,7 @@ class Watch:
             return self._seen
 
     def _note(self, seen: Seen) -> None:
-        if seen != self._seen:
-            self._seen = seen
+        self._seen = seen
+        if seen != self._told:
+            self._told = seen
             self._emit(WorkersChanged(seen.present, self._crew.wanted, seen.note))

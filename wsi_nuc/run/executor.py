@@ -14,6 +14,7 @@ from wsi_nuc.run.resources import allow_files, device_of_jobs, gpus, resolve_dev
 from wsi_nuc.store import durable
 from wsi_nuc.store.paths import made_folder
 from wsi_nuc.store.private import Private, private
+from wsi_nuc.store.secrets import SecretFile
 
 if TYPE_CHECKING:
     from wsi_nuc.executors.slurm import SlurmOptions
@@ -55,14 +56,14 @@ def executor_device(config: RunConfig, uses_torch: bool) -> str:
 
 
 def slurm_options(config: RunConfig) -> SlurmOptions:
-    from wsi_nuc.executors.loopback import is_loopback_interface
     from wsi_nuc.executors.slurm import SlurmOptions
 
     jobs, folder = config.dask.slurm, private(made_folder(config.out), Private.SLURM)
-    # Slurm and dask-jobqueue write there by its path.
+    # Slurm writes there by its path.
     durable.make_dir(folder)
     return SlurmOptions(
-        folder=folder.path,
+        logs=folder.path,
+        keep_key=partial(SecretFile, folder),
         jobs=jobs.jobs,
         workers=1 if jobs.gpu else jobs.cores,
         cores=jobs.cores,
@@ -71,7 +72,8 @@ def slurm_options(config: RunConfig) -> SlurmOptions:
         partition=jobs.partition,
         account=jobs.account,
         interface=jobs.interface,
-        secure=not is_loopback_interface(jobs.interface),
         directives=[*(["--gres=gpu:1"] if jobs.gpu else []), *jobs.directives],
         prologue=jobs.prologue,
+        resubmit=jobs.resubmit,
+        patience_s=jobs.patience_s,
     )

@@ -17,6 +17,7 @@ from wsi_nuc.store.locks import hold, try_lock
 from wsi_nuc.store.manifest import Json, Origin
 from wsi_nuc.store.place import Place
 from wsi_nuc.store.private import Private, private, sweep_slide_locks, sweep_trees
+from wsi_nuc.store.secrets import remove_abandoned
 from wsi_nuc.store.verify import is_result, problems_of, verify
 
 Acceptable = Callable[[Json], bool]
@@ -90,8 +91,9 @@ class Staging:
 
 
 def clean_up(out: Place) -> list[Place]:
-    """Delete what dead runs left behind, their staging folders and locks, and put back what a killed overwrite
+    """Delete what dead runs left behind, staging folders, keys and locks, and put back what a killed overwrite
     had moved away. Returns what lies among these and is none of ours: it stays."""
+    remove_abandoned(private(out, Private.SLURM))
     strangers = sweep_trees(private(out, Private.STAGING), _TREE) + sweep_slide_locks(out)
     for name in private(out, Private.BACKUP).names():
         if not _is_backup(_backup(out, name)):

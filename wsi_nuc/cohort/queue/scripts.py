@@ -84,12 +84,12 @@ def _options(request: Request) -> Iterator[str]:
 
 
 def _on_the_node(text: str) -> str:
-    """For double quotes in a shell: variables stay, and nothing else of a shell does."""
+    """For double quotes in a shell: variables stay, and have to be there; nothing else of a shell stays."""
     if not re.fullmatch(r"[\w./:@%+,=${} -]+", text) or "$(" in text:
         raise UsageError(
             f"--stage {text}", "is no folder with variables", "give it like '$TMPDIR' or /scratch/$USER"
         )
-    return text
+    return re.sub(r"\$\{?(\w+)\}?", r"${\1:?is not set on this node: choose another --stage}", text)
 
 
 def _collect(folder: CohortFolder, queue: Queue, request: Request) -> list[str]:
