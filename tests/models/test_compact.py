@@ -175,7 +175,7 @@ def test_a_blank_tile_has_no_nuclei() -> None:
 def test_images_of_any_size_are_looked_at() -> None:
     network = Network.of(tiny_net(), Place.of("cpu", "fp32"), UseSettings())
     for height, width in ((5, 7), (33, 40), (100, 257)):
-        maps = network.maps(noise(0, height, width))
+        maps = network.maps(noise(0, height, width)).outputs
         assert maps.heat.shape[2] >= -(-height // 4)
         assert maps.heat.shape[3] >= -(-width // 4)
 

@@ -7,9 +7,9 @@ a nucleus. All families check here, networks by way of `Place.infer`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -18,21 +18,35 @@ from wsi_nuc.errors import SlideError
 Outputs = TypeVar("Outputs")
 
 
+@dataclass(frozen=True, slots=True)
+class Unchecked(Generic[Outputs]):
+    """What a network gives, perhaps still being computed on a device. Whoever brings it to the host checks it."""
+
+    outputs: Outputs
+    """Arrays, tensors, or records and tuples of them."""
+    total: Any
+    """The sum of all floating-point numbers in it, on their device: finite only if each of them is. One sweep
+    through memory is the cheapest question there is."""
+
+    @classmethod
+    def of(cls, outputs: Outputs) -> Unchecked[Outputs]:
+        with np.errstate(all="ignore"):
+            return cls(outputs, sum((numbers.sum() for numbers in _floating(outputs)), start=0.0))
+
+    def checked(self) -> Outputs:
+        refuse_non_finite([float(self.total)])
+        return self.outputs
+
+
 def finite(outputs: Outputs) -> Outputs:
-    """The `outputs` (arrays, tensors, or records and tuples of them) as they are; SlideError if a number of them
-    is not finite. Whoever knows the tile names it."""
-    if not math.isfinite(float(total(outputs))):
+    """The `outputs` as they are; SlideError if a number of them is not finite."""
+    return Unchecked.of(outputs).checked()
+
+
+def refuse_non_finite(totals: Iterable[float]) -> None:
+    """The error names no tile: whoever knows it does."""
+    if not all(map(math.isfinite, totals)):
         raise not_finite("model", "raw outputs")
-    return outputs
-
-
-def total(outputs: object) -> Any:
-    """The sum of all floating-point numbers, on their device: finite only if each of them is.
-
-    One sweep through memory, the cheapest question there is. It stays on the device until somebody reads it.
-    """
-    with np.errstate(all="ignore"):
-        return sum((numbers.sum() for numbers in _floating(outputs)), start=0.0)
 
 
 def not_finite(subject: str, what: str) -> SlideError:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from wsi_nuc.errors import UsageError
-from wsi_nuc.models.finite import Outputs, finite
+from wsi_nuc.models.finite import Outputs, Unchecked
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,14 @@ class Place:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
     def infer(self, network: Callable[..., Outputs], *inputs: Any) -> Outputs:
-        """What a network gives, in this precision. Every network call of every family goes this way: its raw
-        outputs are checked here, before anything is made of them."""
+        """What a network gives, in this precision. Every network call of every family goes this way or that of
+        `start`: raw outputs are checked before anything is made of them."""
+        return self.start(network, *inputs).checked()
+
+    def start(self, network: Callable[..., Outputs], *inputs: Any) -> Unchecked[Outputs]:
+        """The same without waiting for a device."""
         with self.autocast():
-            outputs = network(*inputs)
-        return finite(outputs)
+            return Unchecked.of(network(*inputs))
 
 
 def _computes_bf16(device: torch.device) -> bool:

@@ -14,9 +14,10 @@ from wsi_nuc.models.compact.masks import Asked
 from wsi_nuc.models.compact.net import Maps
 from wsi_nuc.models.compact.network import Network
 from wsi_nuc.models.compact.segmentor import PROMPTS_A_CALL
+from wsi_nuc.models.finite import refuse_non_finite
 from wsi_nuc.types import Float32, Int64
 
-Part = tuple[Int64, torch.Tensor]
+Part = tuple[Int64, torch.Tensor, torch.Tensor]
 
 
 def embed(network: Network, maps: Sequence[Maps], xy_tile: Float32, row: Int64) -> Fetch[Float32]:
@@ -27,13 +28,15 @@ def embed(network: Network, maps: Sequence[Maps], xy_tile: Float32, row: Int64) 
             for rows, real in chunks(np.flatnonzero(row == number).tolist(), PROMPTS_A_CALL):
                 xy = torch.from_numpy(xy_tile[rows]).to(network.place.device)
                 asked = Asked(torch.zeros(len(rows), dtype=torch.int64, device=xy.device), xy, xy)
-                embedding = network.place.infer(network.net.decoder.embedding, of_tile.context, asked)
-                parts.append((np.array(rows[:real], np.int64), embedding[:real].float()))
+                raw = network.place.start(network.net.decoder.embedding, of_tile.context, asked)
+                parts.append((np.array(rows[:real], np.int64), raw.outputs[:real].float(), raw.total))
     return Later(partial(_on_host, parts, len(row), network.net.decoder.weights.in_features))
 
 
 def _on_host(parts: Sequence[Part], count: int, channels: int) -> Float32:
     out = np.zeros((count, channels), np.float32)
     if parts:
-        out[np.concatenate([rows for rows, _ in parts])] = torch.cat([part for _, part in parts]).cpu().numpy()
+        rows, embeddings, totals = zip(*parts, strict=True)
+        refuse_non_finite(torch.stack(totals).tolist())
+        out[np.concatenate(rows)] = torch.cat(embeddings).cpu().numpy()
     return out

@@ -11,6 +11,7 @@ from wsi_nuc.models.compact.net import Maps
 from wsi_nuc.models.compact.network import Network, cut
 from wsi_nuc.models.compact.prompter import propose
 from wsi_nuc.models.compact.segmentor import segment
+from wsi_nuc.models.finite import Unchecked
 from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts, TileBatch
 
 
@@ -21,7 +22,11 @@ def look(network: Network, batch: TileBatch) -> CompactLook:
 
 class CompactLook:
     def __init__(
-        self, network: Network, maps: Sequence[Maps], size: tuple[int, int], prompts: Prompts | None = None
+        self,
+        network: Network,
+        maps: Sequence[Unchecked[Maps]],
+        size: tuple[int, int],
+        prompts: Prompts | None = None,
     ) -> None:
         """`maps`: of each tile; `size`: height and width of a tile; `prompts`: in place of the network's own."""
         self._network, self._maps, self._size, self._given = network, maps, size, prompts
@@ -32,13 +37,15 @@ class CompactLook:
 
     @cached_property
     def _prompts(self) -> Prompts:
-        return propose(self._network, self._maps, self._size) if self._given is None else self._given
+        if self._given is not None:
+            return self._given
+        return propose(self._network, [maps.checked() for maps in self._maps], self._size)
 
     def prompted(self, prompts: Prompts) -> CompactLook:
         return CompactLook(self._network, self._maps, self._size, prompts)
 
     def masks(self, wanted: Sequence[int]) -> Fetch[Sequence[MaskCrops]]:
-        return segment(self._network, self._maps, self._prompts, wanted)
+        return segment(self._network, [maps.outputs for maps in self._maps], self._prompts, wanted)
 
     def embed(self, xy_tile: Float32, row: Int64) -> Fetch[Float32]:
-        return embed(self._network, self._maps, xy_tile, row)
+        return embed(self._network, [maps.outputs for maps in self._maps], xy_tile, row)

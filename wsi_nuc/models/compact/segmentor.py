@@ -19,6 +19,7 @@ from wsi_nuc.models.compact.net import Maps
 from wsi_nuc.models.compact.network import Network
 from wsi_nuc.models.compact.prompter import asked_of
 from wsi_nuc.models.compact.settings import MASK_STRIDE, UseSettings
+from wsi_nuc.models.finite import refuse_non_finite
 from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts
 
 PROMPTS_A_CALL = 64
@@ -27,13 +28,15 @@ PROMPTS_A_CALL = 64
 @dataclass(frozen=True, slots=True)
 class Part:
     """What one call gave, on the device. `mask`: n x h x h; `origin`: n x 2 tile pixels; `large`: n, whether it
-    has the least area; `iou`: n, predicted; `class_probs`: n x C. `prompt`: n, on the host."""
+    has the least area; `iou`: n, predicted; `class_probs`: n x C; `total`: 1, of the raw outputs, not yet looked
+    at. `prompt`: n, on the host."""
 
     mask: torch.Tensor
     origin: torch.Tensor
     large: torch.Tensor
     iou: torch.Tensor
     class_probs: torch.Tensor
+    total: torch.Tensor
     prompt: Int64
 
 
@@ -53,7 +56,8 @@ def segment(
 
 def _call(network: Network, maps: Maps, prompt: Int64, asked: Asked, real: int) -> Part:
     use = network.use
-    logits, origin, iou = network.place.infer(partial(_decoded, network), maps, asked)
+    raw = network.place.start(partial(_decoded, network), maps, asked)
+    logits, origin, iou = raw.outputs
     enlarged = F.interpolate(logits[:, None], scale_factor=MASK_STRIDE, mode="bilinear", align_corners=False)
     mask = enlarged[:real, 0] > use.mask_logit
     return Part(
@@ -62,6 +66,7 @@ def _call(network: Network, maps: Maps, prompt: Int64, asked: Asked, real: int) 
         large=mask.sum((1, 2)) >= use.least_area_px,
         iou=iou[:real].sigmoid(),
         class_probs=_classes(maps, logits, origin)[:real],
+        total=raw.total[None],
         prompt=prompt,
     )
 
@@ -82,6 +87,7 @@ def _on_host(parts: Sequence[Part], prompts: Prompts, use: UseSettings) -> list[
     def joined(name: str) -> Any:
         return torch.cat([getattr(part, name) for part in parts]).cpu().numpy()
 
+    refuse_non_finite(joined("total"))
     prompt, iou = np.concatenate([part.prompt for part in parts]), joined("iou")
     score = calibrated(prompts.score[prompt], iou, use.calibration)
     kept = np.flatnonzero(joined("large") & (score >= use.least_score))
