@@ -14,7 +14,7 @@ from benchmarks.table import Row, print_rows
 
 # These train or run large networks for many minutes: `python -m benchmarks.all NAME` runs one.
 LONG = {"cohort_plan", "cohort_soak", "slurm_signals", "soak", "ablations", "resolution_check", "published_loop"}
-OTHERS = {"__init__", "all", "child", "command", "slides", "soak_processes", "soak_run", "table"}
+OTHERS = {"__init__", "all", "child", "command", "slides", "slurm_ways", "soak_processes", "soak_run", "table"}
 
 
 def main(wanted: list[str]) -> int:

@@ -11,31 +11,24 @@ from __future__ import annotations
 
 import json
 import random
-import re
-import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from shutil import copytree
 from tempfile import TemporaryDirectory
 
-import psutil
-
 from benchmarks.cohort_soak import write_slides
+from benchmarks.slurm_ways import FINAL, WAYS, WIDE, Array, Way
 from benchmarks.table import Row, print_rows
-from tests.slurm.cluster import NODES, Slurm, missing, two_nodes
-from wsi_nuc.cohort.folder import CohortFolder
+from tests.slurm.cluster import Slurm, missing, two_nodes
 
 TASKS, SIZE_PX, SEED = 20, 1536, 12
 # No way needs longer; whoever is stuck is told from whoever is slow.
 LIMIT_S = 1800.0
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
-JOB_SCRIPT = "array.slurm"
 
 
 @dataclass
@@ -61,156 +54,6 @@ class Fired:
     again: int = 0
     wrong: list[str] = field(default_factory=list)
     late: bool = False
-
-
-Fire = Callable[["Array", int], None]
-
-
-@dataclass(frozen=True)
-class Way:
-    """`fire` does it to one task; `options` are those of its sbatch, with {s} for seconds before its end."""
-
-    fire: Fire | None
-    options: Sequence[str] = ()
-    program: str = "--scheduler serial"
-
-
-class Array:
-    """The tasks of one way, in a copy of the cohort."""
-
-    def __init__(self, slurm: Slurm, planned: Path, place: Path, way: Way, tasks: int) -> None:
-        self.slurm, self.cohort, self.tasks = slurm, CohortFolder(copytree(planned, place)), tasks
-        script = self.cohort.queue / JOB_SCRIPT
-        text = script.read_text().replace(str(planned), str(place))
-        script.write_text(text.replace("--workers 1", way.program))
-        self.ids: dict[int, str] = {}
-        self.started: dict[int, float] = {}
-
-    def submit(self, tasks: Sequence[int], options: Sequence[str] = ()) -> None:
-        numbers = ",".join(map(str, tasks))
-        script = self.cohort.queue / JOB_SCRIPT
-        told = self.slurm.run("sbatch", "--parsable", f"--array={numbers}", *options, script).strip()
-        self.ids |= {task: f"{told}_{task}" for task in tasks}
-
-    def states(self) -> dict[int, tuple[str, int]]:
-        """State and restarts of every task, the last that was submitted of each."""
-        found: dict[str, tuple[str, int]] = {}
-        for line in self.slurm.run("scontrol", "-o", "show", "job").splitlines():
-            fields = dict(re.findall(r"(\w+)=(\S*)", line))
-            for name in _names(fields):
-                found[name] = (fields["JobState"], int(fields.get("Restarts", 0)))
-        return {task: found[name] for task, name in self.ids.items() if name in found}
-
-    def position(self, task: int, state: str) -> str:
-        if state != "RUNNING":
-            return state.lower()
-        if self.published(task):
-            return "published"
-        journal = self.cohort.queue_logs / f"{self.ids[task]}.journal"
-        lines = journal.read_text().splitlines() if journal.exists() else []
-        regions = len({line for line in lines if line != "start"})
-        return f"after region {regions}" if regions else "before a region"
-
-    def published(self, task: int) -> bool:
-        """Share I is slide I: all have as many tiles."""
-        return self.cohort.manifest(f"s{task:02}.svs").exists()
-
-    def processes(self, task: int) -> list[psutil.Process]:
-        job, number = self.ids[task].split("_")
-        found = []
-        for node in NODES:
-            for process in self.slurm.processes(node):
-                with suppress(psutil.Error):
-                    given = process.environ()
-                    if (given.get("SLURM_ARRAY_JOB_ID"), given.get("SLURM_ARRAY_TASK_ID")) == (job, number):
-                        found.append(process)
-        return found
-
-
-def _names(fields: dict[str, str]) -> Iterator[str]:
-    """12_3; of an array of which some still wait, 12_[3-5,7]."""
-    array, numbers = fields.get("ArrayJobId"), fields.get("ArrayTaskId", "")
-    if array is None:
-        return
-    for part in numbers.partition("%")[0].split(","):
-        first, _, last = part.partition("-")
-        for number in range(int(first), int(last or first) + 1):
-            yield f"{array}_{number}"
-
-
-def _scancel(array: Array, task: int) -> None:
-    array.slurm.run("scancel", array.ids[task])
-
-
-def _scancel_all(array: Array, task: int) -> None:
-    array.slurm.run("scancel", array.ids[task].partition("_")[0])
-
-
-def _requeue(array: Array, task: int) -> None:
-    # Slurm would start a completed one again, as it is told to.
-    if array.states()[task][0] == "RUNNING":
-        array.slurm.run("scontrol", "requeue", array.ids[task])
-
-
-def _send(word: str, number: signal.Signals = signal.SIGKILL) -> Fire:
-    """To those processes of the task that are known by a word of their command."""
-
-    def fire(array: Array, task: int) -> None:
-        for process in array.processes(task):
-            with suppress(psutil.Error):
-                if word in " ".join(process.cmdline()):
-                    process.send_signal(number)
-
-    return fire
-
-
-def _warn_and_cancel(array: Array, task: int) -> None:
-    """The cancel comes while the task answers the warning."""
-    _send("slurm_script", signal.SIGUSR1)(array, task)
-    time.sleep(random.uniform(0, 1.5))
-    _scancel(array, task)
-
-
-def _node_of(array: Array, task: int) -> str:
-    shown = array.slurm.run("scontrol", "-o", "show", "job", array.ids[task])
-    found = re.search(r" NodeList=(n\d)", shown)
-    return found[1] if found else ""
-
-
-def _preempt(array: Array, task: int) -> None:
-    """An urgent job takes the whole node for a second."""
-    if node := _node_of(array, task):
-        array.slurm.run(
-            "sbatch", "-p", "urgent", "-w", node, "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1"
-        )
-
-
-def _node_down(array: Array, task: int) -> None:
-    if node := _node_of(array, task):
-        array.slurm.kill_node(node)
-        # Until the controller knows: a node that is back sooner reports its tasks as ended.
-        time.sleep(12)
-        array.slurm.start_node(node)
-
-
-WAYS: dict[str, Way] = {
-    "nothing": Way(None),
-    "scancel of a task": Way(_scancel),
-    "warning, then scancel": Way(_warn_and_cancel),
-    "warning (USR1)": Way(_send("slurm_script", signal.SIGUSR1)),
-    "scontrol requeue": Way(_requeue),
-    "preemption": Way(_preempt),
-    "time limit": Way(None, ("--time=1", "--signal=B:USR1@{s}")),
-    "node down": Way(_node_down),
-    "kill -9 of the program": Way(_send("cohort run")),
-    "kill -9 of the script": Way(_send("slurm_script")),
-    "kill -9 of a worker": Way(_send("wsi_nuc.executors.worker"), program="--workers 1"),
-    "scancel of the array": Way(_scancel_all),
-}
-# They end the task for good; all other ways leave it, or put it back.
-FINAL = {name for name in WAYS if "scancel" in name}
-# They hit other tasks, too, so fewer do.
-WIDE = {"preemption", "node down", "scancel of the array"}
 
 
 def fire(slurm: Slurm, planned: Path, place: Path, name: str, tasks: int, life_s: float) -> tuple[Fired, float]:
