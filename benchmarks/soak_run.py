@@ -32,6 +32,8 @@ BLOWS = 12
 # crowded: where every CPU has many processes to serve, a second counts as so many times less.
 QUIET_S = 60.0
 LOOK_S = 0.3
+# Where a run takes longer, the machine is crowded, and waiting for it would only cost blows.
+MOST_PACE_S = 20.0
 MOST_ENDS = 3 * BLOWS
 KILL, STOP = signal.SIGKILL, signal.SIGSTOP
 ENDINGS = (signal.SIGTERM, signal.SIGUSR1)
@@ -124,7 +126,7 @@ class _Ordeal:
     """One run, from its first command to the one that exits with 0 after the last blow."""
 
     def __init__(self, seed: int, scene: Scene, out: Path, loud: bool) -> None:
-        given, blows = blows_of(seed, scene.seconds)
+        given, blows = blows_of(seed, min(scene.seconds, MOST_PACE_S))
         self._scene, self._out, self._loud = scene, out, loud
         self._dice, self._blows = random.Random(-seed), deque(blows)
         self._cluster = GivenCluster() if given else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
+from itertools import takewhile
 from pathlib import Path
 
 from wsi_nuc.errors import StorageError
@@ -51,12 +52,16 @@ def made_folder(path: Path) -> Place:
     if path.is_symlink() and not path.exists():
         cause = f"is a link to {str(path.readlink())!r}, which is not there"
         raise StorageError(path, cause, "make that folder, or choose another output folder with --out")
+    missing = list(takewhile(lambda folder: not folder.is_dir(), (path, *path.parents)))
     try:
-        if not path.is_dir():
+        if missing:
             durable.before("mkdir", path)
             path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(path, error) from error
+    for folder in missing:
+        # Or else a power cut could take the folder itself, with all results in it.
+        durable.sync(open_folder(folder.parent))
     return open_folder(path)
 
 
