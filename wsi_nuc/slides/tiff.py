@@ -108,16 +108,13 @@ class _Walker:
     def take(self, offset: int, count: int) -> bytes:
         if offset + count > self.file.size:
             raise self.truncated(offset + count)
-        self.spend(count)
+        self.budget -= count
+        if self.budget < 0:
+            raise SlideError(self.file.name, "its TIFF directories share and repeat their data", NOT_A_SLIDE)
         data = self.file.read_at(offset, count)
         if len(data) != count:
             raise self.truncated(offset + count)
         return data
-
-    def spend(self, count: int) -> None:
-        self.budget -= count
-        if self.budget < 0:
-            raise SlideError(self.file.name, "its TIFF directories share and repeat their data", NOT_A_SLIDE)
 
     def directory(self, offset: int) -> tuple[Tags, int]:
         """The tags at `offset` and the offset of the next directory, 0 at the end."""
@@ -149,7 +146,6 @@ class _Walker:
         if offset + size > self.file.size:
             raise self.truncated(offset + size)
         if tag not in KEPT:
-            self.spend(size)
             return np.empty(0, dtype)
         if tag in TEXTS and size > MAX_XML_BYTES:
             raise SlideError(self.file.name, f"its description (tag {tag}) has {size} bytes", NOT_A_SLIDE)

@@ -1,0 +1,58 @@
+"""Rows 21 and 26: files that end too early, and headers that claim what no file can hold."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.faults.one_run import assert_told, published, run_one
+from tests.slides.hostile import HOSTILE
+from tests.slides.make import MAKERS, structure_offsets
+from wsi_nuc.errors import SLIDES, SlideError
+from wsi_nuc.slides.registry import open_slide
+from wsi_nuc.types import SlideRef
+
+MOST_MIB, MOST_SECONDS = 512, 5
+
+
+@pytest.mark.parametrize("name", ["aperio.svs", "generic.tif", "pyramid.ome.tif"])
+def test_row_21_slide_truncated_at_every_structure(name: str, tmp_path: Path) -> None:
+    path = MAKERS[name](tmp_path / name)
+    whole = path.read_bytes()
+    cuts = sorted({cut + near for cut in structure_offsets(path) for near in (-1, 0, 1)})
+    cuts = [cut for cut in cuts if cut < len(whole)]
+    assert len(cuts) > 100
+    for number, cut in enumerate(cuts):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(SlideError) as caught:
+            open_slide(SlideRef(str(path)))
+        assert name in str(caught.value), cut
+        # A whole run for some of them: it opens the slide as this test does, before anything else.
+        if number % 100 == 0:
+            assert_told(run_one(path, tmp_path / "out"), SLIDES, name)
+    assert published(tmp_path / "out") == []
+
+
+def test_row_26_headers_that_claim_the_impossible(tmp_path: Path) -> None:
+    paths = []
+    for number, (make, _) in enumerate(HOSTILE.values()):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        paths.append(make(folder))
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "tests.faults.headers_child", str(out), *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    # A library that crashed would end the process at the slide after the last that was told.
+    assert len(told) == len(paths), (list(HOSTILE)[len(told)], done.returncode, done.stderr[-2000:])
+    for (name, (_, words)), found in zip(HOSTILE.items(), told, strict=True):
+        assert found["exit_code"] == SLIDES, (name, found)
+        assert re.search(words, found["error"]), (name, found)
+        assert found["peak_mib"] < MOST_MIB, (name, found)
+        assert found["seconds"] < MOST_SECONDS, (name, found)
+    assert published(out) == []
