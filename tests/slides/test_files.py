@@ -20,6 +20,7 @@ from wsi_nuc.run.staging import StagedSlide
 from wsi_nuc.slides.files import contents
 from wsi_nuc.slides.identity import content_sha256, stat_signature
 from wsi_nuc.slides.registry import open_slide
+from wsi_nuc.store.paths import made_folder
 from wsi_nuc.types import Box, SlideRef
 
 PIXELS_IN = {
@@ -80,7 +81,7 @@ def test_a_file_that_only_lies_beside_a_slide_does_not_count(name: str, tmp_path
 def test_the_files_found_are_enough_to_read_the_slide(name: str, tmp_path: Path) -> None:
     slide = SETS[name](folder(tmp_path / "slide"))
     ref = SlideRef(str(slide))
-    with StagedSlide(ref, tmp_path / "stage", content_sha256(ref), lambda: None) as copy:
+    with StagedSlide(ref, made_folder(tmp_path / "stage"), content_sha256(ref), lambda: None) as copy:
         assert pixels(Path(copy.ref.path)) == pixels(slide)
 
 
