@@ -74,7 +74,7 @@ def _workers_of(process: subprocess.Popen[str]) -> list[int]:
     return [
         child.pid
         for child in psutil.Process(process.pid).children(recursive=True)
-        if "spawn_main" in " ".join(child.cmdline())
+        if "multiprocessing.connection" in " ".join(child.cmdline())
     ]
 
 
@@ -101,6 +101,7 @@ def test_no_process_is_left_after_the_main_process_was_killed(slide: Path, tmp_p
         while not list(tmp_path.glob(".wsi-nuc/parts/*/*/*.arrow")) and time.monotonic() < deadline:
             time.sleep(0.05)
         workers = [psutil.Process(pid) for pid in _workers_of(process)]
+        assert workers, "the run ended before it could be killed"
         process.kill()
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]

@@ -14,6 +14,7 @@ from wsi_nuc.errors import SLIDES
 from wsi_nuc.executors import dask
 from wsi_nuc.run.report import Tally
 from wsi_nuc.store.parts import read_part
+from wsi_nuc.store.paths import made_folder
 from wsi_nuc.synth import SynthSpec, write_slide
 from wsi_nuc.types import NucleiTable, TileCounts
 
@@ -50,7 +51,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def part_of(out: Path) -> tuple[NucleiTable, Tally]:
     (path,) = out.glob(".wsi-nuc/parts/*/*/region-*.arrow")
-    table, _, stored = read_part(path)
+    table, _, stored = read_part(made_folder(path.parent) / path.name)
     return table, Tally.from_document(stored)
 
 

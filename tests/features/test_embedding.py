@@ -136,4 +136,4 @@ def test_a_run_with_the_embedding(model: ModelRef, tmp_path: Path) -> None:
     assert columns[-1] == "embedding_255"
     assert read(Path(result.store))["made_from"]["config"]["features"]["embedding"] == model.weights_sha256
     later = SlideRef(slide.path, mpp=0.25)
-    assert not add_features(made_folder(tmp_path) / Path(result.store).name, later, SERIAL.run, model).new
+    assert not add_features(made_folder(tmp_path / "runs") / Path(result.store).name, later, SERIAL.run, model).new

@@ -34,7 +34,7 @@ EDGE = {
     "boxes_0.dcm": "openslide",
     "broken.svs": "no reader opens it",
     "small.svs": "jpegtiff",
-    "unopenable.tiff": "no reader opens it",
+    "unopenable.tiff": "tiffslide",  # its tiles cannot be decoded, which reading tells
     "unreadable.svs": "jpegtiff",
     "yb10kx5k.zstd.tiff": "openslide",
 }

@@ -13,7 +13,7 @@ EVERY_S = 5.0
 
 
 class Looking(Listener):
-    """A line every few seconds, on terminals, too; a slide that cannot run is named at once."""
+    """A line at both ends and every few seconds, on terminals, too; a slide that cannot run is named at once."""
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
@@ -21,7 +21,7 @@ class Looking(Listener):
 
     def looked(self, done: int, of: int, before: int) -> None:
         now = time.monotonic()
-        if self._quiet or (now - self._last < EVERY_S and done != before):
+        if self._quiet or (now - self._last < EVERY_S and done not in (before, of)):
             return
         self._last = now
         earlier = f" ({before:,} of them earlier)" if before else ""
