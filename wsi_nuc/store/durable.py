@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,23 +28,19 @@ _NO_EXCHANGE = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 _TRIES = 100
 
 
-def _let_pass(operation: str, path: Path) -> None:
-    """The production hook: nothing happens before a durable call."""
-
-
-# Replaced by tests that raise an OSError or kill the process at the n-th call.
-before: Callable[[str, Path], None] = _let_pass
+# Tests have it called before each durable call, with its kind and path, to raise an OSError or kill the process.
+before: Callable[[str, Path], None] | None = None
 
 
 @contextmanager
 def reported(operation: str, place: Place, needed: int = 0) -> Iterator[None]:
     """Whatever the system refuses to do to `place` becomes a StorageError with its remedy."""
-    path = place.path
     try:
-        before(operation, path)
+        if before is not None:
+            before(operation, place.path)
         yield
     except OSError as error:
-        raise storage_error(path, error, needed) from error
+        raise storage_error(place.path, error, needed) from error
 
 
 def open_file(place: Place, flags: int) -> int:
@@ -53,16 +49,14 @@ def open_file(place: Place, flags: int) -> int:
     What is there is opened without O_CREAT: in a sticky folder the system may refuse it for another user's file.
     """
     for attempt in range(_TRIES):
-        if not flags & os.O_EXCL:
-            with suppress(FileNotFoundError):
-                return place.open(flags)
         try:
-            return place.open(flags | os.O_CREAT)
+            if not flags & os.O_EXCL:
+                with suppress(FileNotFoundError):
+                    return place.open(flags)
+            return place.open(flags | os.O_CREAT, make=True)
         except FileNotFoundError:
-            if attempt == _TRIES - 1 or not place.parent.parts:
+            if attempt == _TRIES - 1:
                 raise
-        with reported("mkdir", place.parent), suppress(FileNotFoundError):
-            place.parent.make()
     raise AssertionError("unreachable")
 
 
@@ -154,21 +148,24 @@ def sync(place: Place) -> None:
 
 
 def sync_tree(root: Place) -> None:
-    """Flush every file below the open folder `root`, then every folder and `root` itself."""
-    files: list[Place] = []
-    folders: list[Place] = []
+    """Flush every file below the open folder `root`, and every folder and `root` itself after its files."""
+    folders: list[tuple[Place, list[str]]] = []
     for relative, _, names, _ in os.fwalk(".", topdown=False, onerror=_raise, dir_fd=root.base.fd):
-        folder = root / relative[2:] if relative != "." else root
-        folders.append(folder)
-        files += [folder / name for name in sorted(names)]
+        folders.append((root / relative[2:] if relative != "." else root, sorted(names)))
     # A flush waits for the journal; many waiting at once share one commit of it.
     with ThreadPoolExecutor(_SYNC_THREADS) as pool:
-        list(pool.map(sync, files))
-        list(pool.map(sync, folders))
+        list(pool.map(_sync_folder, *zip(*folders, strict=True)))
 
 
 def _raise(error: OSError) -> None:
     raise error
+
+
+def _sync_folder(folder: Place, names: Sequence[str]) -> None:
+    opened = folder.opened()
+    for name in names:
+        sync(opened / name)
+    sync(opened)
 
 
 def rename(source: Place, target: Place) -> None:

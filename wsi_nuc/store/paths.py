@@ -55,7 +55,8 @@ def made_folder(path: Path) -> Place:
     missing = list(takewhile(lambda folder: not folder.is_dir(), (path, *path.parents)))
     try:
         if missing:
-            durable.before("mkdir", path)
+            if durable.before is not None:
+                durable.before("mkdir", path)
             path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(path, error) from error

@@ -22,6 +22,7 @@ from wsi_nuc.errors import StorageError
 from wsi_nuc.store.oserror import storage_error
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY
+_STEP = _FOLDER | os.O_NOFOLLOW
 
 
 @lru_cache(maxsize=1)
@@ -124,8 +125,11 @@ class Place:
         be made."""
         fd = self.base.fd
         try:
-            for depth in range(1, len(self.parts)):
-                below = Place(self.base, self.parts[:depth])._folder_in(fd, make)
+            for depth, name in enumerate(self.parts[:-1], 1):
+                try:
+                    below = os.open(name, _STEP, dir_fd=fd)
+                except OSError:
+                    below = Place(self.base, self.parts[:depth])._folder_in(fd, make)
                 if fd != self.base.fd:
                     os.close(fd)
                 fd = below
@@ -161,16 +165,20 @@ class Place:
         remedy = "remove the link; only the folder that a command is given may be one"
         raise IsLink(self.path, f"is a symbolic link to {target!r}", remedy)
 
-    def open(self, flags: int) -> int:
-        """A descriptor of the file or folder itself; a file that is made has the usual mode."""
+    def open(self, flags: int, make: bool = False) -> int:
+        """A descriptor of the file or folder itself; a file that is made has the usual mode. `make`: as above."""
         if not self.parts:
             return os.open(".", flags, dir_fd=self.base.fd)
-        with self.above() as fd:
+        with self.above(make) as fd:
             return self._open_in(fd, flags)
 
     def opened(self) -> Place:
         """The folder that is here, held open from now on."""
-        return Place(_Opened(self.open(_FOLDER), self.base.root, self.base.parts + self.parts))
+        try:
+            fd = self.open(_FOLDER)
+        except FileNotFoundError as error:
+            raise storage_error(self.path, error) from error
+        return Place(_Opened(fd, self.base.root, self.base.parts + self.parts))
 
     def stat(self) -> os.stat_result | None:
         """None where nothing is. A link is refused."""
@@ -260,10 +268,7 @@ class PlaceRef:
         """The folder, reached anew. Nothing is made on the way: where a step is missing this is another place."""
         top = open_folder(Path(self.root.path))
         self.root.refuse_other(os.fstat(top.base.fd))
-        try:
-            return Place(top.base, self.parts).opened()
-        except FileNotFoundError as error:
-            raise storage_error(Path(self.root.path, *self.parts), error) from error
+        return Place(top.base, self.parts).opened()
 
 
 def open_folder(path: Path) -> Place:
