@@ -189,7 +189,7 @@ def white_slide(path: Path, edge_px: int) -> SlideRef:
 
 def write_store(store: Path, slide: SlideRef, edge: int) -> int:
     """The stitched nuclei of the regions, published as a run does it."""
-    origin = Origin(identity_key(content_sha256(slide), "", {}, "0"), {"mpp": MPP / 2}, {})
+    origin = Origin(identity_key(content_sha256(slide), "", {}, {}), {"mpp": MPP / 2}, {})
     with Staging(made_folder(store.parent), store.name) as staging:
         folder = ZarrFolder(staging.root)
         with NucleiWriter(folder, CLASSES, MPP / 2, lambda tile: np.zeros((len(tile), 4))) as writer:

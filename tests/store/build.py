@@ -44,7 +44,7 @@ def core_boxes_l0(tile: Int64, size: int = 4096) -> Float64:
 
 
 def origin(slide: str = "a" * 64, **config: object) -> Origin:
-    key = identity_key(slide, "b" * 64, {"model": "classical", **config}, "0.1")
+    key = identity_key(slide, "b" * 64, {"model": "classical", **config}, {"pipeline": 1})
     return Origin(key, {"width": 4096, "height": 4096}, {"wsi_nuc": "0.1"})
 
 

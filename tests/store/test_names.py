@@ -181,7 +181,8 @@ def test_claims_that_come_and_go_never_overlap(tmp_path: Path) -> None:
 
 
 def test_identity_depends_on_content_not_on_order() -> None:
-    one = identity(A, B, {"x": 1, "y": {"p": 2, "q": 3}}, "1")
-    assert one == identity(A, B, {"y": {"q": 3, "p": 2}, "x": 1}, "1")
-    changed = [(B, B, {"x": 1}, "1"), (A, A, {"x": 1}, "1"), (A, B, {"x": 2}, "1"), (A, B, {"x": 1}, "2")]
+    first, second = {"pipeline": 1}, {"pipeline": 2}
+    one = identity(A, B, {"x": 1, "y": {"p": 2, "q": 3}}, first)
+    assert one == identity(A, B, {"y": {"q": 3, "p": 2}, "x": 1}, first)
+    changed = [(B, B, {"x": 1}, first), (A, A, {"x": 1}, first), (A, B, {"x": 2}, first), (A, B, {"x": 1}, second)]
     assert len({one, *(identity(*c) for c in changed)}) == 5

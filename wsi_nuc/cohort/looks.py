@@ -19,6 +19,7 @@ import wsi_nuc
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.config import RunConfig
 from wsi_nuc.models.base import ModelSpec
+from wsi_nuc.results import NUMBERS
 from wsi_nuc.run.job import file_sha256
 from wsi_nuc.slides.identity import stat_signature
 from wsi_nuc.slides.sniff import kind_of
@@ -43,7 +44,8 @@ def key_of(slide: str, config: RunConfig, spec: ModelSpec) -> str:
     signature = stat_signature(SlideRef(slide))
     areas = [file_sha256(path) for path in (config.roi, config.tissue) if path not in (None, "auto", "none")]
     given = config.model_dump(mode="json", include=LOOKED_WITH)
-    made_from = [wsi_nuc.__version__, slide, signature, given, areas, spec.name, spec.weights_sha256]
+    numbers = [wsi_nuc.__version__, NUMBERS["pipeline"]]
+    made_from = [numbers, slide, signature, given, areas, spec.name, spec.weights_sha256]
     return hashlib.sha256(canonical(made_from)).hexdigest()[:32]
 
 

@@ -13,6 +13,7 @@ import wsi_nuc
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.config import EXECUTION, RunConfig, check_keys, with_settings
 from wsi_nuc.errors import OK, SLIDES, UsageError
+from wsi_nuc.results import NUMBERS
 from wsi_nuc.slides.address import shown
 from wsi_nuc.store.manifest import canonical
 
@@ -107,8 +108,9 @@ class Plan:
         return RunConfig(**{**self.settings, **execution, "out": folder.results})
 
     def key(self, row: PlanRow) -> str:
-        """What a record of this row depends on: another slide, setting or version makes it pending again."""
-        made_from = [row.slide, dict(row.settings), self.settings, wsi_nuc.__version__]
+        """What a record of this row depends on: another slide or setting makes it pending again, and so does a
+        results number that was raised, be it of another model: then its result is found as it is."""
+        made_from = [row.slide, dict(row.settings), self.settings, NUMBERS]
         return hashlib.sha256(canonical(made_from)).hexdigest()[:16]
 
     def document(self) -> dict[str, Any]:

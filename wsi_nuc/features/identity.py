@@ -1,17 +1,17 @@
-"""Features as a part of what a result is made from: a store has those of one version of the table, or none."""
+"""Features as a part of what a result is made from: a store has those of one results number, or none."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from wsi_nuc.features.registry import VERSION
+from wsi_nuc.results import NUMBERS
 
 Json = dict[str, Any]
 
 
 def settings(embedding_of: str = "") -> Json:
     """What `config` of an identity key says of the features; `embedding_of`: sha256 of a model's weights."""
-    return {"version": VERSION, **({"embedding": embedding_of} if embedding_of else {})}
+    return {"results": NUMBERS["features"], **({"embedding": embedding_of} if embedding_of else {})}
 
 
 def has_features(key: Json | None) -> bool:

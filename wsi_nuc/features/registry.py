@@ -1,14 +1,10 @@
-"""Every feature in one table: its name, unit and meaning. The documentation and `--list` are made of it.
-
-`VERSION` is part of a result's identity: raise it when a number of any feature changes.
-"""
+"""Every feature in one table: its name, unit and meaning. The documentation and `--list` are made of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-VERSION = 1
 RADII_UM = (25, 50)
 CLASS, NUMBER = "{class}", "{number}"
 

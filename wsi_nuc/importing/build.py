@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-import wsi_nuc
+from wsi_nuc import results
 from wsi_nuc.errors import UsageError
 from wsi_nuc.events import Emit, ignore
 from wsi_nuc.features.identity import covers
@@ -118,7 +118,7 @@ def _origin(request: ImportRequest, name: str, slide: _Slide) -> Origin:
         "element": request.wanted.element,
         "class_column": request.wanted.class_column,
     }
-    key = manifests.identity_key(slide.sha256, _cells_sha256(request.cells), config, wsi_nuc.__version__)
+    key = manifests.identity_key(slide.sha256, _cells_sha256(request.cells), config, results.of_import())
     return Origin(key, slide_facts(request.slide, slide.info, slide.mpp, slide.sha256), versions())
 
 

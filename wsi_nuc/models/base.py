@@ -23,7 +23,8 @@ class ModelSpec:
     `nucleus_um`: the sizes (see `quality.sample`) that it gives on slides whose resolution is known; None where
     nobody measured. `reach_px`: no pixel of a mask is farther than this from its point in x or y (0: only that the
     mask holds its point is known). `domain`: how its training images looked, see `models.domain`; empty: unknown.
-    `cpu_tile_s`: roughly how long one CPU core takes for a tile.
+    `cpu_tile_s`: roughly how long one CPU core takes for a tile. `results`: the family's number, raised exactly
+    when equal weights and pixels give other nuclei; for families of this package see `wsi_nuc.results`.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ModelSpec:
     reach_px: int = 0
     domain: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     cpu_tile_s: float = 1.0
+    results: int = 1
 
 
 T_co = TypeVar("T_co", covariant=True)

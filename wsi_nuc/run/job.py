@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import wsi_nuc
+from wsi_nuc import results
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import UsageError
 from wsi_nuc.events import Emit, ignore
@@ -118,7 +119,8 @@ def prepare(
         seen = survey(slide, config, spec, emit)
         sha256 = hashed.result()
     wanted = _result_config(config, seen.info, seen.mpp, spec, device, measured(config, spec))
-    key = identity_key(sha256, spec.weights_sha256, wanted, wsi_nuc.__version__)
+    numbers = results.of_run(spec.results)
+    key = identity_key(sha256, spec.weights_sha256, wanted, numbers)
     tiles = {"core_px": spec.core_px, "halo_px": spec.halo_px}
     plan = sized(seen.plan, config, spec, device)
     return SlideJob(
@@ -126,7 +128,7 @@ def prepare(
         signature=signature,
         config=config,
         origin=Origin(key, slide_facts(slide, seen.info, seen.mpp, sha256), versions()),
-        work_key=identity(sha256, spec.weights_sha256, _parts_config({**wanted, **tiles}), wsi_nuc.__version__),
+        work_key=identity(sha256, spec.weights_sha256, _parts_config({**wanted, **tiles}), numbers),
     )
 
 

@@ -166,13 +166,17 @@ def _look_at(final: Place, key: Json, overwrite: bool, acceptable: Acceptable) -
         return _intact(final.path, acceptable)
     if overwrite:
         return None
-    other = f"made with other settings ({'; '.join(differences(there, key))})"
-    lost = "so damaged that it does not say what it was made from"
-    raise UsageError(
-        final,
-        f"holds a result {lost if there is None else other}",
-        "choose another --out, or pass --overwrite to replace it",
-    )
+    remedy = "choose another --out, or pass --overwrite to replace it"
+    raise UsageError(final, f"holds a result {_how_other(there, key)}", remedy)
+
+
+def _how_other(there: Json | None, key: Json) -> str:
+    if there is None:
+        return "so damaged that it does not say what it was made from"
+    if "results" not in there:
+        made_by = f"of wsi-nuc {there.get('version')}, which did not number its results"
+        return f"{made_by}: nobody knows whether this version gives the same"
+    return f"made with other settings ({'; '.join(differences(there, key))})"
 
 
 def _intact(final: Path, acceptable: Acceptable) -> Published | None:

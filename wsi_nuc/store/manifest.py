@@ -28,9 +28,9 @@ def canonical(document: Any) -> bytes:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
-def identity(slide_sha256: str, weights_sha256: str, config: Mapping[str, Any], version: str) -> str:
-    """What a result depends on, and nothing else: no path, no clock, no machine."""
-    return sha256_of(identity_key(slide_sha256, weights_sha256, config, version))
+def identity(slide_sha256: str, weights_sha256: str, config: Mapping[str, Any], results: Mapping[str, int]) -> str:
+    """What a result depends on, and nothing else: no path, no clock, no machine, no version."""
+    return sha256_of(identity_key(slide_sha256, weights_sha256, config, results))
 
 
 def sha256_of(document: Any) -> str:
@@ -38,11 +38,14 @@ def sha256_of(document: Any) -> str:
     return hashlib.sha256(canonical(document)).hexdigest()
 
 
-def identity_key(slide_sha256: str, weights_sha256: str, config: Mapping[str, Any], version: str) -> Json:
+def identity_key(
+    slide_sha256: str, weights_sha256: str, config: Mapping[str, Any], results: Mapping[str, int]
+) -> Json:
+    """`results`: the numbers of `wsi_nuc.results` that it hangs on. Keys from before these had a `version`."""
     return {
         "config": dict(config),
+        "results": dict(results),
         "slide_sha256": slide_sha256,
-        "version": version,
         "weights_sha256": weights_sha256,
     }
 

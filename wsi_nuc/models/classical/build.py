@@ -22,6 +22,7 @@ from wsi_nuc.models.classical.settings import (
     to_state,
 )
 from wsi_nuc.models.weights import Checkpoint, CheckpointInfo, check_state, save_checkpoint
+from wsi_nuc.results import NUMBERS
 
 ARCHITECTURE = "classical"
 ABOUT = "no network, no weights: haematoxylin, blobs and a local flood; H&E at 0.5 um/px, CPU"
@@ -79,6 +80,7 @@ def _spec(name: str, classes: tuple[str, ...], sha256: str) -> ModelSpec:
         batch=1,  # every tile is computed by itself, so a larger batch only costs memory
         weights_sha256=sha256,
         nucleus_um=NUCLEUS_UM,
+        results=NUMBERS[ARCHITECTURE],
     )
 
 

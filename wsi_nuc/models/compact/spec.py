@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.models.compact.settings import OUTLINE_PX, Settings
+from wsi_nuc.results import NUMBERS
 
 ARCHITECTURE = "compact"
 
@@ -24,4 +25,5 @@ def spec_of(settings: Settings, weights_sha256: str, name: str = ARCHITECTURE) -
         reach_px=use.reach_px,
         domain=settings.domain,
         embedding=settings.net.prompt_channels,
+        results=NUMBERS[ARCHITECTURE],
     )

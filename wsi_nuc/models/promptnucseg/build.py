@@ -27,6 +27,7 @@ from wsi_nuc.models.weights import (
     check_state,
     save_checkpoint,
 )
+from wsi_nuc.results import NUMBERS
 
 ARCHITECTURE = "promptnucseg"
 PART = "promptnucseg-part"
@@ -102,6 +103,7 @@ def spec_of(settings: Settings, weights_sha256: str, name: str = "promptnucseg")
         uses_torch=True,
         embedding=EMBEDDING,
         cpu_tile_s=_cpu_tile_s(settings),
+        results=NUMBERS[ARCHITECTURE],
     )
 
 
