@@ -75,9 +75,16 @@ def states(slurm: Slurm) -> dict[str, dict[str, str]]:
     return found
 
 
+def _is_python(process: psutil.Process, word: str) -> bool:
+    try:
+        return word in " ".join(process.cmdline()) and "python" in process.name()
+    except psutil.Error:
+        return False  # it has ended meanwhile
+
+
 def halted(slurm: Slurm, node: str, word: str = "cohort") -> list[psutil.Process]:
     """The programs that compute on a node, known by a word of their command, stopped where they are."""
-    found = [one for one in slurm.processes(node) if word in " ".join(one.cmdline()) and "python" in one.name()]
+    found = [process for process in slurm.processes(node) if _is_python(process, word)]
     for process in found:
         process.suspend()
     return found
@@ -200,7 +207,8 @@ def test_one_slide_over_two_nodes(with_slurm: Slurm, slides: Path, serial: dict[
     assert done.returncode == 0, done.stderr + with_slurm.logs()
     ((_, digest),) = digests(tmp_path).items()
     assert digest == serial["s0.svs.zarr"]
-    assert len(set(states(with_slurm)) - before) == 2
+    # An array of another test may still fall apart into its tasks.
+    assert len([job for job in set(states(with_slurm)) - before if "_" not in job]) == 2
     # No key outlives its run.
     assert not list((tmp_path / ".wsi-nuc" / "slurm").glob("*.pem"))
     until(lambda: not with_slurm.jobs(), 60, with_slurm.logs)
