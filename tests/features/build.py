@@ -21,7 +21,7 @@ MPP = 0.25
 
 
 def made_from(slide_sha256: str = "a" * 64, mpp: float = MPP, size: int = 4096, **config: object) -> Origin:
-    key = identity_key(slide_sha256, "b" * 64, {"model": "classical", "mpp": mpp, **config}, "0.1")
+    key = identity_key(slide_sha256, "b" * 64, {"model": "classical", "mpp": mpp, **config}, {"pipeline": 1})
     facts = {"file": "x.svs", "sha256": slide_sha256, "mpp": mpp, "width_px": size, "height_px": size}
     return Origin(key, facts, {"wsi-nuc": "0.1"})
 

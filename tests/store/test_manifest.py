@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,17 @@ def test_a_store_of_the_first_format_still_verifies(intact: Path) -> None:
     assert found.manifest == document
     (intact / MANIFEST).unlink()
     assert_named_and_repairable(intact, {MANIFEST})
+
+
+def test_a_result_from_before_numbers_is_intact_but_only_overwrite_replaces_it(tmp_path: Path) -> None:
+    """Its identity held the program's version, under which results have changed more than once."""
+    made = origin()
+    key = {name: value for name, value in made.key.items() if name != "results"} | {"version": "0.1.0"}
+    path = publish_store(tmp_path, 5, NAME, replace(made, key=key)).path
+    assert verify(path) == []
+    with pytest.raises(UsageError, match=r"of wsi-nuc 0\.1\.0, which did not number its results.* --overwrite"):
+        check_target(made_folder(tmp_path), NAME, made.key)
+    assert check_target(made_folder(tmp_path), NAME, made.key, overwrite=True) is None
 
 
 def _sha256(path: Path) -> str:
