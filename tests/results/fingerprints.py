@@ -45,10 +45,12 @@ def means(values: Any) -> list[float]:
 
 
 def of_array(values: Any) -> Any:
-    """The hash of whole numbers and texts; the means of others, and of pixels, which are resampled."""
+    """The hash of whole numbers and texts; the means of others by column, and of pixels, which are resampled."""
     array = np.asarray(values)
-    if array.dtype.kind == "f" or array.ndim > 2:
-        return [list(array.shape), *means(array)]
+    if array.ndim > 2:
+        return [list(array.shape), means(array)]
+    if array.dtype.kind == "f":
+        return [list(array.shape), *map(means, array.T if array.ndim == 2 else [array])]
     texts = array.dtype.kind in "OUT"
     data = json.dumps(array.tolist()).encode() if texts else array.astype("<i8").tobytes()
     return hashlib.sha256(data).hexdigest()[:16]
@@ -62,12 +64,12 @@ def of_model(model: NucleiModel) -> Fingerprint:
     spec = {name: value for name, value in asdict(model.spec).items() if name not in ("weights_sha256", "results")}
     return {
         "spec": json.loads(json.dumps(spec)),
-        "prompts": {f.name: means(getattr(prompts, f.name)) for f in fields(prompts)},
+        "prompts": {f.name: of_array(getattr(prompts, f.name).astype(np.float64)) for f in fields(prompts)},
         "number of prompts": len(prompts),
         "number of masks": sum(len(crop.prompt) for crop in crops),
         "area of masks": float(sum(int(crop.mask.sum()) for crop in crops)),
         "masks": {
-            name: means(np.concatenate([getattr(crop, name) for crop in crops]))
+            name: of_array(np.concatenate([getattr(crop, name) for crop in crops]).astype(np.float64))
             for name in ("origin_tile", "score", "predicted_iou", "class_probs")
         },
     }

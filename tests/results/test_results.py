@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 
+import wsi_nuc
 from tests.results.fingerprints import OF, fingerprint
+from tests.results.inputs import slide
 from tests.results.stored import load, verdict
+from wsi_nuc.cohort.plan import Plan, PlanRow
+from wsi_nuc.config import RunConfig
+from wsi_nuc.errors import OK, USAGE
 from wsi_nuc.results import NUMBERS
+from wsi_nuc.run import SlideResult, run_slides
 
 
 @pytest.mark.parametrize("name", OF)
@@ -38,5 +45,31 @@ def test_last_bits_do_not_count_and_more_does() -> None:
     stored = load()["compact"]
     for factor, counts in ((1 + 1e-6, False), (1 + 1e-3, True)):
         now = deepcopy(stored["fingerprint"])
-        now["masks"]["score"] = [value * factor for value in now["masks"]["score"]]
+        shape, score = now["masks"]["score"]
+        now["masks"]["score"] = [shape, [value * factor for value in score]]
         assert bool(verdict("compact", stored, now, stored["number"])) == counts
+
+
+def run(folder: Path) -> SlideResult:
+    config = RunConfig(out=folder / "out", model="classical", scheduler="serial", mpp=0.4)
+    (result,) = run_slides(config, [str(slide(folder / "slide.png"))])
+    return result
+
+
+def test_another_version_goes_on_and_another_number_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, row = Plan({"model": "classical"}, ()), PlanRow(2, "a", "a.svs")
+    key = plan.key(row)
+    assert run(tmp_path).status == "published"
+    monkeypatch.setattr(wsi_nuc, "__version__", "9.9.9")
+    assert run(tmp_path).status == "verified"
+    assert plan.key(row) == key
+    for name, place in (("pipeline", "pipeline"), ("classical", "model")):
+        with monkeypatch.context() as raised:
+            raised.setitem(NUMBERS, name, NUMBERS[name] + 1)
+            refused = run(tmp_path)
+            assert refused.exit_code == USAGE
+            assert f"results.{place}: 1 -> 2" in refused.error
+            assert plan.key(row) != key
+    assert run(tmp_path).exit_code == OK
