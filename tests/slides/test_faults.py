@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from tests.slides.make import (
     APERIO,
@@ -193,3 +195,25 @@ def test_tiff_of_a_palette_is_not_taken_for_colours(tmp_path: Path) -> None:
     tifffile.imwrite(path, picture()[..., 0], photometric="palette", colormap=np.zeros((3, 256), np.uint16))
     fails(path, "photometric interpretation 3")
     assert tail_at(1) == 26
+
+
+@pytest.mark.parametrize(
+    ("compression", "marker", "size_at"), [("jpeg", b"\xff\xc0", 5), ("jpeg2000", b"\xff\x4f\xff\x51", 8)]
+)
+def test_a_tile_that_claims_more_pixels_than_its_directory_is_never_decoded(
+    compression: str, marker: bytes, size_at: int, tmp_path: Path
+) -> None:
+    """65,000 px square would be 12 GB."""
+    path, rgb = tmp_path / "claims.tif", np.random.default_rng(0).integers(0, 255, (512, 512, 3), np.uint8)
+    tifffile.imwrite(path, rgb, tile=(256, 256), photometric="rgb", compression=compression)
+    with tifffile.TiffFile(path) as file:
+        second = file.pages[0].dataoffsets[1]
+    data = bytearray(path.read_bytes())
+    at = data.index(marker, second) + size_at
+    wide = struct.pack(">HH" if compression == "jpeg" else ">II", 65_000, 65_000)
+    data[at : at + len(wide)] = wide
+    path.write_bytes(data)
+    source = open_slide(SlideRef(str(path), "tiffslide", 0.25))
+    assert source.read(0, Box(0, 0, 256, 256)).rgb.std() > 0
+    with pytest.raises(DamagedPixels, match="claims 65000 x 65000 px"):
+        source.read(0, Box(256, 0, 512, 256))

@@ -1,7 +1,8 @@
-"""What the head of a JPEG file says, for judging what decoding it would take."""
+"""What the head of a JPEG says, a file or a tile of one, for judging what decoding it would take."""
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 from wsi_nuc.errors import SlideError
@@ -11,6 +12,9 @@ from wsi_nuc.slides.localfile import RandomAccess
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 SEQUENTIAL = (0xC0, 0xC1)
 RESTARTS, SCAN = 0xDD, 0xDA
+JPEG = b"\xff\xd8"
+# Start of a codestream, then of its sizes. In a JP2 file some boxes come before.
+JPEG_2000, JP2_HEAD_BYTES = b"\xff\x4f\xff\x51", 4096
 BLOCK_PX = 8
 MAX_SEGMENTS = 4096
 
@@ -53,6 +57,34 @@ def jpeg_head(file: RandomAccess) -> JpegHead:
             return _head(frame, restarts, part)
         at += 2 + size
     raise SlideError(file.name, "has no usable JPEG header", NOT_A_SLIDE)
+
+
+@dataclass(frozen=True, slots=True)
+class _InMemory:
+    data: bytes
+    name: str = "tile"
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        return self.data[offset : offset + count]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def claimed_size(tile: bytes) -> tuple[int, int] | None:
+    """Width and height that an encoded JPEG or JPEG 2000 states; None for anything else."""
+    if tile[:2] == JPEG:
+        head = jpeg_head(_InMemory(tile))
+        return head.width, head.height
+    at = tile.find(JPEG_2000, 0, JP2_HEAD_BYTES)
+    if at < 0 or len(tile) < at + 24:
+        return None
+    right, bottom, left, top = struct.unpack(">4I", tile[at + 8 : at + 24])
+    return right - left, bottom - top
 
 
 def _head(frame: bytes, restarts: int, in_pieces: bool) -> JpegHead:

@@ -6,7 +6,9 @@ The file's structure is read beside it, because tiffslide returns black where th
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ import numpy as np
 from wsi_nuc.errors import SlideError
 from wsi_nuc.slides import mpp
 from wsi_nuc.slides.address import reaching, reason, shown
+from wsi_nuc.slides.jpeghead import claimed_size
 from wsi_nuc.slides.limits import MAX_TILE_PX, MAX_WHOLE_BYTES, attributes_of
 from wsi_nuc.slides.localfile import COPY_AGAIN, open_file
 from wsi_nuc.slides.pixels import (
@@ -106,9 +109,28 @@ def _open(path: str) -> Any:
             axes = slide.properties["tiffslide.series-axes"]
             if axes not in ("YXS", "CYX", "YX"):
                 raise ValueError(f"its axes are {axes}, not one colour picture")
+            _bound_tiles(slide.ts_tifffile)
             return slide
         except (*DECODE_ERRORS, AttributeError, ImportError) as error:
             raise SlideError(shown(path), f"tiffslide: {reason(error)}", COPY_AGAIN) from error
+
+
+def _bound_tiles(file: Any) -> None:
+    """A tile has a header of its own, by which a decoder allocates: it may not claim more than its directory."""
+    for page in {id(level.keyframe): level.keyframe for series in file.series for level in series.levels}.values():
+        page.decode = partial(
+            _decoded, page.decode, page.tilewidth or page.imagewidth, page.tilelength or page.rowsperstrip
+        )
+
+
+def _decoded(
+    decode: Callable[..., Any], width: int, height: int, data: bytes | None, *rest: Any, **named: Any
+) -> Any:
+    # Tiles of NDPI state no size: their header lies elsewhere in the file.
+    claimed = claimed_size(data) if data is not None and "jpegheader" not in named else None
+    if claimed is not None and (claimed[0] > width or claimed[1] > height):
+        raise ValueError(f"a tile of {width} x {height} px claims {claimed[0]} x {claimed[1]} px")
+    return decode(data, *rest, **named)
 
 
 def _refusal(name: str, structure: Structure) -> str:
