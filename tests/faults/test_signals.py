@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -71,6 +72,33 @@ def test_row_05_preemption(number: signal.Signals, long_slide: Path, unstopped: 
     assert '"interrupted"' in told
     assert parts(tmp_path)
     check_resumed(long_slide, tmp_path, unstopped)
+
+
+# Modules of the run that are imported one after the other while it starts.
+IMPORTED = ["asyncio.sslproto", "shapely.lib", "psutil", "wsi_nuc.run.session"]
+
+
+@pytest.mark.parametrize("module", IMPORTED)
+def test_a_stop_while_a_module_is_imported_waits_until_it_is_whole(module: str, tmp_path: Path) -> None:
+    code = f"""
+import os, signal, sys
+class AtImport:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGTERM)
+sys.meta_path.insert(0, AtImport())
+sys.argv = ["wsi-nuc", "run", "absent.svs", "--json", "--out", {str(tmp_path)!r}]
+from wsi_nuc.cli import main
+main()
+"""
+    stopped = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=GRACE_S, check=False
+    )
+    assert stopped.returncode == INTERRUPTED, stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert "stopped by SIGTERM" in stopped.stderr
+    assert '"interrupted"' in stopped.stdout
 
 
 def test_row_06_interrupted_twice(long_slide: Path, unstopped: str, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import typer
 
 from wsi_nuc.cli.cohort_options import AllowFailed, Json, Option
 from wsi_nuc.cli.cohort_words import plan_words
-from wsi_nuc.cli.run_command import interrupt_on_signals, leave, settings_from
-from wsi_nuc.errors import Interrupted
+from wsi_nuc.cli.run_command import settings_from
+from wsi_nuc.cli.stopping import stoppable
 
 if TYPE_CHECKING:
     from wsi_nuc.cohort.plan import PlanRow
@@ -71,15 +71,11 @@ def plan(
         "allow_bad_tiles": allow_bad_tiles,
     }
     settings = settings_from(config, assign or [], given)
-    interrupt_on_signals()
-    try:
+    with stoppable("Slides that were looked at are kept: the same command goes on"):
         if shard:
             refused = _look(source, settings, shard, quiet)
         else:
             refused = _make(source, settings, overwrite, quiet, json)
-    except Interrupted as stop:
-        kept = "Slides that were looked at are kept: the same command goes on"
-        leave(Interrupted(stop.signal_name, kept), [], False)
     from wsi_nuc.cohort.state import REFUSED, State, exit_code
 
     raise typer.Exit(exit_code((State(row, REFUSED) for row in refused), allow_failed))

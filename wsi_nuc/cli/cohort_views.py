@@ -11,8 +11,7 @@ import typer
 
 from wsi_nuc.cli.cohort_options import AllowFailed, Filters, Folder, Json, Option
 from wsi_nuc.cli.cohort_words import state_lines, status_words
-from wsi_nuc.cli.run_command import interrupt_on_signals, leave
-from wsi_nuc.errors import Interrupted
+from wsi_nuc.cli.stopping import stoppable
 
 if TYPE_CHECKING:
     from wsi_nuc.cohort.state import State
@@ -105,8 +104,5 @@ def _wait(look: Look, minutes: float | None) -> Sequence[State]:
             typer.echo(f"{time.strftime('%H:%M:%S')} {now}", err=True)
         said = now
 
-    interrupt_on_signals()
-    try:
+    with stoppable("The jobs go on without it: the same command waits on"):
         return wait(look, tell, 60 * minutes if minutes is not None else None)
-    except Interrupted as stop:
-        leave(Interrupted(stop.signal_name, "The jobs go on without it: the same command waits on"), [], False)

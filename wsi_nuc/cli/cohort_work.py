@@ -24,8 +24,8 @@ from wsi_nuc.cli.cohort_options import (
     Shards,
     Workers,
 )
-from wsi_nuc.cli.run_command import answer, interrupt_on_signals, leave
-from wsi_nuc.errors import OK, Interrupted, UsageError
+from wsi_nuc.cli.stopping import answer, stoppable
+from wsi_nuc.errors import OK, UsageError
 
 if TYPE_CHECKING:
     from wsi_nuc.cohort.recording import Told
@@ -104,12 +104,9 @@ class _Job:
 def _work(job: _Job) -> None:
     from wsi_nuc.cohort.state import exit_code
 
-    interrupt_on_signals()
     told: list[Told] = []
-    try:
+    with stoppable(needed=["wsi_nuc.run"]):
         _each(job, told)
-    except Interrupted as stop:
-        leave(stop, [], False)
     bad = sum(slide.exit_code != OK for slide in told)
     if not (job.quiet or job.json):
         typer.echo(f"{len(told) - bad} of {len(told)} slides of this job are done")

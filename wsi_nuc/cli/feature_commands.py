@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsi_nuc.errors import Interrupted, UsageError, WsiNucError, overall_code
+from wsi_nuc.cli.stopping import stoppable
+from wsi_nuc.errors import UsageError, WsiNucError, overall_code
 
 if TYPE_CHECKING:
     from wsi_nuc.executors.base import Execute
@@ -44,18 +45,13 @@ def features(
         raise UsageError("wsi-nuc features", "no store is given", "name one, or pass --list")
     if slide is not None and len(stores) > 1:
         raise UsageError("--slide", f"{len(stores)} stores cannot all be of one slide", "give one store a call")
-    from wsi_nuc.cli.run_command import interrupt_on_signals, leave
-
-    interrupt_on_signals()
     model = None
-    try:
+    with stoppable("Finished stores are kept: the same command goes on"):
         if embedding is not None:
             from wsi_nuc.features.embed import model_ref
 
             model = model_ref(embedding, device)
         codes = [_one(store, slide, reader, workers, model) for store in stores]
-    except Interrupted as stop:
-        leave(Interrupted(stop.signal_name, "Finished stores are kept: the same command goes on"), [], False)
     raise typer.Exit(overall_code(codes))
 
 

@@ -1,19 +1,16 @@
-"""`wsi-nuc run`: options in, progress to standard error, one JSON object a slide to standard output."""
+"""`wsi-nuc run`: options in, progress to standard error, one JSON object per slide to standard output."""
 
 from __future__ import annotations
 
-import json as jsonlib
-import os
-import signal
-import sys
-from collections.abc import Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wsi_nuc.errors import INTERRUPTED, OK, Interrupted, UsageError, overall_code
+from wsi_nuc.cli.stopping import answer, stoppable
+from wsi_nuc.errors import OK, Interrupted, UsageError, overall_code
 
 if TYPE_CHECKING:
     from wsi_nuc.config import RunConfig
@@ -74,14 +71,13 @@ def run(
         list[str] | None, Option("--set", help="key=value, for any key of the configuration.")
     ] = None,
     quiet: Annotated[bool | None, Option("--quiet", "-q", help="No progress, only warnings and errors.")] = None,
-    json: Annotated[bool | None, Option("--json", help="One JSON object a slide on standard output.")] = None,
+    json: Annotated[bool | None, Option("--json", help="One JSON object per slide on standard output.")] = None,
 ) -> None:
     """Find, outline and classify every nucleus of each slide; publish verified stores in results/.
 
     The default model tells epithelial, inflammatory, connective and other nuclei apart; `wsi-nuc models` lists the
     classes of every model. `make demo` in a checkout shows all of it on a drawn slide in about 90 seconds.
     """
-    interrupt_on_signals()
     given = {
         "out": out,
         "model": model,
@@ -104,15 +100,20 @@ def run(
     }
     results: list[SlideResult] = []
     answers = bool(json)
-    try:
-        settings = settings_from(config, assign or [], given)
-        answers = settings.answers
-        _run_all(settings, slides, results)
-    except Interrupted as stop:
+
+    def unanswered(stop: Interrupted) -> Iterator[dict[str, Any]]:
+        from wsi_nuc.run import SlideResult
+
         left = list(slides)
         for result in results:
             left.remove(result.slide)
-        leave(stop, left, answers)
+        for slide in left if answers else ():
+            yield SlideResult(slide, "interrupted", error=str(stop), exit_code=stop.exit_code).as_json()
+
+    with stoppable(needed=["wsi_nuc.run"], answers=unanswered):
+        settings = settings_from(config, assign or [], given)
+        answers = settings.answers
+        _run_all(settings, slides, results)
     code = overall_code(result.exit_code for result in results)
     if code != OK and len(results) > 1:
         failed = sum(result.exit_code != OK for result in results)
@@ -138,41 +139,3 @@ def _run_all(settings: RunConfig, slides: Sequence[str], results: list[SlideResu
             results.append(result)
             if settings.answers:
                 answer(result.as_json())
-
-
-def answer(document: dict[str, Any]) -> None:
-    """One line of JSON. A reader that has gone away does not stop the run."""
-    try:
-        print(jsonlib.dumps(document), flush=True)  # noqa: T201 - the answer of --json
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def leave(stop: Interrupted, slides: Sequence[str], answers: bool) -> NoReturn:
-    """A thread may still be writing a result that nobody will see; the next run cleans up after it."""
-    import psutil
-
-    from wsi_nuc.run import SlideResult
-
-    # Workers that were only just starting are not known to anybody else.
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            child.kill()
-    for slide in slides if answers else ():
-        answer(SlideResult(slide, "interrupted", error=str(stop), exit_code=stop.exit_code).as_json())
-    print(f"wsi-nuc: {stop}", file=sys.stderr, flush=True)  # noqa: T201 - this is the printing layer
-    os._exit(stop.exit_code)
-
-
-def interrupt_on_signals() -> None:
-    """The first SIGINT, SIGTERM or SIGUSR1 stops the run in order; the second one at once."""
-    seen: list[int] = []
-
-    def stop(number: int, _frame: object) -> None:
-        seen.append(number)
-        if len(seen) > 1:
-            os._exit(INTERRUPTED)
-        raise Interrupted(signal.Signals(number).name)
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, stop)
