@@ -14,8 +14,7 @@ from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import SLIDES
 from wsi_nuc.models.base import ModelSpec, NucleiModel
 from wsi_nuc.models.registry import load_model, model_spec
-from wsi_nuc.run import region, run_slides, session
-from wsi_nuc.run.session import SlideResult
+from wsi_nuc.run import SlideResult, region, request, run_slides
 from wsi_nuc.synth import SynthSpec, write_slide
 from wsi_nuc.types import MaskCrops, Prompts, TileBatch
 
@@ -24,12 +23,14 @@ BAD_TILE = 5
 
 @dataclass(frozen=True)
 class _Broken:
-    """The classical model, but for one tile: there it does as `deed` says."""
+    """The classical model, but for one tile: there it does as `deed` says. "nowhere": it fails at every tile."""
 
     model: NucleiModel
     deed: str
 
     def propose(self, batch: TileBatch) -> Prompts:
+        if self.deed == "nowhere":
+            raise ZeroDivisionError("every tile is cursed")
         if not any(tile.index == BAD_TILE for tile in batch.tiles):
             return propose(self.model, batch)
         if self.deed == "raises":
@@ -57,7 +58,7 @@ def _run(slide: Path, out: Path, deed: str, monkeypatch: pytest.MonkeyPatch, **o
         broken = _Broken(model, deed)
         return model if deed == "works" else model_of(model.spec, broken)
 
-    monkeypatch.setattr(session, "model_spec", spec)
+    monkeypatch.setattr(request, "model_spec", spec)
     monkeypatch.setattr(region, "load_model", load)
     region.loaded_model.cache_clear()
     config = RunConfig(out=out, scheduler="serial", model="classical", tissue="none", **options)
@@ -79,6 +80,16 @@ def test_only_the_tile_at_fault_is_blamed(
     assert allowed.error == ""
     assert allowed.tiles == {"processed": 15, "background": 0, "missing": 0, "failed": 1}
     assert allowed.nuclei > 0
+
+
+def test_a_slide_without_a_single_result_is_never_published_as_empty(
+    slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = _run(slide, tmp_path, "nowhere", monkeypatch, allow_bad_tiles=True)
+    assert (refused.status, refused.exit_code) == ("failed", SLIDES)
+    assert "no tile has a result" in refused.error
+    assert "every tile is cursed" in refused.error
+    assert not list(tmp_path.glob("*.zarr"))
 
 
 def test_a_failed_region_is_computed_anew_when_the_cause_is_gone(

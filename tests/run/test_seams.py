@@ -15,7 +15,7 @@ import shapely
 from wsi_nuc.config import RunConfig
 from wsi_nuc.models.base import ModelSpec, NucleiModel
 from wsi_nuc.models.registry import load_model, model_spec
-from wsi_nuc.run import region, run_slides, session
+from wsi_nuc.run import region, request, run_slides
 from wsi_nuc.synth import SynthSpec, write_slide
 
 SIZE = 2048
@@ -40,7 +40,7 @@ def with_core(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             return replace(load_model(name, device), spec=spec(name))
 
         region.loaded_model.cache_clear()
-        monkeypatch.setattr(session, "model_spec", spec)
+        monkeypatch.setattr(request, "model_spec", spec)
         monkeypatch.setattr(region, "load_model", load)
 
     yield use

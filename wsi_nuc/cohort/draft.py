@@ -14,9 +14,9 @@ from wsi_nuc.cohort.sheet import read_sheet
 from wsi_nuc.config import RunConfig, with_settings
 from wsi_nuc.errors import MODEL, ModelError, WsiNucError
 from wsi_nuc.models.base import ModelSpec
+from wsi_nuc.run.request import checked_spec
 from wsi_nuc.run.resources import resolve_device
 from wsi_nuc.run.result import failure
-from wsi_nuc.run.session import checked_spec
 
 # Only the first bytes of a slide are asked for, and a file server answers many at once.
 OPEN_AT_ONCE = 16

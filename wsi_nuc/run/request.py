@@ -1,13 +1,19 @@
-"""What a call asks of one slide, where that is more than its path."""
+"""What a call asks for: which slides, with which settings, names and models."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from wsi_nuc.config import ConfigError, RunConfig, with_settings
 from wsi_nuc.errors import UsageError
+from wsi_nuc.events import Emit
+from wsi_nuc.models.base import ModelSpec
+from wsi_nuc.models.registry import is_file, load_model, model_spec
+from wsi_nuc.run.executor import executor_device
+from wsi_nuc.run.folders import Folders
+from wsi_nuc.run.measures import Measures
 from wsi_nuc.slides.address import shown
 from wsi_nuc.store.names import NameClaim, claim_name, plain_name
 from wsi_nuc.store.place import Place
@@ -15,11 +21,13 @@ from wsi_nuc.store.place import Place
 
 @dataclass(frozen=True, slots=True)
 class SlideRequest:
-    """`name` of the result, "" for one made from the slide's own; `settings` in place of the call's, by key."""
+    """One slide, where more is asked of it than its path says."""
 
     slide: str
     name: str = ""
+    """Of the result; "" for one that is made from the slide's own."""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    """In place of the call's, by key."""
 
     def config(self, common: RunConfig) -> RunConfig:
         try:
@@ -42,3 +50,48 @@ class SlideRequest:
 
 def as_request(slide: str | SlideRequest) -> SlideRequest:
     return slide if isinstance(slide, SlideRequest) else SlideRequest(slide)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInUse:
+    """A model that some slides are computed with."""
+
+    config: RunConfig
+    """Of the first of them."""
+    spec: ModelSpec
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What all slides of a call have in common."""
+
+    config: RunConfig
+    models: Mapping[str, ModelInUse]
+    folders: Folders
+    emit: Emit
+    measures: Measures
+
+    def model_of(self, config: RunConfig) -> ModelInUse:
+        return self.models[_model_key(config)]
+
+
+def models_in_use(configs: Sequence[RunConfig]) -> dict[str, ModelInUse]:
+    """What the slides' configurations ask for, each model once."""
+    models: dict[str, ModelInUse] = {}
+    for config in configs:
+        if _model_key(config) not in models:
+            spec = checked_spec(config.model, config.inference)
+            models[_model_key(config)] = ModelInUse(config, spec, executor_device(config, spec.uses_torch))
+    return models
+
+
+def checked_spec(model: str, options: Mapping[str, Any]) -> ModelSpec:
+    """A file is loaded once here: whatever is wrong with its weights is told before any slide is read."""
+    if options:
+        return load_model(model, "cpu", options).spec
+    return load_model(model, "cpu").spec if is_file(model) else model_spec(model)
+
+
+def _model_key(config: RunConfig) -> str:
+    return f"{config.model} {sorted(config.inference.items())}"
