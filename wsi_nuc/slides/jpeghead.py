@@ -59,17 +59,12 @@ def jpeg_head(file: RandomAccess) -> JpegHead:
     raise SlideError(file.name, "has no usable JPEG header", NOT_A_SLIDE)
 
 
-@dataclass(frozen=True, slots=True)
 class _InMemory:
-    data: bytes
-    name: str = "tile"
-
-    @property
-    def size(self) -> int:
-        return len(self.data)
+    def __init__(self, data: bytes) -> None:
+        self._data, self.name, self.size = data, "tile", len(data)
 
     def read_at(self, offset: int, count: int) -> bytes:
-        return self.data[offset : offset + count]
+        return self._data[offset : offset + count]
 
     def close(self) -> None:
         """Nothing is open."""
