@@ -21,7 +21,7 @@ from wsi_nuc.errors import UsageError
 CHUNK = 1 << 16
 LARGEST_OBJECT = 256 << 20
 DEEPEST = 256
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _NOT_FINITE = re.compile(_STRING.pattern + rb"|NaN|-?Infinity", re.DOTALL)
 _WORD = (string.ascii_letters + string.digits + "+-.").encode()
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
