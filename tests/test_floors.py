@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 VULNERABLE = {
     "cryptography": "49.0.0",
     "distributed": "2025.12.0",
+    "jinja2": "3.1.5",
     "numcodecs": "0.16.5",
     "opencv-python-headless": "4.11.0.86",
     "openslide-bin": "4.0.0.11",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import tracemalloc
 from pathlib import Path
@@ -18,7 +19,7 @@ from tests.e2e.command import answers, manifest, wsi_nuc
 from tests.importing.foreign import WRITERS, cellvit, lattice, qupath, spatialdata, tiatoolbox
 from wsi_nuc.errors import UsageError
 from wsi_nuc.importing.build import Imported, ImportRequest, import_cells
-from wsi_nuc.importing.jsonstream import CHUNK, JsonObjects
+from wsi_nuc.importing.jsonstream import objects, value_of
 from wsi_nuc.importing.outlines import Mender
 from wsi_nuc.importing.record import Cells, Wanted, polygon
 from wsi_nuc.importing.spool import Spool
@@ -188,6 +189,9 @@ def test_rows_are_in_spatial_order_however_they_came(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[0], found[1])
 
 
+FEATURE = b'{"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": {"coordinates": %b}}]}'
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -196,6 +200,14 @@ def test_rows_are_in_spatial_order_however_they_came(tmp_path: Path) -> None:
         (b'{"cells": [{"centroid": [1, 2]}], "type_map": {}}', "without a contour"),
         (b'{"type": "FeatureCollection", "features": [{"type": "Feature", "geom', "cut off"),
         (b'{"type": "FeatureCollection", "features": [3]}', "where an object is expected"),
+        (FEATURE % b"[1]" + b" and more", "no valid JSON"),
+        (FEATURE % b"[1e999]", "no valid JSON"),
+        (FEATURE % (b"[" + b"9" * 6000 + b"]"), "no valid JSON"),
+        (FEATURE % b'["\xff"]', "no valid JSON"),
+        (FEATURE % (b"[" * 100_000 + b"]" * 100_000), "nested too deeply"),
+        (FEATURE % (b'{"a":' * 300 + b"1" + b"}" * 300), "nested too deeply"),
+        (FEATURE % (b'["}",' * 100_000), "nested too deeply"),
+        (gzip.compress(FEATURE % b"[1]", mtime=0)[:-9], "cannot be read"),
         (b"SQLite format 3\0 and then nothing", "AnnotationStore"),
     ],
 )
@@ -249,14 +261,34 @@ def test_objects_are_read_wherever_chunks_end(
     tmp_path_factory: pytest.TempPathFactory, count: int, indent: int, first: bool
 ) -> None:
     """Objects of half a megabyte, so that chunks end inside of them."""
-    objects = [{"n": i, "text": "ä€ " * ((i * 7919) % 200_000 // 3)} for i in range(count)]
+    expected = [{"n": i, "text": "ä€ " * ((i * 7919) % 200_000 // 3)} for i in range(count)]
     other = {"x": 1.5, "list": [1, 2]}
-    document = other | {"cells": objects} if first else {"cells": objects} | other
+    document = other | {"cells": expected} if first else {"cells": expected} | other
     path = tmp_path_factory.getbasetemp() / "objects.json"
     path.write_text(json.dumps(document, indent=indent or None), encoding="utf-8")
-    stream = JsonObjects(path, "cells")
-    assert list(stream) == objects
-    assert stream.rest == other
+    assert list(objects(path, "cells")) == expected
+    assert [value_of(path, name) for name in ("x", "list", "none")] == [1.5, [1, 2], None]
+
+
+def test_numbers_that_are_not_finite_are_nothing_and_words_in_strings_stay(tmp_path: Path) -> None:
+    """Python and QuPath up to 0.4 write them; ijson refuses them."""
+    words = 'NaN, "NaN", -Infinity \\'
+    cell = {"text": words, words: [float("nan"), float("inf"), 1.5, float("-inf")], "last": float("nan")}
+    path = tmp_path / "cells.json"
+    path.write_text(json.dumps({"before": float("nan"), "cells": [cell] * 5000}))
+    kept = {"text": words, words: [None, None, 1.5, None], "last": None}
+    assert list(objects(path, "cells")) == [kept] * 5000
+
+
+def test_an_object_or_a_name_that_does_not_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsi_nuc.importing.jsonstream.LARGEST_OBJECT", 1 << 20)
+    path = tmp_path / "cells.json"
+    for inner in ("1," * (1 << 20), '"' + "x" * (3 << 20), "1" * (3 << 20)):
+        path.write_text('{"cells": [{"a": [' + inner)
+        with pytest.raises(UsageError, match=r"of more than 1 MiB|without an end"):
+            list(objects(path, "cells"))
+    path.write_text(json.dumps({"cells": [{"a": "x" * 1000}] * 5000}))
+    assert len(list(objects(path, "cells"))) == 5000
 
 
 @pytest.mark.slow
@@ -271,10 +303,10 @@ def test_memory_does_not_grow_with_the_number_of_cells(tmp_path: Path) -> None:
                 file.write(("," if index else "") + cell)
             file.write("]}")
         tracemalloc.start()
-        assert sum(1 for _ in JsonObjects(path, "cells")) == count
+        assert sum(1 for _ in objects(path, "cells")) == count
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < peaks[0] + 4 * CHUNK
+    assert peaks[1] < peaks[0] + (4 << 20)
 
 
 def test_the_command_says_what_became_of_the_cells(slide: Path, tmp_path: Path) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from wsi_nuc.errors import UsageError
-from wsi_nuc.importing.jsonstream import JsonObjects
+from wsi_nuc.importing.jsonstream import objects, value_of
 from wsi_nuc.importing.record import Cells, Wanted, batches, head, polygon
 
 # Files without a map of types use the numbers of PanNuke.
 PANNUKE = {1: "Neoplastic", 2: "Inflammatory", 3: "Connective", 4: "Dead", 5: "Epithelial"}
 ENOUGH_BYTES = 1 << 20
-_UNKNOWN = object()
 
 
 def recognises(path: Path) -> bool:
@@ -31,24 +29,14 @@ def cells(path: Path, wanted: Wanted) -> Iterator[Cells]:
 
 
 def _cells(path: Path) -> Iterator[tuple[Any, str, float]]:
-    document = JsonObjects(path, "cells")
-    names: Any = _UNKNOWN
-    for cell in document:
-        if names is _UNKNOWN:
-            names = document.rest["type_map"] if "type_map" in document.rest else _map_behind(path)
+    names = value_of(path, "type_map")
+    for cell in objects(path, "cells"):
         if "contour" not in cell:
             remedy = "use cells.json, not cell_detection.json, which holds points only"
             raise UsageError(path, "holds a cell without a contour", remedy)
         probability = cell.get("type_prob")
         score = float(probability) if isinstance(probability, int | float) and 0 <= probability <= 1 else 1.0
         yield polygon([cell["contour"]]), _name(cell.get("type"), names), score
-
-
-def _map_behind(path: Path) -> Any:
-    """The map of types where it follows the cells: the file is read twice then."""
-    document = JsonObjects(path, "cells")
-    deque(document, maxlen=0)
-    return document.rest.get("type_map")
 
 
 def _name(kind: Any, names: Any) -> str:

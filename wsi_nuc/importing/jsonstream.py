@@ -1,125 +1,156 @@
-"""A list of objects inside a large JSON file, one at a time: memory holds the largest object, not the file."""
+"""A list of objects inside a large JSON file, one at a time: memory holds the largest object, not the file.
+
+ijson parses. `_Source` stands before it and refuses what would fill the memory: the memory of ijson grows with the
+square of the depth, and it holds names and numbers of any length.
+"""
 
 from __future__ import annotations
 
 import gzip
-import io
-import json
+import re
+import string
+import zlib
+from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, NoReturn
 
 from wsi_nuc.errors import UsageError
 
-CHUNK = 1 << 20
+CHUNK = 1 << 16
 LARGEST_OBJECT = 256 << 20
-_SPACE = " \t\r\n"
-_DECODER = json.JSONDecoder()
+DEEPEST = 256
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_NOT_FINITE = re.compile(_STRING.pattern + rb"|NaN|-?Infinity", re.DOTALL)
+_WORD = (string.ascii_letters + string.digits + "+-.").encode()
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
-class JsonObjects:
-    """Iterates over the objects of the top-level list `key`, or of the list that the whole file is.
+def objects(path: Path, key: str) -> Iterator[dict[str, Any]]:
+    """The objects of the top-level list `key`, or of the list that the whole file is.
 
-    `rest` holds the other top-level values that were met so far; after the last object, all of them. A file that
-    is a single object without that list is handed over as the one object.
+    A file that is a single object without that list is handed over as the one object.
+    """
+    empty = True
+    with _opened(path) as source:
+        for value in _items(source, "item" if source.starts_with(b"[") else f"{key}.item"):
+            if not isinstance(value, dict):
+                source.refuse(f"holds a {type(value).__name__} where an object is expected")
+            empty, source.pending = False, 0
+            yield value
+    if empty:
+        with _opened(path) as source:
+            for document in _items(source, ""):
+                if isinstance(document, dict) and document and not isinstance(document.get(key), list):
+                    yield document
+
+
+def value_of(path: Path, key: str) -> Any:
+    """The top-level value `key`, None where there is none."""
+    with _opened(path) as source:
+        source.pending_from = b'"%s"' % key.encode()
+        return next(_items(source, key), None)
+
+
+def _items(source: _Source, prefix: str) -> Iterator[Any]:
+    import ijson
+
+    values = ijson.items(source, prefix, use_float=True, buf_size=CHUNK)
+    try:
+        for value in values:  # noqa: UP028 - yield from would close the parser
+            yield value
+    except (ijson.JSONError, ValueError) as error:
+        cause = str(error).removeprefix("b'").partition("\n")[0].partition("\\n")[0][:80]
+        source.refuse(source.refusal or f"is no valid JSON, or was cut off ({cause}, near byte {source.at:,})")
+    finally:
+        # Without C the parser prints a traceback where it is left before its end.
+        source.ended = True
+        with suppress(ijson.JSONError, ValueError):
+            deque(values, maxlen=0)
+    if source.refusal:
+        source.refuse(source.refusal)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_Source]:
+    try:
+        with path.open("rb") as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            yield _Source(path, gzip.GzipFile(fileobj=raw) if packed else raw)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UsageError(path, f"cannot be read ({error})", "check the file, or export it again") from error
+
+
+class _Source:
+    """The bytes of a file as ijson asks for them, cut where neither a string nor a word is open.
+
+    NaN and infinities are no JSON, but older QuPath and Python write them: they are handed over as null.
     """
 
-    def __init__(self, path: Path, key: str) -> None:
-        self._path, self._key = path, key
-        self.rest: dict[str, Any] = {}
-        self._buffer, self._at, self._ended = "", 0, False
-        self._file: IO[str] | None = None
+    def __init__(self, path: Path, file: Any) -> None:
+        self._path, self._file = path, file
+        self._held = file.read(CHUNK).removeprefix(b"\xef\xbb\xbf")
+        self._brackets = b""
+        self.at = 0
+        """Bytes that were handed over."""
+        self.pending = 0
+        """How many of them since the last whole object."""
+        self.pending_from = b""
+        """They are counted from this name on."""
+        self.refusal = ""
+        """Why nothing more is handed over."""
+        self.ended = False
+        """Nobody wants more of it."""
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        try:
-            with _open(self._path) as self._file:
-                yield from self._top()
-        except (OSError, EOFError, UnicodeDecodeError) as error:
-            raise UsageError(
-                self._path, f"cannot be read ({error})", "check the file, or export it again"
-            ) from error
+    def starts_with(self, start: bytes) -> bool:
+        return bool(self._held.lstrip().startswith(start))
 
-    def _top(self) -> Iterator[dict[str, Any]]:
-        start = self._peek()
-        if start == "[":
-            yield from self._objects()
-            return
-        if start != "{":
-            self._refuse("is no JSON object or list")
-        self._at += 1
-        met = False
-        while self._peek() != "}":
-            key = self._value()
-            self._expect(":")
-            if key == self._key and self._peek() == "[":
-                met = True
-                yield from self._objects()
-            else:
-                self.rest[str(key)] = self._value()
-            if self._peek() == ",":
-                self._at += 1
-        if not met and self.rest:
-            yield self.rest
+    def read(self, size: int) -> bytes:
+        """Nothing any more where `refusal` says why: the parser is brought to its end, and the caller refuses."""
+        if not size or self.ended or self.refusal:
+            return b""
+        data, outside = self._whole(size)
+        self.at += len(data)
+        if self.pending or self.pending_from in data:
+            self.pending += len(data)
+        if self.pending > LARGEST_OBJECT:
+            self.refusal = f"holds an object of more than {LARGEST_OBJECT >> 20} MiB"
+        if not self._shallow(outside):
+            self.refusal = "is nested too deeply"
+        if self.refusal:
+            return b""
+        if b"NaN" in outside or b"Infinity" in outside:
+            return _NOT_FINITE.sub(lambda found: found[0] if found[0][:1] == b'"' else b"null", data)
+        return data
 
-    def _objects(self) -> Iterator[dict[str, Any]]:
-        self._expect("[")
-        while self._peek() != "]":
-            value = self._value()
-            if not isinstance(value, dict):
-                self._refuse(f"holds a {type(value).__name__} where an object is expected")
-            yield value
-            if self._peek() == ",":
-                self._at += 1
-        self._at += 1
+    def _whole(self, size: int) -> tuple[bytes, bytes]:
+        """The next bytes, and what of them is outside of strings.
 
-    def _value(self) -> Any:
-        self._peek()
+        At least doubles what is held, so that a long string is not looked at again for every chunk.
+        """
         while True:
-            try:
-                value, end = _DECODER.raw_decode(self._buffer, self._at)
-            except RecursionError:
-                self._refuse("is nested too deeply")
-            except ValueError:
-                # Perhaps only the rest of the value is lacking.
-                if self._ended or len(self._buffer) - self._at > LARGEST_OBJECT:
-                    self._refuse("is no valid JSON, or was cut off")
-            else:
-                # A number at the very end may go on in the next chunk.
-                if end < len(self._buffer) or self._ended:
-                    self._at = end
-                    return value
-            self._more()
+            read = self._file.read(max(size, len(self._held)))
+            data = self._held + read
+            outside = _STRING.sub(b"", data)
+            start = outside.find(b'"') if b'"' in outside else len(outside.rstrip(_WORD))
+            cut = len(data) - (len(outside) - start) if read else len(data)
+            self._held = data[cut:]
+            if len(self._held) > LARGEST_OBJECT:
+                self.refusal = "holds a name or a number without an end"
+            if cut or not read or self.refusal:
+                return data[:cut], outside[:start]
 
-    def _peek(self) -> str:
-        """The next character that is not white space."""
-        while True:
-            while self._at < len(self._buffer) and self._buffer[self._at] in _SPACE:
-                self._at += 1
-            if self._at < len(self._buffer):
-                return self._buffer[self._at]
-            if self._ended:
-                self._refuse("ends in the middle")
-            self._more()
+    def _shallow(self, outside: bytes) -> bool:
+        """Takes away the innermost pairs until only brackets that are open stay."""
+        self._brackets += outside.translate(None, _NO_BRACKETS)
+        for _ in range(DEEPEST):
+            length = len(self._brackets)
+            self._brackets = self._brackets.replace(b"[]", b"").replace(b"{}", b"")
+            if len(self._brackets) == length:
+                return length <= DEEPEST
+        return False
 
-    def _expect(self, character: str) -> None:
-        if self._peek() != character:
-            self._refuse(f"lacks a {character!r}")
-        self._at += 1
-
-    def _more(self) -> None:
-        """At least doubles what is ahead, so that a large object is not parsed again for every chunk."""
-        assert self._file is not None
-        ahead = self._buffer[self._at :]
-        read = self._file.read(max(CHUNK, len(ahead)))
-        self._ended = not read
-        self._buffer, self._at = ahead + read, 0
-
-    def _refuse(self, cause: str) -> Any:
+    def refuse(self, cause: str) -> NoReturn:
         raise UsageError(self._path, cause, "export the cells again")
-
-
-def _open(path: Path) -> IO[str]:
-    with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    raw: Any = gzip.GzipFile(path) if packed else path.open("rb")
-    return io.TextIOWrapper(raw, encoding="utf-8-sig")

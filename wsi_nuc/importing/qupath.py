@@ -12,7 +12,7 @@ from typing import Any
 import shapely
 
 from wsi_nuc.errors import UsageError
-from wsi_nuc.importing.jsonstream import JsonObjects
+from wsi_nuc.importing.jsonstream import objects
 from wsi_nuc.importing.record import Cells, Wanted, batches, head, polygon
 
 NO_CELLS = ("tile", "tma_core", "root")
@@ -28,7 +28,7 @@ def cells(path: Path, wanted: Wanted) -> Iterator[Cells]:
 
 
 def _cells(path: Path, wanted: Wanted) -> Iterator[tuple[Any, str, float]]:
-    for feature in JsonObjects(path, "features"):
+    for feature in objects(path, "features"):
         properties = feature.get("properties") or {}
         if not isinstance(properties, Mapping) or "geometry" not in feature:
             raise UsageError(

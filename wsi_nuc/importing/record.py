@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import shapely
+
+from wsi_nuc.errors import UsageError
 
 BATCH_CELLS = 20_000
 UNCLASSIFIED = "unclassified"
@@ -78,13 +82,14 @@ def polygon(rings: Any) -> Any:
 
 def head(path: Path, size: int = 4096) -> bytes:
     """The first bytes of a file, decompressed; b"" for a folder."""
-    import gzip
-
     if not path.is_file():
         return b""
     with path.open("rb") as file:
         start = file.read(size)
     if start[:2] == b"\x1f\x8b":
-        with gzip.open(path) as unpacked:
-            start = unpacked.read(size)
+        try:
+            with gzip.open(path) as unpacked:
+                start = unpacked.read(size)
+        except (OSError, EOFError, zlib.error) as error:
+            raise UsageError(path, f"cannot be read ({error})", "copy the file again") from error
     return start

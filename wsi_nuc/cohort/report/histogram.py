@@ -1,6 +1,8 @@
-"""A histogram as SVG text: no library, no script, sharp on every screen."""
+"""What a histogram shows, in shares of its width and height; the template draws it as SVG."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,34 +15,38 @@ WIDTH, HEIGHT, FOOT = 320, 110, 18
 WIDE = 10.0
 
 
-def histogram(figure: Figure, values: Float64) -> str:
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    bars: list[tuple[float, float]]
+    """Where each bar that is not empty begins, and its height as a share of the highest."""
+    step: float
+    """How wide a bar is."""
+    middle: float
+    """Where the line of the median is."""
+    log: bool
+    """Whether the axis is logarithmic."""
+    slides: int
+    least: float
+    median: float
+    most: float
+
+
+def histogram(figure: Figure, values: Float64) -> Histogram:
     """`values`: at least one, all finite; positive where the figure spreads by factors."""
-    wide = figure.log and values.max() > WIDE * values.min()
+    wide = bool(figure.log and values.max() > WIDE * values.min())
     scaled = np.log10(values) if wide else values
     low, high = float(scaled.min()), float(scaled.max())
     if low == high:
         low, high = low - 0.5, high + 0.5
     counts, _ = np.histogram(scaled, BINS, (low, high))
-    step, top = WIDTH / BINS, max(1, int(counts.max()))
-    bars = [_bar(i * step, step, HEIGHT * count / top) for i, count in enumerate(counts.tolist()) if count]
-    at = (float(np.median(scaled)) - low) / (high - low) * WIDTH
-    median = f'<line class="median" x1="{at:.1f}" x2="{at:.1f}" y1="0" y2="{HEIGHT}"/>'
-    ends = f"{number(float(values.min()))}", f"{number(float(values.max()))}"
-    middle = f"median {number(float(np.median(values)))}{', log scale' if wide else ''}"
-    foot = (
-        f'<text x="0" y="{HEIGHT + 14}">{ends[0]}</text>'
-        f'<text x="{WIDTH / 2}" y="{HEIGHT + 14}" text-anchor="middle">{middle}</text>'
-        f'<text x="{WIDTH}" y="{HEIGHT + 14}" text-anchor="end">{ends[1]}</text>'
+    most = max(1, int(counts.max()))
+    return Histogram(
+        bars=[(i / BINS, count / most) for i, count in enumerate(counts.tolist()) if count],
+        step=1 / BINS,
+        middle=(float(np.median(scaled)) - low) / (high - low),
+        log=wide,
+        slides=len(values),
+        least=float(values.min()),
+        median=float(np.median(values)),
+        most=float(values.max()),
     )
-    size = f'viewBox="0 0 {WIDTH} {HEIGHT + FOOT}"'
-    return f'<svg {size} role="img">{"".join(bars)}{median}{foot}</svg>'
-
-
-def _bar(x: float, width: float, height: float) -> str:
-    tall = max(height, 1.0)
-    return f'<rect x="{x + 0.5:.1f}" y="{HEIGHT - tall:.1f}" width="{width - 1:.1f}" height="{tall:.1f}"/>'
-
-
-def number(value: float) -> str:
-    """Short: three digits below a thousand, whole above."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
