@@ -16,7 +16,7 @@ READERS: dict[str, str] = {
     "tnbc": "wsi_nuc.datasets.readers.tnbc",
     "folder": "wsi_nuc.datasets.readers.folder",
     "mat": "wsi_nuc.datasets.readers.mat",
-    "results": "wsi_nuc.datasets.readers.results",
+    "results": "wsi_nuc.importing.results",
     "geojson": "wsi_nuc.datasets.readers.geojson",
     "imagescope": "wsi_nuc.datasets.readers.imagescope",
 }
