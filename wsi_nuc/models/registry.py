@@ -6,7 +6,6 @@ model without a network never imports torch.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from wsi_nuc.errors import ModelError
+from wsi_nuc.errors import ModelError, choices
 from wsi_nuc.models.base import ModelSpec, NucleiModel, check_geometry
 from wsi_nuc.models.options import checked_options
 
@@ -121,10 +120,8 @@ def family_module(name: str) -> Family:
     points = [point for point in installed() if point.name == name]
     if not points:
         known = [*FAMILIES, *(point.name for point in installed())]
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-        hint = f"; the nearest is {near[0]!r}" if near else ""
-        choice = f"known: {', '.join(sorted(known))}; or give the path of a checkpoint file"
-        raise ModelError(f"model {name!r}", f"there is no model of this name{hint}", choice)
+        remedy = f"{choices(name, sorted(known))}; or give the path of a checkpoint file"
+        raise ModelError(f"model {name!r}", "there is no model of this name", remedy)
     if len(points) > 1:
         packages = " and ".join(_package(point) for point in points)
         raise ModelError(f"model {name!r}", f"two packages have it: {packages}", "uninstall one of them")
