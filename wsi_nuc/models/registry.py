@@ -131,6 +131,7 @@ def family_module(name: str) -> Family:
 def _imported(point: EntryPoint) -> Family:
     try:
         module = point.load()
+    # As broad as this because it guards the import of another package, which may raise anything.
     except Exception as error:
         cause = f"{_package(point)} cannot be imported ({type(error).__name__}: {error})"
         raise ModelError(f"model {point.name!r}", cause, "mend or uninstall that package") from error
@@ -155,7 +156,7 @@ def _foreign(point: EntryPoint) -> Listed:
         family = family_module(point.name)
         classes = family.spec({}).classes if hasattr(family, "spec") else ()
         return Listed(point.name, family.ABOUT, classes, _package(point))
-    except Exception as error:  # noqa: BLE001 - one broken package is named, and the list goes on
+    except Exception as error:  # noqa: BLE001 - guards the list: a broken package is named in it
         return Listed(point.name, "", package=_package(point), problem=f"{error}")
 
 
