@@ -21,6 +21,7 @@ from wsi_nuc.errors import SlideError
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.quality.resolution import FEWEST_NUCLEI, MppVerdict, check_mpp
+from wsi_nuc.slides.overview import overview
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.synth import SynthSpec, write_slide
 from wsi_nuc.tissue.find import tissue_for
@@ -52,7 +53,7 @@ def judged(path: Path, mpp: float, model: NucleiModel) -> MppVerdict | None:
     """None where the slide is refused, because its pixels would be too coarse for the model."""
     source = open_slide(SlideRef(str(path)))
     try:
-        return check_mpp(source, mpp, tissue_for(source, mpp), model)
+        return check_mpp(source, mpp, tissue_for(overview(source, mpp)), model)
     except SlideError:
         return None
     finally:

@@ -126,6 +126,26 @@ class PixelBlock:
 
 
 @dataclass(frozen=True, slots=True)
+class Overview:
+    """The low-resolution view of a slide: its pixel (x, y) covers level-0 pixels from ``(x, y) * l0_per_px``."""
+
+    info: SlideInfo
+    mpp: float
+    """Microns per level-0 pixel: the header's, or the user's own."""
+    rgb: UInt8
+    """H x W x 3."""
+    l0_per_px: float
+    unknown: Bool
+    """H x W: where the file holds no data or the data could not be decoded."""
+    damaged: float
+    """Share of the view that could not be decoded."""
+
+    @property
+    def um_per_px(self) -> float:
+        return self.mpp * self.l0_per_px
+
+
+@dataclass(frozen=True, slots=True)
 class Tile:
     """`index` = row * columns + column on the global grid; `core_box` and `read_box` in grid pixels.
 

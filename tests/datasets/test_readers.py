@@ -12,6 +12,8 @@ import pytest
 from tests.datasets import layouts
 from wsi_nuc.datasets import DataError, load_dataset
 from wsi_nuc.datasets.readers.pannuke import published_split
+from wsi_nuc.store import manifest
+from wsi_nuc.types import TileCounts
 
 TYPED = [name for name in layouts.LAYOUTS if name not in layouts.WITHOUT_TYPES]
 
@@ -206,6 +208,19 @@ def test_overlapping_outlines_are_counted(tmp_path: Path) -> None:
 def test_a_data_set_can_be_sliced_without_reading(tmp_path: Path) -> None:
     layouts.pannuke(tmp_path)
     assert load_dataset(tmp_path)[2:4].ids == ("2_0", "2_1")
+
+
+def test_a_result_has_the_resolution_that_its_manifest_was_published_with(tmp_path: Path) -> None:
+    layouts.results(tmp_path)
+    assert load_dataset(tmp_path)[0].mpp == 0.25
+    store = tmp_path / "one.png.zarr"
+    origin = manifest.Origin({}, {"mpp": 0.3}, {})
+    document = manifest.build(store, origin, manifest.Accounting(TileCounts()), {}, {})
+    (store / manifest.MANIFEST).write_text(json.dumps(document))
+    assert load_dataset(tmp_path)[0].mpp == 0.3
+    (store / manifest.MANIFEST).write_text(json.dumps({**document, "slide": {"mpp": 0.5}}))
+    with pytest.raises(DataError, match="was changed"):
+        load_dataset(tmp_path)[0]
 
 
 def test_results_name_the_classes_in_the_order_of_their_model(tmp_path: Path) -> None:

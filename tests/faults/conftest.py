@@ -9,8 +9,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.faults.one_run import NAME, digest_of, run_one
-from wsi_nuc.synth import SynthSpec, write_slide
+from tests.faults.one_run import digest_after, draw
 
 IN_MEMORY = Path("/dev/shm")
 SmallDisk = Callable[[int], Path]
@@ -19,17 +18,13 @@ SmallDisk = Callable[[int], Path]
 @pytest.fixture(scope="session")
 def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """1024 x 512 px at 0.5 um, two regions of one tile each: a whole run takes half a second."""
-    path = tmp_path_factory.mktemp("faults") / NAME
-    write_slide(path, SynthSpec(size=1024, height=512, mpp=0.5, seed=5, tissue=1.0, density=0.5))
-    return path
+    return draw(tmp_path_factory.mktemp("faults"), size=1024, height=512, seed=5, density=0.5)
 
 
 @pytest.fixture(scope="session")
 def undisturbed(slide: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The digest of a run that nothing happened to."""
-    out = tmp_path_factory.mktemp("undisturbed")
-    assert run_one(slide, out).exit_code == 0
-    return digest_of(out)
+    return digest_after(slide, tmp_path_factory.mktemp("undisturbed"))
 
 
 @pytest.fixture

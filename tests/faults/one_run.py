@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from wsi_nuc.config import RunConfig
-from wsi_nuc.errors import StorageError
+from wsi_nuc.errors import OK, StorageError
 from wsi_nuc.events import Emit, ignore
 from wsi_nuc.run import SlideResult, run_slides
 from wsi_nuc.run.result import failure
 from wsi_nuc.store.manifest import read
 from wsi_nuc.store.verify import verify
+from wsi_nuc.synth import SynthSpec, write_slide
 
 NAME = "tissue.svs"
 
@@ -46,6 +47,18 @@ def digest_of(out: Path, name: str = NAME) -> str:
         return ""
     assert verify(store) == []
     return str(read(store)["digest"])
+
+
+def draw(folder: Path, **spec: Any) -> Path:
+    """A slide at 0.5 um that is tissue from edge to edge."""
+    write_slide(folder / NAME, SynthSpec(mpp=0.5, tissue=1.0, **spec))
+    return folder / NAME
+
+
+def digest_after(slide: Path, out: Path, emit: Emit = ignore, **settings: Any) -> str:
+    """The digest of what a run publishes that nothing disturbs."""
+    assert run_one(slide, out, emit, **settings).exit_code == OK
+    return digest_of(out)
 
 
 def assert_told(result: SlideResult, exit_code: int, *words: object) -> None:

@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.faults.one_run import assert_told, published, run_one
+from tests.faults.one_run import assert_told, draw, published, run_one
 from wsi_nuc.errors import SLIDES
 from wsi_nuc.executors import dask
 from wsi_nuc.run.report import Tally
 from wsi_nuc.store.parts import read_part
 from wsi_nuc.store.paths import made_folder
-from wsi_nuc.synth import SynthSpec, write_slide
 from wsi_nuc.types import NucleiTable, TileCounts
 
 CRASHING = 1
@@ -44,9 +43,7 @@ CURSE = textwrap.dedent(
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two tiles of the classical model, in one region."""
-    path = tmp_path_factory.mktemp("wide") / "tissue.svs"
-    write_slide(path, SynthSpec(size=2048, height=256, mpp=0.5, seed=5, tissue=1.0, density=0.3))
-    return path
+    return draw(tmp_path_factory.mktemp("wide"), size=2048, height=256, seed=5, density=0.3)
 
 
 def part_of(out: Path) -> tuple[NucleiTable, Tally]:

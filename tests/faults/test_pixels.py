@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 import shapely
 
 from tests.faults.one_run import NAME, assert_told, digest_of, published, run_one
-from tests.slides.make import drop_tile, patch, tile_entry
+from tests.slides.make import drop_tile, flips, patch, tile_entry
 from wsi_nuc.errors import OK, SLIDES, DamagedPixels
 from wsi_nuc.features.summary import slide_summary
 from wsi_nuc.slides.registry import open_slide
@@ -39,13 +38,7 @@ def nuclei(store: str) -> Any:
 def flipped(slide: Path, folder: Path) -> Path:
     """The slide with twenty bits of one tile flipped, so that its decoder notices."""
     path = copy_of(slide, folder)
-    offset, count, _ = tile_entry(path, 0, TILE)
-    original, draw = path.read_bytes()[offset : offset + count], random.Random(3)
-    for _ in range(100):
-        data = bytearray(original)
-        for _ in range(20):
-            data[draw.randrange(count)] ^= 1 << draw.randrange(8)
-        patch(path, offset, bytes(data))
+    for _ in flips(path, 0, TILE, seed=3, times=100):
         source = open_slide(SlideRef(str(path)))
         try:
             source.read(0, Box(*BOX))

@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.command import start, wait_until_it_listens
-from tests.faults.one_run import NAME, digest_of, published, run_one
+from tests.faults.one_run import digest_after, digest_of, draw, published, run_one
 from wsi_nuc.errors import INTERRUPTED, OK
 from wsi_nuc.events import Event, SlideStarted
-from wsi_nuc.synth import SynthSpec, write_slide
 
 # A batch system kills after this time what it has asked to stop.
 GRACE_S = 30
@@ -24,16 +23,12 @@ GRACE_S = 30
 @pytest.fixture(scope="module")
 def long_slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four regions of one tile, so that there is time to stop between the first and the last."""
-    path = tmp_path_factory.mktemp("signals") / NAME
-    write_slide(path, SynthSpec(size=1536, mpp=0.5, seed=7, tissue=1.0, density=0.5))
-    return path
+    return draw(tmp_path_factory.mktemp("signals"), size=1536, seed=7, density=0.5)
 
 
 @pytest.fixture(scope="module")
 def unstopped(long_slide: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    out = tmp_path_factory.mktemp("unstopped")
-    assert run_one(long_slide, out).exit_code == OK
-    return digest_of(out)
+    return digest_after(long_slide, tmp_path_factory.mktemp("unstopped"))
 
 
 def parts(out: Path) -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from wsi_nuc.models.base import ModelSpec, NucleiModel, Ready
+from wsi_nuc.models.base import ModelSpec, NucleiModel, PromptedLook, Ready
 from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts, TileBatch
 
 
@@ -22,18 +22,12 @@ def embed(model: NucleiModel, batch: TileBatch, xy_tile: Float32, row: Int64) ->
     return model.look(batch).embed(xy_tile, row).get()
 
 
-class _Look:
-    def __init__(self, batch: TileBatch, prompter: Any, segmentor: Any, prompts: Prompts | None = None) -> None:
-        self._batch, self._prompter, self._segmentor, self._given = batch, prompter, segmentor, prompts
+class _Look(PromptedLook):
+    def __init__(self, batch: TileBatch, prompter: Any, segmentor: Any) -> None:
+        self._batch, self._prompter, self._segmentor = batch, prompter, segmentor
 
-    @property
-    def prompts(self) -> Ready[Prompts]:
-        if self._given is None:
-            self._given = self._prompter.propose(self._batch)
-        return Ready(self._given)
-
-    def prompted(self, prompts: Prompts) -> _Look:
-        return _Look(self._batch, self._prompter, self._segmentor, prompts)
+    def _propose(self) -> Prompts:
+        return self._prompter.propose(self._batch)
 
     def masks(self, wanted: Sequence[int]) -> Ready[Sequence[MaskCrops]]:
         return Ready(self._segmentor.segment(self._batch, self.prompts.get(), wanted))

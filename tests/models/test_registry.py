@@ -45,7 +45,7 @@ def test_any_unknown_name_is_a_model_error_with_the_choice(name: str) -> None:
 
 
 def test_a_slip_of_the_pen_is_met_with_the_nearest_name() -> None:
-    with pytest.raises(ModelError, match="nearest is 'classical'"):
+    with pytest.raises(ModelError, match="Did you mean classical"):
         load_model("clasical")
 
 
@@ -67,7 +67,7 @@ def test_a_file_of_another_architecture_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     header = {"architecture": "clasical", "classes": ["a"], "mpp": 0.5}
     save_checkpoint(path, {"x": np.zeros(1)}, header)
-    with pytest.raises(ModelError, match=r"'clasical' cannot be used here.*nearest is 'classical'"):
+    with pytest.raises(ModelError, match=r"'clasical' cannot be used here.*Did you mean classical"):
         load_model(str(path))
 
 

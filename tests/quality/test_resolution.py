@@ -17,6 +17,7 @@ from wsi_nuc.models.registry import load_model
 from wsi_nuc.quality import check_mpp
 from wsi_nuc.quality.resolution import FEWEST_NUCLEI, judge
 from wsi_nuc.quality.sample import ENOUGH_NUCLEI, MOST_TILES, Sample, sample_nuclei
+from wsi_nuc.slides.overview import overview
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.synth import SynthSpec, write_slide
 from wsi_nuc.tissue.find import tissue_for
@@ -92,7 +93,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def verdict(path: Path, model: NucleiModel, mpp: float) -> str:
     source = open_slide(SlideRef(str(path)))
     try:
-        return check_mpp(source, mpp, tissue_for(source, mpp), model).verdict
+        return check_mpp(source, mpp, tissue_for(overview(source, mpp)), model).verdict
     finally:
         source.close()
 
@@ -107,7 +108,7 @@ def test_drawn_slides_are_plausible_as_they_are_and_not_four_times_as_coarse(
 
 def test_the_sample_is_bounded_and_repeatable(drawn: Path, model: NucleiModel) -> None:
     source = open_slide(SlideRef(str(drawn / "1.svs")))
-    area = tissue_for(source, 0.25).polygons
+    area = tissue_for(overview(source, 0.25)).polygons
     one, two = (sample_nuclei(source, 0.25, area, model) for _ in range(2))
     np.testing.assert_array_equal(one.diameter_um, two.diameter_um)
     assert ENOUGH_NUCLEI <= len(one.diameter_um) < 2000 * MOST_TILES

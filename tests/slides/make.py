@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -172,6 +173,18 @@ def patch(path: Path, offset: int, data: bytes) -> None:
     with path.open("r+b") as file:
         file.seek(offset)
         file.write(data)
+
+
+def flips(path: Path, page: int, tile: int, seed: int, times: int) -> Iterator[None]:
+    """Twenty bits of a tile's data flipped, other ones at each turn."""
+    offset, count, _ = tile_entry(path, page, tile)
+    original, draw = path.read_bytes()[offset : offset + count], random.Random(seed)
+    for _ in range(times):
+        data = bytearray(original)
+        for _ in range(20):
+            data[draw.randrange(count)] ^= 1 << draw.randrange(8)
+        patch(path, offset, bytes(data))
+        yield
 
 
 def drop_tile(path: Path, page: int, tile: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import struct
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import tifffile
 from tests.slides.make import (
     APERIO,
     TILE,
+    flips,
     patch,
     picture,
     svs,
@@ -74,16 +74,9 @@ def test_a_slide_whose_only_tile_is_bad_says_so_again_and_again(wsi: Path) -> No
 
 def test_flipped_bits_in_a_tile_never_spread_to_other_tiles(slide: Find, tmp_path: Path) -> None:
     path = shutil.copyfile(slide("aperio.svs"), tmp_path / "flipped.svs")
-    offset, count, _ = tile_entry(path, 0, 0)
     healthy = open_slide(SlideRef(str(path))).read(0, Box(TILE, 0, 3 * TILE, TILE)).rgb
-    original = path.read_bytes()[offset : offset + count]
-    draw = random.Random(7)
     damaged: list[str] = []
-    for _ in range(60):
-        data = bytearray(original)
-        for _ in range(20):
-            data[draw.randrange(count)] ^= 1 << draw.randrange(8)
-        patch(path, offset, bytes(data))
+    for _ in flips(path, 0, 0, seed=7, times=60):
         source = open_slide(SlideRef(str(path)))
         try:
             assert source.read(0, Box(0, 0, TILE, TILE)).rgb.shape == (TILE, TILE, 3)

@@ -11,11 +11,11 @@ from PIL import Image
 from tests.tiling.scenes import ArraySource
 from wsi_nuc.errors import SlideError
 from wsi_nuc.models.base import ModelSpec
+from wsi_nuc.slides.overview import overview
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.tiling.plan import make_plan
 from wsi_nuc.tiling.read import read_region
 from wsi_nuc.tissue.find import Tissue, find_tissue
-from wsi_nuc.tissue.overview import overview
 from wsi_nuc.types import SlideRef
 
 pytestmark = pytest.mark.real_data
@@ -33,7 +33,7 @@ SLIDES = [
 def tissue_of(path: Path, mpp: float) -> Tissue:
     source = open_slide(SlideRef(str(path)))
     try:
-        return find_tissue(source, mpp)
+        return find_tissue(overview(source, mpp))
     finally:
         source.close()
 
@@ -51,7 +51,7 @@ def test_the_tissue_of_a_real_slide_has_the_share_that_one_sees(
 def test_a_slide_without_a_tile_that_decodes_is_refused_by_name(wsi: Path) -> None:
     path = str(wsi / "edge" / "unreadable.svs")
     with pytest.raises(SlideError, match="nothing of the slide can be decoded") as caught:
-        find_tissue(open_slide(SlideRef(path)), 0.5, path)
+        overview(open_slide(SlideRef(path)), 0.5, path)
     assert caught.value.subject == path
     assert "Bogus marker length" in caught.value.cause
     assert "--allow-bad-tiles" not in str(caught.value)
@@ -62,13 +62,14 @@ def test_every_patch_cut_out_of_tissue_is_tissue(real_data: Path, folder: str) -
     shares = []
     for path in sorted((real_data / folder / "images").iterdir())[:8]:
         rgb = np.asarray(Image.open(path).convert("RGB"))
-        shares.append(find_tissue(ArraySource(rgb), 0.25).share)
+        shares.append(find_tissue(overview(ArraySource(rgb), 0.25)).share)
     assert shares == [1.0] * 8
 
 
 def test_the_tiles_of_a_real_slide_put_together_are_the_slide(wsi: Path) -> None:
     source = open_slide(SlideRef(str(wsi / "CMU-1-Small-Region.svs")))
-    view, tissue = overview(source, 0.499), find_tissue(source, 0.499)
+    view = overview(source, 0.499)
+    tissue = find_tissue(view)
     plan = make_plan("CMU-1", source.info, 0.499, SPEC, tissue.polygons, 1024)
     tiles = [tile for task in plan.tasks() for tile in read_region(source, task)]
     source.close()

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import weakref
-from typing import ClassVar
-
 import cv2
 import numpy as np
 import pytest
 import shapely
 
 from tests.tiling.scenes import DENSE, EOSIN, PALE, PENS, ArraySource, blob, glass, paint, pen_strokes, section
-from wsi_nuc.errors import DamagedPixels, SlideError
 from wsi_nuc.events import Event, Warned
+from wsi_nuc.slides.overview import overview
 from wsi_nuc.tissue.find import Tissue, find_tissue, intersect, tissue_for
-from wsi_nuc.tissue.overview import BLOCK_PX, MOST_PIXELS, choose_view, overview
 from wsi_nuc.tissue.stain import DARK_FIELD
-from wsi_nuc.types import Bool, Box, Level, PixelBlock, SlideInfo, UInt8
+from wsi_nuc.types import Bool, Box, UInt8
 
 UM = 8.0
 
@@ -29,7 +25,7 @@ def covered(tissue: Tissue, mask: Bool) -> tuple[float, float]:
 
 
 def find(image: UInt8) -> Tissue:
-    return find_tissue(ArraySource(image), UM)
+    return find_tissue(overview(ArraySource(image), UM))
 
 
 @pytest.mark.parametrize("colour", [EOSIN, DENSE, PALE, (205, 212, 225), (150, 110, 80)])
@@ -130,8 +126,8 @@ def test_signal_on_a_dark_field_is_tissue() -> None:
 
 def test_a_patch_is_tissue_from_edge_to_edge_unless_it_is_blank() -> None:
     patch = paint(glass(500, 500), blob((500, 500), (150, 250), 90), EOSIN)
-    assert find_tissue(ArraySource(patch), 0.5).share == 1
-    assert find_tissue(ArraySource(glass(500, 500)), 0.5).share == 0
+    assert find_tissue(overview(ArraySource(patch), 0.5)).share == 1
+    assert find_tissue(overview(ArraySource(glass(500, 500)), 0.5)).share == 0
 
 
 def test_large_holes_stay_open_and_small_ones_are_filled() -> None:
@@ -152,7 +148,7 @@ def test_polygons_are_valid_and_on_the_slide() -> None:
 def test_the_mask_lands_on_the_same_level_0_pixels_at_every_scale() -> None:
     image, _ = section()
     wide = cv2.resize(image, None, fx=5, fy=5, interpolation=cv2.INTER_CUBIC)
-    once, often = find(image), find_tissue(ArraySource(wide, (1, 4)), UM / 5)
+    once, often = find(image), find_tissue(overview(ArraySource(wide, (1, 4)), UM / 5))
     shrunk = shapely.transform(often.polygons, lambda xy: xy / 5)
     union = shapely.union(once.polygons, shrunk).area
     assert shapely.intersection(once.polygons, shrunk).area / union > 0.97
@@ -162,7 +158,7 @@ def test_a_damaged_part_inside_the_tissue_is_searched_and_told() -> None:
     image, mask = section()
     hole = Box(380, 380, 460, 470)
     told: list[Event] = []
-    tissue = find_tissue(ArraySource(image, damaged=(hole,)), UM, "toy.svs", told.append)
+    tissue = find_tissue(overview(ArraySource(image, damaged=(hole,)), UM), "toy.svs", told.append)
     assert isinstance(told[0], Warned)
     assert told[0].slide == "toy.svs"
     assert covered(tissue, mask)[0] > 0.9
@@ -175,79 +171,21 @@ def test_a_hole_in_the_file_inside_the_tissue_is_no_glass() -> None:
     image, mask = section()
     missing = np.zeros_like(mask)
     missing[350:550, 330:520] = missing[:200, 900:] = True
-    tissue = find_tissue(ArraySource(image, missing=missing), UM)
+    tissue = find_tissue(overview(ArraySource(image, missing=missing), UM))
     assert covered(tissue, mask)[0] > 0.99
     assert covered(tissue, missing & ~mask)[0] < 0.01
 
 
-@pytest.mark.parametrize("choice", ["auto", "none"])
-def test_a_view_that_cannot_be_decoded_at_all_is_the_slide_s_error(choice: str) -> None:
-    source = ArraySource(glass(), damaged=(Box(0, 0, 1200, 900),))
-    with pytest.raises(SlideError, match=r"^slide: nothing of the slide can be decoded") as caught:
-        tissue_for(source, UM, choice, "slide")
-    assert not isinstance(caught.value, DamagedPixels)
-    assert "not a JPEG" in caught.value.cause
-    assert caught.value.remedy == "copy the slide again from its source"
-
-
 def test_the_whole_slide_and_the_choice_of_a_file(tmp_path: object) -> None:
-    source = ArraySource(glass())
-    assert tissue_for(source, UM, "none").share == 1
+    view = overview(ArraySource(glass()), UM)
+    assert tissue_for(view, "none").share == 1
     path = tmp_path / "area.geojson"
     path.write_text(shapely.to_geojson(shapely.box(0, 0, 600, 900)))
-    assert tissue_for(source, UM, str(path)).share == pytest.approx(0.5)
-    assert tissue_for(source, UM).share == 0
+    assert tissue_for(view, str(path)).share == pytest.approx(0.5)
+    assert tissue_for(view).share == 0
 
 
 def test_a_region_of_interest_on_background_leaves_nothing() -> None:
     area = shapely.MultiPolygon([shapely.box(0, 0, 10, 10)])
     assert intersect(area, shapely.MultiPolygon([shapely.box(10, 0, 20, 10)])).is_empty
     assert intersect(area, shapely.MultiPolygon([shapely.box(5, 0, 20, 10)])).area == 50
-
-
-@pytest.mark.parametrize(
-    ("size", "downsamples"), [(100_000, (1, 4, 16, 64)), (100_000, (1,)), (1_000, (1,)), (40, (1,))]
-)
-def test_the_view_is_small_and_comes_from_the_cheapest_level(size: int, downsamples: tuple[int, ...]) -> None:
-    levels = tuple(Level(size // d, size // d, float(d)) for d in downsamples)
-    index, factor = choose_view(SlideInfo("array", "", size, size, levels, None, ""), 0.25)
-    level = levels[index]
-    assert (level.width / factor) ** 2 <= MOST_PIXELS
-    assert index == len(levels) - (2 if len(levels) > 1 else 1)
-
-
-def test_a_large_level_is_read_in_blocks_and_each_pixel_once() -> None:
-    source = ArraySource(np.full((6000, 9000, 3), 240, np.uint8))
-    view = overview(source, 0.25)
-    assert max(box.area for _, box in source.reads) <= BLOCK_PX**2
-    assert sum(box.area for _, box in source.reads) <= 6000 * 9000 * 1.02
-    assert (view.rgb == 240).all()
-
-
-def test_damaged_places_do_not_stay_in_memory_while_the_rest_is_read() -> None:
-    """An error's traceback holds the pixels that were to be filled, of a box many times as large as the damage."""
-
-    class Watched(ArraySource):
-        buffers: ClassVar[list[weakref.ref[UInt8]]] = []
-        most = 0
-
-        def read(self, level: int, box: Box) -> PixelBlock:
-            rgb = np.empty((box.height, box.width, 3), np.uint8)
-            self.buffers.append(weakref.ref(rgb))
-            self.most = max(self.most, sum(buffer() is not None for buffer in self.buffers))
-            return super().read(level, box)
-
-    spots = tuple(Box(x, y, x + 9, y + 9) for y in range(300, 5000, 1000) for x in range(300, 5000, 1000))
-    source = Watched(np.full((5000, 5000, 3), 240, np.uint8), damaged=spots)
-    lost = sum(box.area for box in source.damaged) / 5000**2
-    assert overview(source, 0.5).damaged == pytest.approx(lost)
-    assert source.most <= 2
-
-
-def test_a_level_too_large_to_be_looked_through_is_refused_unread() -> None:
-    source = ArraySource(glass())
-    levels = (Level(400_000, 400_000, 1.0), Level(1_000, 1_000, 400.0))
-    source.info = SlideInfo("array", "", 400_000, 400_000, levels, 0.25, "")
-    with pytest.raises(SlideError, match=r"a\.svs: .*400000 x 400000 px.*pyramid"):
-        overview(source, 0.25, "a.svs")
-    assert not source.reads

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,49 +31,30 @@ if TYPE_CHECKING:
     from wsi_nuc.cohort.recording import Told
 
 
-def run(
-    cohort: Folder,
-    shard: Shards = None,
-    only: Filters = None,
-    device: Device = None,
-    workers: Workers = None,
-    scheduler: Scheduler = None,
-    overwrite: Overwrite = None,
-    assign: Assign = None,
-    allow_failed: AllowFailed = False,
-    journal: Journal = None,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Run what is not done yet, all of it or one share.
+def _command(name: str, about: str, again: bool) -> Callable[..., None]:
+    """A command that works on a cohort. `again`: also on what failed."""
 
-    Shares need no scheduler between them: start any number of jobs in any order, kill and repeat them.
-    """
-    execution = _execution(
-        cohort, assign, device=device, workers=workers, scheduler=scheduler, overwrite=overwrite
-    )
-    _work(_Job(cohort, shard, only or [], False, execution, allow_failed, quiet, json, journal))
+    def command(
+        cohort: Folder,
+        shard: Shards = None,
+        only: Filters = None,
+        device: Device = None,
+        workers: Workers = None,
+        scheduler: Scheduler = None,
+        overwrite: Overwrite = None,
+        assign: Assign = None,
+        allow_failed: AllowFailed = False,
+        journal: Journal = None,
+        quiet: Quiet = False,
+        json: Json = False,
+    ) -> None:
+        execution = _execution(
+            cohort, assign, device=device, workers=workers, scheduler=scheduler, overwrite=overwrite
+        )
+        _work(_Job(cohort, shard, only or [], again, execution, allow_failed, quiet, json, journal))
 
-
-def retry(
-    cohort: Folder,
-    shard: Shards = None,
-    only: Filters = None,
-    device: Device = None,
-    workers: Workers = None,
-    scheduler: Scheduler = None,
-    overwrite: Overwrite = None,
-    assign: Assign = None,
-    allow_failed: AllowFailed = False,
-    journal: Journal = None,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """As run, and slides that failed or could not be read when the cohort was planned are tried again."""
-    execution = _execution(
-        cohort, assign, device=device, workers=workers, scheduler=scheduler, overwrite=overwrite
-    )
-    _work(_Job(cohort, shard, only or [], True, execution, allow_failed, quiet, json, journal))
+    command.__name__, command.__doc__ = name, about
+    return command
 
 
 def _execution(cohort: Path, assign: Sequence[str] | None, **options: Any) -> dict[str, Any]:
@@ -136,3 +117,18 @@ def _each(job: _Job, told: list[Told]) -> None:
                 typer.echo(f"{slide.state}: {slide.error}", err=True)
             if job.json:
                 answer({key: value for key, value in asdict(slide).items() if key != "new"})
+
+
+run = _command(
+    "run",
+    """Run what is not done yet, all of it or one share.
+
+    Shares need no scheduler between them: start any number of jobs in any order, kill and repeat them.
+    """,
+    again=False,
+)
+retry = _command(
+    "retry",
+    """As run, and slides that failed or could not be read when the cohort was planned are tried again.""",
+    again=True,
+)

@@ -14,8 +14,7 @@ from wsi_nuc.datasets.record import DataError, Dataset, LabelledImage
 from wsi_nuc.datasets.registry import load_dataset
 from wsi_nuc.datasets.source import SourceConfig
 from wsi_nuc.errors import UsageError
-from wsi_nuc.tiling.resampling import resized
-from wsi_nuc.tiling.scale import nearly_one
+from wsi_nuc.resampling import nearly_one, resized
 from wsi_nuc.types import Int64, UInt8
 
 

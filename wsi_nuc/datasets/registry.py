@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from pathlib import Path
 from typing import Protocol, cast
 
 from wsi_nuc.datasets.cards import Card, card_of
 from wsi_nuc.datasets.record import DataError, Dataset, Entry
+from wsi_nuc.errors import choices
 
 # In the order in which they are asked: what a folder says of itself first, loose files last.
 READERS: dict[str, str] = {
@@ -16,7 +16,7 @@ READERS: dict[str, str] = {
     "tnbc": "wsi_nuc.datasets.readers.tnbc",
     "folder": "wsi_nuc.datasets.readers.folder",
     "mat": "wsi_nuc.datasets.readers.mat",
-    "results": "wsi_nuc.datasets.readers.results",
+    "results": "wsi_nuc.importing.results",
     "geojson": "wsi_nuc.datasets.readers.geojson",
     "imagescope": "wsi_nuc.datasets.readers.imagescope",
 }
@@ -29,9 +29,7 @@ class Reader(Protocol):
 
 def reader(name: str) -> Reader:
     if name not in READERS:
-        near = difflib.get_close_matches(name, READERS, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise DataError(f"reader {name}", "does not exist", f"{hint}the readers are {', '.join(READERS)}")
+        raise DataError(f"reader {name}", "does not exist", choices(name, READERS, "the readers are"))
     return cast(Reader, importlib.import_module(READERS[name]))
 
 

@@ -66,7 +66,7 @@ def main(channel: Connection) -> None:
     threading.Thread(target=_end_with_caller, args=(channel,), daemon=True).start()
     try:
         channel.send((call(), None))
-    except Exception as error:  # noqa: BLE001 - the caller decides what it means
+    except Exception as error:  # noqa: BLE001 - guards the process: whatever the call raises, its caller gets
         channel.send((None, error))
 
 

@@ -158,7 +158,7 @@ class DaskExecutor:
                 raise scheduler_lost(self._crew.contact) from None
             given_up = SlideError(task, f"the scheduler gave it up ({error})", "run the command again")
             return Outcome(task, None, given_up)
-        except Exception as error:  # noqa: BLE001 - an outcome carries any failure of its task, as in the plain loop
+        except Exception as error:  # noqa: BLE001 - guards the loop: an outcome carries any failure, as in the plain loop
             return Outcome(task, None, error)
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ class SerialExecutor:
         for task in tasks:
             try:
                 yield Outcome(task, function(task))
-            except Exception as error:  # noqa: BLE001 - an outcome carries any failure of its task, as in Dask
+            except Exception as error:  # noqa: BLE001 - guards the loop: an outcome carries any failure, as in Dask
                 yield Outcome(task, None, error)
 
     def close(self) -> None:

@@ -61,7 +61,7 @@ class Watch:
         try:
             while not self._over.wait(TICK_S):
                 self._look()
-        except BaseException as error:  # noqa: BLE001 - it is raised by `check`, where the run can end
+        except BaseException as error:  # noqa: BLE001 - guards the thread: `check` raises it in the run
             self._end = error
 
     def _look(self) -> None:

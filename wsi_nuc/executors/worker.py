@@ -49,7 +49,7 @@ def main(channel: Connection) -> None:
     setup: Callable[[], None] = pickle.loads(inbox.get())
     try:
         setup()
-    except Exception as error:  # noqa: BLE001 - whatever it is, the run decides what it means
+    except Exception as error:  # noqa: BLE001 - guards the process: whatever the setup raises, the run gets
         channel.send(error)
         sys.exit(1)
     asyncio.run(_serve(pickle.loads(inbox.get()), channel, scratch))

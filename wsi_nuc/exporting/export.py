@@ -65,8 +65,8 @@ def export(
 
     columns = list(dict.fromkeys(["class", "score", *writer.COLUMNS]))
     with NucleiReader(store, columns) as reader:
-        if len(reader) != manifest["counts"]["nuclei"]:
-            cause = f"holds {len(reader):,} nuclei, its manifest says {manifest['counts']['nuclei']:,}"
+        if reader.rows != manifest["counts"]["nuclei"]:
+            cause = f"holds {reader.rows:,} nuclei, its manifest says {manifest['counts']['nuclei']:,}"
             raise StorageError(store, cause, "`wsi-nuc verify` says what is wrong")
         with atomic_output(out) as output:
             writer.write(rows(reader), about, output)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-from wsi_nuc.errors import UsageError
+from wsi_nuc.errors import UsageError, choices
 from wsi_nuc.exporting.output import Output
 from wsi_nuc.store.nuclei_rows import NucleiRows
 
@@ -39,7 +38,5 @@ class Format(Protocol):
 
 def format_of(name: str) -> Format:
     if name not in FORMATS:
-        near = difflib.get_close_matches(name, FORMATS, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(f"--to {name}", "no such format", f"{hint}the formats are {', '.join(FORMATS)}")
+        raise UsageError(f"--to {name}", "no such format", choices(name, FORMATS, "the formats are"))
     return cast(Format, importlib.import_module(FORMATS[name]))

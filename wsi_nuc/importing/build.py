@@ -22,6 +22,7 @@ from wsi_nuc.run.job import slide_facts, versions
 from wsi_nuc.slides.address import is_url
 from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.slides.mpp import require_mpp
+from wsi_nuc.slides.overview import overview
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.store import durable, layout
 from wsi_nuc.store import manifest as manifests
@@ -103,7 +104,8 @@ def _slide(request: ImportRequest) -> _Slide:
     source = open_slide(ref)
     try:
         mpp = require_mpp(request.slide, source.info)
-        return _Slide(ref, source.info, mpp, tissue_for(source, mpp, "auto", request.slide), content_sha256(ref))
+        tissue = tissue_for(overview(source, mpp, request.slide), "auto", request.slide)
+        return _Slide(ref, source.info, mpp, tissue, content_sha256(ref))
     finally:
         source.close()
 

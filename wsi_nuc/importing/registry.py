@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, cast
 
-from wsi_nuc.errors import UsageError
+from wsi_nuc.errors import UsageError, choices
 from wsi_nuc.importing.record import Cells, Wanted
 
 # In the order in which they are asked; each decides by content.
@@ -28,9 +27,9 @@ class Reader(Protocol):
 
 def reader(name: str) -> Reader:
     if name not in READERS:
-        near = difflib.get_close_matches(name, READERS, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(f"--format {name}", "no such format", f"{hint}the formats are auto, {', '.join(READERS)}")
+        raise UsageError(
+            f"--format {name}", "no such format", choices(name, ("auto", *READERS), "the formats are")
+        )
     return cast(Reader, importlib.import_module(READERS[name]))
 
 

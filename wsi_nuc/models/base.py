@@ -3,9 +3,12 @@ probabilities of every nucleus."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from functools import cached_property
+from typing import Generic, Protocol, Self, TypeVar
 
 from wsi_nuc.errors import ModelError
 from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts, TileBatch
@@ -106,6 +109,34 @@ class Look(Protocol):
     def embed(self, xy_tile: Float32, row: Int64) -> Fetch[Float32]:
         """N x `spec.embedding`: what the model sees at each point (N x 2); `row`: its tile in the batch."""
         ...
+
+
+class PromptedLook(ABC):
+    """What looks of models with points have in common: a model's own points are made once, when they are first
+    needed, and given ones stand in their place."""
+
+    @property
+    def prompts(self) -> Fetch[Prompts]:
+        return Ready(self._prompts)
+
+    @cached_property
+    def _prompts(self) -> Prompts:
+        return self._propose()
+
+    @abstractmethod
+    def _propose(self) -> Prompts:
+        """The model's own points."""
+
+    def prompted(self, prompts: Prompts) -> Self:
+        """A copy with these points, which shares all else."""
+        look = copy(self)
+        look._prompts = prompts
+        return look
+
+
+def no_embedding(model: str) -> ModelError:
+    """The error of a look whose model describes no points."""
+    return ModelError(f"model {model}", "it has no embedding", "leave --embedding out")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from wsi_nuc.errors import ModelError
-from wsi_nuc.models.base import Look, Ready
+from wsi_nuc.models.base import PromptedLook, Ready, no_embedding
 from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts
 
 SMALLEST_CROP_PX = 32
@@ -28,18 +28,13 @@ class Instances:
     """N x C, rows sum to 1."""
 
 
-class InstancesLook:
+class InstancesLook(PromptedLook):
     """Everything follows from the label maps. A nucleus's point is its pixel nearest to its centre of mass."""
 
     def __init__(self, name: str, instances: Instances) -> None:
         self._name, self._instances = name, instances
 
-    @property
-    def prompts(self) -> Ready[Prompts]:
-        return Ready(self._prompts)
-
-    @cached_property
-    def _prompts(self) -> Prompts:
+    def _propose(self) -> Prompts:
         rows, xy = zip(*(inner_points(labels) for labels in self._instances.labels), strict=True)
         row = np.repeat(np.arange(len(rows), dtype=np.int64), list(map(len, rows)))
         return Prompts(
@@ -49,7 +44,7 @@ class InstancesLook:
             row=row,
         )
 
-    def prompted(self, prompts: Prompts) -> Look:
+    def prompted(self, prompts: Prompts) -> NoReturn:
         cause = "it makes its nuclei without points, so other points make no others"
         raise ModelError(f"model {self._name}", cause, "use a model with prompts, such as default")
 
@@ -86,7 +81,7 @@ class InstancesLook:
         return np.asarray((near == ids[:, None, None]) & inside, np.uint8)
 
     def embed(self, xy_tile: Float32, row: Int64) -> Ready[Float32]:
-        raise ModelError(f"model {self._name}", "it has no embedding", "leave --embedding out")
+        raise no_embedding(self._name)
 
 
 def inner_points(labels: npt.NDArray[np.int32]) -> tuple[Int64, Int64]:

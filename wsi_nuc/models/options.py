@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from wsi_nuc.errors import UsageError
+from wsi_nuc.errors import UsageError, choices
 
 
 def checked_options(subject: str, schema: type[Any] | None, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,9 +25,7 @@ def checked_options(subject: str, schema: type[Any] | None, given: Mapping[str, 
     known = [field.name for field in fields(schema)]
     for key in given:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-            raise UsageError(f"inference.{key}", f"{subject} has no such option", hint)
+            raise UsageError(f"inference.{key}", f"{subject} has no such option", choices(key, known))
     hints = get_type_hints(schema)
     return {key: _typed(subject, key, hints[key], value) for key, value in given.items()}
 

@@ -6,7 +6,6 @@ model without a network never imports torch.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from wsi_nuc.errors import ModelError
+from wsi_nuc.errors import ModelError, choices
 from wsi_nuc.models.base import ModelSpec, NucleiModel, check_geometry
 from wsi_nuc.models.options import checked_options
 
@@ -121,10 +120,8 @@ def family_module(name: str) -> Family:
     points = [point for point in installed() if point.name == name]
     if not points:
         known = [*FAMILIES, *(point.name for point in installed())]
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-        hint = f"; the nearest is {near[0]!r}" if near else ""
-        choice = f"known: {', '.join(sorted(known))}; or give the path of a checkpoint file"
-        raise ModelError(f"model {name!r}", f"there is no model of this name{hint}", choice)
+        remedy = f"{choices(name, sorted(known))}; or give the path of a checkpoint file"
+        raise ModelError(f"model {name!r}", "there is no model of this name", remedy)
     if len(points) > 1:
         packages = " and ".join(_package(point) for point in points)
         raise ModelError(f"model {name!r}", f"two packages have it: {packages}", "uninstall one of them")
@@ -134,6 +131,7 @@ def family_module(name: str) -> Family:
 def _imported(point: EntryPoint) -> Family:
     try:
         module = point.load()
+    # As broad as this because it guards the import of another package, which may raise anything.
     except Exception as error:
         cause = f"{_package(point)} cannot be imported ({type(error).__name__}: {error})"
         raise ModelError(f"model {point.name!r}", cause, "mend or uninstall that package") from error
@@ -158,7 +156,7 @@ def _foreign(point: EntryPoint) -> Listed:
         family = family_module(point.name)
         classes = family.spec({}).classes if hasattr(family, "spec") else ()
         return Listed(point.name, family.ABOUT, classes, _package(point))
-    except Exception as error:  # noqa: BLE001 - one broken package is named, and the list goes on
+    except Exception as error:  # noqa: BLE001 - guards the list: a broken package is named in it
         return Listed(point.name, "", package=_package(point), problem=f"{error}")
 
 

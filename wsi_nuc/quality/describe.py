@@ -12,6 +12,7 @@ from wsi_nuc.quality import check_mpp
 from wsi_nuc.run.regions import sized
 from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.mpp import require_mpp
+from wsi_nuc.slides.overview import overview
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.tiling.plan import make_plan
 from wsi_nuc.tissue.find import Tissue, tissue_for
@@ -45,7 +46,7 @@ def describe_slide(
 
 def _found(slide: str, source: SlideSource, model: str, tissue: str, check: bool) -> dict[str, Any]:
     mpp, spec = require_mpp(slide, source.info), model_spec(model)
-    found = tissue_for(source, mpp, tissue, slide)
+    found = tissue_for(overview(source, mpp, slide), tissue, slide)
     whole = make_plan(slide, source.info, mpp, spec, found.polygons)
     plan = sized(whole, RunConfig(out=Path()), spec, "cpu")
     return {

@@ -26,6 +26,7 @@ from wsi_nuc.slides.address import is_url
 from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.identity import Signature, content_sha256, refuse_change, stat_signature
 from wsi_nuc.slides.mpp import require_mpp
+from wsi_nuc.slides.overview import overview
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.store.manifest import Origin, identity, identity_key
 from wsi_nuc.store.parts import parts_key
@@ -143,7 +144,7 @@ def survey(slide: str, config: RunConfig, spec: ModelSpec, emit: Emit = ignore) 
     source = open_slide(ref)
     try:
         info, mpp = source.info, require_mpp(slide, source.info)
-        tissue = tissue_for(source, mpp, config.tissue, slide, emit)
+        tissue = tissue_for(overview(source, mpp, slide), config.tissue, slide, emit)
         area = _area(tissue, source, config)
     finally:
         source.close()

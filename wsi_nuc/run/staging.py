@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -40,14 +41,13 @@ class StagedSlide:
             return
         self._folder = _copies(stage) / uuid.uuid4().hex
         self._held = Held(try_lock(_lock(self._folder))[0])
-        try:
+        with ExitStack() as on_failure:
+            on_failure.callback(self.close)
             self.ref = _copied(ref, stage, self._folder)
             if content_sha256(self.ref) != sha256:
                 check_source()
                 raise StorageError(stage, f"the copy of {ref.path} differs from it", "check the disk; " + REMEDY)
-        except BaseException:
-            self.close()
-            raise
+            on_failure.pop_all()
 
     def close(self) -> None:
         folder, self._folder = self._folder, None

@@ -6,11 +6,10 @@ one line here, and one entry of the shared tests.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable
 
-from wsi_nuc.errors import SlideError, UsageError
+from wsi_nuc.errors import SlideError, UsageError, choices
 from wsi_nuc.slides.address import shown
 from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.sniff import check
@@ -44,9 +43,9 @@ OTHER = "use a slide format that OpenSlide or tifffile reads, or convert it to a
 def load(name: str) -> Open:
     """The reader's function, imported now."""
     if name not in READERS:
-        near = difflib.get_close_matches(name, READERS, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(f"--reader {name}", "no such reader", f"{hint}the readers are auto, {', '.join(READERS)}")
+        raise UsageError(
+            f"--reader {name}", "no such reader", choices(name, ("auto", *READERS), "the readers are")
+        )
     module, function = READERS[name].split(":")
     found: Open = getattr(importlib.import_module(module), function)
     return found

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +36,7 @@ class NucleiRows:
         return NucleiRows(self.rings.select(rows), {name: values[rows] for name, values in self.columns.items()})
 
 
-class NucleiReader:
+class NucleiReader(NucleiFile):
     """Outline, class, scores and any measured column together. Memory holds one row group at a time.
 
     `shape_columns` lie beside the outlines, `measured_columns` in the table: the probability of every class under
@@ -45,9 +44,9 @@ class NucleiReader:
     """
 
     def __init__(self, store: Path, columns: Sequence[str] = ()) -> None:
+        super().__init__(store)
         self.store, self._columns = Path(store), tuple(columns)
-        self._file = NucleiFile(self.store)
-        self.shape_columns = tuple(n for n in self._file.column_names if n not in _OUTLINE)
+        self.shape_columns = tuple(n for n in self.column_names if n not in _OUTLINE)
         self.measured_columns = _measured(self.store)
         unknown = [name for name in columns if name not in self.shape_columns + self.measured_columns]
         if unknown:
@@ -55,18 +54,11 @@ class NucleiReader:
             self.close()
             raise UsageError(self.store, f"has no column {unknown[0]}", f"its columns are {known}")
 
-    def __len__(self) -> int:
-        return self._file.rows
-
-    @property
-    def groups(self) -> int:
-        return self._file.groups
-
-    def rows(self, group: int) -> NucleiRows:
+    def nuclei(self, group: int) -> NucleiRows:
         """All nuclei of a row group."""
         beside = [name for name in self._columns if name in self.shape_columns]
         measured = [name for name in self._columns if name not in self.shape_columns]
-        table = self._file.table(group, [*_OUTLINE, *beside])
+        table = self.table(group, [*_OUTLINE, *beside])
         columns = {name: _values(table.column(name)) for name in beside}
         if measured:
             columns |= self._measured(group, measured)
@@ -75,27 +67,18 @@ class NucleiReader:
     def each(self, box_l0: tuple[float, float, float, float] | None = None) -> Iterator[NucleiRows]:
         """The row groups one after the other; with a box (x0, y0, x1, y1) those nuclei whose own boxes meet it."""
         if box_l0 is None:
-            yield from map(self.rows, range(self.groups))
+            yield from map(self.nuclei, range(self.groups))
             return
-        for group in self._file.meeting(box_l0):
-            rows = self.rows(group)
+        for group in self.meeting(box_l0):
+            rows = self.nuclei(group)
             met = np.flatnonzero(rows.rings.meeting(box_l0))
             if len(met):
                 yield rows.select(met)
 
     def _measured(self, group: int, names: Sequence[str]) -> dict[str, Column]:
-        start, stop = self._file.starts[group : group + 2].tolist()
+        start, stop = self.starts[group : group + 2].tolist()
         values = np.asarray(open_array(self.store / layout.NUCLEI_TABLE / "X")[start:stop])
         return {name: values[:, self.measured_columns.index(name)] for name in names}
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        self.close()
 
 
 def _measured(store: Path) -> tuple[str, ...]:

@@ -6,11 +6,9 @@ import math
 from dataclasses import dataclass
 
 from wsi_nuc.errors import SlideError
+from wsi_nuc.resampling import nearly_one
 from wsi_nuc.types import Box, Level, SlideInfo
 
-# Within this share of a level's own resolution its pixels are taken as they are: scanners of one nominal
-# magnification differ by as much (0.2431-0.2528 um at 40x), and resampling would blur for nothing.
-SNAP = 0.03
 # Beyond this a nucleus of 8 um is a handful of pixels; nothing that is enlarged from it can be trusted.
 MAX_ENLARGEMENT = 4.0
 
@@ -56,11 +54,6 @@ def choose_scale(subject: str, info: SlideInfo, mpp: float, model_mpp: float) ->
     l0_per_grid = _snapped(wanted, info.levels)
     level = _finest_enough(l0_per_grid, info.levels)
     return Scale(level, info.levels[level].downsample, l0_per_grid, mpp * l0_per_grid)
-
-
-def nearly_one(ratio: float) -> bool:
-    """Two resolutions so near to each other that pixels of the one are taken for those of the other."""
-    return abs(ratio - 1) <= SNAP
 
 
 def grid_size(info: SlideInfo, l0_per_grid: float) -> tuple[int, int]:

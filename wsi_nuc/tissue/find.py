@@ -8,13 +8,11 @@ from typing import Any
 import shapely
 
 from wsi_nuc.events import Emit, Warned, ignore
-from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.tissue.area import polygons_only, whole
 from wsi_nuc.tissue.geojson import read_polygons
 from wsi_nuc.tissue.outline import cleaned, outline
-from wsi_nuc.tissue.overview import Overview, overview
 from wsi_nuc.tissue.stain import stained
-from wsi_nuc.types import SlideInfo, UInt8
+from wsi_nuc.types import Overview, UInt8
 
 # A patch half a millimetre wide was cut out of tissue; looking for glass in it can only lose nuclei.
 PATCH_MM2 = 0.25
@@ -34,34 +32,25 @@ class Tissue:
     method: str
 
 
-def tissue_for(
-    source: SlideSource, mpp: float, choice: str = "auto", subject: str = "", emit: Emit = ignore
-) -> Tissue:
+def tissue_for(view: Overview, choice: str = "auto", subject: str = "", emit: Emit = ignore) -> Tissue:
     """`choice`: "auto", "none" (the whole slide) or the path of a GeoJSON; `subject` names the slide."""
     if choice == "auto":
-        return find_tissue(source, mpp, subject, emit)
+        return find_tissue(view, subject, emit)
     if choice == "none":
-        return _tissue(whole(source.info.box_l0), overview(source, mpp, subject), source.info, "whole slide")
-    return tissue_from_geojson(choice, source, mpp, subject)
+        return _tissue(whole(view.info.box_l0), view, "whole slide")
+    return _tissue(read_polygons(choice, view.info), view, "GeoJSON")
 
 
-def find_tissue(source: SlideSource, mpp: float, subject: str = "", emit: Emit = ignore) -> Tissue:
+def find_tissue(view: Overview, subject: str = "", emit: Emit = ignore) -> Tissue:
     """The stained parts of the slide, slightly grown; empty on a blank slide."""
-    view = overview(source, mpp, subject)
     if view.damaged:
         emit(Warned(subject, f"{view.damaged:.1%} of the low-resolution view could not be decoded"))
     mask, method = stained(view)
     mask = cleaned(mask, view)
-    info = source.info
-    if mask.any() and info.width * info.height * (mpp / 1000) ** 2 <= PATCH_MM2:
-        return _tissue(whole(info.box_l0), view, info, f"{method}, patch")
-    return _tissue(outline(mask, view.l0_per_px, info.box_l0), view, info, method)
-
-
-def tissue_from_geojson(path: str, source: SlideSource, mpp: float, subject: str = "") -> Tissue:
-    """The user's own polygons in place of the search."""
-    polygons = read_polygons(path, source.info)
-    return _tissue(polygons, overview(source, mpp, subject), source.info, "GeoJSON")
+    info = view.info
+    if mask.any() and info.width * info.height * (view.mpp / 1000) ** 2 <= PATCH_MM2:
+        return _tissue(whole(info.box_l0), view, f"{method}, patch")
+    return _tissue(outline(mask, view.l0_per_px, info.box_l0), view, method)
 
 
 def intersect(area: Any, roi: Any) -> Any:
@@ -69,6 +58,6 @@ def intersect(area: Any, roi: Any) -> Any:
     return polygons_only(shapely.intersection(area, roi))
 
 
-def _tissue(polygons: Any, view: Overview, info: SlideInfo, method: str) -> Tissue:
-    share = min(1.0, float(polygons.area) / (info.width * info.height))
+def _tissue(polygons: Any, view: Overview, method: str) -> Tissue:
+    share = min(1.0, float(polygons.area) / (view.info.width * view.info.height))
     return Tissue(polygons, view.rgb, view.l0_per_px, share, method)

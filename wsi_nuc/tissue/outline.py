@@ -9,8 +9,7 @@ import shapely
 
 from wsi_nuc.tissue.area import polygons_only
 from wsi_nuc.tissue.masks import closed, grown, half_widths, without_specks
-from wsi_nuc.tissue.overview import Overview
-from wsi_nuc.types import Bool, Box, UInt8
+from wsi_nuc.types import Bool, Box, Overview, UInt8
 
 CLOSE_UM = 20.0
 DILATE_UM = 30.0

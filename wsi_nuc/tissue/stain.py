@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from wsi_nuc.tissue.masks import blurred, extremes, grown, without_specks
-from wsi_nuc.tissue.overview import Overview
-from wsi_nuc.types import Bool, Float32, UInt8
+from wsi_nuc.types import Bool, Float32, Overview, UInt8
 
 # Six grey levels between the channels of near-white: half of what pale eosin shows, twice a lamp's colour cast.
 FAINTEST_CHROMA = 0.012

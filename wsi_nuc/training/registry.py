@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from wsi_nuc.config import ConfigError, assigned_values, load_section, read_yaml
+from wsi_nuc.errors import choices
 from wsi_nuc.training.config import TrainingConfig
 from wsi_nuc.training.events import Emit
 from wsi_nuc.training.ranks import Ranks
@@ -37,9 +37,7 @@ class Recipe(Protocol):
 
 def recipe(family: str) -> Recipe:
     if family not in RECIPES:
-        near = difflib.get_close_matches(family, RECIPES, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(RECIPES)}"
-        raise ConfigError(f"family {family} has no training; {hint}")
+        raise ConfigError(f"family {family} has no training; {choices(family, RECIPES)}")
     return cast(Recipe, import_module(RECIPES[family]))
 
 
@@ -61,7 +59,5 @@ def _family(file: Path | None, given: str | Path | None) -> str:
     if file is None:
         return USUAL
     if not file.exists() and file.suffix not in (".yaml", ".yml"):
-        near = difflib.get_close_matches(str(given), RECIPES, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known families: {', '.join(RECIPES)}"
-        raise ConfigError(f"{given} is neither a file nor the name of a family; {hint}")
+        raise ConfigError(f"{given} is neither a file nor the name of a family; {choices(given, RECIPES)}")
     return str(read_yaml(file).get("family", USUAL))

@@ -52,7 +52,7 @@ def _array(folder: CohortFolder, queue: Queue, request: Request) -> list[str]:
     return [
         SHELL,
         f"# Written by `wsi-nuc cohort slurm`: task I computes share I of {request.tasks}, and resumes.",
-        *queue.array(request, folder.queue_logs),
+        *queue.array_lines(request, folder.queue_logs),
         "",
         "set -uo pipefail",
         f"COHORT={shlex.quote(str(folder.root))}",
@@ -98,7 +98,7 @@ def _collect(folder: CohortFolder, queue: Queue, request: Request) -> list[str]:
     return [
         SHELL,
         "# Written by `wsi-nuc cohort slurm`: tables and report, whatever became of the slides.",
-        *queue.single(request, folder.queue_logs),
+        *queue.single_lines(request, folder.queue_logs),
         "",
         f"PROGRAM=({request.program})",
         *request.prologue,

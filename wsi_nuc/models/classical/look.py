@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import partial
 
 import cv2
 
-from wsi_nuc.errors import ModelError
-from wsi_nuc.models.base import ModelSpec, NucleiModel, Ready
+from wsi_nuc.models.base import ModelSpec, NucleiModel, PromptedLook, Ready, no_embedding
 from wsi_nuc.models.classical.foreground import Scene, scene_of
 from wsi_nuc.models.classical.prompter import propose
 from wsi_nuc.models.classical.segmentor import segment
@@ -17,30 +16,18 @@ from wsi_nuc.models.finite import finite
 from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts, TileBatch
 
 
-class ClassicalLook:
-    def __init__(
-        self, parameters: Parameters, spec: ModelSpec, scenes: Sequence[Scene], prompts: Prompts | None = None
-    ) -> None:
-        self._parameters, self._spec, self._scenes, self._given = parameters, spec, scenes, prompts
+class ClassicalLook(PromptedLook):
+    def __init__(self, parameters: Parameters, spec: ModelSpec, scenes: Sequence[Scene]) -> None:
+        self._parameters, self._spec, self._scenes = parameters, spec, scenes
 
-    @property
-    def prompts(self) -> Ready[Prompts]:
-        return Ready(self._prompts)
-
-    @cached_property
-    def _prompts(self) -> Prompts:
-        if self._given is not None:
-            return self._given
+    def _propose(self) -> Prompts:
         return propose(self._scenes, self._parameters, len(self._spec.classes))
-
-    def prompted(self, prompts: Prompts) -> ClassicalLook:
-        return ClassicalLook(self._parameters, self._spec, self._scenes, prompts)
 
     def masks(self, wanted: Sequence[int]) -> Ready[Sequence[MaskCrops]]:
         return Ready(segment(self._scenes, self._parameters, self._prompts, wanted))
 
     def embed(self, xy_tile: Float32, row: Int64) -> Ready[Float32]:
-        raise ModelError(f"model {self._spec.name}", "it has no embedding", "leave --embedding out")
+        raise no_embedding(self._spec.name)
 
 
 def build(parameters: Parameters, spec: ModelSpec) -> NucleiModel:

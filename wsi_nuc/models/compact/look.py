@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 
-from wsi_nuc.models.base import Fetch, Ready
+from wsi_nuc.models.base import Fetch, PromptedLook
 from wsi_nuc.models.compact.embedder import embed
 from wsi_nuc.models.compact.net import Maps
 from wsi_nuc.models.compact.network import Network, cut
@@ -20,29 +19,13 @@ def look(network: Network, batch: TileBatch) -> CompactLook:
     return CompactLook(network, maps, (batch.rgb.shape[1], batch.rgb.shape[2]))
 
 
-class CompactLook:
-    def __init__(
-        self,
-        network: Network,
-        maps: Sequence[Unchecked[Maps]],
-        size: tuple[int, int],
-        prompts: Prompts | None = None,
-    ) -> None:
-        """`maps`: of each tile; `size`: height and width of a tile; `prompts`: in place of the network's own."""
-        self._network, self._maps, self._size, self._given = network, maps, size, prompts
+class CompactLook(PromptedLook):
+    def __init__(self, network: Network, maps: Sequence[Unchecked[Maps]], size: tuple[int, int]) -> None:
+        """`maps`: of each tile; `size`: height and width of a tile."""
+        self._network, self._maps, self._size = network, maps, size
 
-    @property
-    def prompts(self) -> Fetch[Prompts]:
-        return Ready(self._prompts)
-
-    @cached_property
-    def _prompts(self) -> Prompts:
-        if self._given is not None:
-            return self._given
+    def _propose(self) -> Prompts:
         return propose(self._network, [maps.checked() for maps in self._maps], self._size)
-
-    def prompted(self, prompts: Prompts) -> CompactLook:
-        return CompactLook(self._network, self._maps, self._size, prompts)
 
     def masks(self, wanted: Sequence[int]) -> Fetch[Sequence[MaskCrops]]:
         return segment(self._network, [maps.outputs for maps in self._maps], self._prompts, wanted)

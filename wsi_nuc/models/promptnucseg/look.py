@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
-from wsi_nuc.models.base import Fetch, Ready
+from wsi_nuc.models.base import Fetch, PromptedLook, Ready
 from wsi_nuc.models.promptnucseg.device import Runner
 from wsi_nuc.models.promptnucseg.embedder import PointEmbedder
 from wsi_nuc.models.promptnucseg.encoder import WindowEncoder
@@ -30,50 +29,35 @@ class Networks:
     """Points come from the segmentor's image embeddings."""
 
 
-class PromptNucSegLook:
+class PromptNucSegLook(PromptedLook):
     """Windows are encoded when points, masks or embeddings first need them, once for all looks at the batch."""
 
-    def __init__(
-        self,
-        networks: Networks,
-        batch: TileBatch,
-        encoder: WindowEncoder | None = None,
-        prompts: Prompts | None = None,
-    ) -> None:
-        self._networks, self._batch, self._given = networks, batch, prompts
-        self._encoder = encoder or WindowEncoder(networks.net.segmentor, networks.runner, batch.rgb)
+    def __init__(self, networks: Networks, batch: TileBatch) -> None:
+        self._networks, self._batch = networks, batch
+        self._encoder = WindowEncoder(networks.net.segmentor, networks.runner, batch.rgb)
 
-    @property
-    def prompts(self) -> Fetch[Prompts]:
-        return Ready(self._prompts)
-
-    @cached_property
-    def _prompts(self) -> Prompts:
-        if self._given is not None:
-            return self._given
+    def _propose(self) -> Prompts:
         shared = self._networks
         if shared.shared_encoder:
             over_windows = SharedPrompter(shared.net.prompter, self._encoder, shared.runner, shared.use)
             return over_windows.propose(self._batch.rgb)
         return NetPrompter(shared.net.prompter, shared.runner, shared.use).propose(self._batch.rgb)
 
-    def prompted(self, prompts: Prompts) -> PromptNucSegLook:
-        return PromptNucSegLook(self._networks, self._batch, self._encoder, prompts)
-
     def masks(self, wanted: Sequence[int]) -> Fetch[Sequence[MaskCrops]]:
         if not len(wanted):
             return Ready([])
         shared = self._networks
-        kind = (
-            ParitySegmentor
-            if shared.use.mode == "parity"
-            else AveragingSegmentor
-            if shared.use.tta
-            else NetSegmentor
-        )
+        kind = segmentor_for(shared.use)
         segmentor = kind(shared.net.segmentor, self._encoder, shared.runner, shared.use)
         return segmentor.segment(self._prompts, wanted)
 
     def embed(self, xy_tile: Float32, row: Int64) -> Fetch[Float32]:
         embedder = PointEmbedder(self._encoder, self._networks.runner, self._networks.use)
         return Ready(embedder.embed(xy_tile, row))
+
+
+def segmentor_for(use: UseSettings) -> type[ParitySegmentor] | type[AveragingSegmentor] | type[NetSegmentor]:
+    """How masks are made: as the authors' program does, averaged over views of the tile, or from each window."""
+    if use.mode == "parity":
+        return ParitySegmentor
+    return AveragingSegmentor if use.tta else NetSegmentor

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from wsi_nuc.slides.around import read_around
 from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.limits import TILE_AGAIN
 from wsi_nuc.slides.localfile import COPY_AGAIN
-from wsi_nuc.types import Bool, Box, Level, PixelBlock, SlideInfo, UInt8
+from wsi_nuc.types import Bool, Box, Level, Overview, PixelBlock, SlideInfo, UInt8
 
 COARSEST_UM = 8.0
 MOST_PIXELS = 3_000_000
@@ -22,21 +21,6 @@ PATCH_PIXELS = 100_000
 # A slide of 140,000 x 140,000 px without smaller levels.
 MOST_READ_PIXELS = 2 * 10**10
 BLOCK_PX = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Overview:
-    """`rgb`: uint8 H x W x 3; pixel (x, y) covers level-0 pixels from ``(x, y) * l0_per_px``.
-
-    `unknown`: bool H x W, where the file holds no data or the data could not be decoded.
-    `damaged`: share of the view that could not be decoded.
-    """
-
-    rgb: UInt8
-    l0_per_px: float
-    um_per_px: float
-    unknown: Bool
-    damaged: float = 0.0
 
 
 def overview(source: SlideSource, mpp: float, subject: str = "") -> Overview:
@@ -61,8 +45,8 @@ def overview(source: SlideSource, mpp: float, subject: str = "") -> Overview:
         # Not DamagedPixels: its remedy, to go on without bad places, would leave nothing of this slide.
         cause = f"nothing of the slide can be decoded: it {reason}"
         raise SlideError(shown(subject) or "slide", cause, COPY_AGAIN)
-    l0_per_px = level.downsample * factor
-    return Overview(rgb, l0_per_px, mpp * l0_per_px, unknown, damaged / (level.width * level.height))
+    share = damaged / (level.width * level.height)
+    return Overview(source.info, mpp, rgb, level.downsample * factor, unknown, share)
 
 
 def choose_view(info: SlideInfo, mpp: float) -> tuple[int, int]:

@@ -1,4 +1,7 @@
-"""This project's own results as labels: `NAME.zarr` beside the image NAME, for corrected or pseudo labels."""
+"""This project's own results as labels: `NAME.zarr` beside the image NAME, for corrected or pseudo labels.
+
+A reader of `wsi_nuc.datasets`, whose registry names it. It lies here because it opens slides and stores.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,9 @@ import numpy as np
 
 from wsi_nuc.datasets.assemble import class_index, labels_of_polygons
 from wsi_nuc.datasets.cards import Card
-from wsi_nuc.datasets.files import read_json
 from wsi_nuc.datasets.record import DataError, Entry, LabelledImage
 from wsi_nuc.slides.registry import open_slide
+from wsi_nuc.store import manifest
 from wsi_nuc.store.layout import NUCLEI_SHAPES, PARQUET
 from wsi_nuc.types import SlideRef
 
@@ -32,7 +35,7 @@ def entries(root: Path, card: Card) -> list[Entry]:
         # In the order of the model that wrote them, classes without a nucleus included.
         names = dict.fromkeys(name for store in stores for name in _classes(_read(store / SHAPES)))
         card = replace(card, classes=tuple(names))
-    found = []
+    listed = []
     for store in stores:
         name = store.name.removesuffix(".zarr")
         image = next((p for p in (root / name, root / "images" / name) if p.is_file()), None)
@@ -40,8 +43,8 @@ def entries(root: Path, card: Card) -> list[Entry]:
             raise DataError(
                 store, f"the image {name} is neither beside it nor in images/", "copy or link it there"
             )
-        found.append(Entry(name, partial(load, store, image, card), name))
-    return found
+        listed.append(Entry(name, partial(load, store, image, card), name))
+    return listed
 
 
 def load(store: Path, image: Path, card: Card) -> LabelledImage:
@@ -98,6 +101,10 @@ def _classes(table: Any) -> list[str]:
 
 
 def _mpp(store: Path) -> float | None:
-    path = store / "manifest.json"
-    found = read_json(path).get("slide", {}).get("mpp") if path.is_file() else None
-    return float(found) if isinstance(found, int | float) else None
+    """As the manifest says; None where there is none. One that was changed since is an error."""
+    document, problem = manifest.load(store)
+    path = store / manifest.MANIFEST
+    if problem and path.exists():
+        raise DataError(path, problem, "run the slide again")
+    mpp = document.get("slide", {}).get("mpp")
+    return float(mpp) if isinstance(mpp, int | float) else None
