@@ -45,6 +45,7 @@ def star(seed: int, centre: tuple[float, float] = (0.0, 0.0), reach: float = 10.
     return ring[::-1] if seed % 2 else ring
 
 
+@settings(deadline=None)
 @given(COUNTS, st.integers(1, 8))
 def test_index_arithmetic_is_that_of_plain_loops(counts: Int64, at_once: int) -> None:
     starts = np.arange(len(counts)) * 100 + 7
@@ -59,6 +60,7 @@ def test_index_arithmetic_is_that_of_plain_loops(counts: Int64, at_once: int) ->
     assert all(counts[a:b].sum() <= at_once or b == a + 1 for a, b in cuts)
 
 
+@settings(deadline=None)
 @given(RINGS, RINGS, st.data())
 def test_selecting_and_joining_moves_whole_rings_with_all_of_their_columns(
     one: list[Float64], other: list[Float64], data: st.DataObject
@@ -79,6 +81,7 @@ def test_selecting_and_joining_moves_whole_rings_with_all_of_their_columns(
     assert stretch.name.tolist() == list(range(start, len(both)))
 
 
+@settings(deadline=None)
 @given(RINGS)
 def test_a_ring_goes_to_shapely_and_back(rings: list[Float64]) -> None:
     # Shapely takes a ring that ends where it begins as closed already.
