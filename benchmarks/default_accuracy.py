@@ -24,8 +24,9 @@ from wsi_nuc.evaluation.predict import predict_table
 from wsi_nuc.evaluation.protocol import Means, image_means
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.registry import load_model
+from wsi_nuc.rings import Rings
 from wsi_nuc.training.compact.colour import STAINS, compress
-from wsi_nuc.types import NucleiTable, UInt8
+from wsi_nuc.types import GridNuclei, UInt8
 
 DATA = Path(os.environ.get("WSI_NUC_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 CLASSES = ("epithelial", "inflammatory", "connective", "other")
@@ -121,10 +122,8 @@ def _met(one: Polygons, other: Polygons) -> float:
     return float((best >= SAME_IOU).mean())
 
 
-def polygons(table: NucleiTable, shift_px: float = 0.0) -> Polygons:
-    from wsi_nuc.datasets.overlaps import polygons_of_rings
-
-    return polygons_of_rings(table.xy + shift_px, table.offsets)  # type: ignore[return-value]
+def polygons(table: GridNuclei, shift_px: float = 0.0) -> Polygons:
+    return Rings(table.xy + shift_px, table.offsets).polygons()  # type: ignore[return-value]
 
 
 def _means(where: str, means: Means, goals: dict[str, float]) -> list[Row]:

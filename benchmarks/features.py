@@ -33,6 +33,7 @@ from wsi_nuc.features.around import Scene
 from wsi_nuc.features.neighbourhood import neighbourhood_features
 from wsi_nuc.features.pixels import OD, feature_scale, unmixed
 from wsi_nuc.features.shape import shape_features
+from wsi_nuc.rings import Rings
 from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.stitch import stitch
 from wsi_nuc.store import layout
@@ -41,8 +42,7 @@ from wsi_nuc.store.manifest import Accounting, Origin, build, identity_key
 from wsi_nuc.store.nuclei import NucleiWriter
 from wsi_nuc.store.paths import made_folder
 from wsi_nuc.store.place import open_folder
-from wsi_nuc.store.raster import fill
-from wsi_nuc.store.reading import Rings
+from wsi_nuc.store.reading import StoredRings
 from wsi_nuc.store.zarrfile import ZarrFolder
 from wsi_nuc.types import Box, Level, NucleiTable, PixelBlock, SlideInfo, SlideRef, TileCounts, UInt8
 
@@ -82,14 +82,12 @@ class _InMemory:
         """Nothing is open."""
 
 
-def scene() -> tuple[Rings, UInt8]:
+def scene() -> tuple[StoredRings, UInt8]:
     """Nuclei of a stitching benchmark's region, halved to 0.5 um, and a noisy picture of them."""
     table = NucleiTable.concat(list(stitch(regions(1, 1), GEOMETRY)))
-    xy, offsets = table.xy * (EDGE_PX / REGION), table.offsets
-    starts = offsets[:-1]
-    low, high = np.minimum.reduceat(xy, starts), np.maximum.reduceat(xy, starts)
-    rings = Rings(xy, offsets, np.arange(1, len(table) + 1), np.hstack([low, high]))
-    label = fill(xy, offsets, rings.ids, Box(0, 0, EDGE_PX, EDGE_PX))
+    half = Rings(table.xy * (EDGE_PX / REGION), table.offsets)
+    rings = StoredRings(half.xy, half.offsets, np.arange(1, len(table) + 1), half.bounds())
+    label = rings.fill(rings.ids, Box(0, 0, EDGE_PX, EDGE_PX))
     noise = np.random.default_rng(0).normal(0, 60, (*label.shape, 3)).astype(np.float32)
     colour = np.where(label[..., None] > 0, (110, 80, 150), (225, 190, 215))
     return rings, np.clip(colour + cv2.GaussianBlur(noise, (0, 0), 1), 1, 255).astype(np.uint8)
@@ -105,9 +103,9 @@ def best_of(call: Callable[[], object], runs: int = 5) -> float:
     return min(seconds)
 
 
-def everything(source: _InMemory, rings: Rings, none: Rings) -> None:
+def everything(source: _InMemory, rings: StoredRings, none: StoredRings) -> None:
     scale = feature_scale("memory", source.info, MPP)
-    shape_features(rings.xy_l0 * MPP, rings.offsets)
+    shape_features(Rings(rings.xy * MPP, rings.offsets))
     centres = (rings.bounds_l0[:, :2] + rings.bounds_l0[:, 2:]) / 2 * MPP
     label = np.arange(len(rings)) % len(CLASSES)
     neighbourhood_features(Scene(centres, label, centres[:, 0], len(rings), np.zeros(0, np.bool_)), CLASSES)
@@ -132,7 +130,7 @@ def theirs() -> tuple[str, float]:
     half, bounds = EDGE_PX // 2, rings.bounds_l0
     inner = (bounds[:, :2] > 12).all(axis=1) & (bounds[:, 2:] < half - 12).all(axis=1)
     rings = rings.select(np.flatnonzero(inner))
-    label = fill(rings.xy_l0, rings.offsets, rings.ids, Box(0, 0, half, half))
+    label = rings.fill(rings.ids, Box(0, 0, half, half))
     haematoxylin, eosin = (255 * 10.0 ** -(plane[:half, :half] * OD) for plane in unmixed(rgb))
     python = os.environ.get("WSI_NUC_HISTOMICSTK")
     if python is None:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.table import Row, interleaved, print_rows
-from wsi_nuc.store.geometry import rows
 from wsi_nuc.store.geoparquet import (
     DICTIONARIES,
     ROW_GROUP_ROWS,
@@ -50,7 +49,7 @@ def derived(table: NucleiTable) -> list[Rows]:
     """The row groups with area and centre, which are columns of the frame that geopandas gets, too."""
     groups = []
     for start in range(0, len(table), ROW_GROUP_ROWS):
-        part = rows(table, start, min(start + ROW_GROUP_ROWS, len(table)))
+        part = table.between(start, min(start + ROW_GROUP_ROWS, len(table)))
         groups.append(Rows.of(part, start + 1, part.bounds(), np.zeros(len(part), np.bool_)))
     return groups
 

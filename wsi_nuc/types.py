@@ -11,12 +11,14 @@ A pixel covers ``[i, i + 1)``; its centre lies at ``i + 0.5``. Boxes are half-op
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+
+from wsi_nuc.rings import Rings
 
 UInt8 = npt.NDArray[np.uint8]
 Bool = npt.NDArray[np.bool_]
@@ -197,31 +199,30 @@ class MaskCrops:
 
 
 @dataclass(frozen=True, slots=True)
-class _PolygonColumns:
-    """Struct of arrays, a row a nucleus; every ring is closed implicitly (first vertex not repeated).
+class _Nuclei(Rings):
+    """One row per nucleus; the type that derives from this says in which frame `xy` and `prompt_xy` are."""
 
-    `xy` M x 2 float64 vertices of all rings, ring i is ``xy[offsets[i]:offsets[i + 1]]``; `offsets` N + 1
-    int64; `prompt_xy` N x 2 float64; `score`, `prompt_score`, `predicted_iou` N float32 (NaN: not predicted);
-    `class_probs` N x C float32; `tile` N int64.
-    """
-
-    xy: Float64
-    offsets: Int64
     prompt_xy: Float64
+    """N x 2."""
     score: Float32
     prompt_score: Float32
     predicted_iou: Float32
+    """NaN where the model predicts none."""
     class_probs: Float32
+    """N x C."""
     tile: Int64
-
-    def __len__(self) -> int:
-        return len(self.score)
+    """The global index of the tile that each row comes from."""
 
     @classmethod
     def empty(cls, classes: int) -> Self:
         one, two = np.zeros(0, np.float32), np.zeros((0, 2))
         probs = np.zeros((0, classes), np.float32)
         return cls(two, np.zeros(1, np.int64), two, one, one, one, probs, np.zeros(0, np.int64))
+
+    @classmethod
+    def framed(cls, nuclei: _Nuclei) -> Self:
+        """The same numbers as nuclei in the frame of this type."""
+        return cls(**{field.name: getattr(nuclei, field.name) for field in fields(nuclei)})
 
     @property
     def class_id(self) -> Int64:
@@ -231,49 +232,20 @@ class _PolygonColumns:
         best: Int64 = np.argmax(self.class_probs, axis=1).astype(np.int64)
         return best
 
-    @property
-    def ring_lengths(self) -> Int64:
-        lengths: Int64 = np.diff(self.offsets)
-        return lengths
 
-    def bounds(self) -> Float64:
-        """N x 4: x0, y0, x1, y1 of each ring."""
-        if not len(self):
-            return np.zeros((0, 4))
-        starts = self.offsets[:-1]
-        low = np.minimum.reduceat(self.xy, starts, axis=0)
-        return np.hstack([low, np.maximum.reduceat(self.xy, starts, axis=0)])
-
-    def select(self, rows: npt.NDArray[Any]) -> Self:
-        """The given rows (indices or a mask), in the given order."""
-        rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
-        # `take` copies whole rows, ten times faster than an index does.
-        lengths = self.ring_lengths[rows]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        vertices = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
-        rest = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name not in ("xy", "offsets")}
-        return replace(self, xy=self.xy.take(vertices, axis=0), offsets=offsets, **rest)
-
-    @classmethod
-    def concat(cls, tables: Sequence[Self]) -> Self:
-        """All rows in order. At least one table is needed, since it tells the number of classes."""
-        columns: dict[str, Any] = {
-            f.name: np.concatenate([getattr(t, f.name) for t in tables])
-            for f in fields(cls)
-            if f.name != "offsets"
-        }
-        lengths = np.concatenate([t.ring_lengths for t in tables])
-        columns["offsets"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        return cls(**columns)
-
-
-class TileNuclei(_PolygonColumns):
-    """Nuclei of one batch in tile pixels; `tile` is the global index of the tile that each row is relative to."""
+class TileNuclei(_Nuclei):
+    """Nuclei of one batch in tile pixels, each relative to its own `tile`."""
 
     __slots__ = ()
 
 
-class NucleiTable(_PolygonColumns):
+class GridNuclei(_Nuclei):
+    """Nuclei of one image in pixels of the model's resolution, which need not be those of the image's file."""
+
+    __slots__ = ()
+
+
+class NucleiTable(_Nuclei):
     """Nuclei in level-0 pixels."""
 
     __slots__ = ()

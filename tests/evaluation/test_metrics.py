@@ -16,7 +16,6 @@ from wsi_nuc.datasets.overlaps import (
     compact,
     overlaps_of_labels,
     overlaps_of_polygons,
-    polygons_of_rings,
 )
 from wsi_nuc.errors import UsageError
 from wsi_nuc.evaluation.metrics import (
@@ -171,10 +170,3 @@ def test_polygons_score_as_the_pixels_that_they_cover(boxes: list[tuple[int, ...
     assert any(same(aji_plus(overlaps), value) for value in bruteforce.all_aji_plus(t, p))
     union_t, union_p = np.any(t, axis=0), np.any(p, axis=0)
     assert same(dice_of_polygons(one, two), bruteforce.dice(np.asarray(union_t), np.asarray(union_p)))
-
-
-def test_ragged_rings_become_their_polygons() -> None:
-    xy = np.array([[0, 0], [4, 0], [4, 4], [0, 4], [10, 10], [12, 10], [10, 12]], float)
-    polygons = polygons_of_rings(xy, np.array([0, 4, 7]))
-    assert shapely.area(polygons).tolist() == [16, 2]
-    assert len(polygons_of_rings(np.zeros((0, 2)), np.array([0]))) == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from wsi_nuc.store.raster import fill
+from wsi_nuc.rings import Rings
 from wsi_nuc.types import Box, Float64, Int64
 
 
@@ -32,4 +32,4 @@ def raster(ring_um: Float64, um_per_px: float) -> npt.NDArray[np.int32]:
     """The ring as a small label image with a free rim."""
     xy = (ring_um - ring_um.min(axis=0)) / um_per_px + 2
     edge = int(np.ceil(xy.max())) + 3
-    return fill(xy, np.array([0, len(xy)]), np.array([1]), Box(0, 0, edge, edge))
+    return Rings.of([xy]).fill(np.array([1]), Box(0, 0, edge, edge))

@@ -14,7 +14,7 @@ from wsi_nuc.features.coverage import cover
 from wsi_nuc.features.pixels import OD, feature_scale, unmixed
 from wsi_nuc.features.registry import features_of
 from wsi_nuc.features.texture import LEVELS, MOST_OD, texture_features
-from wsi_nuc.store.raster import fill
+from wsi_nuc.rings import Rings
 from wsi_nuc.types import Box, Level, SlideInfo
 
 FAMILY = {feature.name: feature.family for feature in features_of(CLASSES)}
@@ -51,7 +51,7 @@ def test_plain_loops_over_pixels_agree(tissue: Tissue, found: dict[str, np.ndarr
     haematoxylin, eosin = (plane * OD for plane in unmixed(tissue.rgb(0.5)))
     edge = haematoxylin.shape[0]
     xy = tissue.xy_um / 0.5
-    everything = fill(xy, tissue.offsets, np.arange(1, 37), Box(0, 0, edge, edge))
+    everything = Rings(xy, tissue.offsets).fill(np.arange(1, 37), Box(0, 0, edge, edge))
     for i in range(0, 36, 5):
         inside = everything == i + 1
         assert found["h_mean"][i] == pytest.approx(haematoxylin[inside].mean(), rel=1e-5)
@@ -67,8 +67,8 @@ def test_plain_loops_over_pixels_agree(tissue: Tissue, found: dict[str, np.ndarr
 
 def test_the_ring_is_near_free_and_nobody_elses(tissue: Tissue) -> None:
     xy, edge = tissue.xy_um / 0.5, 256
-    covered = cover(xy, tissue.offsets, np.arange(36), 36, (edge, edge), 4)
-    label = fill(xy, tissue.offsets, np.arange(1, 37), Box(0, 0, edge, edge))
+    covered = cover(Rings(xy, tissue.offsets), np.arange(36), 36, (edge, edge), 4)
+    label = Rings(xy, tissue.offsets).fill(np.arange(1, 37), Box(0, 0, edge, edge))
     y, x = np.divmod(covered.ring.pixel, edge)
     assert (label[y, x] == 0).all()
     assert len(np.unique(covered.ring.pixel)) == len(covered.ring.pixel)
@@ -87,12 +87,12 @@ def test_neighbours_in_the_way_do_not_change_who_gets_what() -> None:
     """Only the first rings are asked for: with all others in the picture they get the same as among all."""
     tissue = Tissue.of(49, edge_um=80)
     xy = tissue.xy_um / 0.5
-    whole = cover(xy, tissue.offsets, np.arange(49), 49, (160, 160), 4)
+    whole = cover(Rings(xy, tissue.offsets), np.arange(49), 49, (160, 160), 4)
     rows = np.array([24, 3, 40])
     rest = np.setdiff1d(np.arange(49), rows)
     both = np.concatenate([rows, rest])
     parts = [xy[tissue.offsets[i] : tissue.offsets[i + 1]] for i in both]
-    some = cover(np.concatenate(parts), tissue.offsets, both, 3, (160, 160), 4)
+    some = cover(Rings(np.concatenate(parts), tissue.offsets), both, 3, (160, 160), 4)
     for k, i in enumerate(rows):
         for one, other in ((whole.inside, some.inside), (whole.ring, some.ring)):
             assert other.pixel[other.owner == k].tolist() == one.pixel[one.owner == i].tolist()
@@ -104,7 +104,7 @@ def test_cooccurrence_is_that_of_scikit_image() -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(-200, 3600, (24, 30)).astype(np.int16)
     square = np.array([[4.0, 4], [22, 4], [22, 18], [4, 18]])
-    covered = cover(square, np.array([0, 4]), np.array([1]), 1, image.shape, 4)
+    covered = cover(Rings.of([square]), np.array([1]), 1, image.shape, 4)
     found = texture_features(image, covered, 0.5)
     levels = np.clip(image // round(MOST_OD / OD / LEVELS), 0, LEVELS - 1)[4:18, 4:22].astype(np.uint8)
     angles = [0, np.pi / 4, np.pi / 2, 3 * np.pi / 4]

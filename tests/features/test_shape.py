@@ -12,6 +12,7 @@ from tests.features.shapes import blobs, raster, turned
 from tests.store.build import nuclei
 from wsi_nuc.features.registry import SHAPE
 from wsi_nuc.features.shape import shape_features
+from wsi_nuc.rings import Rings
 from wsi_nuc.types import Float64
 
 # Turned with the outline, or bound to the axes of the image.
@@ -19,7 +20,7 @@ NOT_INVARIANT = {"orientation_rad", "extent"}
 
 
 def one(ring: Float64) -> dict[str, float]:
-    found = shape_features(ring, np.array([0, len(ring)]))
+    found = shape_features(Rings.of([ring]))
     return {name: float(values[0]) for name, values in found.items()}
 
 
@@ -47,7 +48,7 @@ def test_known_shapes() -> None:
 
 def test_hull_and_calipers_are_those_of_brute_force() -> None:
     table = nuclei(200, seed=5)
-    found = shape_features(table.xy, table.offsets)
+    found = shape_features(table)
     for i in range(len(table)):
         ring = table.xy[table.offsets[i] : table.offsets[i + 1]]
         hull = shapely.Polygon(ring).convex_hull
@@ -80,7 +81,7 @@ def test_scikit_image_agrees_on_a_fine_raster() -> None:
 
     um = 0.05
     xy, offsets = blobs(40, seed=1)
-    found = shape_features(xy, offsets)
+    found = shape_features(Rings(xy, offsets))
     for i in range(len(offsets) - 1):
         (theirs,) = regionprops(raster(xy[offsets[i] : offsets[i + 1]], um))
         ours = {name: values[i] for name, values in found.items()}
@@ -103,7 +104,8 @@ def test_scikit_image_agrees_on_a_fine_raster() -> None:
 @given(seed=st.integers(0, 10**6), angle=st.floats(0, 2 * np.pi), x=st.floats(-1e5, 1e5), y=st.floats(-1e5, 1e5))
 def test_turning_and_moving_change_nothing(seed: int, angle: float, x: float, y: float) -> None:
     xy, offsets = blobs(5, seed)
-    here, there = shape_features(xy, offsets), shape_features(turned(xy, angle) + np.array([x, y]), offsets)
+    moved = Rings(turned(xy, angle) + np.array([x, y]), offsets)
+    here, there = shape_features(Rings(xy, offsets)), shape_features(moved)
     for name in here.keys() - NOT_INVARIANT:
         assert there[name] == pytest.approx(here[name], rel=1e-6, abs=1e-6), name
     bent = (there["orientation_rad"] - here["orientation_rad"] - angle + np.pi / 2) % np.pi - np.pi / 2
@@ -123,7 +125,7 @@ def test_where_a_ring_begins_and_which_way_it_runs_change_nothing(seed: int, sta
 def test_a_flat_ring_has_no_shape_but_harms_no_other() -> None:
     ring, flat = blobs(1)[0], np.array([[0.0, 0], [1, 1], [2, 2]])
     offsets = np.array([0, len(ring), len(ring) + 3, 2 * len(ring) + 3])
-    found = shape_features(np.concatenate([ring, flat, ring]), offsets)
+    found = shape_features(Rings(np.concatenate([ring, flat, ring]), offsets))
     alone = one(ring)
     for name, values in found.items():
         assert values[0] == values[2] == pytest.approx(alone[name]), name

@@ -16,7 +16,6 @@ from tests.store.build import CLASSES, nuclei
 from wsi_nuc.errors import StorageError
 from wsi_nuc.features.squares import EDGE_UM, squares_in
 from wsi_nuc.features.summary import slide_summary
-from wsi_nuc.store.geometry import area_and_centre
 from wsi_nuc.store.paths import made_folder
 from wsi_nuc.types import NucleiTable
 
@@ -41,7 +40,7 @@ def test_row_groups_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 def test_it_is_what_a_plain_count_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = nuclei(400, seed=3, size=1500)
     found = slide_summary(published(tmp_path, monkeypatch, table, 50))
-    area, centre = area_and_centre(table.xy, table.offsets)
+    area, centre = table.areas_and_centres()
     xy, label = centre * MPP, table.class_id
     gaps = np.hypot(*(xy[:, None] - xy[None]).transpose(2, 0, 1))
     upper = np.triu(gaps <= 30, 1)

@@ -50,13 +50,13 @@ class Tissue:
         """Haematoxylin (OD), H x W: 0.2 outside, in each nucleus its own level with a slope around the edge."""
         from scipy.ndimage import gaussian_filter
 
-        from wsi_nuc.store.raster import fill
+        from wsi_nuc.rings import Rings
         from wsi_nuc.types import Box
 
         fine = 8
         edge = round(self.edge_um / mpp) * fine
         ids = np.arange(1, len(self.offsets))
-        label = fill(self.xy_um / mpp * fine, self.offsets, ids, Box(0, 0, edge, edge))
+        label = Rings(self.xy_um / mpp * fine, self.offsets).fill(ids, Box(0, 0, edge, edge))
         level = np.concatenate([[0.2], 0.55 + 0.5 * (ids % 5) / 5])[label]
         smooth = gaussian_filter(level, 0.4 / mpp * fine)
         return np.asarray(smooth.reshape(edge // fine, fine, -1, fine).mean(axis=(1, 3)))

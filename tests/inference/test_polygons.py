@@ -11,14 +11,14 @@ from scipy import ndimage
 
 from tests.inference.blobs import as_crops, largest_filled, noise_masks, random_blobs
 from wsi_nuc.inference.outlines import outlines
-from wsi_nuc.inference.polygons import MIN_AREA_PX, Traced, signed_areas, trace
+from wsi_nuc.inference.polygons import MIN_AREA_PX, Traced, trace
 from wsi_nuc.types import Float64, MaskCrops, UInt8
 
 seeds = st.integers(0, 2**32 - 1)
 
 
 def rings(traced: Traced) -> list[Float64]:
-    return np.split(traced.xy_tile, traced.offsets[1:-1])
+    return [traced.rings_tile.ring(row) for row in range(len(traced.rings_tile))]
 
 
 def iou_with_mask(ring: Float64, mask: UInt8) -> float:
@@ -36,10 +36,10 @@ def iou_with_mask(ring: Float64, mask: UInt8) -> float:
 def test_every_kept_ring_is_valid_anticlockwise_and_large_enough(seed: int) -> None:
     masks = np.concatenate([noise_masks(seed, 40, 48), random_blobs(seed, 10)])
     traced = trace(as_crops(masks))
-    assert len(traced.offsets) == traced.kept.sum() + 1
+    assert len(traced.rings_tile.offsets) == traced.kept.sum() + 1
     polygons = [shapely.Polygon(ring) for ring in rings(traced)] if traced.kept.any() else []
     assert all(shapely.is_valid(polygons))
-    assert (signed_areas(traced.xy_tile, traced.offsets) >= MIN_AREA_PX - 1e-9).all()
+    assert (traced.rings_tile.signed_areas() >= MIN_AREA_PX - 1e-9).all()
     assert not (traced.repaired & ~traced.kept).any()
 
 
@@ -50,7 +50,7 @@ def test_area_is_the_pixel_count_of_the_largest_filled_part(seed: int) -> None:
     traced = trace(as_crops(masks))
     plain = np.flatnonzero(traced.kept & ~traced.repaired)
     areas = np.zeros(len(masks))
-    areas[traced.kept] = signed_areas(traced.xy_tile, traced.offsets)
+    areas[traced.kept] = traced.rings_tile.signed_areas()
     expected = [largest_filled(masks[i]).sum() for i in plain]
     assert areas[plain] == pytest.approx(np.array(expected), rel=1e-9)
 
@@ -74,15 +74,15 @@ def test_outlines_of_nuclei_fit_their_masks() -> None:
     fit = [iou_with_mask(ring, mask) for ring, mask in zip(rings(traced), masks, strict=True)]
     assert np.mean(fit) >= 0.97
     assert np.min(fit) >= 0.95
-    assert 18 <= np.mean(np.diff(traced.offsets)) <= 36
+    assert 18 <= np.mean(np.diff(traced.rings_tile.offsets)) <= 36
 
 
 def test_a_ring_lies_where_its_mask_lies() -> None:
     mask = np.zeros((1, 32, 32), np.uint8)
     mask[0, 4:20, 10:26] = 1  # y 4..20, x 10..26
     traced = trace(as_crops(mask, origin=(100, 50)))
-    assert traced.xy_tile.mean(axis=0) == pytest.approx([118, 62], abs=0.1)
-    assert traced.xy_tile.min(axis=0) == pytest.approx([110, 54], abs=0.4)
+    assert traced.rings_tile.xy.mean(axis=0) == pytest.approx([118, 62], abs=0.1)
+    assert traced.rings_tile.xy.min(axis=0) == pytest.approx([110, 54], abs=0.4)
 
 
 @settings(max_examples=25, deadline=None)
@@ -106,7 +106,7 @@ def test_empty_and_tiny_masks_are_dropped_and_named(size: int) -> None:
     mask[2, 2:12, 2:12] = 1
     traced = trace(as_crops(mask))
     assert traced.kept.tolist() == [False, False, True]
-    assert len(traced.offsets) == 2
+    assert len(traced.rings_tile.offsets) == 2
 
 
 def test_a_mask_that_hangs_together_by_a_corner_keeps_its_larger_part_and_counts() -> None:
@@ -115,14 +115,14 @@ def test_a_mask_that_hangs_together_by_a_corner_keeps_its_larger_part_and_counts
     mask[0, 8:20, 8:20] = 1
     traced = trace(as_crops(mask))
     assert traced.repaired.tolist() == [True]
-    assert signed_areas(traced.xy_tile, traced.offsets) == pytest.approx([144])
+    assert traced.rings_tile.signed_areas() == pytest.approx([144])
 
 
 def test_no_masks_and_only_empty_masks_give_no_rings() -> None:
     for count in (0, 5):
         traced = trace(as_crops(np.zeros((count, 8, 8), np.uint8)))
-        assert traced.xy_tile.shape == (0, 2)
-        assert traced.offsets.tolist() == [0]
+        assert traced.rings_tile.xy.shape == (0, 2)
+        assert traced.rings_tile.offsets.tolist() == [0]
         assert not traced.kept.any()
 
 
@@ -130,5 +130,5 @@ def test_many_chunks_equal_one() -> None:
     mask = random_blobs(1, 60, 48)
     many: MaskCrops = as_crops(np.concatenate([mask] * 40))
     whole, once = trace(many), trace(as_crops(mask))
-    assert np.array_equal(np.diff(whole.offsets), np.tile(np.diff(once.offsets), 40))
-    assert np.array_equal(whole.xy_tile, np.tile(once.xy_tile, (40, 1)))
+    assert np.array_equal(np.diff(whole.rings_tile.offsets), np.tile(np.diff(once.rings_tile.offsets), 40))
+    assert np.array_equal(whole.rings_tile.xy, np.tile(once.rings_tile.xy, (40, 1)))

@@ -19,8 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.store.build import CLASSES, core_boxes_l0, nuclei, write_nuclei
+from wsi_nuc.rings import Rings
 from wsi_nuc.store import nuclei as nuclei_module
-from wsi_nuc.store.geometry import area_and_centre, crosses_core, polygons_wkb, rows
+from wsi_nuc.store.geometry import crosses_core, polygons_wkb
 from wsi_nuc.store.paths import made_folder
 from wsi_nuc.store.tissue import write_tissue
 from wsi_nuc.store.zarrfile import ZarrFolder
@@ -150,7 +151,7 @@ def test_bytes_depend_on_the_rows_alone(tmp_path: Path, monkeypatch: pytest.Monk
     cuts = [[0, 300], [0, 1, 64, 65, 250, 300], [0, 150, 150, 300]]
     hashes = set()
     for number, cut in enumerate(cuts):
-        parts = [rows(table, a, b) for a, b in pairwise(cut)]
+        parts = [table.between(a, b) for a, b in pairwise(cut)]
         path = write(tmp_path / str(number), *parts)
         hashes.add(hashlib.sha256(path.read_bytes()).hexdigest())
         assert [pq.ParquetFile(path).metadata.row_group(i).num_rows for i in range(5)] == [64, 64, 64, 64, 44]
@@ -169,10 +170,10 @@ def test_seam_marks_nuclei_that_reach_over_their_core(tmp_path: Path) -> None:
 @settings(deadline=None, max_examples=50)
 def test_wkb_area_and_centre_agree_with_geos(count: int, seed: int, shift_px: float) -> None:
     table = nuclei(count, seed)
-    xy = table.xy + shift_px
-    data, offsets = polygons_wkb(xy, table.offsets)
+    rings = Rings(table.xy + shift_px, table.offsets)
+    data, offsets = polygons_wkb(rings)
     polygons = shapely.from_wkb([data[a:b].tobytes() for a, b in pairwise(offsets)])
-    area, centre = area_and_centre(xy, table.offsets)
+    area, centre = rings.areas_and_centres()
     assert len(polygons) == count
     assert np.allclose(area, shapely.area(polygons), rtol=1e-9)
     assert np.allclose(centre, shapely.get_coordinates(shapely.centroid(polygons)).reshape(-1, 2), atol=1e-5)
@@ -180,7 +181,7 @@ def test_wkb_area_and_centre_agree_with_geos(count: int, seed: int, shift_px: fl
 
 def test_ring_without_area_has_a_centre() -> None:
     line = np.array([[10.0, 10.0], [20.0, 10.0], [30.0, 10.0]])
-    area, centre = area_and_centre(line, np.array([0, 3]))
+    area, centre = Rings.of([line]).areas_and_centres()
     assert area.tolist() == [0.0]
     assert centre.tolist() == [[20.0, 10.0]]
 

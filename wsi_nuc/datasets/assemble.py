@@ -9,9 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_nuc.datasets.labels import clean_labels
-from wsi_nuc.datasets.raster import Rings, rasterise
 from wsi_nuc.datasets.record import DataError, Int32
-from wsi_nuc.types import Float64, Int64, UInt8
+from wsi_nuc.rings import Rings, spans
+from wsi_nuc.types import Box, Float64, Int64, UInt8
+
+Outline = Sequence[Float64]
+"""The rings of one nucleus; those inside the outer one are holes."""
 
 
 def labels_for(
@@ -26,16 +29,16 @@ def labels_for(
 
 
 def labels_of_polygons(
-    polygons: Sequence[Rings], types: Int64, rgb: UInt8, where: object, repairs: Counter[str]
+    polygons: Sequence[Outline], types: Int64, rgb: UInt8, where: object, repairs: Counter[str]
 ) -> tuple[Int32, Int64]:
     """Labels and types of outlines in image pixels. Overlaps go to the later one and are counted, and so are
     outlines that own no pixel (outside, too thin, or covered by others)."""
-    for i, rings in enumerate(polygons):
-        if not all(len(ring) >= 3 and np.isfinite(ring).all() for ring in rings):
+    for i, outline in enumerate(polygons):
+        if not all(len(ring) >= 3 and np.isfinite(ring).all() for ring in outline):
             raise DataError(
                 where, f"outline {i + 1} has under three or unreadable vertices", "remove or redraw it"
             )
-    raw, contested = rasterise(polygons, rgb.shape[1], rgb.shape[0])
+    raw, contested = filled(polygons, rgb.shape[1], rgb.shape[0])
     if contested:
         repairs["pixels claimed by two nuclei"] += contested
     found: Counter[str] = Counter()
@@ -47,6 +50,16 @@ def labels_of_polygons(
     if len(polygons) > len(ids):
         repairs["outlines without a pixel (dropped)"] += len(polygons) - len(ids)
     return labels, types[ids - 1]
+
+
+def filled(polygons: Sequence[Outline], width: int, height: int) -> tuple[Int32, int]:
+    """Label image, id i + 1 for outline i, and how many pixels two of them claimed (the later one has them)."""
+    rings = Rings.of([ring for outline in polygons for ring in outline])
+    group, _ = spans(np.array([len(outline) for outline in polygons], np.int64))
+    pixel, owner = rings.covered(Box(0, 0, width, height), group)
+    labels = np.zeros(height * width, np.int32)
+    labels[pixel] = owner + 1
+    return labels.reshape(height, width), len(pixel) - int(np.count_nonzero(labels))
 
 
 def class_index(name: str, classes: Sequence[str], where: object) -> int:

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_nuc.errors import UsageError
+from wsi_nuc.rings import Geometries
 from wsi_nuc.types import Float64, Int64
 
 Labels = npt.NDArray[Any]
-Geometries = npt.NDArray[np.object_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +101,3 @@ def overlaps_of_polygons(truth: Geometries, predicted: Geometries) -> Overlaps:
         columns[real][order].astype(np.int64),
         np.asarray(shared[real][order], np.float64),
     )
-
-
-def polygons_of_rings(xy: Float64, offsets: Int64) -> Geometries:
-    """Shapely polygons of ragged rings (the columns of `TileNuclei` and `NucleiTable`)."""
-    import shapely
-
-    if len(offsets) < 2:
-        return np.zeros(0, object)
-    rings = shapely.linearrings(xy, indices=np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)))
-    return np.asarray(shapely.polygons(rings), object)

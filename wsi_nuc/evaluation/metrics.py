@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from wsi_nuc.datasets.overlaps import Geometries, Overlaps
+from wsi_nuc.datasets.overlaps import Overlaps
 from wsi_nuc.errors import UsageError
+from wsi_nuc.rings import Geometries
 from wsi_nuc.types import Int64
 
 

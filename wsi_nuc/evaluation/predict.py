@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from wsi_nuc.datasets.images import pixels_at
 from wsi_nuc.datasets.overlaps import compact
-from wsi_nuc.datasets.raster import rasterise
 from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.errors import UsageError
 from wsi_nuc.evaluation.detection import Points
 from wsi_nuc.evaluation.protocol import Nuclei, nuclei_of_labels
 from wsi_nuc.inference.predict import predict
 from wsi_nuc.models.base import Look, NucleiModel
+from wsi_nuc.rings import Rings
 from wsi_nuc.stitch import RegionCandidates, StitchGeometry, StitchRule, stitch
-from wsi_nuc.types import Box, Int64, NucleiTable, Prompts, Tile, TileBatch
+from wsi_nuc.types import Box, GridNuclei, Int64, NucleiTable, Prompts, Tile, TileBatch
 
 
 def truth_of(image: LabelledImage, types: Int64 | None = None) -> Nuclei:
@@ -42,7 +42,7 @@ def predict_image(
 
 def predict_table(
     model: NucleiModel, image: LabelledImage, oracle: bool = False, rule: StitchRule | None = None
-) -> tuple[NucleiTable, float]:
+) -> tuple[GridNuclei, float]:
     """What the model finds, in pixels of its resolution, and how many of them make one of the image's."""
     rgb, scale = pixels_at(image, model.spec.mpp)
     if oracle:
@@ -50,12 +50,13 @@ def predict_table(
     height, width = rgb.shape[:2]
     box = Box(0, 0, width, height)
     found, own = predict(_one_image_a_call(model), TileBatch(rgb[None], (Tile(0, box, box),)))
-    table = NucleiTable(**{f.name: getattr(found, f.name) for f in fields(found)})
+    # Stitched as if the image at the model's resolution were a slide: its pixels are those of level 0.
+    table = NucleiTable.framed(found)
     edge, spec = float(max(width, height) + 1), model.spec
     geometry = StitchGeometry(edge, float(spec.margin_px), float(spec.largest_nucleus_px + 1), edge)
     region = RegionCandidates((0.0, 0.0, edge, edge), table, own)
     kept = list(stitch([region], geometry, rule)) or [table]
-    return NucleiTable.concat(kept), scale
+    return GridNuclei.framed(NucleiTable.concat(kept)), scale
 
 
 def propose_points(model: NucleiModel, image: LabelledImage) -> Nuclei:
@@ -72,12 +73,12 @@ def _one_image_a_call(model: NucleiModel) -> NucleiModel:
     return replace(model, spec=replace(model.spec, batch=1))
 
 
-def as_labels(table: NucleiTable, scale: float, size: tuple[int, ...]) -> Nuclei:
+def as_labels(table: GridNuclei, scale: float, size: tuple[int, ...]) -> Nuclei:
     """As labels of an image of this height and width."""
     # The better one lies on top where two still overlap.
     table = table.select(np.argsort(table.score, kind="stable"))
-    rings = [[ring / scale] for ring in np.split(table.xy, table.offsets[1:-1])] if len(table) else []
-    labels, _ = rasterise(rings, size[1], size[0])
+    rings = Rings(table.xy / scale, table.offsets)
+    labels = rings.fill(np.arange(1, len(rings) + 1), Box(0, 0, size[1], size[0]))
     rows, ids = compact(labels)
     return nuclei_of_labels(rows, table.class_id[ids - 1], table.score[ids - 1].astype(np.float64))
 

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_nuc.datasets.overlaps import (
-    Geometries,
     Labels,
     compact,
     overlaps_of_labels,
@@ -35,6 +34,7 @@ from wsi_nuc.evaluation.detection import (
     radius_px,
 )
 from wsi_nuc.evaluation.metrics import Panoptic
+from wsi_nuc.rings import Geometries
 from wsi_nuc.types import Float64, Int64
 
 NAN = float("nan")

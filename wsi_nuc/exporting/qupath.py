@@ -52,14 +52,13 @@ def features(rows: NucleiRows, about: About) -> Iterator[dict[str, Any]]:
     names, colours = rows.columns["class"], rows.columns["class_id"]
     measured = {label: np.round(rows.columns[name].astype(np.float64), _DECIMALS).tolist()
                 for name, label in MEASUREMENTS.items()}  # fmt: skip
-    starts = rows.rings.offsets.tolist()
-    xy = np.round(rows.rings.xy_l0, _DECIMALS).tolist()
+    closed = rows.rings.closed()
+    starts, xy = closed.offsets.tolist(), np.round(closed.xy, _DECIMALS).tolist()
     for i, nucleus in enumerate(rows.rings.ids.tolist()):
-        ring = xy[starts[i] : starts[i + 1]]
         yield {
             "type": "Feature",
             "id": str(uuid.uuid5(space, str(nucleus))),
-            "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]]]},
+            "geometry": {"type": "Polygon", "coordinates": [xy[starts[i] : starts[i + 1]]]},
             "properties": {
                 "objectType": "detection",
                 "classification": {"name": names[i], "color": COLOURS[int(colours[i]) % len(COLOURS)]},

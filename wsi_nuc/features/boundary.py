@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 from wsi_nuc.features.pixels import OD, Int16
-from wsi_nuc.features.rings import Edges
-from wsi_nuc.types import Float64, Int64
+from wsi_nuc.rings import Rings
+from wsi_nuc.types import Float64
 
 POINTS = 32
 STEP_UM = 1.0
@@ -15,9 +15,9 @@ STEP_UM = 1.0
 Columns = dict[str, Float64]
 
 
-def boundary_features(haematoxylin: Int16, xy: Float64, offsets: Int64, um_per_px: float) -> Columns:
-    """Column name -> N values. `xy`: rings in pixels of `haematoxylin` (units of `OD`)."""
-    points, outward = walk(xy, offsets)
+def boundary_features(haematoxylin: Int16, rings: Rings, um_per_px: float) -> Columns:
+    """Column name -> N values. `rings`: in pixels of `haematoxylin` (units of `OD`)."""
+    points, outward = walk(rings)
     step = outward * (STEP_UM / um_per_px)
     inner, outer = (_sampled(haematoxylin, points + way * step) for way in (-1, 1))
     fall = (inner - outer) * OD / (2 * STEP_UM)
@@ -28,12 +28,12 @@ def boundary_features(haematoxylin: Int16, xy: Float64, offsets: Int64, um_per_p
     }
 
 
-def walk(xy: Float64, offsets: Int64) -> tuple[Float64, Float64]:
+def walk(rings: Rings) -> tuple[Float64, Float64]:
     """N x `POINTS` x 2 each: points evenly along each outline, and the outward direction (length 1) there."""
-    edges = Edges.of(xy, offsets)
+    edges = rings.edges()
     ends = np.cumsum(edges.length)
     begin = ends[edges.starts] - edges.length[edges.starts]
-    around = ends[offsets[1:] - 1] - begin
+    around = ends[rings.offsets[1:] - 1] - begin
     wanted = begin[:, None] + around[:, None] * (np.arange(POINTS) + 0.5) / POINTS
     edge = np.searchsorted(ends, wanted.ravel()).clip(0, len(ends) - 1)
     length = np.where(edges.length[edge] > 0, edges.length[edge], 1)
@@ -43,7 +43,7 @@ def walk(xy: Float64, offsets: Int64) -> tuple[Float64, Float64]:
     points = np.stack([x, y], axis=1).reshape(-1, POINTS, 2)
     # Over two neighbours: the steps of a traced outline would turn the direction by 45 degrees.
     tangent = np.roll(points, -1, axis=1) - np.roll(points, 1, axis=1)
-    turn = np.sign(edges.sum(edges.x * edges.next_y - edges.next_x * edges.y))
+    turn = np.sign(edges.sum(edges.cross))
     outward = np.stack([tangent[..., 1], -tangent[..., 0]], axis=-1) * turn[:, None, None]
     size = np.hypot(outward[..., 0], outward[..., 1])
     return points + edges.origin[:, None], outward / np.where(size > 0, size, 1)[..., None]

@@ -9,11 +9,12 @@ import numpy as np
 from wsi_nuc.features.boundary import boundary_features
 from wsi_nuc.features.coverage import RING_UM, Coverage, cover
 from wsi_nuc.features.pixels import read_grid, unmixed
-from wsi_nuc.features.rings import ratio
+from wsi_nuc.features.shape import ratio
 from wsi_nuc.features.stain import stain_features
 from wsi_nuc.features.texture import texture_features
+from wsi_nuc.rings import Rings
 from wsi_nuc.slides.base import SlideSource
-from wsi_nuc.store.reading import Rings
+from wsi_nuc.store.reading import StoredRings
 from wsi_nuc.tiling.scale import Scale
 from wsi_nuc.types import Bool, Box, Float64, Int64
 
@@ -24,7 +25,9 @@ SQUARE_UM, LARGEST_UM, AROUND_UM = 512.0, 256.0, 4.0
 Columns = dict[str, Float64]
 
 
-def pixel_features(source: SlideSource, scale: Scale, own: Rings, near: Rings) -> Iterator[tuple[Int64, Columns]]:
+def pixel_features(
+    source: SlideSource, scale: Scale, own: StoredRings, near: StoredRings
+) -> Iterator[tuple[Int64, Columns]]:
     """Rows of `own` and their columns, square by square; rows without pixels do not come.
 
     `near`: nuclei of other row groups that may lie in the way.
@@ -39,35 +42,36 @@ def pixel_features(source: SlideSource, scale: Scale, own: Rings, near: Rings) -
             yield _read(source, scale, rows, (own, near))
 
 
-def _read(source: SlideSource, scale: Scale, rows: Int64, rings: tuple[Rings, Rings]) -> tuple[Int64, Columns]:
+def _read(
+    source: SlideSource, scale: Scale, rows: Int64, rings: tuple[StoredRings, StoredRings]
+) -> tuple[Int64, Columns]:
     """Those of the rows that have all of their pixels, and what these say."""
     own = rings[0].select(rows)
     box = _box(own, scale)
     rgb, lost = read_grid(source, scale, box)
     haematoxylin, eosin = unmixed(rgb)
     here = _with_others(rings, rows, box, scale)
-    xy, offsets = here.xy_l0 / scale.l0_per_grid - (box.x0, box.y0), here.offsets
+    grid = Rings(here.xy / scale.l0_per_grid - (box.x0, box.y0), here.offsets)
     ring_px = max(1, round(RING_UM / scale.grid_mpp))
-    covered = cover(xy, offsets, here.ids, len(rows), rgb.shape[:2], ring_px)
-    last = offsets[len(rows)]
+    covered = cover(grid, here.ids, len(rows), rgb.shape[:2], ring_px)
     columns = {
         **stain_features("h", haematoxylin, covered, quantiles=True),
         **stain_features("e", eosin, covered, quantiles=False),
         **texture_features(haematoxylin, covered, scale.grid_mpp),
-        **boundary_features(haematoxylin, xy[:last], offsets[: len(rows) + 1], scale.grid_mpp),
+        **boundary_features(haematoxylin, grid.between(0, len(rows)), scale.grid_mpp),
     }
     known = np.ones(len(rows), np.bool_) if lost is None else ~_touched(covered, lost)
     return rows[known], {name: values[known] for name, values in columns.items()}
 
 
-def _box(own: Rings, scale: Scale) -> Box:
+def _box(own: StoredRings, scale: Scale) -> Box:
     """Pixels of the nuclei and of what is looked at around them."""
     bounds, around = own.bounds_l0 / scale.l0_per_grid, int(np.ceil(AROUND_UM / scale.grid_mpp))
     low, high = np.floor(bounds[:, :2].min(axis=0)).astype(int), np.ceil(bounds[:, 2:].max(axis=0)).astype(int)
     return Box(*low.tolist(), *high.tolist()).grow(around)
 
 
-def _with_others(rings: tuple[Rings, Rings], rows: Int64, box: Box, scale: Scale) -> Rings:
+def _with_others(rings: tuple[StoredRings, StoredRings], rows: Int64, box: Box, scale: Scale) -> StoredRings:
     """The `rows`, then all others that reach into the box."""
     own, near = rings
     side = scale.l0_per_grid
@@ -75,7 +79,7 @@ def _with_others(rings: tuple[Rings, Rings], rows: Int64, box: Box, scale: Scale
     rest = np.ones(len(own), np.bool_)
     rest[rows] = False
     others = own.select(np.flatnonzero(rest)).within(box_l0)
-    return Rings.concat([own.select(rows), others, near.within(box_l0)])
+    return StoredRings.concat([own.select(rows), others, near.within(box_l0)])
 
 
 def _touched(covered: Coverage, lost: Bool) -> Bool:

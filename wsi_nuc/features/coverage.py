@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from wsi_nuc.store.raster import runs, spans
+from wsi_nuc.rings import Rings, offsets_of
 from wsi_nuc.types import Box, Float64, Int64
 
 RING_UM = 2.0
@@ -32,7 +32,7 @@ class Groups:
 
     @property
     def starts(self) -> Int64:
-        return np.asarray(np.cumsum(self.count) - self.count)
+        return offsets_of(self.count)[:-1]
 
     def sum(self, values: npt.NDArray[Any]) -> Float64:
         """N: the P values of each nucleus added up; 0 where it owns none. Whole numbers add up exactly."""
@@ -54,15 +54,13 @@ class Coverage:
     ring: Groups
 
 
-def cover(xy: Float64, offsets: Int64, ids: Int64, nuclei: int, shape: tuple[int, int], ring_px: int) -> Coverage:
-    """`xy`: rings in pixels of an image of `shape`; the first `nuclei` are asked for, the rest are in the way.
+def cover(rings: Rings, ids: Int64, nuclei: int, shape: tuple[int, int], ring_px: int) -> Coverage:
+    """`rings`: in pixels of an image of `shape`; the first `nuclei` are asked for, the rest are in the way.
 
     Numbers go up with the `ids`: who gets a pixel that two could have does not depend on what else is there.
     """
     height, width = shape
-    owner, row, begin, end = runs(xy, offsets, Box(0, 0, width, height))
-    run, step = spans(end - begin)
-    pixel, owner = row[run] * width + begin[run] + step, owner[run]
+    pixel, owner = rings.covered(Box(0, 0, width, height))
     # OpenCV dilates no wider integers; these are exact, too, and never needed in tissue.
     number = np.empty(len(ids), np.uint16 if len(ids) < _MOST_LABELS else np.float32)
     number[np.argsort(ids)] = np.arange(1, len(ids) + 1)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from wsi_nuc.features.rings import Edges
+from wsi_nuc.rings import Edges, Rings
 from wsi_nuc.types import Float64, Int64
 
 _TURN = 2 * np.pi
@@ -25,11 +25,10 @@ class Hulls:
     feret_min: Float64
 
 
-def hulls(xy: Float64, offsets: Int64) -> Hulls:
-    rings = shapely.linearrings(xy, indices=np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)))
-    polygons = shapely.convex_hull(rings)
+def hulls(rings: Rings) -> Hulls:
+    polygons = shapely.convex_hull(rings.linear_rings())
     solid = np.flatnonzero(shapely.get_type_id(polygons) == shapely.GeometryType.POLYGON)
-    columns = np.full((4, len(offsets) - 1), np.nan)
+    columns = np.full((4, len(rings)), np.nan)
     if len(solid):
         columns[:, solid] = _measured(polygons[solid])
     return Hulls(*columns)
@@ -38,16 +37,12 @@ def hulls(xy: Float64, offsets: Int64) -> Hulls:
 def _measured(polygons: npt.NDArray[np.object_]) -> Float64:
     """4 x N."""
     # Normalised rings begin at their leftmost vertex and run clockwise for y up: edges ascend from "up".
-    polygons = shapely.normalize(polygons)
-    counts = shapely.get_num_coordinates(polygons) - 1
-    closed = shapely.get_coordinates(polygons)
-    open_ring = np.ones(len(closed), np.bool_)
-    open_ring[np.cumsum(counts + 1) - 1] = False
-    edges = Edges.of(closed[open_ring], np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
-    widths, spans = _opposite(edges, counts)
+    rings = Rings.of_polygons(shapely.normalize(polygons))
+    edges = rings.edges()
+    widths, spans = _opposite(edges, rings.ring_lengths)
     return np.stack(
         [
-            np.abs(edges.sum(edges.x * edges.next_y - edges.next_x * edges.y)) / 2,
+            np.abs(edges.sum(edges.cross)) / 2,
             edges.sum(edges.length),
             np.maximum.reduceat(spans, edges.starts),
             np.minimum.reduceat(widths, edges.starts),

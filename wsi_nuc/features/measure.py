@@ -15,8 +15,9 @@ from wsi_nuc.features.neighbourhood import REACH_UM, neighbourhood_features
 from wsi_nuc.features.pixels import feature_scale
 from wsi_nuc.features.registry import features_of
 from wsi_nuc.features.shape import shape_features
+from wsi_nuc.rings import Rings
 from wsi_nuc.slides.cache import cached_slide
-from wsi_nuc.store.reading import NucleiFile, Rings
+from wsi_nuc.store.reading import NucleiFile, StoredRings
 from wsi_nuc.types import Float32
 
 
@@ -32,7 +33,7 @@ def measure(job: GroupJob) -> Float32:
         scene = Surroundings(file, job.mpp, REACH_UM).scene(job.group)
     out = np.full((len(own), len(names)), np.nan, np.float32)
     if len(own):
-        columns = shape_features(own.xy_l0 * job.mpp, own.offsets)
+        columns = shape_features(Rings(own.xy * job.mpp, own.offsets))
         columns |= neighbourhood_features(scene, job.classes)
         for name, values in columns.items():
             out[:, names[name]] = values
@@ -45,9 +46,11 @@ def measure(job: GroupJob) -> Float32:
     return out
 
 
-def _near(file: NucleiFile, group: int, around_l0: float) -> Rings:
+def _near(file: NucleiFile, group: int, around_l0: float) -> StoredRings:
     """Outlines of other row groups that come near those of this one."""
     x0, y0, x1, y1 = file.group_boxes_l0[group].tolist()
     box = (x0 - around_l0, y0 - around_l0, x1 + around_l0, y1 + around_l0)
-    none = Rings(np.zeros((0, 2)), np.zeros(1, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)))
-    return Rings.concat([none, *(file.rings(other).within(box) for other in file.meeting(box) if other != group)])
+    none = StoredRings(np.zeros((0, 2)), np.zeros(1, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)))
+    return StoredRings.concat(
+        [none, *(file.rings(other).within(box) for other in file.meeting(box) if other != group)]
+    )

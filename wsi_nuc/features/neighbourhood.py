@@ -9,7 +9,7 @@ from scipy.spatial import Delaunay, QhullError, cKDTree
 
 from wsi_nuc.features.around import Scene
 from wsi_nuc.features.registry import RADII_UM
-from wsi_nuc.features.rings import ratio
+from wsi_nuc.features.shape import ratio
 from wsi_nuc.types import Float64, Int64
 
 NEAREST = (1, 3, 5)

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from wsi_nuc.features.hull import hulls
-from wsi_nuc.features.rings import Edges, ratio
-from wsi_nuc.types import Float64, Int64
+from wsi_nuc.rings import Edges, Rings
+from wsi_nuc.types import Float64
 
 Columns = dict[str, Float64]
 
 
-def shape_features(xy_um: Float64, offsets: Int64) -> Columns:
-    """Column name -> N values. Rings are implicitly closed, M x 2 vertices in micrometres."""
-    edges = Edges.of(xy_um, offsets)
+def ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> Float64:
+    """part / whole, NaN where the whole is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(whole != 0, part / whole, np.nan)
+
+
+def shape_features(rings_um: Rings) -> Columns:
+    """Column name -> N values."""
+    edges = rings_um.edges()
     area, centre, moments = _moments(edges)
     perimeter = edges.sum(edges.length)
-    hull = hulls(xy_um, offsets)
-    low, high = np.minimum.reduceat(xy_um, offsets[:-1], axis=0), np.maximum.reduceat(xy_um, offsets[:-1], axis=0)
+    hull = hulls(rings_um)
+    x0, y0, x1, y1 = rings_um.bounds().T
     return {
         "area_um2": area,
         "perimeter_um": perimeter,
         "equivalent_diameter_um": np.sqrt(4 * area / np.pi),
         **_ellipse(*moments),
-        "extent": ratio(area, np.prod(high - low, axis=1)),
+        "extent": ratio(area, (x1 - x0) * (y1 - y0)),
         "solidity": ratio(area, hull.area),
         "convexity": ratio(hull.perimeter, perimeter),
         "circularity": ratio(4 * np.pi * area, perimeter**2),
@@ -36,7 +45,7 @@ def shape_features(xy_um: Float64, offsets: Int64) -> Columns:
 def _moments(edges: Edges) -> tuple[Float64, tuple[Float64, Float64], tuple[Float64, Float64, Float64]]:
     """Area, centroid relative to the rings' origins, and central second moments xx, yy, xy over the area."""
     x, y, u, v = edges.x, edges.y, edges.next_x, edges.next_y
-    cross = x * v - u * y
+    cross = edges.cross
     signed = edges.sum(cross) / 2
     cx, cy = (ratio(edges.sum((a + b) * cross), 6 * signed) for a, b in ((x, u), (y, v)))
     xx, yy = (ratio(edges.sum((a * a + a * b + b * b) * cross), 12 * signed) for a, b in ((x, u), (y, v)))

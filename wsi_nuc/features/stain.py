@@ -6,7 +6,7 @@ import numpy as np
 
 from wsi_nuc.features.coverage import Coverage, Groups
 from wsi_nuc.features.pixels import OD, Int16
-from wsi_nuc.features.rings import ratio
+from wsi_nuc.features.shape import ratio
 from wsi_nuc.types import Float64
 
 QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}

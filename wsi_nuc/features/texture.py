@@ -7,7 +7,7 @@ import numpy as np
 
 from wsi_nuc.features.coverage import Coverage, Groups
 from wsi_nuc.features.pixels import OD, Int16
-from wsi_nuc.features.rings import ratio
+from wsi_nuc.features.shape import ratio
 from wsi_nuc.types import Float64, Int64
 
 LEVELS, MOST_OD = 16, 1.6

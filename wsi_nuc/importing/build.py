@@ -27,7 +27,6 @@ from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.store import durable, layout
 from wsi_nuc.store import manifest as manifests
 from wsi_nuc.store.commit import Published, Staging, check_target, clean_up, publish
-from wsi_nuc.store.geometry import area_and_centre
 from wsi_nuc.store.manifest import Accounting, Origin
 from wsi_nuc.store.names import claim_name
 from wsi_nuc.store.nuclei import NucleiWriter, Summary
@@ -200,7 +199,7 @@ def _table(outlines: Outlines, place: Int64, classes: int) -> NucleiTable:
     return NucleiTable(
         xy=outlines.xy,
         offsets=outlines.offsets,
-        prompt_xy=area_and_centre(outlines.xy, outlines.offsets)[1],
+        prompt_xy=outlines.areas_and_centres()[1],
         score=outlines.score,
         prompt_score=outlines.score,
         predicted_iou=np.full(count, np.nan, np.float32),

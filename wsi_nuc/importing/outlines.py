@@ -11,8 +11,9 @@ import numpy.typing as npt
 import shapely
 
 from wsi_nuc.importing.record import UNCLASSIFIED, Cells
+from wsi_nuc.rings import Rings, largest_polygons
 from wsi_nuc.run.level0 import inside_and_valid, rounded
-from wsi_nuc.types import Bool, Float32, Float64, Int64, NucleiTable, SlideInfo
+from wsi_nuc.types import Bool, Float32, Int64, NucleiTable, SlideInfo
 
 LARGEST_UM = 200.0
 NO_OUTLINE, NO_AREA = "without an outline", "without an area"
@@ -20,16 +21,12 @@ TOO_LARGE, OFF_SLIDE = f"larger than {LARGEST_UM:g} um", "off the slide"
 
 
 @dataclass(frozen=True, slots=True)
-class Outlines:
-    """Level-0 pixels; rings closed implicitly, as in NucleiTable. `class_id`: into the names met so far."""
+class Outlines(Rings):
+    """In level-0 pixels."""
 
-    xy: Float64
-    offsets: Int64
     class_id: Int64
+    """N: into the names met so far."""
     score: Float32
-
-    def __len__(self) -> int:
-        return len(self.class_id)
 
 
 class Mender:
@@ -65,7 +62,7 @@ class Mender:
         invalid = ~shapely.is_valid(shapes)
         shapes[invalid] = shapely.make_valid(shapes[invalid])
         several = shapely.get_type_id(shapes) != shapely.GeometryType.POLYGON
-        shapes[several] = [_largest_part(shape) for shape in shapes[several]]
+        shapes[several] = largest_polygons(shapes[several])
         empty = shapely.is_missing(shapes) | (shapely.area(shapes) <= 0) | shapely.is_empty(shapes)
         left = self._without(np.arange(len(shapes)), empty, NO_AREA)
         self._count(self.repaired, "crossed themselves", int(np.sum(invalid & ~empty)))
@@ -88,23 +85,13 @@ class Mender:
             counter[why] += number
 
 
-def _largest_part(shape: Any) -> Any:
-    parts = shapely.get_parts(shapely.get_parts([shape]))
-    parts = parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON]
-    return parts[np.argmax(shapely.area(parts))] if len(parts) else None
-
-
 def _table(shapes: npt.NDArray[Any], class_id: Int64, score: Float32) -> NucleiTable:
     """The outer rings as a table whose column `tile` carries the class, and whose other columns say nothing."""
-    rings = shapely.get_exterior_ring(shapes)
-    xy, owner = shapely.get_coordinates(rings, return_index=True)
-    # The last vertex of each ring repeats its first.
-    last = np.append(owner[1:] != owner[:-1], True)[: len(owner)]
-    counts = np.bincount(owner[~last], minlength=len(shapes))
+    rings = Rings.of_polygons(shapes)
     blank, count = np.full(len(shapes), np.nan, np.float32), len(shapes)
     return NucleiTable(
-        xy=rounded(xy[~last]),
-        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        xy=rounded(rings.xy),
+        offsets=rings.offsets,
         prompt_xy=np.zeros((count, 2)),
         score=score,
         prompt_score=score,

@@ -11,7 +11,6 @@ import numpy as np
 from wsi_nuc.importing.outlines import Outlines
 from wsi_nuc.store import durable
 from wsi_nuc.store.place import Place
-from wsi_nuc.types import Float64, Int64
 
 SQUARE_PX = 4096
 HELD_ROWS = 200_000
@@ -28,11 +27,11 @@ class Spool:
     def add(self, outlines: Outlines) -> None:
         if not len(outlines):
             return
-        square = np.floor(first_vertices(outlines) / SQUARE_PX).astype(np.int64)
+        square = np.floor(outlines.xy[outlines.starts] / SQUARE_PX).astype(np.int64)
         keys, owner = np.unique(square, axis=0, return_inverse=True)
         for index, (column, row) in enumerate(keys.tolist()):
-            some = select(outlines, np.flatnonzero(owner.ravel() == index))
-            self._held.setdefault((row, column), []).append(some)
+            here = outlines.select(np.flatnonzero(owner.ravel() == index))
+            self._held.setdefault((row, column), []).append(here)
         self._rows += len(outlines)
         if self._rows >= HELD_ROWS:
             self._flush()
@@ -50,9 +49,9 @@ class Spool:
         """Each square's outlines by the row and column of their first vertex."""
         self._flush()
         for name in self._folder.names():
-            outlines = joined(list(_load(self._folder / name)))
-            first = first_vertices(outlines)
-            yield select(outlines, np.lexsort((first[:, 0], first[:, 1])))
+            outlines = Outlines.concat(list(_load(self._folder / name)))
+            first = outlines.xy[outlines.starts]
+            yield outlines.select(np.lexsort((first[:, 0], first[:, 1])))
 
 
 def _appending(square: Place) -> BinaryIO:
@@ -64,24 +63,3 @@ def _load(square: Place) -> Iterator[Outlines]:
         size = os.fstat(file.fileno()).st_size
         while file.tell() < size:
             yield Outlines(*(np.load(file, allow_pickle=False) for _ in range(4)))
-
-
-def first_vertices(outlines: Outlines) -> Float64:
-    return outlines.xy[outlines.offsets[:-1]]
-
-
-def select(outlines: Outlines, rows: Int64) -> Outlines:
-    lengths = np.diff(outlines.offsets)[rows]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    vertices = np.arange(offsets[-1]) + np.repeat(outlines.offsets[rows] - offsets[:-1], lengths)
-    return Outlines(outlines.xy[vertices], offsets, outlines.class_id[rows], outlines.score[rows])
-
-
-def joined(parts: list[Outlines]) -> Outlines:
-    lengths = np.concatenate([np.diff(part.offsets) for part in parts])
-    return Outlines(
-        np.concatenate([part.xy for part in parts]),
-        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        np.concatenate([part.class_id for part in parts]),
-        np.concatenate([part.score for part in parts]),
-    )

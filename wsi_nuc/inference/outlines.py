@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from wsi_nuc.types import Bool, Float64, Int64, UInt8
+from wsi_nuc.rings import Rings, offsets_of, spans
+from wsi_nuc.types import Bool, Int64, UInt8
 
 Int32 = npt.NDArray[np.int32]
 MASKS_PER_SEARCH = 64  # OpenCV finds contours fastest in images that stay in the cache
@@ -28,21 +29,15 @@ _CLOCK = ((1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1)) 
 
 
 @dataclass(frozen=True, slots=True)
-class Outlines:
-    """Rings in pixels of the crop, anticlockwise as seen with y up, ring i is ``xy[offsets[i]:offsets[i + 1]]``.
+class Outlines(Rings):
+    """Rings in pixels of the crop, anticlockwise as seen with y up."""
 
-    `mask`: the mask that each ring belongs to (several rings may); `area_px`: pixels inside the ring, holes
-    included; `pinched`: the ring passes a spot where the mask hangs together by a corner only.
-    """
-
-    xy: Float64
-    offsets: Int64
     mask: Int64
+    """N: the mask that each ring belongs to (several rings may)."""
     area_px: Int64
+    """N: pixels inside the ring, holes included."""
     pinched: Bool
-
-    def __len__(self) -> int:
-        return len(self.mask)
+    """N: the ring passes a spot where the mask hangs together by a corner only."""
 
 
 def outlines(mask: UInt8) -> Outlines:
@@ -59,12 +54,12 @@ def outlines(mask: UInt8) -> Outlines:
     walk = np.concatenate(walks)[:, 0]
     leaving, turn = _steps(walk, offsets)
     owner = (walk[offsets[:-1], 1] - 1).astype(np.int64) // (height + 1)
-    xy, vertex_offsets = _averaged(walk, turn, offsets, owner * (height + 1))
+    rings = _averaged(walk, turn, offsets, owner * (height + 1))
     # The area under all right-hand sides less that under all left-hand sides of the filled mask.
     area = np.add.reduceat(_RIGHT[turn] * (walk[:, 0] + 1) - _LEFT[turn] * walk[:, 0], offsets[:-1])
     inner = walk[:, 1] * (width + 2) + walk[:, 0] + _inner_pixel(width + 2)[leaving]
     pinched = np.logical_or.reduceat((tall.ravel()[inner] == 0) & _DIAGONAL[leaving], offsets[:-1])
-    return Outlines(xy, vertex_offsets, owner, area, pinched)
+    return Outlines(rings.xy, rings.offsets, owner, area, pinched)
 
 
 def _walks(tall: UInt8, rows_per_mask: int) -> list[Int32]:
@@ -75,17 +70,6 @@ def _walks(tall: UInt8, rows_per_mask: int) -> list[Int32]:
         piece = tall[row : row + rows + 1]
         walks += cv2.findContours(piece, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(0, row))[0]
     return walks
-
-
-def offsets_of(lengths: Int64) -> Int64:
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-
-
-def take_rings(xy: Float64, offsets: Int64, order: Int64) -> tuple[Float64, Int64]:
-    """The rings `order` of a ragged array, and the offsets that belong to them."""
-    taken = offsets_of(np.diff(offsets)[order])
-    rows = np.arange(taken[-1]) + np.repeat(offsets[order] - taken[:-1], np.diff(taken))
-    return xy[rows], taken
 
 
 def _steps(walk: Int32, offsets: Int64) -> tuple[Int32, Int32]:
@@ -100,14 +84,13 @@ def _steps(walk: Int32, offsets: Int64) -> tuple[Int32, Int32]:
     return leaving, arriving * 9 + leaving
 
 
-def _averaged(walk: Int32, turn: Int32, offsets: Int64, row0: Int64) -> tuple[Float64, Int64]:
+def _averaged(walk: Int32, turn: Int32, offsets: Int64, row0: Int64) -> Rings:
     """One vertex a run of steps: the mean of the crack middles it passes; `row0`: the mask's first row."""
     steps = np.diff(offsets)
     vertices = np.minimum(np.clip(steps * VERTICES_PER_STEP[0] // VERTICES_PER_STEP[1], *VERTICES), steps)
     vertex_offsets = offsets_of(vertices)
-    per_ring = np.repeat(vertices, vertices)
-    rank = np.arange(vertex_offsets[-1]) - np.repeat(vertex_offsets[:-1], vertices)
-    runs = np.repeat(offsets[:-1], vertices) + rank * np.repeat(steps, vertices) // per_ring
+    owner, rank = spans(vertices)
+    runs = offsets[owner] + rank * steps[owner] // vertices[owner]
     sides = _SIDES[turn]
     total = np.add.reduceat(sides, runs).astype(np.int64)
     # Twice the sums keep the half pixels whole; the stack's one-pixel border goes with them.
@@ -119,7 +102,7 @@ def _averaged(walk: Int32, turn: Int32, offsets: Int64, row0: Int64) -> tuple[Fl
     backwards = np.repeat(vertex_offsets[:-1] + vertex_offsets[1:] - 1, vertices) - np.arange(len(xy))
     # A run without a crack (a sharp inner corner) has no vertex of its own.
     lengths = np.add.reduceat((total > 0).astype(np.int64), vertex_offsets[:-1])
-    return xy[backwards][total[backwards] > 0], offsets_of(lengths)
+    return Rings(xy[backwards][total[backwards] > 0], offsets_of(lengths))
 
 
 def _tables() -> list[Int32]:

@@ -8,12 +8,13 @@ construction; only the others are handed to shapely, and repaired where needed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
-from wsi_nuc.inference.outlines import Outlines, offsets_of, outlines, take_rings
+from wsi_nuc.inference.outlines import Outlines, outlines
+from wsi_nuc.rings import Rings, largest_polygons
 from wsi_nuc.types import Bool, Float64, Int64, MaskCrops, UInt8
 
 MIN_AREA_PX = 12  # less is no nucleus at any resolution in use; the outline's half pixel would matter too
@@ -22,16 +23,14 @@ CHUNK = 1024  # masks whose outlines stay in the cache together
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """Rings of the kept masks, in their order, anticlockwise as seen with y up (positive shoelace area).
+    """What became of the masks."""
 
-    `xy_tile` M x 2 and `offsets` as in TileNuclei; `kept`: bool, a flag for each mask (empty or too small: False);
-    `repaired`: bool, a flag for each mask whose ring crossed itself or whose mask hung together by corners.
-    """
-
-    xy_tile: Float64
-    offsets: Int64
+    rings_tile: Rings
+    """Of the kept masks, in their order, anticlockwise as seen with y up."""
     kept: Bool
+    """One flag per mask: False where it is empty or too small."""
     repaired: Bool
+    """One flag per mask: its ring crossed itself, or the mask hung together by corners."""
 
 
 def trace(masks: MaskCrops) -> Traced:
@@ -41,10 +40,9 @@ def trace(masks: MaskCrops) -> Traced:
     if len(parts) == 1:
         return parts[0]
     if not parts:
-        return Traced(np.zeros((0, 2)), np.zeros(1, np.int64), np.zeros(0, np.bool_), np.zeros(0, np.bool_))
+        return Traced(Rings.of([]), np.zeros(0, np.bool_), np.zeros(0, np.bool_))
     return Traced(
-        np.concatenate([part.xy_tile for part in parts]),
-        offsets_of(np.concatenate([np.diff(part.offsets) for part in parts])),
+        Rings.concat([part.rings_tile for part in parts]),
         np.concatenate([part.kept for part in parts]),
         np.concatenate([part.repaired for part in parts]),
     )
@@ -52,33 +50,16 @@ def trace(masks: MaskCrops) -> Traced:
 
 def _trace(mask: UInt8, origin_tile: Int64) -> Traced:
     found, parted = _one_ring_per_mask(mask)
-    xy, simple = _scaled(found)
-    xy, offsets, area_px, crossed = _mended(xy, found.offsets, found.area_px.astype(np.float64), simple)
+    rings, simple = _scaled(found)
+    rings, area_px, crossed = _mended(rings, found.area_px.astype(np.float64), simple)
     large = np.flatnonzero(area_px >= MIN_AREA_PX)
     if len(large) < len(area_px):
-        xy, offsets = take_rings(xy, offsets, large)
+        rings = rings.select(large)
     kept, repaired = np.zeros(len(mask), np.bool_), parted
     repaired[found.mask[crossed]] = True
     kept[found.mask[large]] = True
-    xy += np.repeat(origin_tile[found.mask[large]], np.diff(offsets), axis=0)
-    return Traced(xy, offsets, kept, repaired & kept)
-
-
-def signed_areas(xy: Float64, offsets: Int64) -> Float64:
-    """Shoelace area of each ring, positive where it runs anticlockwise as seen with y up."""
-    if len(offsets) < 2:
-        return np.zeros(0)
-    # About a vertex of its own, a ring's area keeps its digits wherever the ring lies.
-    cross = _cross(xy - np.repeat(xy[offsets[:-1]], np.diff(offsets), axis=0), offsets)
-    return np.asarray(0.5 * np.add.reduceat(cross, offsets[:-1]))
-
-
-def _cross(spokes: Float64, offsets: Int64) -> Float64:
-    """Twice the signed area of the triangle over each edge."""
-    x, y = spokes[:, 0], spokes[:, 1]
-    after = np.arange(1, len(x) + 1)
-    after[offsets[1:] - 1] = offsets[:-1]
-    return np.asarray(x * y[after] - y * x[after])
+    rings = replace(rings, xy=rings.xy + rings.spread(origin_tile[found.mask[large]]))
+    return Traced(rings, kept, repaired & kept)
 
 
 def _one_ring_per_mask(mask: UInt8) -> tuple[Outlines, Bool]:
@@ -93,9 +74,7 @@ def _one_ring_per_mask(mask: UInt8) -> tuple[Outlines, Bool]:
         found = outlines(mask)
     best = np.lexsort((np.arange(len(found)), -found.area_px, found.mask))
     best = best[np.r_[True, np.diff(found.mask[best]) > 0]] if len(best) else best
-    best = best[found.area_px[best] >= MIN_AREA_PX]
-    xy, offsets = take_rings(found.xy, found.offsets, best)
-    return Outlines(xy, offsets, found.mask[best], found.area_px[best], found.pinched[best]), parted
+    return found.select(best[found.area_px[best] >= MIN_AREA_PX]), parted
 
 
 def _largest_parts(mask: UInt8) -> UInt8:
@@ -107,60 +86,52 @@ def _largest_parts(mask: UInt8) -> UInt8:
     return kept
 
 
-def _scaled(found: Outlines) -> tuple[Float64, Bool]:
+def _scaled(found: Outlines) -> tuple[Rings, Bool]:
     """Each ring grown or shrunk about its middle to its mask's area, and whether it is certainly simple.
 
     Certain are rings that turn once and always anticlockwise about their middle.
     """
     if not len(found):
-        return found.xy, np.zeros(0, np.bool_)
-    starts, lengths = found.offsets[:-1], np.diff(found.offsets)
-    middle = np.repeat(np.add.reduceat(found.xy, starts, axis=0) / lengths[:, None], lengths, axis=0)
-    spokes = found.xy - middle
-    cross = _cross(spokes, found.offsets)
-    area = 0.5 * np.add.reduceat(cross, starts)
+        return Rings.of([]), np.zeros(0, np.bool_)
+    starts = found.starts
+    middle = np.add.reduceat(found.xy, starts, axis=0) / found.ring_lengths[:, None]
+    edges = found.edges(middle)
+    area = edges.sum(edges.cross) / 2
     # A sliver whose averaged ring encloses next to nothing has no meaningful scale.
     factor = np.sqrt(np.where(area > 0.25 * found.area_px, found.area_px / np.maximum(area, 1e-9), 1.0))
-    above = spokes[:, 1] >= 0
+    above = edges.y >= 0
     before = np.concatenate([above[:1], above[:-1]])
     before[starts] = above[found.offsets[1:] - 1]
     turns = np.add.reduceat((above & ~before).astype(np.int64), starts)
-    simple = (np.minimum.reduceat(cross, starts) > 1e-9) & (turns == 1)
-    return spokes * np.repeat(factor, lengths)[:, None] + middle, simple
+    simple = (np.minimum.reduceat(edges.cross, starts) > 1e-9) & (turns == 1)
+    spokes = np.stack([edges.x, edges.y], axis=1)
+    xy = spokes * found.spread(factor)[:, None] + found.spread(middle)
+    return Rings(xy, found.offsets), simple
 
 
-def _mended(xy: Float64, offsets: Int64, area_px: Float64, simple: Bool) -> tuple[Float64, Int64, Float64, Bool]:
+def _mended(rings: Rings, area_px: Float64, simple: Bool) -> tuple[Rings, Float64, Bool]:
     """All rings valid with their areas, and which of them were not."""
-    bad = np.flatnonzero(~simple)
-    bad = bad[~_valid(*take_rings(xy, offsets, bad))]
+    import shapely
+
+    doubtful = np.flatnonzero(~simple)
+    bad = doubtful[~shapely.is_valid(rings.select(doubtful).polygons())]
     crossed = np.zeros(len(simple), np.bool_)
     crossed[bad] = True
     if not len(bad):
-        return xy, offsets, area_px, crossed
-    rings = np.split(xy, offsets[1:-1])
-    for i in bad:
-        rings[i] = _repaired(rings[i])
-    xy, offsets = np.concatenate(rings), offsets_of(np.fromiter(map(len, rings), np.int64, len(rings)))
-    return xy, offsets, np.where(crossed, signed_areas(xy, offsets), area_px), crossed
-
-
-def _valid(xy: Float64, offsets: Int64) -> Bool:
-    import shapely
-
-    if len(offsets) < 2:
-        return np.zeros(0, np.bool_)
-    rings = shapely.linearrings(xy, indices=np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)))
-    return np.asarray(shapely.is_valid(shapely.polygons(rings)))
+        return rings, area_px, crossed
+    mended = Rings.of([_repaired(rings.ring(i)) if crossed[i] else rings.ring(i) for i in range(len(rings))])
+    return mended, np.where(crossed, mended.signed_areas(), area_px), crossed
 
 
 def _repaired(ring: Float64) -> Float64:
     """Outline of the largest part of a ring that crosses itself, anticlockwise; a speck where nothing is left."""
     import shapely
 
-    whole = shapely.make_valid(shapely.polygons(ring))
-    parts = [p for p in shapely.get_parts(whole, return_index=False) if p.geom_type == "Polygon"]
-    if not parts:
+    parts = shapely.get_parts(shapely.make_valid(shapely.polygons(ring)))
+    # Parts within parts are left out: to take them would change results.
+    parts = parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON]
+    (largest,) = largest_polygons([shapely.geometrycollections(parts)])
+    if largest is None:
         return np.asarray(ring[0] + [[0.0, 0.0], [1e-3, 0.0], [0.0, 1e-3]])  # too small to be kept
-    largest = max(parts, key=lambda part: float(part.area))
-    outer = np.asarray(shapely.get_coordinates(largest.exterior))[:-1]
-    return outer if signed_areas(outer, np.array([0, len(outer)]))[0] > 0 else outer[::-1].copy()
+    outer = Rings.of_polygons(np.array([largest]))
+    return outer.xy if outer.signed_areas()[0] > 0 else outer.xy[::-1].copy()

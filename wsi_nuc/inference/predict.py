@@ -15,7 +15,8 @@ from wsi_nuc.errors import SlideError
 from wsi_nuc.inference.polygons import trace
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.finite import not_finite
-from wsi_nuc.types import Bool, Float64, Int64, MaskCrops, Prompts, Tile, TileBatch, TileNuclei
+from wsi_nuc.rings import Rings
+from wsi_nuc.types import Bool, Int64, MaskCrops, Prompts, Tile, TileBatch, TileNuclei
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,19 +103,17 @@ def _assembled(crops: Sequence[MaskCrops], prompts: Prompts, tiles: Sequence[Til
         repaired += int(np.sum(traced.repaired))
         kept = np.flatnonzero(traced.kept)
         prompt.append(masks.prompt[kept])
-        tables.append(_table(masks, kept, (traced.xy_tile, traced.offsets), prompts, tile_index))
+        tables.append(_table(masks, kept, traced.rings_tile, prompts, tile_index))
     nuclei, prompt_rows = TileNuclei.concat(tables), np.concatenate(prompt)
     order = np.argsort(prompt_rows, kind="stable")
     return Prediction(nuclei.select(order), own[prompt_rows[order]], dropped, repaired)
 
 
-def _table(
-    masks: MaskCrops, kept: Int64, rings: tuple[Float64, Int64], prompts: Prompts, tile_index: Int64
-) -> TileNuclei:
+def _table(masks: MaskCrops, kept: Int64, rings_tile: Rings, prompts: Prompts, tile_index: Int64) -> TileNuclei:
     prompt = masks.prompt[kept]
     return TileNuclei(
-        xy=rings[0],
-        offsets=rings[1],
+        xy=rings_tile.xy,
+        offsets=rings_tile.offsets,
         prompt_xy=prompts.xy_tile[prompt].astype(np.float64),
         score=masks.score[kept],
         prompt_score=prompts.score[prompt],

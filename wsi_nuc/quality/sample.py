@@ -13,7 +13,6 @@ from wsi_nuc.errors import DamagedPixels, SlideError
 from wsi_nuc.inference.predict import predict_counted
 from wsi_nuc.models.base import ModelSpec, NucleiModel
 from wsi_nuc.slides.base import SlideSource
-from wsi_nuc.store.geometry import area_and_centre
 from wsi_nuc.tiling.grid import Region
 from wsi_nuc.tiling.plan import TilePlan, make_plan
 from wsi_nuc.tiling.read import read_region
@@ -50,7 +49,7 @@ def sample_nuclei(source: SlideSource, mpp: float, area: Any, model: NucleiModel
     for batch in _batches(source, plan):
         prediction = predict_counted(replace(model, spec=spec), batch)
         own = prediction.nuclei.select(prediction.own)
-        area_px, _ = area_and_centre(own.xy, own.offsets)
+        area_px, _ = own.areas_and_centres()
         found.append(2 * np.sqrt(area_px / np.pi) * plan.scale.grid_mpp)
         if sum(map(len, found)) >= ENOUGH_NUCLEI:
             break

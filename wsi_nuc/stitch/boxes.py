@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from wsi_nuc.stitch.ragged import chunks, ranges
+from wsi_nuc.rings import chunks, ranges
 from wsi_nuc.types import Float64, Int64
 
 _PAIRS_AT_ONCE = 1 << 21

@@ -39,13 +39,8 @@ def _order(table: NucleiTable, own: Bool, rows: Int64) -> Int64:
     ]
     order: Int64 = np.lexsort(keys[::-1]).astype(np.int64)
     for start, stop in _runs(keys, order):
-        order[start:stop] = sorted(order[start:stop], key=lambda k: _ring(table, int(rows[k])))
+        order[start:stop] = sorted(order[start:stop], key=lambda k: table.ring(int(rows[k])).tolist())
     return order
-
-
-def _ring(table: NucleiTable, row: int) -> list[list[float]]:
-    vertices: list[list[float]] = table.xy[table.offsets[row] : table.offsets[row + 1]].tolist()
-    return vertices
 
 
 def _runs(keys: Sequence[npt.NDArray[np.generic]], order: Int64) -> Iterator[tuple[int, int]]:

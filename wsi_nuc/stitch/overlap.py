@@ -12,31 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsi_nuc.stitch.ragged import chunks, ranges
+from wsi_nuc.rings import chunks, offsets_of, ranges
 from wsi_nuc.types import Float64, Int64, NucleiTable
 
 _EDGE_PAIRS_AT_ONCE = 1 << 20
 
 
 def ring_areas(table: NucleiTable) -> Float64:
-    """N: the shoelace area of each ring."""
-    if not len(table):
-        return np.zeros(0)
-    # Relative to the prompt: far from the origin the products would cancel to noise.
-    x, y = (table.xy[:, axis] - np.repeat(table.prompt_xy[:, axis], table.ring_lengths) for axis in (0, 1))
-    first, last = table.offsets[:-1], table.offsets[1:] - 1
-    twice = np.empty(len(x))
-    twice[:-1] = x[:-1] * y[1:] - y[:-1] * x[1:]
-    twice[last] = x[last] * y[first] - y[last] * x[first]
-    areas: Float64 = np.abs(np.add.reduceat(twice, first)) / 2
-    return areas
-
-
-def _successors(table: NucleiTable) -> Int64:
-    """The vertex that follows each vertex on its ring."""
-    after = np.arange(1, len(table.xy) + 1)
-    after[table.offsets[1:] - 1] = table.offsets[:-1]
-    return after
+    """N: the area of each ring, about its prompt: about its first vertex the last digits would be others, and they
+    may decide whether two nuclei are rivals."""
+    return np.asarray(np.abs(table.signed_areas(table.prompt_xy)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +36,7 @@ class _Edges:
 
     @classmethod
     def of(cls, table: NucleiTable) -> _Edges:
-        start, end = table.xy, table.xy[_successors(table)]
+        start, end = table.xy, table.xy[table.successors]
         run = end[:, 0] - start[:, 0]
         forward = run >= 0
         rise = np.divide(end[:, 1] - start[:, 1], run, out=np.zeros(len(run)), where=run != 0)
@@ -90,10 +75,9 @@ def _edge_pairs(
     """Pair, edge of its first ring, edge of its second ring, where the two edges share a range of x."""
     (pair_a, edge_a), (pair_b, edge_b) = (_edges_within(table, edges, ring, window) for ring in rings)
     per_pair = np.bincount(pair_b, minlength=len(rings[0]))
-    first_b = np.cumsum(per_pair) - per_pair
     count = per_pair[pair_a]
     row = np.repeat(np.arange(len(edge_a)), count)
-    other = ranges(first_b[pair_a], count)
+    other = ranges(offsets_of(per_pair)[pair_a], count)
     meet = edges.x_left[edge_a][row] < edges.x_right[edge_b][other]
     meet &= edges.x_left[edge_b][other] < edges.x_right[edge_a][row]
     row, other = row[meet], other[meet]
@@ -106,7 +90,7 @@ def _edges_within(
     """Pair and edge for all edges of the rings that are not vertical and reach into the pair's window of x."""
     count = table.ring_lengths[ring]
     pair = np.repeat(np.arange(len(ring)), count)
-    edge = ranges(table.offsets[:-1][ring], count)
+    edge = ranges(table.starts[ring], count)
     useful = (edges.x_right[edge] > window[0][pair]) & (edges.x_left[edge] < window[1][pair])
     useful &= edges.sign[edge] != 0
     return pair[useful], edge[useful]
@@ -135,7 +119,7 @@ def octagon_unions(table: NucleiTable, a: Int64, b: Int64) -> Float64:
     if not len(a):
         return np.zeros(0)
     x, y = table.xy.T
-    starts = table.offsets[:-1]
+    starts = table.starts
     low = [np.minimum.reduceat(side, starts) for side in (x, y, x + y, x - y)]
     high = [np.maximum.reduceat(side, starts) for side in (x, y, x + y, x - y)]
     x0, y0, s0, d0 = (np.minimum(side[a], side[b]) for side in low)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wsi_nuc.rings import offsets_of
+
 AnyArray = npt.NDArray[Any]
 
 
@@ -36,7 +38,7 @@ def texts(values: Sequence[str]) -> Any:
     import pyarrow as pa
 
     raw = [value.encode() for value in values]
-    offsets = np.cumsum([0, *map(len, raw)]).astype(np.int32)
+    offsets = offsets_of([len(text) for text in raw]).astype(np.int32)
     return pa.StringArray.from_buffers(len(raw), pa.py_buffer(offsets), pa.py_buffer(b"".join(raw)))
 
 

@@ -11,9 +11,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from wsi_nuc.rings import Rings
 from wsi_nuc.store.arrow import texts, to_arrow
 from wsi_nuc.store.durable import DurableFile
-from wsi_nuc.store.geometry import area_and_centre, polygons_wkb
+from wsi_nuc.store.geometry import polygons_wkb
 from wsi_nuc.store.place import Place
 from wsi_nuc.types import Bool, Float64, Int64, NucleiTable
 
@@ -34,7 +35,7 @@ class Rows:
 
     @classmethod
     def of(cls, table: NucleiTable, first_id: int, bounds_l0: Float64, seam: Bool) -> Rows:
-        area, centre = area_and_centre(table.xy, table.offsets)
+        area, centre = table.areas_and_centres()
         return cls(table, first_id, seam, bounds_l0, area, centre)
 
 
@@ -140,9 +141,9 @@ class GeoParquetFile:
             self.abandon()
 
 
-def wkb_array(xy: Float64, offsets: Int64) -> Any:
+def wkb_array(rings: Rings) -> Any:
     """One-ring polygons as an Arrow binary array that shares the bytes of the NumPy buffer."""
-    data, byte_offsets = polygons_wkb(xy, offsets)
+    data, byte_offsets = polygons_wkb(rings)
     return binary_array(data, byte_offsets)
 
 
@@ -219,6 +220,6 @@ def nuclei_batch(rows: Rows, classes: Sequence[str], um2_per_px: float) -> Any:
         to_arrow(rows.centre_l0[:, 1]),
         to_arrow(rows.area_px * um2_per_px),
         bbox_array(rows.bounds_l0),
-        wkb_array(table.xy, table.offsets),
+        wkb_array(table),
     ]
     return pa.record_batch(columns, schema=schema)

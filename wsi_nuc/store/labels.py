@@ -6,10 +6,10 @@ from collections import OrderedDict
 
 import numpy as np
 
+from wsi_nuc.rings import Labels
 from wsi_nuc.store import layout
 from wsi_nuc.store.nuclei import Summary
-from wsi_nuc.store.raster import Labels, fill
-from wsi_nuc.store.reading import NucleiFile, Rings, meet
+from wsi_nuc.store.reading import NucleiFile, StoredRings, meet
 from wsi_nuc.store.zarrfile import ShardFile, ZarrFolder
 from wsi_nuc.types import Box
 
@@ -23,9 +23,9 @@ class _RowGroups:
     def __init__(self, folder: ZarrFolder, summary: Summary) -> None:
         self._boxes = summary.group_boxes_l0
         self._file = NucleiFile(folder.root.path)
-        self._held: OrderedDict[int, Rings] = OrderedDict()
+        self._held: OrderedDict[int, StoredRings] = OrderedDict()
 
-    def _rings(self, group: int) -> Rings:
+    def _rings(self, group: int) -> StoredRings:
         if group not in self._held:
             self._held[group] = self._file.rings(group)
             if len(self._held) > _GROUPS_HELD:
@@ -39,7 +39,7 @@ class _RowGroups:
         box = (box_l0.x0, box_l0.y0, box_l0.x1, box_l0.y1)
         for group in np.flatnonzero(meet(self._boxes, box)):
             rings = self._rings(int(group)).within(box)
-            filled = fill(rings.xy_l0, rings.offsets, rings.ids, box_l0)
+            filled = rings.fill(rings.ids, box_l0)
             np.copyto(out, filled, where=filled > 0)
         return out
 

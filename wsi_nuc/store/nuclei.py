@@ -11,7 +11,7 @@ import numpy as np
 
 from wsi_nuc.store import layout
 from wsi_nuc.store.classes import ClassCounter, ClassRow
-from wsi_nuc.store.geometry import crosses_core, rows
+from wsi_nuc.store.geometry import crosses_core
 from wsi_nuc.store.geoparquet import (
     DICTIONARIES,
     ROW_GROUP_ROWS,
@@ -69,9 +69,9 @@ class NucleiWriter:
         held, self._held = NucleiTable.concat(self._held), []
         full = len(held) - len(held) % ROW_GROUP_ROWS
         for start in range(0, full, ROW_GROUP_ROWS):
-            self._write_group(rows(held, start, start + ROW_GROUP_ROWS))
+            self._write_group(held.between(start, start + ROW_GROUP_ROWS))
         # A copy: a view would keep the rows that were written.
-        self._held = [NucleiTable.concat([rows(held, full, len(held))])] if full < len(held) else []
+        self._held = [NucleiTable.concat([held.between(full, len(held))])] if full < len(held) else []
 
     def _write_group(self, table: NucleiTable) -> None:
         bounds = table.bounds()

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from wsi_nuc.errors import StorageError, UsageError
 from wsi_nuc.safezarr import open_array, read_array
 from wsi_nuc.store import layout
-from wsi_nuc.store.reading import NucleiFile, Rings, decode_rings
+from wsi_nuc.store.reading import NucleiFile, StoredRings, decode_rings
 from wsi_nuc.types import Bool, Int64
 
 Column = npt.NDArray[Any]
@@ -25,7 +25,7 @@ _OUTLINE = ("id", "bbox", "geometry")
 class NucleiRows:
     """Some nuclei, in the order of the store."""
 
-    rings: Rings
+    rings: StoredRings
     columns: dict[str, Column]
     """N numbers, or texts for `class`, under each name that was asked for."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,48 +10,33 @@ from typing import Any, Self
 import numpy as np
 
 from wsi_nuc.errors import StorageError
+from wsi_nuc.rings import Rings, offsets_of
 from wsi_nuc.safezarr import read_array
 from wsi_nuc.store import layout
 from wsi_nuc.store.arrow import to_numpy
+from wsi_nuc.store.geometry import rings_of_wkb
 from wsi_nuc.store.geoparquet import CORNERS
 from wsi_nuc.types import Float64, Int64
 
-_HEAD_BYTES, _POINT_BYTES = 13, 16
 _MOST_CLASSES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Rings:
-    """Outlines of nuclei: `xy_l0` M x 2, ring i is ``xy_l0[offsets[i]:offsets[i + 1]]``; `bounds_l0` N x 4."""
+class StoredRings(Rings):
+    """Outlines of nuclei in level-0 pixels."""
 
-    xy_l0: Float64
-    offsets: Int64
     ids: Int64
+    """N."""
     bounds_l0: Float64
+    """N x 4."""
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def select(self, rows: Int64) -> Rings:
-        lengths = np.diff(self.offsets)[rows]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        vertices = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
-        return Rings(self.xy_l0[vertices], offsets, self.ids[rows], self.bounds_l0[rows])
-
-    def within(self, box_l0: tuple[float, float, float, float]) -> Rings:
+    def within(self, box_l0: tuple[float, float, float, float]) -> StoredRings:
         """Those whose box meets the given one: x0, y0, x1, y1."""
         return self.select(np.flatnonzero(self.meeting(box_l0)))
 
     def meeting(self, box_l0: tuple[float, float, float, float]) -> Any:
         """N bool: which of them have a box that meets the given one."""
         return meet(self.bounds_l0, box_l0)
-
-    @classmethod
-    def concat(cls, parts: list[Rings]) -> Rings:
-        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        columns = {f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)}
-        return cls(**{**columns, "offsets": offsets})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +77,7 @@ class NucleiFile:
         meta = self._file.metadata
         self.rows = int(meta.num_rows)
         sizes = [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
-        self.starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self.starts = offsets_of(sizes)
         self.group_boxes_l0 = _group_boxes(meta)
 
     @property
@@ -108,7 +93,7 @@ class NucleiFile:
         """An Arrow table of some columns of a row group."""
         return self._file.read_row_group(group, columns=columns)
 
-    def rings(self, group: int) -> Rings:
+    def rings(self, group: int) -> StoredRings:
         return decode_rings(self.table(group, ["id", "bbox", "geometry"]))
 
     def points(self, group: int) -> Points:
@@ -142,24 +127,17 @@ def _group_boxes(meta: Any) -> Float64:
     return boxes
 
 
-def decode_rings(table: Any) -> Rings:
-    """WKB of one-ring polygons back to ring arrays: every head has 13 bytes, every point 16."""
+def decode_rings(table: Any) -> StoredRings:
+    """From the columns `id`, `bbox` and `geometry` of one row group."""
     geometry = table.column("geometry").combine_chunks()
     geometry = geometry.chunk(0) if hasattr(geometry, "chunk") else geometry
     ends = np.frombuffer(geometry.buffers()[1], np.int32)[geometry.offset : geometry.offset + len(geometry) + 1]
-    starts = ends.astype(np.int64)
-    data = np.frombuffer(geometry.buffers()[2], np.uint8)
-    lengths = (np.diff(starts) - _HEAD_BYTES) // _POINT_BYTES - 1
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    slots = np.ndarray(len(data) - _POINT_BYTES + 1, np.complex128, data, strides=(1,))
-    places = np.repeat(starts[:-1] + _HEAD_BYTES - _POINT_BYTES * offsets[:-1], lengths)
-    places += _POINT_BYTES * np.arange(offsets[-1])
-    xy = slots[places].view(np.float64).reshape(-1, 2)
+    rings = rings_of_wkb(np.frombuffer(geometry.buffers()[2], np.uint8), ends.astype(np.int64))
     # One row group was read, so every column is one chunk.
     flat = table.combine_chunks().flatten()
     columns = [flat.column(name).chunk(0) for name in ("id", *(f"bbox.{corner}" for corner in CORNERS))]
     ids, *bounds = map(to_numpy, columns)
-    return Rings(xy, offsets, ids, np.column_stack(bounds))
+    return StoredRings(rings.xy, rings.offsets, ids, np.column_stack(bounds))
 
 
 def class_names(store: Path) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from wsi_nuc.rings import offsets_of
 from wsi_nuc.store import layout
 from wsi_nuc.store.arrow import to_arrow
 from wsi_nuc.store.geoparquet import GeoParquetFile, bbox_array, bbox_type, binary_array
@@ -31,7 +32,7 @@ def write_tissue(folder: ZarrFolder, area_l0: Any, mpp: float) -> float:
 def _batch(wkb: Any, bounds: Any, area_mm2: Any) -> Any:
     import pyarrow as pa
 
-    offsets = np.concatenate([[0], np.cumsum([len(w) for w in wkb])]).astype(np.int64)
+    offsets = offsets_of([len(w) for w in wkb])
     data = np.frombuffer(b"".join(wkb), np.uint8)
     schema = pa.schema(
         [

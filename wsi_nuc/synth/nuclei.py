@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import shapely
 
+from wsi_nuc.rings import spans
 from wsi_nuc.synth.anatomy import BASAL, LYMPH_LEVEL, NUCLEAR, TUMOUR_LEVEL, Anatomy, BoxUm, Glands
 from wsi_nuc.synth.noise import smoothstep, uniform
 from wsi_nuc.types import Bool, Float64, Int64
@@ -129,8 +130,7 @@ def _lining(anatomy: Anatomy, glands: Glands) -> Candidates:
     """Columnar nuclei side by side around each gland, their long axis towards the lumen."""
     pitch_um = 6.0 / np.sqrt(max(anatomy.spec.density, 1e-3))
     places = np.minimum(_RING_PLACES, (2 * np.pi * NUCLEAR * glands.radius_um / pitch_um).astype(np.int64))
-    gland = np.repeat(np.arange(len(places)), places)
-    number = np.arange(len(gland)) - np.repeat(np.cumsum(places) - places, places)
+    gland, number = spans(places)
     lots = uniform(
         anatomy.spec.seed,
         100 + GLAND,

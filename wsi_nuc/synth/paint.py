@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
+from wsi_nuc.rings import Labels, Rings
 from wsi_nuc.synth.anatomy import APICAL, BASAL, TUMOUR_LEVEL, Anatomy
 from wsi_nuc.synth.noise import smoothstep
 from wsi_nuc.synth.nuclei import CLASS_OF_KIND, GLAND, REACH_UM, TUMOUR
-from wsi_nuc.synth.raster import label_image
 from wsi_nuc.synth.spec import SynthSpec
 from wsi_nuc.synth.stain import GLASS, Stain
 from wsi_nuc.synth.texture import Fibres, Grain
@@ -172,7 +172,7 @@ class Painter:
         linear = -np.sin(heading) * x_um[None, :] + np.cos(heading) * y_um[:, None]
         return np.asarray(linear.astype(np.float32) + self.anatomy.along.grid(x_um, y_um))
 
-    def _nuclei(self, canvas: _Canvas, drawn: Visible, labels: Int64) -> Float32:
+    def _nuclei(self, canvas: _Canvas, drawn: Visible, labels: Labels) -> Float32:
         """Haematoxylin inside nuclei: vesicular or dense, with a rim, chromatin and nucleoli."""
         kind, lots = drawn.origin.kind, drawn.origin.lots
         dark = _DARK[kind] * (0.76 + 0.36 * lots[:, 13] + 0.4 * lots[:, 13] ** 8)
@@ -201,16 +201,12 @@ class Painter:
         return np.asarray(soft * (np.float32(0.9) + np.float32(0.05) * grain))
 
 
-def _labels(canvas: _Canvas, drawn: Visible) -> Int64:
-    xy, ring = shapely.get_coordinates(shapely.get_exterior_ring(drawn.polygon), return_index=True)
-    last = np.append(ring[1:] != ring[:-1], True) if len(ring) else np.zeros(0, bool)
-    # Shapely repeats the first vertex at the end.
-    lengths = np.bincount(ring, minlength=len(drawn)) - 1
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return label_image(xy[~last] - (canvas.x0_l0, canvas.y0_l0), offsets, (canvas.side_px, canvas.side_px))
+def _labels(canvas: _Canvas, drawn: Visible) -> Labels:
+    box_l0 = Box(0, 0, canvas.side_px, canvas.side_px).shift(canvas.x0_l0, canvas.y0_l0)
+    return Rings.of_polygons(drawn.polygon).fill(np.arange(1, len(drawn) + 1), box_l0)
 
 
-def _depth_px(labels: Int64) -> Float32:
+def _depth_px(labels: Labels) -> Float32:
     """Distance of each pixel in a nucleus from its outline, neighbours included."""
     solid = (labels > 0).astype(np.uint8)
     solid[:, 1:][labels[:, 1:] != labels[:, :-1]] = 0

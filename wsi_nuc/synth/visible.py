@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
+from wsi_nuc.rings import largest_polygons
 from wsi_nuc.synth.anatomy import Anatomy, BoxUm
 from wsi_nuc.synth.nuclei import REACH_UM, Candidates, candidates
 from wsi_nuc.types import Bool, Float64, Int64
@@ -81,9 +82,6 @@ def _cut(polygon: Polygons, below: Int64, above: Int64) -> Polygons:
     for n in range(int(turn.max(initial=-1)) + 1):
         now = turn == n
         result[below[now]] = shapely.difference(result[below[now]], polygon[above[now]])
-    parts, row = shapely.get_parts(result, return_index=True)
-    best = np.lexsort((shapely.area(parts), row))
-    last = np.append(row[1:] != row[:-1], True) if len(row) else np.zeros(0, bool)
-    kept = np.full(len(polygon), shapely.Polygon(), object)
-    kept[row[last]] = parts[best[last]]
-    return kept
+    result = largest_polygons(result)
+    result[shapely.is_missing(result)] = shapely.Polygon()
+    return result

@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from wsi_nuc.datasets.assemble import class_index, inside, labels_of_polygons
+from wsi_nuc.datasets.assemble import Outline, class_index, inside, labels_of_polygons
 from wsi_nuc.datasets.cards import Card
 from wsi_nuc.datasets.files import by_stem, read_json, read_rgb
-from wsi_nuc.datasets.raster import Rings
 from wsi_nuc.datasets.record import DataError, Entry, LabelledImage
 
 
@@ -43,7 +42,7 @@ def entries(root: Path, card: Card) -> list[Entry]:
 def load(path: Path, image: Path, card: Card) -> LabelledImage:
     repairs: Counter[str] = Counter()
     rgb = read_rgb(image, repairs)
-    outlines: list[Rings] = []
+    outlines: list[Outline] = []
     points: list[Sequence[float]] = []
     kinds: dict[str, list[int]] = {"outline": [], "point": []}
     for feature in features(path):
@@ -94,7 +93,7 @@ def class_name(feature: dict[str, Any]) -> str:
     return str(found)
 
 
-def _shapes(shape: dict[str, Any], path: Path) -> tuple[list[Rings], list[Sequence[float]]]:
+def _shapes(shape: dict[str, Any], path: Path) -> tuple[list[Outline], list[Sequence[float]]]:
     """Outlines (each with its holes) and points of a geometry."""
     kind, coordinates = shape.get("type"), shape.get("coordinates") or []
     try:

@@ -21,7 +21,7 @@ from wsi_nuc.models.domain import limits_of, looks_of
 from wsi_nuc.models.weights import open_checkpoint
 from wsi_nuc.quality.resolution import FEWEST_NUCLEI
 from wsi_nuc.quality.sample import Sample
-from wsi_nuc.store.geometry import area_and_centre
+from wsi_nuc.rings import Rings
 from wsi_nuc.training.compact.tune import tune
 
 SIZE_SLACK = 1.4  # organs that are not among the training images differ more
@@ -76,9 +76,9 @@ def _sizes(net: CompactNet, settings: Settings, images: Sequence[LabelledImage])
     """Smallest and largest size, see `quality.sample`, of images whose resolution is known; None without any."""
     model, sizes = assemble(net, settings, "cpu", spec_of(settings, "")), []
     for image in images:
-        table, scale = predict_table(model, image)
-        if image.mpp is None or len(table) < FEWEST_NUCLEI:
+        nuclei, scale = predict_table(model, image)
+        if image.mpp is None or len(nuclei) < FEWEST_NUCLEI:
             continue
-        area_px, _ = area_and_centre(table.xy / scale, table.offsets)
+        area_px, _ = Rings(nuclei.xy / scale, nuclei.offsets).areas_and_centres()
         sizes.append(Sample(image.mpp, 2 * np.sqrt(area_px / np.pi) * image.mpp).size_um)
     return (round(min(sizes) / SIZE_SLACK, 2), round(max(sizes) * SIZE_SLACK, 2)) if sizes else None

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 
 from wsi_nuc.datasets.overlaps import overlaps_of_labels
-from wsi_nuc.datasets.raster import rasterise
 from wsi_nuc.datasets.record import DataError, LabelledImage
 from wsi_nuc.evaluation.metrics import panoptic
 from wsi_nuc.evaluation.predict import as_labels, predict_table, truth_of
@@ -18,14 +17,15 @@ from wsi_nuc.models.compact.net import CompactNet
 from wsi_nuc.models.compact.segmentor import calibrated, logit
 from wsi_nuc.models.compact.settings import Settings, UseSettings
 from wsi_nuc.models.compact.spec import spec_of
-from wsi_nuc.types import Bool, Float64, NucleiTable
+from wsi_nuc.rings import Rings
+from wsi_nuc.types import Bool, Box, Float64, GridNuclei
 
 LEAST_THRESHOLD = 0.08
 MASK_LOGITS = (-0.6, -0.3, 0.0, 0.3)
 CUTS = tuple(np.round(np.arange(0.2, 0.65, 0.05), 2).tolist())
 RIGHT_IOU = 0.5
 
-Found = tuple[LabelledImage, NucleiTable, float]
+Found = tuple[LabelledImage, GridNuclei, float]
 
 
 def tune(net: CompactNet, settings: Settings, images: Sequence[LabelledImage], device: str) -> UseSettings:
@@ -68,7 +68,7 @@ def logistic(features: Float64, right: Bool, steps: int = 50) -> Float64:
     return weights
 
 
-def scored(table: NucleiTable, use: UseSettings) -> NucleiTable:
+def scored(table: GridNuclei, use: UseSettings) -> GridNuclei:
     """The table with the scores, and without the rows, that these settings would give."""
     score = calibrated(table.prompt_score, table.predicted_iou, use.calibration)
     return replace(table, score=score).select(score >= use.least_score)
@@ -81,8 +81,9 @@ def _samples(found: Found) -> tuple[Float64, Bool]:
     features = np.column_stack([logit(table.prompt_score), logit(table.predicted_iou), np.ones(len(table))])
     if truth is None:
         raise DataError(image.id, "has no annotated outlines to calibrate on", "leave it out of `validation`")
-    rings = [[ring / scale] for ring in np.split(table.xy, table.offsets[1:-1])] if len(table) else []
-    overlaps = overlaps_of_labels(truth, rasterise(rings, truth.shape[1], truth.shape[0])[0])
+    rings = Rings(table.xy / scale, table.offsets)
+    predicted = rings.fill(np.arange(1, len(rings) + 1), Box(0, 0, truth.shape[1], truth.shape[0]))
+    overlaps = overlaps_of_labels(truth, predicted)
     best = np.zeros(len(table))
     np.maximum.at(best, overlaps.predicted_ids[overlaps.predicted] - 1, overlaps.iou)
     return features, best > RIGHT_IOU
