@@ -52,7 +52,6 @@ class Page:
     software: str
     xmp: str
     resolution: tuple[float, float, int]
-    main: bool
 
     @property
     def tiled(self) -> bool:
@@ -176,7 +175,7 @@ def _int64(tags: Tags, *names: int) -> Int64:
     return found[0].astype(np.int64) if found else np.zeros(0, np.int64)
 
 
-def _page(tags: Tags, main: bool) -> Page:
+def _page(tags: Tags) -> Page:
     return Page(
         width=_int(tags, 256, 0),
         height=_int(tags, 257, 0),
@@ -194,7 +193,6 @@ def _page(tags: Tags, main: bool) -> Page:
         software=_text(tags, 305),
         xmp=_text(tags, 700),
         resolution=(_ratio(tags, 282), _ratio(tags, 283), _int(tags, 296, 2)),
-        main=main,
     )
 
 
@@ -226,8 +224,8 @@ def read_structure(file: RandomAccess) -> Structure:
     while at:
         tags, following = walker.directory(at)
         ndpi = ndpi or NDPI_TAG in tags
-        pages.append(_page(tags, main=True))
-        pages += [_page(walker.directory(int(sub))[0], main=False) for sub in _int64(tags, SUB_IFDS)]
+        pages.append(_page(tags))
+        pages += [_page(walker.directory(int(sub))[0]) for sub in _int64(tags, SUB_IFDS)]
         at = following
     if not pages:
         raise SlideError(file.name, "is a TIFF file without a page", NOT_A_SLIDE)

@@ -20,8 +20,6 @@ from wsi_nuc.datasets.files import by_stem, read_json, read_rgb
 from wsi_nuc.datasets.raster import Rings
 from wsi_nuc.datasets.record import DataError, Entry, LabelledImage
 
-_SUFFIXES = (".geojson", ".json")
-
 
 def recognises(root: Path) -> bool:
     return any(root.glob("**/*.geojson"))
