@@ -203,23 +203,12 @@ def _agreement(
     masks = {precision: masks_by_prompt(alone(models[precision], one)) for precision in TYPES}
     shared = sorted(set(masks["bf16"]) & set(masks["fp32"]))
     iou = float(np.mean([_iou(masks["bf16"][i], masks["fp32"][i]) for i in shared])) if shared else float("nan")
+    same_target, is_same = f">= {SAME_PERCENT:g}", same >= SAME_PERCENT
+    # Of the tiny networks; what half precision does to the masks of large ones is told.
+    iou_target = ("-", True) if place.targets else (f"> {SAME_IOU:g}", iou > SAME_IOU)
     return [
-        Row(
-            f"{name} fp32: parity, instances of the published loop",
-            same,
-            "%",
-            f">= {SAME_PERCENT:g}",
-            same >= SAME_PERCENT,
-            always=True,
-        ),
-        Row(
-            f"{name}: mean IoU of bf16 masks with fp32 ones",
-            iou,
-            "",
-            f"> {SAME_IOU:g}",
-            iou > SAME_IOU,
-            always=True,
-        ),
+        Row(f"{name} fp32: parity, instances of the published loop", same, "%", same_target, is_same, always=True),
+        Row(f"{name}: mean IoU of bf16 masks with fp32 ones", iou, "", *iou_target, always=True),
     ]
 
 
