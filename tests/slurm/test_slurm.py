@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks import slurm_signals
 from tests.e2e.command import manifest, start, wsi_nuc
 from tests.slurm.cluster import NODES, Slurm, until
 from wsi_nuc.synth import SynthSpec, write_slide
@@ -164,6 +165,17 @@ def test_a_cancelled_task_stays_so_and_a_warned_one_alone_comes_back(
     assert (over[last]["JobState"], over[last]["Restarts"]) == ("COMPLETED", "1")
     ((name, digest),) = digests(cohort / "results").items()
     assert digest == serial[name]
+
+
+def test_the_benchmark_of_signals_runs(slurm: Slurm, tmp_path: Path) -> None:
+    """On two tasks; what it finds wrong here would be wrong in any number of them."""
+    planned = slurm_signals.prepare(tmp_path, 2, size_px=512)
+    peace, _ = slurm_signals.fire(slurm, planned, tmp_path / "peace", "nothing", 2, 1.0)
+    fired, _ = slurm_signals.fire(slurm, planned, tmp_path / "fire", "warning, then scancel", 2, 5.0)
+    assert (peace.wrong, fired.wrong, fired.disturbed) == ([], [], [])
+    assert len(fired.moments) == 2
+    assert slurm_signals.digests(tmp_path / "fire") == slurm_signals.digests(tmp_path / "peace")
+    assert all("cancel" in line for line in slurm_signals.table(fired).splitlines())
 
 
 def has_parts(cohort: Path) -> bool:
