@@ -21,30 +21,32 @@ from wsi_nuc.cohort.planning import make_plan
 from wsi_nuc.cohort.work import run_cohort
 from wsi_nuc.config import RunConfig
 
-SLIDES = 10_000
+SLIDES, FEW_SLIDES = 10_000, 12
 FAILED_EACH = 97
 MOST_S = {"status": 2.0, "collect": 10.0, "report": 10.0}
+# Some slides have failed, which is no fault of the call.
+OPTIONS = {"status": ("--allow-failed",), "collect": ("--allow-failed",), "report": ()}
 MOST_MIB = 350
 
 
-def measure(slides: int = SLIDES) -> list[Row]:
-    """Goals hold for ten thousand."""
+def measure(small: bool = False) -> list[Row]:
+    slides = FEW_SLIDES if small else SLIDES
     with TemporaryDirectory(prefix="wsi-nuc-bench-") as place:
         folder = _cohort(Path(place), slides)
         # Once for the cache of the file system.
-        cost_of("cohort", "status", folder.root)
-        costs = {name: cost_of("cohort", name, folder.root) for name in MOST_S}
+        cost_of("cohort", "status", folder.root, *OPTIONS["status"])
+        costs = {name: cost_of("cohort", name, folder.root, *OPTIONS[name]) for name in MOST_S}
         size = folder.table.stat().st_size / 2**20
     rows = [
         row for name, cost in costs.items() for row in _rows(f"{name} of {slides:,} slides", cost, MOST_S[name])
     ]
-    return [*rows, Row("cohort.parquet", size, "MiB", "none", True)]
+    return [*rows, Row("cohort.parquet", size, "MiB")]
 
 
 def _rows(what: str, cost: Cost, most_s: float) -> list[Row]:
     return [
         Row(what, cost.wall_s, "s", f"<= {most_s:g}", cost.wall_s <= most_s),
-        Row(f"{what}, CPU", cost.cpu_s, "s", "none", True),
+        Row(f"{what}, CPU", cost.cpu_s, "s"),
         Row(f"{what}, peak memory", cost.peak_mib, "MiB", f"<= {MOST_MIB}", cost.peak_mib <= MOST_MIB),
     ]
 

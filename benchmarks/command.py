@@ -14,17 +14,17 @@ from benchmarks.child import peak_mib
 
 @dataclass(frozen=True)
 class Cost:
-    """`cpu_s`: of all that it started, which busy neighbours lengthen less; `peak_mib`: of its first process;
-    `said`: on standard error."""
-
     wall_s: float
     cpu_s: float
+    """Of all that it started, which busy neighbours lengthen less."""
     peak_mib: float
-    exit_code: int
+    """Of its first process."""
     said: str
+    """On standard error."""
 
 
 def cost_of(*arguments: object) -> Cost:
+    """A call that does not end with 0 is an error: what it cost says nothing."""
     before, started = os.times(), time.perf_counter()
     command = [sys.executable, "-m", "benchmarks.command", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -34,8 +34,10 @@ def cost_of(*arguments: object) -> Cost:
         *said, last = done.stderr.splitlines()
         peak, code = json.loads(last)
     except ValueError:
-        raise RuntimeError(done.stderr[-2000:]) from None
-    return Cost(wall, cpu, peak, code, "\n".join(said))
+        code = done.returncode or 1
+    if code:
+        raise RuntimeError(done.stderr[-2000:])
+    return Cost(wall, cpu, peak, "\n".join(said))
 
 
 def main() -> None:

@@ -15,9 +15,9 @@ from wsi_nuc.slides.localfile import LocalFile
 from wsi_nuc.slides.tiff import Page, read_structure
 from wsi_nuc.types import Box, SlideRef, UInt8
 
-SIDE_PX, TILE_PX = 8192, 256
+SIDE_PX, SMALL_SIDE_PX, TILE_PX = 8192, 2304, 256
 CORE_PX, HALO_PX = 2048, 64
-DESCRIPTION = "Aperio Image Library v12\n8192x8192 (256x256) JPEG/RGB Q=80|AppMag = 40|MPP = 0.25"
+DESCRIPTION = "Aperio Image Library v12\n{side}x{side} (256x256) JPEG/RGB Q=80|AppMag = 40|MPP = 0.25"
 
 
 def tissue(random: np.random.Generator) -> UInt8:
@@ -28,30 +28,35 @@ def tissue(random: np.random.Generator) -> UInt8:
     return np.clip(colour + random.normal(0, 6, colour.shape), 0, 255).astype(np.uint8)
 
 
-def write_slide(path: Path) -> Path:
+def write_slide(path: Path, side: int) -> Path:
     """An Aperio-like slide of one level whose tiles repeat a few pictures at other places in the file."""
     import imagecodecs
     import tifffile
 
     random = np.random.default_rng(0)
     tiles = [imagecodecs.jpeg8_encode(tissue(random), level=80) for _ in range(64)]
-    count = (SIDE_PX // TILE_PX) ** 2
+    count = (side // TILE_PX) ** 2
     data = (tiles[i % len(tiles)] for i in random.permutation(count))
-    options = {"tile": (TILE_PX, TILE_PX), "compression": "jpeg", "metadata": None, "description": DESCRIPTION}
-    tifffile.imwrite(path, data, shape=(SIDE_PX, SIDE_PX, 3), dtype=np.uint8, photometric="rgb", **options)
+    options = {
+        "tile": (TILE_PX, TILE_PX),
+        "compression": "jpeg",
+        "metadata": None,
+        "description": DESCRIPTION.format(side=side),
+    }
+    tifffile.imwrite(path, data, shape=(side, side, 3), dtype=np.uint8, photometric="rgb", **options)
     return path
 
 
-def regions() -> Iterator[Box]:
+def regions(side: int) -> Iterator[Box]:
     """Cores with their halo in row order, cut at the slide's edge."""
-    whole = Box(0, 0, SIDE_PX, SIDE_PX)
-    for y in range(0, SIDE_PX, CORE_PX):
-        for x in range(0, SIDE_PX, CORE_PX):
+    whole = Box(0, 0, side, side)
+    for y in range(0, side, CORE_PX):
+        for x in range(0, side, CORE_PX):
             yield Box(x, y, x + CORE_PX, y + CORE_PX).grow(HALO_PX).intersect(whole)
 
 
 def read_all(source: SlideSource) -> None:
-    for box in regions():
+    for box in regions(source.info.width):
         source.read(0, box)
 
 
@@ -72,24 +77,28 @@ def decode_all(file: LocalFile, page: Page) -> None:
         jpeg8_decode(file.read_at(offset, count), tables=tables, colorspace="YCBCR", outcolorspace="RGB")
 
 
-def measure() -> list[Row]:
+def measure(small: bool = False) -> list[Row]:
+    side = SMALL_SIDE_PX if small else SIDE_PX
     with tempfile.TemporaryDirectory() as folder:
-        path = write_slide(Path(folder) / "slide.svs")
+        path = write_slide(Path(folder) / "slide.svs", side)
         file = LocalFile(str(path))
         page = read_structure(file).pages[0]
         decoded = read_cold(path).tiles_decoded
         other = openslide_.open_slide(SlideRef(str(path)))
         direct, bare, openslide = interleaved(
-            lambda: read_cold(path), lambda: decode_all(file, page), lambda: read_all(other)
+            lambda: read_cold(path),
+            lambda: decode_all(file, page),
+            lambda: read_all(other),
+            rounds=1 if small else 5,
         )
         other.close()
         file.close()
     tiles = len(page.offsets)
     return [
         Row("direct reader / bare decoder, same tiles", bare / direct, "x", ">= 0.85", bare / direct >= 0.85),
-        Row("decoded / unique pixels", decoded / tiles, "x", "<= 1.05", decoded / tiles <= 1.05),
+        Row("decoded / unique pixels", decoded / tiles, "x", "<= 1.05", decoded / tiles <= 1.05, always=True),
         Row("direct reader / OpenSlide, one thread", openslide / direct, "x", ">= 3", openslide / direct >= 3),
-        Row("direct reader, one thread", tiles / direct, "tiles/s", "shown", True),
+        Row("direct reader, one thread", tiles / direct, "tiles/s"),
     ]
 
 

@@ -1,14 +1,19 @@
-"""Synthetic slides for the benchmarks, written once into a folder that goes with the process."""
+"""Synthetic slides for the benchmarks: large ones, drawn once for a process, and many small ones."""
 
 from __future__ import annotations
 
 import atexit
 import shutil
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 from wsi_nuc.synth import SynthSpec, write_slide
+
+MPP = 0.5
+# So many slides are drawn; the others are those with another word in the header.
+DRAWN, WORD = 8, b"wsi-nuc synth"
 
 
 @cache
@@ -25,3 +30,12 @@ def synthetic(
     path = folder() / name
     write_slide(path, SynthSpec(size=size, height=height, mpp=0.25, seed=seed, tissue=tissue))
     return path
+
+
+def write_slides(paths: Sequence[Path], size: int, density: float = 0.25) -> None:
+    """Small slides of MPP, no two of the same content."""
+    for i, path in enumerate(paths):
+        if i < DRAWN:
+            write_slide(path, SynthSpec(size=size, mpp=MPP, seed=i, density=density))
+        else:
+            path.write_bytes(paths[i % DRAWN].read_bytes().replace(WORD, WORD[:-5] + f"{i:05}".encode()))

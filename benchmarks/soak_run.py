@@ -18,15 +18,15 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.slides import write_slides
 from benchmarks.soak_processes import Command, GivenCluster, wait_for_port
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import INTERRUPTED, OK
 from wsi_nuc.features.running import run_slides
 from wsi_nuc.store.manifest import read
 from wsi_nuc.store.verify import verify
-from wsi_nuc.synth import SynthSpec, write_slide
 
-SLIDES, EDGE_PX, MPP = 3, 1152, 0.5
+SLIDES, EDGE_PX = 3, 1152
 BLOWS = 12
 # A stopped worker is replaced within a minute, so that is how long a run may be quiet, on a machine that is not
 # crowded: where every CPU has many processes to serve, a second counts as so many times less.
@@ -82,8 +82,7 @@ class Report:
 
 def set_scene(place: Path) -> Scene:
     slides = tuple(place / f"{index}.svs" for index in range(SLIDES))
-    for index, slide in enumerate(slides):
-        write_slide(slide, SynthSpec(size=EDGE_PX, mpp=MPP, seed=index, density=0.5))
+    write_slides(slides, EDGE_PX, density=0.5)
     config = RunConfig(out=place / "peace", model="classical", tissue="none", scheduler="serial")
     results = list(run_slides(config, list(map(str, slides))))
     digests = {Path(result.store).name: str(read(Path(result.store))["digest"]) for result in results}

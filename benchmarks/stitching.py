@@ -13,7 +13,7 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 
 import numpy as np
@@ -118,9 +118,9 @@ def stitch_all(rows: int, columns: int) -> tuple[int, float]:
     return nuclei, time.process_time() - start - making
 
 
-def rate_and_slope(full: bool) -> list[Row]:
-    edges = [round(math.sqrt(count / PER_REGION)) for count in ((1e5, 1e6, 1e7) if full else (1e5, 1e6))]
-    stitch_all(2, 2)
+def rate_and_slope(edges: Sequence[int]) -> list[Row]:
+    """`edges`: regions on a side of each slide."""
+    stitch_all(edges[0], edges[0])
     best = {edge: min((stitch_all(edge, edge) for _ in range(repeats)), key=lambda run: run[1] / run[0])
             for edge, repeats in zip(edges, (5, 3, 1), strict=False)}  # fmt: skip
     nuclei, seconds = best[edges[1]]
@@ -132,10 +132,10 @@ def rate_and_slope(full: bool) -> list[Row]:
     ]
 
 
-def memory() -> list[Row]:
-    """Peak of a process of its own, for 6 x 6 regions and for 24 x 24. What grows is the frontier: the candidates
-    near the lower rim of the row of regions, about 0.5 MiB a region of width."""
-    small, large = (_peak_mib(edge) for edge in (6, 24))
+def memory(edge: int) -> list[Row]:
+    """Peak of a process of its own, for so many regions on a side and for four times as many. What grows is the
+    frontier: the candidates near the lower rim of the row of regions, about 0.5 MiB a region of width."""
+    small, large = (_peak_mib(side) for side in (edge, 4 * edge))
     what = f"peak memory at 16 x the area ({small:.0f} to {large:.0f} MiB)"
     return [Row(what, large / small, "x", "<= 1.10 x", large <= 1.10 * small)]
 
@@ -178,10 +178,10 @@ def _largest_of_groups(table: NucleiTable, alive: list[int]) -> list[int]:
     return kept
 
 
-def ratio() -> list[Row]:
-    slide = list(regions(2, 2))
+def ratio(edge: int, rounds: int) -> list[Row]:
+    slide = list(regions(edge, edge))
     ours, peers = interleaved(
-        lambda: sum(len(table) for table in stitch(slide, GEOMETRY)), lambda: repeated_tree(slide)
+        lambda: sum(len(table) for table in stitch(slide, GEOMETRY)), lambda: repeated_tree(slide), rounds=rounds
     )
     return [
         Row(
@@ -194,8 +194,12 @@ def ratio() -> list[Row]:
     ]
 
 
-def measure(full: bool = False) -> list[Row]:
-    return [*rate_and_slope(full), *memory(), *ratio()]
+def measure(small: bool = False, full: bool = False) -> list[Row]:
+    if small:
+        return [*rate_and_slope((1, 2)), *memory(1), *ratio(1, rounds=1)]
+    counts = (1e5, 1e6, 1e7) if full else (1e5, 1e6)
+    edges = [round(math.sqrt(count / PER_REGION)) for count in counts]
+    return [*rate_and_slope(edges), *memory(6), *ratio(2, rounds=5)]
 
 
 def _peak(edge: int) -> None:
@@ -212,4 +216,4 @@ if __name__ == "__main__":
     if "--peak" in sys.argv:
         _peak(int(sys.argv[-1]))
     else:
-        print_rows(measure("--full" in sys.argv))
+        print_rows(measure(full="--full" in sys.argv))

@@ -1,4 +1,8 @@
-"""The one table that every benchmark prints."""
+"""The one table that every benchmark prints.
+
+A benchmark is a module with `measure(small)`, which returns the rows of this table. With `small` it runs the same
+code on as little as it can, within seconds: what it measures then says nothing, but that it runs does.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,21 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+NO_TARGET = "-"
+
 
 @dataclass(frozen=True)
 class Row:
-    """One measured number beside its goal; `ok` says whether the goal was met in this run."""
+    """One measured number beside its target."""
 
     what: str
     value: float
-    unit: str
-    goal: str
-    ok: bool
+    unit: str = ""
+    target: str = NO_TARGET
+    ok: bool = True
+    """Whether the target was met in this run."""
+    always: bool = False
+    """Whether the target holds at any size, so that a small run has to meet it, too."""
 
 
 def interleaved(*calls: Callable[[], object], rounds: int = 5) -> list[float]:
@@ -34,6 +43,7 @@ def interleaved(*calls: Callable[[], object], rounds: int = 5) -> list[float]:
 def print_rows(rows: Iterable[Row]) -> None:
     listed: Sequence[Row] = list(rows)
     width = max((len(row.what) for row in listed), default=0)
+    print(f"{'':<6}{'':<{width}}  {'measured':>12} {'unit':<10} target")
     for row in listed:
-        mark = "ok " if row.ok else "MISS"
-        print(f"{mark:<5}{row.what:<{width}}  {row.value:>12.4g} {row.unit:<10} goal {row.goal}")
+        mark = "" if row.target == NO_TARGET else "ok" if row.ok else "MISS"
+        print(f"{mark:<6}{row.what:<{width}}  {row.value:>12.4g} {row.unit:<10} {row.target}")

@@ -30,19 +30,23 @@ from wsi_nuc.store.place import open_folder
 
 ROUNDS = 3
 REGION_PX = 2048  # small, so that two workers share the slide evenly
+EDGE, SMALL_EDGE = 12288, 4096
 SLEEP_S = 0.1
 SMALL_TILES_A_REGION = (4096 // 256) ** 2
 
 
-def measure() -> list[Row]:
-    slide = synthetic("workers.svs", 12288, tissue=0.9)
+def measure(small: bool = False) -> list[Row]:
+    slide = synthetic("workers.svs", SMALL_EDGE if small else EDGE, tissue=0.9)
     setup = partial(prepare_worker, "classical", "cpu")
     serial, one, two = SerialExecutor(setup), _dask(1, setup), _dask(2, setup)
     with TemporaryDirectory(prefix="wsi-nuc-bench-") as parts:
         jobs = _jobs(slide, parts)
         gap_s = _gap_s(one, jobs * 2) - _gap_s(serial, jobs * 2)
         region_s = _seconds(serial, process_region, jobs) / len(jobs)
-        pairs = [(_seconds(one, process_region, jobs), _seconds(two, process_region, jobs)) for _ in range(ROUNDS)]
+        pairs = [
+            (_seconds(one, process_region, jobs), _seconds(two, process_region, jobs))
+            for _ in range(1 if small else ROUNDS)
+        ]
         speedup = statistics.median(alone / both for alone, both in pairs)
     for executor in (serial, one, two):
         executor.close()
@@ -51,7 +55,7 @@ def measure() -> list[Row]:
         Row("Dask over the serial loop, a tile of 256 px", us_a_tile, "us", "<= 20", us_a_tile <= 20),
         Row("Dask over the serial loop, of the wall", share, "share", "<= 0.02", share <= 0.02),
         Row(f"two workers / one, on {usable_cpus()} CPUs", speedup, "x", ">= 1.7", speedup >= 1.7),
-        Row("files that differ between one and two workers", differ, "files", "0", differ == 0),
+        Row("files that differ between one and two workers", differ, "files", "0", differ == 0, always=True),
     ]
 
 

@@ -21,7 +21,6 @@ VULNERABLE = {
     "openslide-bin": "4.0.0.11",
     "pillow": "12.2.0",
     "pyarrow": "23.0.0",
-    "pydicom": "3.0.1",
     "torch": "2.9.1",
     "tornado": "6.5.7",
 }

@@ -58,9 +58,6 @@ class Box:
     def shift(self, dx: int, dy: int) -> Box:
         return Box(self.x0 + dx, self.y0 + dy, self.x1 + dx, self.y1 + dy)
 
-    def contains(self, other: Box) -> bool:
-        return self.intersect(other) == other
-
 
 @dataclass(frozen=True, slots=True)
 class SlideRef:

@@ -11,7 +11,6 @@ import pytest
 
 from tests.datasets import layouts
 from wsi_nuc.datasets import DataError, load_dataset
-from wsi_nuc.datasets.readers.pannuke import published_split
 from wsi_nuc.store import manifest
 from wsi_nuc.types import TileCounts
 
@@ -95,18 +94,6 @@ def test_the_manifest_gives_splits_groups_and_resolution(tmp_path: Path) -> None
     assert dataset.select(groups={"P1"}).ids == ("one",)
     with pytest.raises(DataError, match="splits are train, val"):
         dataset.select(split="test")
-
-
-def test_pannuke_has_the_three_published_splits(tmp_path: Path) -> None:
-    layouts.pannuke(tmp_path)
-    dataset = load_dataset(tmp_path)
-    assert len(dataset) == 6
-    for name, folds in {"123": "123", "213": "213", "321": "321"}.items():
-        parts = published_split(dataset, name)
-        assert "".join(part.entries[0].split[-1] for part in parts) == folds
-        assert [len(part) for part in parts] == [2, 2, 2]
-    with pytest.raises(DataError, match="not published"):
-        published_split(dataset, "132")
 
 
 def test_a_pannuke_image_without_nuclei_is_read(tmp_path: Path) -> None:

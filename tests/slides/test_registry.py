@@ -182,7 +182,7 @@ def test_a_changed_file_has_another_signature(slide: Find, tmp_path: Path) -> No
 
 
 def test_the_cache_opens_once_notices_change_and_stays_small(slide: Find, tmp_path: Path) -> None:
-    cache.close_cached()
+    cache._open.clear()
     refs = [
         SlideRef(str(shutil.copyfile(slide("aperio.svs"), tmp_path / f"{i}.svs")))
         for i in range(cache.CAPACITY + 2)
@@ -196,8 +196,6 @@ def test_the_cache_opens_once_notices_change_and_stays_small(slide: Find, tmp_pa
     assert len(cache._open) == cache.CAPACITY
     # Evicted sources that are still held can be read; their descriptors go with the last reference.
     assert first.read(0, Box(0, 0, 20, 20)).rgb.shape == (20, 20, 3)
-    cache.close_cached()
-    assert not cache._open
 
 
 def test_descriptors_do_not_leak(slide: Find, tmp_path: Path) -> None:

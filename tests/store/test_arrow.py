@@ -50,7 +50,7 @@ from wsi_nuc.store.zarrfile import ZarrFolder
 path = pathlib.Path(sys.argv[1])
 top = made_folder(path)
 part = write_part(top, 1, nuclei(9), numpy.zeros(9, bool), {})
-assert len(read_part(top / part.name)[0]) == 9
+assert len(read_part(top / part)[0]) == 9
 folder = ZarrFolder(top / "x")
 write_tissue(folder, shapely.box(0, 0, 9, 9), 0.25)
 write_labels(folder, write_nuclei(folder, [nuclei(30)]), 1024, 1024)

@@ -11,7 +11,6 @@ import numpy as np
 from wsi_nuc.store.reading import NucleiFile, Points
 from wsi_nuc.types import Bool, Float64, Int64
 
-Box4 = tuple[float, float, float, float]
 Item = TypeVar("Item")
 _GROUPS_HELD = 24
 

@@ -106,8 +106,8 @@ def process_region(job: RegionJob) -> RegionReport:
 
 def write_report(job: RegionJob, table: NucleiTable, own: Bool, tally: Tally) -> RegionReport:
     """The part carries the report without its timings: the same region has the same bytes each time."""
-    part = write_part(job.parts.opened(), job.task.index, table, own, tally.document())
-    return RegionReport(job.task.index, part.name, len(table), tally)
+    name = write_part(job.parts.opened(), job.task.index, table, own, tally.document())
+    return RegionReport(job.task.index, name, len(table), tally)
 
 
 def read_report(index: int, part: Place) -> RegionReport:

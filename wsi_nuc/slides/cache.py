@@ -41,11 +41,3 @@ def cached_slide(ref: SlideRef) -> SlideSource:
 
 def _gone(ref: SlideRef) -> bool:
     return not is_url(ref.path) and not os.path.lexists(ref.path)
-
-
-def close_cached() -> None:
-    """Close and forget all; for the end of a worker and for tests."""
-    with _lock:
-        for source in _open.values():
-            source.close()
-        _open.clear()

@@ -27,8 +27,6 @@ class StitchStats:
     """Counted while the stream runs, complete when it ends. `peak_held`: most rows in memory at once."""
 
     candidates: int = 0
-    kept: int = 0
-    suppressed: int = 0
     peak_held: int = 0
 
 
@@ -123,8 +121,6 @@ class _Held:
         columns = np.floor(pool.table.prompt_xy[still, 0] / self.geometry.region_l0).astype(np.int64)
         for column in np.unique(columns).tolist():
             self._put(column, pool.select(still[columns == column]))
-        self.stats.kept += len(kept)
-        self.stats.suppressed += len(pool) - len(kept) - len(still)
         self.rows -= len(pool) - len(kept) - len(still)
 
     def _keep(self, table: NucleiTable, rows: Int64) -> None:

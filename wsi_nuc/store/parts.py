@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,15 +24,6 @@ _HALF_WRITTEN = re.compile(r"^\.tmp-[0-9a-f]{32}$")
 # Of these settings; older versions knew no size of regions.
 _KEY = re.compile(r"^([0-9a-f]{16}(?:-\d+)?)(\.lock)?$")
 _SCALARS = ("score", "prompt_score", "predicted_iou", "tile")
-
-
-@dataclass(frozen=True, slots=True)
-class PartRef:
-    """What travels through the scheduler instead of the rows: `name` of the file in its folder."""
-
-    name: str
-    sha256: str
-    rows: int
 
 
 def _slide_dir(root: Place, slide_sha256: str) -> Place:
@@ -159,14 +149,15 @@ def _decode(data: bytes) -> tuple[NucleiTable, Bool, dict[str, Any]]:
     return table, own, json.loads((reader.schema.metadata or {})[b"report"])
 
 
-def write_part(folder: Place, region: int, table: NucleiTable, own: Bool, report: dict[str, Any]) -> PartRef:
-    """Leave the rows of one region; durable when it returns. Two writers of the same rows write the same file."""
+def write_part(folder: Place, region: int, table: NucleiTable, own: Bool, report: dict[str, Any]) -> str:
+    """Leave the rows of one region, durable when it returns; the name of their file. Two writers of the same rows
+    write the same file."""
     data = _encode(table, own, report)
     sha256 = hashlib.sha256(data).hexdigest()
     part = folder / f"region-{region}.{sha256[:16]}.arrow"
     if not (part.exists() and _intact(part)):
         durable.atomic_write(part, data)
-    return PartRef(part.name, sha256, len(table))
+    return part.name
 
 
 def _expected(name: str) -> str:

@@ -27,11 +27,8 @@ class Recipe(Protocol):
     CONFIG: type[TrainingConfig]
 
     def stages(self, config: Any, ranks: Ranks, emit: Emit) -> Iterator[Any]:
-        """The `loop.Stage`s in their order, each made when the one before it is done."""
-        ...
-
-    def finish(self, config: Any, emit: Emit) -> Path:
-        """The file with everything that was trained, written by the first process."""
+        """The `loop.Stage`s in their order, each made when the one before it is done. After the last one the first
+        process writes the file with everything that was trained."""
         ...
 
 

@@ -35,6 +35,4 @@ def train(config: TrainingConfig, emit: Emit = ignore, overwrite: bool = False) 
         for stage in chosen.stages(config, ranks, emit):
             run_stage(stage, ranks, emit)
             ranks.wait()
-        if ranks.first:
-            chosen.finish(config, emit)
         return config.out / MODEL

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,10 +44,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def config(out: Path, data: Path, **changes: object) -> CompactTrainConfig:
+def config(out: Path, images: Path, **changes: object) -> CompactTrainConfig:
     given: dict[str, object] = {
         "out": out, "classes": ["a", "b"], "net": NET, "steps": 4, "batch": 2, "report_every": 2, "warmup": 1,
-        "data": {"train": [{"path": data, "images": ["d0", "d1"]}], "workers": 0},
+        "data": {"train": [{"path": images, "images": ["d0", "d1"]}], "workers": 0},
         "crop": {"size_px": 128}, "precision": "fp32", "device": "cpu", "use": {"tile_px": 256},
         "threads": 1,
     }  # fmt: skip
@@ -68,6 +69,20 @@ def test_a_stopped_training_ends_with_the_same_weights(tmp_path: Path, data: Pat
     parts = train(config(tmp_path / "parts", data))
     one, other = (open_checkpoint(file).tensors() for file in (whole, parts))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_images_are_read_once(tmp_path: Path, data: Path) -> None:
+    """Those that the training began with also choose the cuts: nobody asks for the files again."""
+    copy = shutil.copytree(data, tmp_path / "data")
+
+    def remove(event: object) -> None:
+        if isinstance(event, StepDone):
+            shutil.rmtree(copy, ignore_errors=True)
+
+    sources = {"train": [{"path": copy, "images": ["d0", "d1"]}], "validation": [{"path": copy, "images": ["d2"]}]}
+    made = train(config(tmp_path / "out", copy, data=sources | {"workers": 0}), remove)
+    assert not copy.exists()
+    assert 0 <= open_checkpoint(made).info.details["metrics"]["pq"] <= 1
 
 
 def test_a_state_of_another_network_is_refused(tmp_path: Path, data: Path) -> None:

@@ -1,4 +1,4 @@
-"""PanNuke: three folds of NumPy arrays, and the three published splits of training, validation and test fold."""
+"""PanNuke: three folds of NumPy arrays, which are its splits `fold1` to `fold3`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from wsi_nuc.datasets.assemble import labels_for
 from wsi_nuc.datasets.cards import Card
 from wsi_nuc.datasets.files import as_rgb
 from wsi_nuc.datasets.overlaps import compact
-from wsi_nuc.datasets.record import DataError, Dataset, Entry, LabelledImage
+from wsi_nuc.datasets.record import DataError, Entry, LabelledImage
 from wsi_nuc.types import Int64
 
 # Fold of training, validation and test, by the name that the papers' code gives the split.
-SPLITS = {"123": (1, 2, 3), "213": (2, 1, 3), "321": (3, 2, 1)}
 _FOLD = re.compile(r"fold[ _-]?(\d)", re.IGNORECASE)
 
 
@@ -101,11 +100,3 @@ def merge_channels(
     if covered:
         repairs["nuclei covered by others (dropped)"] += covered
     return merged, np.array(kinds, np.int64)
-
-
-def published_split(dataset: Dataset, name: str) -> tuple[Dataset, Dataset, Dataset]:
-    """Training, validation and test part of the published split "123", "213" or "321"."""
-    if name not in SPLITS:
-        raise DataError(f"split {name}", "is not published", f"use {', '.join(SPLITS)}")
-    train, val, test = (dataset.select(split=f"fold{fold}") for fold in SPLITS[name])
-    return train, val, test

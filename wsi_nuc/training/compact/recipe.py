@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -59,6 +58,9 @@ def stages(config: CompactTrainConfig, ranks: Ranks, emit: Emit) -> Iterator[Sta
         for what, count in ((what, count) for images in sets for what, count in images.repairs.items()):
             emit(Noted(f"{kind} images: {what}: {count}"))
     yield stage_of(config, loaded, validation.images, ranks)
+    if ranks.first:
+        train = [image for images in loaded for image in images.images]
+        _finish(config, train, validation.images, emit)
 
 
 def stage_of(
@@ -99,15 +101,12 @@ def stage_of(
     )
 
 
-def finish(config: CompactTrainConfig, emit: Emit) -> Path:
+def _finish(
+    config: CompactTrainConfig, train: Sequence[LabelledImage], validation: Sequence[LabelledImage], emit: Emit
+) -> None:
     """The averaged network, used as the validation images or the file `tuned_as` say."""
-    train, validation = (
-        load_images(sources, config.classes, config.mpp).images
-        for sources in (config.data.train, config.data.validation)
-    )
     made = finished(config.out / STAGE / AVERAGE, config.out / MODEL, train, validation, config.tuned_as)
     emit(Noted(f"cuts: threshold {made.threshold:g}, least score {made.least_score:g}, mask {made.mask_logit:g}"))
-    return config.out / MODEL
 
 
 def starting_net(config: CompactTrainConfig) -> CompactNet:

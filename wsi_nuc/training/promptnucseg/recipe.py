@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,6 +44,8 @@ def stages(config: TrainConfig, ranks: Ranks, emit: Emit) -> Iterator[Stage]:
     ranks.wait()
     for part in config.stages:
         yield stage_of(config, part, data, ranks)
+    if ranks.first:
+        _finish(config)
 
 
 def stage_of(config: TrainConfig, part: Part, data: Data, ranks: Ranks) -> Stage:
@@ -82,13 +83,12 @@ def stage_of(config: TrainConfig, part: Part, data: Data, ranks: Ranks) -> Stage
     )
 
 
-def finish(config: TrainConfig, emit: Emit) -> Path:
+def _finish(config: TrainConfig) -> None:
     """All trained parts in one file, with the validation of the last stage, which saw them together."""
     net, known = starting_net(config, part=None)
     last = open_checkpoint(best_file(config.out, config.stages[-1])).info.details
     about = {"training_data": last["training_data"], "metrics": last["metrics"]}
     save_parts(config.out / MODEL, net, config.settings(), known, about)
-    return config.out / MODEL
 
 
 def _tell(config: TrainConfig, data: Data, emit: Emit) -> None:
