@@ -40,9 +40,9 @@ def add_features(store: Place, slide: SlideRef, execute: Execute, model: ModelRe
     classes, begun = class_names(store.path), time.perf_counter()
     nuclei = Nuclei(store.path, store.path / _NEW_PLACES[0], slide, float(old["slide"]["mpp"]), classes, model)
     with Staging(store.parent, store.name) as staging:
-        folder = _folder_of(store, staging.root)
+        folder, figures = _folder_of(store, staging.root)
         write_features(folder, nuclei, execute)
-        layout.seal(folder, key, any(path.startswith("labels/") for path in folder.paths))
+        layout.seal(folder, key, figures, any(path.startswith("labels/") for path in folder.paths))
 
         def unchanged() -> None:
             refuse_change(slide, signature, slide.path)
@@ -68,14 +68,15 @@ def _refuse_replaced(store: Path, old: Json) -> None:
         raise StorageError(store, "was replaced while its features were measured", "repeat the same command")
 
 
-def _folder_of(store: Place, root: Place) -> ZarrFolder:
-    """A folder with all files of the store but those that are written anew."""
+def _folder_of(store: Place, root: Place) -> tuple[ZarrFolder, list[Json]]:
+    """A folder with all files of the store but those that are written anew, and the figures of its classes."""
     folder = ZarrFolder(root)
-    folder.adopt(store.path, _is_new)
+    attributes = folder.adopt(store.path, _is_new)
     for name in manifests.walk(store.path):
         if not _is_new(name):
             durable.link_or_copy(store / name, root / name)
-    return folder
+    # Up to format 2 they are a table, which is among the files.
+    return folder, attributes.get("wsi_nuc", {}).get("classes", [])
 
 
 def _is_new(name: str) -> bool:

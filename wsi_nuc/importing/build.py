@@ -165,7 +165,7 @@ def _publish(
     area = slide.tissue.polygons
     write_tissue(folder, area, slide.mpp)
     write_thumbnail(folder, slide.tissue.thumbnail, slide.tissue.l0_per_px)
-    layout.seal(folder, origin.key, False)
+    layout.seal(folder, origin.key, summary.class_figures)
     accounting = Accounting(tiles=TileCounts(), repairs=sum(mender.repaired.values()))
     counts = _counts(slide, summary, mender)
 

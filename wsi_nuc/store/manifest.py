@@ -15,8 +15,9 @@ from wsi_nuc.types import TileCounts
 
 MANIFEST = "manifest.json"
 ROOT = "zarr.json"
-FORMAT = 2
-FORMATS = (1, FORMAT)  # in the first one `run` has no checksum
+FORMAT = 3
+# In 1 `run` has no checksum; up to 2 the figures of the classes are a table of their own.
+FORMATS = (1, 2, FORMAT)
 Json = dict[str, Any]
 # What may differ when the same run is repeated, and the checksums themselves.
 _OUTSIDE_OF_DIGEST = ("run", "run_sha256", "digest")
