@@ -19,6 +19,7 @@ from wsi_nuc.cli.cohort_options import (
     Journal,
     Json,
     Overwrite,
+    Pack,
     Quiet,
     Scheduler,
     Shards,
@@ -38,6 +39,7 @@ def run(
     device: Device = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    pack: Pack = None,
     overwrite: Overwrite = None,
     assign: Assign = None,
     allow_failed: AllowFailed = False,
@@ -50,7 +52,7 @@ def run(
     Shares need no scheduler between them: start any number of jobs in any order, kill and repeat them.
     """
     execution = _execution(
-        cohort, assign, device=device, workers=workers, scheduler=scheduler, overwrite=overwrite
+        cohort, assign, device=device, workers=workers, scheduler=scheduler, pack=pack, overwrite=overwrite
     )
     _work(_Job(cohort, shard, only or [], False, execution, allow_failed, quiet, json, journal))
 
@@ -62,6 +64,7 @@ def retry(
     device: Device = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    pack: Pack = None,
     overwrite: Overwrite = None,
     assign: Assign = None,
     allow_failed: AllowFailed = False,
@@ -71,7 +74,7 @@ def retry(
 ) -> None:
     """As run, and slides that failed or could not be read when the cohort was planned are tried again."""
     execution = _execution(
-        cohort, assign, device=device, workers=workers, scheduler=scheduler, overwrite=overwrite
+        cohort, assign, device=device, workers=workers, scheduler=scheduler, pack=pack, overwrite=overwrite
     )
     _work(_Job(cohort, shard, only or [], True, execution, allow_failed, quiet, json, journal))
 

@@ -33,6 +33,7 @@ from wsi_nuc.run.report import RegionReport, lacking
 from wsi_nuc.run.request import SlideRequest, as_request
 from wsi_nuc.run.result import SlideResult, failure, success
 from wsi_nuc.run.staging import StagedSlide
+from wsi_nuc.safezip import other_form
 from wsi_nuc.store.commit import Published, check_target
 from wsi_nuc.store.durable import remove_file
 from wsi_nuc.store.locks import try_lock
@@ -40,6 +41,7 @@ from wsi_nuc.store.parts import begun, find_parts, hold_parts, parts_dir, remove
 from wsi_nuc.store.paths import tell_of_strangers
 from wsi_nuc.store.place import Place, PlaceRef
 from wsi_nuc.store.private import slide_lock
+from wsi_nuc.store.zipping import present
 
 START_TIMEOUT_S = 3.0
 
@@ -194,14 +196,15 @@ class _Session:
                 self._busy.append(request)
                 return None
             claim = held.enter_context(request.claim(out, job.content_sha256))
-            final = out / claim.name
-            job = self._measures.reconciled(job, final.path)
-            if self._measures.lacking(job, final.path):
-                add = self._publisher.submit(self._add_measures, job, final, held.pop_all(), model.device)
+            final = out / (other_form(claim.name) if config.pack else claim.name)
+            already = present(final)
+            job = self._measures.reconciled(job, already.path)
+            if self._measures.lacking(job, already.path):
+                add = self._publisher.submit(self._add_measures, job, already, held.pop_all(), model.device)
                 self._done.append(add)
                 return None
             overwrite = job.config.overwrite
-            there = check_target(out, claim.name, job.origin.key, overwrite, acceptable(config))
+            there = check_target(out, final.name, job.origin.key, overwrite, acceptable(config))
             if there is not None:
                 self._done.append(self._told(success(slide, there, time.perf_counter() - started)))
                 return None

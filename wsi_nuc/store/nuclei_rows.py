@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from wsi_nuc.errors import StorageError, UsageError
 from wsi_nuc.safezarr import open_array, read_array
+from wsi_nuc.safezip import Folder, contents
 from wsi_nuc.store import layout
 from wsi_nuc.store.reading import NucleiFile, Rings, decode_rings
 from wsi_nuc.types import Bool, Int64
@@ -46,9 +47,9 @@ class NucleiReader:
 
     def __init__(self, store: Path, columns: Sequence[str] = ()) -> None:
         self.store, self._columns = Path(store), tuple(columns)
-        self._file = NucleiFile(self.store)
+        self._file, self._inside = NucleiFile(self.store), contents(self.store)
         self.shape_columns = tuple(n for n in self._file.column_names if n not in _OUTLINE)
-        self.measured_columns = _measured(self.store)
+        self.measured_columns = _measured(self._inside)
         unknown = [name for name in columns if name not in self.shape_columns + self.measured_columns]
         if unknown:
             known = ", ".join(self.shape_columns + self.measured_columns)
@@ -85,7 +86,7 @@ class NucleiReader:
 
     def _measured(self, group: int, names: Sequence[str]) -> dict[str, Column]:
         start, stop = self._file.starts[group : group + 2].tolist()
-        values = np.asarray(open_array(self.store / layout.NUCLEI_TABLE / "X")[start:stop])
+        values = np.asarray(open_array(self._inside / layout.NUCLEI_TABLE / "X")[start:stop])
         return {name: values[:, self.measured_columns.index(name)] for name in names}
 
     def close(self) -> None:
@@ -98,8 +99,8 @@ class NucleiReader:
         self.close()
 
 
-def _measured(store: Path) -> tuple[str, ...]:
-    path = store / layout.NUCLEI_TABLE / "var" / "_index"
+def _measured(store: Folder) -> tuple[str, ...]:
+    path = store / layout.NUCLEI_TABLE / "var/_index"
     try:
         return tuple(str(name) for name in read_array(path, _MOST_COLUMNS))
     except (OSError, KeyError, ValueError) as error:

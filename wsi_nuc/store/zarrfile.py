@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wsi_nuc.safezip import contents
 from wsi_nuc.store import durable
 from wsi_nuc.store.place import Place
 
@@ -89,7 +90,7 @@ class ZarrFolder:
     def adopt(self, store: Path, drop: Callable[[str], bool]) -> Json:
         """Take over what the root of another store says of its nodes, except of those that `drop` names. Returns
         the attributes of that root."""
-        document = json.loads((store / "zarr.json").read_bytes())
+        document = json.loads((contents(store) / "zarr.json").read_bytes())
         for path, node in document["consolidated_metadata"]["metadata"].items():
             if not drop(path):
                 self._nodes[path] = {key: node[key] for key in node if key != "consolidated_metadata"}

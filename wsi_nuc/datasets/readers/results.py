@@ -1,4 +1,4 @@
-"""This project's own results as labels: `NAME.zarr` beside the image NAME, for corrected or pseudo labels."""
+"""Own results as labels, corrected or pseudo: `NAME.zarr` (or `.zarr.zip`) beside the image NAME."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from wsi_nuc.datasets.assemble import class_index, labels_of_polygons
 from wsi_nuc.datasets.cards import Card
 from wsi_nuc.datasets.files import read_json
 from wsi_nuc.datasets.record import DataError, Entry, LabelledImage
+from wsi_nuc.safezip import SUFFIX, contents, for_arrow
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.store.layout import NUCLEI_SHAPES, PARQUET
+from wsi_nuc.store.manifest import MANIFEST
+from wsi_nuc.store.verify import is_result
 from wsi_nuc.types import SlideRef
 
 SHAPES = f"{NUCLEI_SHAPES}/{PARQUET}"
@@ -23,18 +26,23 @@ LARGEST_PX = 100_000_000
 
 
 def recognises(root: Path) -> bool:
-    return any(root.glob(f"*.zarr/{SHAPES}"))
+    return bool(_stores(root))
+
+
+def _stores(root: Path) -> list[Path]:
+    folders = [path.parents[2] for path in root.glob(f"*.zarr/{SHAPES}")]
+    return sorted([*folders, *(path for path in root.glob(f"*{SUFFIX}") if is_result(path))])
 
 
 def entries(root: Path, card: Card) -> list[Entry]:
-    stores = sorted(path.parents[2] for path in root.glob(f"*.zarr/{SHAPES}"))
+    stores = _stores(root)
     if not card.classes:
         # In the order of the model that wrote them, classes without a nucleus included.
-        names = dict.fromkeys(name for store in stores for name in _classes(_read(store / SHAPES)))
+        names = dict.fromkeys(name for store in stores for name in _classes(_read(store)))
         card = replace(card, classes=tuple(names))
     found = []
     for store in stores:
-        name = store.name.removesuffix(".zarr")
+        name = store.name.removesuffix(".zip").removesuffix(".zarr")
         image = next((p for p in (root / name, root / "images" / name) if p.is_file()), None)
         if image is None:
             raise DataError(
@@ -59,7 +67,7 @@ def load(store: Path, image: Path, card: Card) -> LabelledImage:
         block = source.read(0, info.box_l0)
     finally:
         source.close()
-    table = _read(store / SHAPES)
+    table = _read(store)
     polygons = np.asarray(shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False)), object)
     names = table["class"].to_pylist()
     kinds = np.array([class_index(n or "", card.classes, store) for n in names], np.int64)
@@ -77,12 +85,13 @@ def load(store: Path, image: Path, card: Card) -> LabelledImage:
     )
 
 
-def _read(path: Path) -> Any:
+def _read(store: Path) -> Any:
     import pyarrow
     import pyarrow.parquet as pq
 
+    path = contents(store) / SHAPES
     try:
-        return pq.read_table(path, columns=["class", "geometry"])
+        return pq.read_table(for_arrow(path), columns=["class", "geometry"])
     except (OSError, KeyError, pyarrow.ArrowException) as error:
         raise DataError(path, f"cannot be read ({error})", "check the result with `wsi-nuc verify`") from error
 
@@ -98,6 +107,6 @@ def _classes(table: Any) -> list[str]:
 
 
 def _mpp(store: Path) -> float | None:
-    path = store / "manifest.json"
+    path = contents(store) / MANIFEST
     found = read_json(path).get("slide", {}).get("mpp") if path.is_file() else None
     return float(found) if isinstance(found, int | float) else None
