@@ -260,11 +260,11 @@ def _readable(manifest: Json) -> bytes:
     return json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
 
 
-def make_visible(staging: Staging, keep: bool = False) -> None:
+def make_visible(staging: Staging, keep_other: bool = False) -> None:
     """Under its name, in place of a result of that name, and of its other form unless that is to be kept."""
     final, other = forms(staging.final)
     written = staging.root / f"packed{SUFFIX}" if final.name.endswith(SUFFIX) else staging.tree
-    away = [other] if other.exists() and not keep else []
+    away = [other] if other.exists() and not keep_other else []
     for place in away:
         move_away(place)
     if not final.exists():

@@ -16,6 +16,7 @@ from wsi_nuc.store.place import Place, open_folder
 from wsi_nuc.store.verify import is_result, verify
 from wsi_nuc.store.zipping import present, unpack_into
 
+FOLDER_SUFFIX = ".zarr"
 _AGAIN = "run the same `wsi-nuc run` again to restore it"
 
 
@@ -30,6 +31,8 @@ def convert(path: Path, packed: bool, keep: bool = False, emit: Emit = ignore) -
         raise StorageError(store, flaw, _AGAIN)
     if not is_result(store.path):
         raise UsageError(path, "is no result of wsi-nuc", "give a published SLIDE.zarr or SLIDE.zarr.zip")
+    if not store.name.endswith((FOLDER_SUFFIX, SUFFIX)):
+        raise UsageError(path, "has another name than a store", f"give it one that ends in {FOLDER_SUFFIX}")
     if store.name.endswith(SUFFIX) != packed:
         _convert(store, keep)
     elif problems := verify(store.path):
@@ -41,7 +44,7 @@ def _convert(store: Place, keep: bool) -> None:
     """Pack a published store, or unpack a packed one.
 
     The old form goes once the new one is there and verified, unless it is to be kept. A kill at any moment leaves
-    the store in one form or both, or where the next command puts it back from.
+    the store in one form, or in both.
     """
     out = store.parent
     if problems := verify(store.path):
@@ -60,8 +63,8 @@ def _convert(store: Place, keep: bool) -> None:
                 raise StorageError(store, "was replaced meanwhile", "repeat the same command")
             staging.refuse_other_tree()
             if not staging.final.exists():
-                make_visible(staging, keep)
+                make_visible(staging, keep_other=True)
             elif verify(staging.final.path) or manifests.read(staging.final.path) != manifest:
                 raise StorageError(staging.final, "is there already, and is not the same", "move it away")
-            elif not keep:
+            if not keep:
                 durable.remove_tree(move_away(store))
