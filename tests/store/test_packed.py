@@ -224,9 +224,7 @@ def test_pack_and_unpack_on_the_command_line(tmp_path: Path) -> None:
 def test_whenever_a_conversion_stops_the_store_is_there(
     tmp_path: Path, packed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        os, "fsync", lambda fd: None
-    )  # Nobody sees it here, and it takes minutes.
+    monkeypatch.setattr(os, "fsync", lambda fd: None)  # Nobody sees it here, and it takes minutes.
 
     def prepared(name: str) -> Path:
         return publish_store(tmp_path / name, 20, name=FOLDER if packed else PACKED).path

@@ -14,11 +14,10 @@ from wsi_nuc.datasets.assemble import class_index, labels_of_polygons
 from wsi_nuc.datasets.cards import Card
 from wsi_nuc.datasets.files import read_json
 from wsi_nuc.datasets.record import DataError, Entry, LabelledImage
-from wsi_nuc.safezip import SUFFIX, contents, for_arrow
+from wsi_nuc.safezip import SUFFIX, contents, flaw_of, for_arrow
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.store.layout import NUCLEI_SHAPES, PARQUET
 from wsi_nuc.store.manifest import MANIFEST
-from wsi_nuc.store.verify import is_result
 from wsi_nuc.types import SlideRef
 
 SHAPES = f"{NUCLEI_SHAPES}/{PARQUET}"
@@ -31,7 +30,12 @@ def recognises(root: Path) -> bool:
 
 def _stores(root: Path) -> list[Path]:
     folders = [path.parents[2] for path in root.glob(f"*.zarr/{SHAPES}")]
-    return sorted([*folders, *(path for path in root.glob(f"*{SUFFIX}") if is_result(path))])
+    return sorted([*folders, *filter(_has_shapes, root.glob(f"*{SUFFIX}"))])
+
+
+def _has_shapes(packed: Path) -> bool:
+    """One that cannot be opened is a result, too: its flaw belongs told."""
+    return bool(flaw_of(packed)) or (contents(packed) / SHAPES).is_file()
 
 
 def entries(root: Path, card: Card) -> list[Entry]:
