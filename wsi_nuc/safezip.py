@@ -154,7 +154,7 @@ def other_form(name: str) -> str:
 
 def is_packed(path: Path) -> bool:
     """By its name, and that it is a file; it may be damaged."""
-    return path.name.endswith(SUFFIX) and path.is_file()
+    return path.name.endswith(SUFFIX) and os.path.isfile(path)  # noqa: PTH113 - False where nobody may look
 
 
 def flaw_of(path: Path) -> str:
@@ -216,7 +216,7 @@ def _members(path: Path, fd: int) -> dict[str, Run]:
     """Every member where it lies. StorageError for whatever a packed store of ours cannot be."""
     size = os.fstat(fd).st_size
     if _directory_bytes(path, fd, size) > MAX_DIRECTORY_BYTES:
-        raise _refused(path, f"its directory is larger than {MAX_DIRECTORY_BYTES:,} bytes")
+        raise _refused(path, f"has a directory of more than {MAX_DIRECTORY_BYTES:,} bytes")
     try:
         with os.fdopen(os.dup(fd), "rb") as file, zipfile.ZipFile(file) as archive:
             entries, end = archive.infolist(), archive.start_dir
@@ -227,15 +227,15 @@ def _members(path: Path, fd: int) -> dict[str, Run]:
     for entry in sorted(entries, key=lambda entry: entry.header_offset):
         name = entry.orig_filename
         if flaw := _flaw(entry):
-            raise _refused(path, f"its member {name[:64]!r} {flaw}")
+            raise _refused(path, f"has a member {name[:64]!r} that {flaw}")
         if name in members:
-            raise _refused(path, f"it has two members of the name {name[:64]!r}")
+            raise _refused(path, f"has two members of the name {name[:64]!r}")
         start = _start(path, fd, entry)
         if entry.header_offset != at or start + entry.file_size > end:
-            raise _refused(path, f"its member {name[:64]!r} is not where one ends and the next begins")
+            raise _refused(path, f"has a member {name[:64]!r} that does not begin where another ends")
         members[name], at = Run(start, entry.file_size), start + entry.file_size
     if at != end:
-        raise _refused(path, "there are bytes in it that belong to no member")
+        raise _refused(path, "has bytes that belong to no member")
     _refuse_files_as_folders(path, members.keys())
     return members
 
@@ -251,7 +251,7 @@ def _directory_bytes(path: Path, fd: int, size: int) -> int:
     if locator[:4] == _LOCATOR and end_64[:4] == _END_64:
         (stated,) = struct.unpack_from("<Q", end_64, 40)
     elif locator[:4] == _LOCATOR:
-        raise _refused(path, "its directory is not where its end says")
+        raise _refused(path, "has a directory that is not where its end says")
     return int(stated)
 
 
@@ -275,14 +275,16 @@ def _start(path: Path, fd: int, entry: zipfile.ZipInfo) -> int:
     name = os.pread(fd, name_bytes, entry.header_offset + _LOCAL_BYTES)
     expected = entry.orig_filename.encode("utf-8" if entry.flag_bits & _UTF8 else "cp437")
     if (signature, flags, method, name) != (_LOCAL, entry.flag_bits, entry.compress_type, expected):
-        raise _refused(path, f"its member {entry.orig_filename[:64]!r} has another name or kind in its own header")
+        raise _refused(
+            path, f"has a member {entry.orig_filename[:64]!r} that has another name or kind in its header"
+        )
     return int(entry.header_offset) + _LOCAL_BYTES + int(name_bytes) + int(extra_bytes)
 
 
 def _refuse_files_as_folders(path: Path, names: Sequence[str] | Any) -> None:
     folders = {name[:i] for name in names for i, character in enumerate(name) if character == "/"}
     if both := folders & set(names):
-        raise _refused(path, f"its member {min(both)[:64]!r} is a file and a folder")
+        raise _refused(path, f"has a member {min(both)[:64]!r} that is a file and a folder")
 
 
 def _refused(path: Path, cause: str) -> StorageError:

@@ -13,6 +13,8 @@ from wsi_nuc.store.place import Place
 FOLDER = ".wsi-nuc"
 _MADE_HERE = re.compile(r"[0-9a-f]{32}")
 _SLIDE_LOCK = re.compile(r"[0-9a-f]{16}\.lock")
+# What NFS calls a file that was unlinked while a process has it open.
+_UNLINKED = ".nfs"
 _COMMIT_LOCK = re.compile(r".+\.zarr\.lock", re.DOTALL)
 
 
@@ -47,7 +49,7 @@ def sweep_locks(out: Place) -> list[Place]:
         for name in folder.names():
             if ours.fullmatch(name):
                 discard_dead(folder / name)
-            else:
+            elif not name.startswith(_UNLINKED):
                 strangers.append(folder / name)
     return strangers
 
