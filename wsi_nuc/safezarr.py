@@ -76,8 +76,38 @@ def open_array(folder: Folder, formats: Sequence[int] = (3,)) -> Any:
         document = {**_document(folder / ".zarray"), "attributes": attributes(folder)}
     document = _checked(document, formats)
     # Made of the very document that was judged: what lies in the folder may be another one by now.
-    store = folder.zarr_store() if isinstance(folder, Member) else LocalStore(folder, read_only=True)
+    store = _members_below(folder) if isinstance(folder, Member) else LocalStore(folder, read_only=True)
     return zarr.Array.from_dict(StorePath(store), document)
+
+
+def _members_below(folder: Member) -> Any:
+    """What lies below a folder of a packed store as zarr-python wants it, to be read only."""
+    from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
+    from zarr.core.buffer import default_buffer_prototype
+    from zarr.storage import MemoryStore
+
+    class Members(MemoryStore):  # type: ignore[misc]
+        def get_sync(self, key: str, *, prototype: Any = None, byte_range: Any = None) -> Any:
+            if not (folder / key).is_file():
+                return None
+            start, size = (folder / key).run()
+            first, last = 0, size
+            if isinstance(byte_range, RangeByteRequest):
+                first, last = byte_range.start, min(byte_range.end, size)
+            elif isinstance(byte_range, OffsetByteRequest):
+                first = byte_range.offset
+            elif isinstance(byte_range, SuffixByteRequest):
+                first = max(0, size - byte_range.suffix)
+            buffer = (prototype or default_buffer_prototype()).buffer
+            return buffer.from_bytes(folder.packed.read(start + first, last - first))
+
+        async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
+            return self.get_sync(key, prototype=prototype, byte_range=byte_range)
+
+        async def exists(self, key: str) -> bool:
+            return (folder / key).is_file()
+
+    return Members(read_only=True)
 
 
 def read_array(folder: Folder, most_items: int) -> npt.NDArray[Any]:

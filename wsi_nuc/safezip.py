@@ -92,50 +92,20 @@ class Member:
         return False
 
     def stat(self) -> Size:
-        return Size(self._run().size)
+        return Size(self.run().size)
 
     def open(self, mode: str = "rb") -> io.BufferedReader:
-        return io.BufferedReader(_Section(self.packed, self._run()))
+        return io.BufferedReader(_Section(self.packed, self.run()))
 
     def read_bytes(self) -> bytes:
-        return self.packed.read(*self._run())
+        return self.packed.read(*self.run())
 
-    def _run(self) -> Run:
+    def run(self) -> Run:
+        """Where its bytes lie in the file of the store."""
         try:
             return self.packed.members[self.relative]
         except KeyError:
             raise FileNotFoundError(2, "is not in the packed store", str(self)) from None
-
-    def zarr_store(self) -> Any:
-        """What lies below it as zarr-python wants it, to be read only."""
-        from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
-        from zarr.core.buffer import default_buffer_prototype
-        from zarr.storage import MemoryStore
-
-        folder = self
-
-        class Members(MemoryStore):  # type: ignore[misc]
-            def get_sync(self, key: str, *, prototype: Any = None, byte_range: Any = None) -> Any:
-                if not (folder / key).is_file():
-                    return None
-                start, size = (folder / key)._run()
-                first, last = 0, size
-                if isinstance(byte_range, RangeByteRequest):
-                    first, last = byte_range.start, min(byte_range.end, size)
-                elif isinstance(byte_range, OffsetByteRequest):
-                    first = byte_range.offset
-                elif isinstance(byte_range, SuffixByteRequest):
-                    first = max(0, size - byte_range.suffix)
-                buffer = (prototype or default_buffer_prototype()).buffer
-                return buffer.from_bytes(folder.packed.read(start + first, last - first))
-
-            async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
-                return self.get_sync(key, prototype=prototype, byte_range=byte_range)
-
-            async def exists(self, key: str) -> bool:
-                return (folder / key).is_file()
-
-        return Members(read_only=True)
 
 
 Folder = Path | Member
