@@ -88,6 +88,8 @@ class RunConfig(Section):
     embedding: bool = False
     allow_bad_tiles: bool = False
     overwrite: bool = False
+    pack: bool = False
+    """Publish each result as one file, SLIDE.zarr.zip."""
     keep_parts: bool = False
     scratch: Path | None = None
     stage: Path | None = None
@@ -122,6 +124,7 @@ EXECUTION = frozenset(
         "workers",
         "scheduler",
         "overwrite",
+        "pack",
         "keep_parts",
         "scratch",
         "stage",

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_nuc.boundedcodecs import COMPRESSORS, bounded, bounded_v2
+from wsi_nuc.safezip import Folder, Member
 
 Json = Mapping[str, Any]
 
@@ -45,9 +46,8 @@ class RefusedZarr(ValueError):
         return self.cause
 
 
-def attributes(folder: Path) -> dict[str, Any]:
+def attributes(folder: Folder) -> dict[str, Any]:
     """The attributes of the group or array in `folder`, {} where it has none; RefusedZarr if they are unusable."""
-    folder = Path(folder)
     if (folder / "zarr.json").is_file():
         found = _document(folder / "zarr.json").get("attributes", {})
     else:
@@ -57,7 +57,7 @@ def attributes(folder: Path) -> dict[str, Any]:
     return found
 
 
-def below(folder: Path, name: str) -> Path:
+def below(folder: Folder, name: str) -> Folder:
     """Where the node `name` of a group lies; RefusedZarr where the name leads out of its folder."""
     parts = name.split("/")
     if not name or ".." in parts or Path(name).is_absolute():
@@ -65,22 +65,52 @@ def below(folder: Path, name: str) -> Path:
     return folder.joinpath(*parts)
 
 
-def open_array(folder: Path, formats: Sequence[int] = (3,)) -> Any:
+def open_array(folder: Folder, formats: Sequence[int] = (3,)) -> Any:
     """The zarr array in `folder`, to be read only. `formats`: the versions of Zarr that are expected."""
     import zarr
     from zarr.storage import LocalStore, StorePath
 
-    folder = Path(folder)
     if (folder / "zarr.json").is_file():
         document = _document(folder / "zarr.json")
     else:
         document = {**_document(folder / ".zarray"), "attributes": attributes(folder)}
     document = _checked(document, formats)
     # Made of the very document that was judged: what lies in the folder may be another one by now.
-    return zarr.Array.from_dict(StorePath(LocalStore(folder, read_only=True)), document)
+    store = _members_below(folder) if isinstance(folder, Member) else LocalStore(folder, read_only=True)
+    return zarr.Array.from_dict(StorePath(store), document)
 
 
-def read_array(folder: Path, most_items: int) -> npt.NDArray[Any]:
+def _members_below(folder: Member) -> Any:
+    """What lies below a folder of a packed store as zarr-python wants it, to be read only."""
+    from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
+    from zarr.core.buffer import default_buffer_prototype
+    from zarr.storage import MemoryStore
+
+    class Members(MemoryStore):  # type: ignore[misc]
+        def get_sync(self, key: str, *, prototype: Any = None, byte_range: Any = None) -> Any:
+            if not (folder / key).is_file():
+                return None
+            start, size = (folder / key).run()
+            first, last = 0, size
+            if isinstance(byte_range, RangeByteRequest):
+                first, last = byte_range.start, min(byte_range.end, size)
+            elif isinstance(byte_range, OffsetByteRequest):
+                first = byte_range.offset
+            elif isinstance(byte_range, SuffixByteRequest):
+                first = max(0, size - byte_range.suffix)
+            buffer = (prototype or default_buffer_prototype()).buffer
+            return buffer.from_bytes(folder.packed.read(start + first, last - first))
+
+        async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
+            return self.get_sync(key, prototype=prototype, byte_range=byte_range)
+
+        async def exists(self, key: str) -> bool:
+            return (folder / key).is_file()
+
+    return Members(read_only=True)
+
+
+def read_array(folder: Folder, most_items: int) -> npt.NDArray[Any]:
     """A small array of our own as a whole."""
     array = open_array(folder)
     if array.size > most_items:
@@ -88,7 +118,7 @@ def read_array(folder: Path, most_items: int) -> npt.NDArray[Any]:
     return np.asarray(array[...])
 
 
-def _document(file: Path) -> dict[str, Any]:
+def _document(file: Folder) -> dict[str, Any]:
     with file.open("rb") as stream:
         data = stream.read(MAX_METADATA_BYTES + 1)
     if len(data) > MAX_METADATA_BYTES:

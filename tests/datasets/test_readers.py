@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 from tests.datasets import layouts
 from wsi_nuc.datasets import DataError, load_dataset
+from wsi_nuc.errors import StorageError
 from wsi_nuc.store import manifest
 from wsi_nuc.types import TileCounts
 
@@ -208,6 +211,24 @@ def test_a_result_has_the_resolution_that_its_manifest_was_published_with(tmp_pa
     (store / manifest.MANIFEST).write_text(json.dumps({**document, "slide": {"mpp": 0.5}}))
     with pytest.raises(DataError, match="was changed"):
         load_dataset(tmp_path)[0]
+
+
+def test_packed_results_are_read_as_they_are(tmp_path: Path) -> None:
+    for name in ("folder", "packed"):
+        (tmp_path / name).mkdir()
+        layouts.results(tmp_path / name)
+    store = tmp_path / "packed" / "one.png.zarr"
+    with zipfile.ZipFile(f"{store}.zip", "w") as archive:
+        for path in sorted(path for path in store.rglob("*") if path.is_file()):
+            archive.write(path, path.relative_to(store).as_posix())
+    shutil.rmtree(store)
+    (packed,), (folder,) = (load_dataset(tmp_path / name) for name in ("packed", "folder"))
+    assert (packed.id, packed.mpp) == (folder.id, folder.mpp)
+    assert np.array_equal(packed.instances, folder.instances)
+    assert np.array_equal(packed.types, folder.types)
+    (tmp_path / "packed/one.png.zarr.zip").write_bytes(b"PK")
+    with pytest.raises(StorageError, match="cut off"):
+        load_dataset(tmp_path / "packed")[0]
 
 
 def test_results_name_the_classes_in_the_order_of_their_model(tmp_path: Path) -> None:

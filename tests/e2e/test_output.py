@@ -63,7 +63,7 @@ def test_spatialdata_reads_all_elements_together(told: dict[str, Any], nuclei: A
     assert list(table.var_names) == list(CLASSES)
     assert np.allclose(np.asarray(table.X).sum(axis=1), 1, atol=1e-5)
     assert table.obs["id"].tolist() == nuclei.index.tolist()
-    assert read["classes"].obs["count"].sum() == len(nuclei)
+    assert sum(row["count"] for row in read.attrs["wsi_nuc"]["classes"]) == len(nuclei)
     assert set(np.unique(read["nuclei_labels"]["scale0"]["image"].values)) - {0} <= set(nuclei.index)
     joined = spatialdata.join_spatialelement_table(
         read, spatial_element_names=["nuclei"], table_name="nuclei_table"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from wsi_nuc.importing import qupath
 from wsi_nuc.importing.record import Wanted
 from wsi_nuc.store import durable
 from wsi_nuc.store.nuclei_rows import NucleiReader
+from wsi_nuc.store.packing import convert
 
 COUNT = 400
 Outlines = list[tuple[Any, str]]
@@ -67,6 +69,15 @@ def test_a_round_trip_gives_the_same_outlines_and_classes_in_the_same_order(
     assert [name for _, name in found] == truth["class"].astype(str).tolist()
     far = [shapely.hausdorff_distance(shape, ours) for (shape, _), ours in zip(found, truth.geometry, strict=True)]
     assert max(far) <= precision
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_packed_store_gives_the_same_file(format: str, store: Path, tmp_path: Path) -> None:
+    name = FORMAT_TESTS[format][0]
+    shutil.copytree(store, tmp_path / store.name)
+    packed = convert(tmp_path / store.name, packed=True)
+    assert export(packed, format, tmp_path / name) == export(store, format, tmp_path / f"of-folder-{name}")
+    assert (tmp_path / name).read_bytes() == (tmp_path / f"of-folder-{name}").read_bytes()
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -13,7 +13,7 @@ from wsi_nuc.cli import app
 from wsi_nuc.errors import OK, STORAGE, USAGE
 from wsi_nuc.synth import SynthSpec, write_slide
 
-VICTIMS = ("shapes/nuclei/shapes.parquet", "tables/nuclei_table/X/c/0/0", "zarr.json", "manifest.json")
+VICTIMS = ("shapes/nuclei/shapes.parquet", "tables/nuclei_table/X/c.0.0", "zarr.json", "manifest.json")
 
 
 def test_row_17_same_output_other_settings(slide: Path, undisturbed: str, in_memory: Path) -> None:

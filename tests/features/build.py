@@ -39,7 +39,7 @@ def publish_nuclei(
             writer.append(table)
             summary = writer.finish(area.area * (mpp / 1000) ** 2)
         write_tissue(folder, shapely.MultiPolygon([area]), mpp)
-        layout.seal(folder, made.key)
+        layout.seal(folder, made.key, summary.class_figures)
         counts = {"nuclei": summary.nuclei, "classes": summary.counts}
 
         def finish(root: Path) -> Json:

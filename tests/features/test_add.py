@@ -17,9 +17,11 @@ from tests.store.build import CLASSES
 from wsi_nuc.errors import SlideError, StorageError
 from wsi_nuc.executors.serial import SerialExecutor
 from wsi_nuc.features.add import add_features
+from wsi_nuc.features.means import feature_means
 from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.store.commit import Published
 from wsi_nuc.store.manifest import read
+from wsi_nuc.store.packing import convert
 from wsi_nuc.store.paths import made_folder
 from wsi_nuc.store.verify import verify
 from wsi_nuc.types import NucleiTable, SlideRef
@@ -71,6 +73,21 @@ def test_spatialdata_reads_the_store(pair: tuple[SlideRef, Path]) -> None:
     found = spatialdata.read_zarr(store)
     assert found["nuclei_table"].shape == (25, len(CLASSES) + len(NAMES))
     assert list(found["nuclei_table"].obs["id"]) == list(found["nuclei"].index)
+
+
+def test_a_packed_store_gets_the_same_columns_and_stays_packed(
+    pair: tuple[SlideRef, Path], tmp_path: Path
+) -> None:
+    slide, store = pair
+    (tmp_path / "packed").mkdir()
+    packed = convert(store, packed=True, keep=True)
+    packed = packed.rename(tmp_path / "packed" / packed.name)
+    assert add(packed, slide).path == packed
+    assert not add(packed, slide).new
+    add(store, slide)
+    assert read(packed)["files"] == read(store)["files"]
+    assert feature_means(packed, 25) == feature_means(store, 25)
+    assert [path.name for path in packed.parent.iterdir() if path.name != ".wsi-nuc"] == [packed.name]
 
 
 def test_a_second_time_there_is_nothing_to_do(pair: tuple[SlideRef, Path]) -> None:

@@ -65,10 +65,26 @@ def test_regions_and_the_order_of_doing_do_not_show(slide: Path, whole: Path, tm
     assert (added.status, added.store) == ("published", str(later))
 
 
+def test_a_packed_result_counts_for_every_run_and_gets_features(slide: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "packed"
+    first = run(slide, out, pack=True)
+    assert (first.status, first.store) == ("published", str(out / "x.svs.zarr.zip"))
+    for pack in (True, False):
+        again = run(slide, out, pack=pack)
+        assert (again.status, again.store) == ("verified", first.store)
+    with_features = run(slide, out, features=True)
+    assert (with_features.status, with_features.store) == ("published", first.store)
+    assert run(slide, out, features=True).status == "verified"
+    assert read(Path(first.store))["digest"] == read(whole)["digest"]
+    at_once = run(slide, tmp_path / "at once", features=True, pack=True)
+    assert read(Path(at_once.store))["files"] == read(whole)["files"]
+    assert sorted(path.name for path in out.iterdir()) == [".wsi-nuc", "x.svs.zarr.zip"]
+
+
 def test_a_run_without_features_keeps_those_that_are_there(slide: Path, whole: Path) -> None:
     digest = read(whole)["digest"]
     assert run(slide, whole.parent).status == "verified"
-    (whole / "tables/nuclei_table/var/family/c/0").unlink()
+    (whole / "tables/nuclei_table/var/family/c.0").unlink()
     assert run(slide, whole.parent).status == "published"
     assert read(whole)["digest"] == digest
 

@@ -90,13 +90,14 @@ def of_parquet(path: Path) -> Fingerprint:
 def of_store(store: Path) -> Fingerprint:
     manifest = read(store)
     root = json.loads((store / ROOT).read_bytes())
-    del root["attributes"]["wsi_nuc"]
+    classes = root["attributes"].pop("wsi_nuc")["classes"]
     nodes = root["consolidated_metadata"]["metadata"]
     arrays = [name for name, node in nodes.items() if node["node_type"] == "array"]
     return {
         "files": sorted(manifest["files"]),
         "metadata": sha256_of(root)[:16],
         "manifest": {name: value for name, value in manifest.items() if name not in NOT_OF_THE_PROGRAM},
+        "classes": {name: of_array([row[name] for row in classes]) for name in classes[0]},
         "arrays": {name: of_array(open_array(store / name)[...]) for name in arrays},
         "tables": {file: of_parquet(store / file) for file in manifest["files"] if file.endswith(".parquet")},
     }

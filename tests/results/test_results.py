@@ -67,9 +67,10 @@ def test_another_version_goes_on_and_another_number_does_not(
     assert plan.key(row) == key
     for name, place in (("pipeline", "pipeline"), ("classical", "model")):
         with monkeypatch.context() as raised:
-            raised.setitem(NUMBERS, name, NUMBERS[name] + 1)
+            before = NUMBERS[name]
+            raised.setitem(NUMBERS, name, before + 1)
             refused = run(tmp_path)
             assert refused.exit_code == USAGE
-            assert f"results.{place}: 1 -> 2" in refused.error
+            assert f"results.{place}: {before} -> {before + 1}" in refused.error
             assert plan.key(row) != key
     assert run(tmp_path).exit_code == OK

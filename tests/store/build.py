@@ -58,7 +58,7 @@ def write_nuclei(folder: ZarrFolder, tables: list[NucleiTable]) -> Summary:
 def write_store(root: Place, tables: list[NucleiTable], made: Origin | None = None) -> Summary:
     folder = ZarrFolder(root)
     summary = write_nuclei(folder, tables)
-    layout.seal(folder, (made or origin()).key)
+    layout.seal(folder, (made or origin()).key, summary.class_figures)
     return summary
 
 

@@ -6,6 +6,8 @@ import errno
 import gc
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -212,7 +214,7 @@ def test_output_folder_replaced_during_the_run_is_refused(tmp_path: Path) -> Non
     assert visible(out_dir) == []
 
 
-@pytest.mark.parametrize("victim", ["shapes/nuclei/shapes.parquet", "tables/nuclei_table/X/c/0/0", "zarr.json"])
+@pytest.mark.parametrize("victim", ["shapes/nuclei/shapes.parquet", "tables/nuclei_table/X/c.0.0", "zarr.json"])
 @pytest.mark.parametrize("how", ["deleted", "flipped", "truncated", "link"])
 def test_damage_is_named_and_republished(tmp_path: Path, victim: str, how: str) -> None:
     path = publish_store(tmp_path).path
@@ -326,6 +328,32 @@ def test_locks_of_dead_runs_are_cleared_away_and_those_of_the_living_kept(tmp_pa
         clean_up(made_folder(tmp_path))
         assert dead.parent.names() == [alive.name]
         assert try_lock_once(alive) is False
+
+
+def test_a_published_store_keeps_no_lock(tmp_path: Path) -> None:
+    publish_store(tmp_path)
+    check_target(made_folder(tmp_path), NAME, origin().key)
+    private = tmp_path / ".wsi-nuc"
+    assert [path for path in private.rglob("*") if not path.is_dir()] == []
+    # One that a killed process left goes with the next run.
+    (private / "commit" / f"{NAME}.lock").touch()
+    clean_up(made_folder(tmp_path))
+    assert list((private / "commit").iterdir()) == []
+
+
+def test_only_one_at_a_time_commits_although_the_lock_goes(tmp_path: Path) -> None:
+    out, inside, most = made_folder(tmp_path), [], []
+
+    def commit_once(_: int) -> None:
+        with commit.commit_lock(out, NAME):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.001)
+            inside.pop()
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(commit_once, range(200)))
+    assert max(most) == 1
 
 
 def try_lock_once(place: Place) -> bool | None:

@@ -27,6 +27,12 @@ def check(rows: list[list[str]], allowed_at_once: set[str], allowed_after: set[s
     assert {row[5] for row in rows} == {"1"}
 
 
+@pytest.mark.parametrize("mode", ["pack", "unpack"])
+def test_killed_while_one_form_takes_the_place_of_the_other(tmp_path: Path, mode: str) -> None:
+    # As there: the old form is moved away before the new one is visible.
+    check(run(tmp_path, mode, 60), {"old", "1", "nothing"}, {"old", "1"})
+
+
 @pytest.mark.slow
 def test_killed_while_overwriting(tmp_path: Path) -> None:
     check(run(tmp_path, "exchange", 20), {"old", "1"}, {"old", "1"})

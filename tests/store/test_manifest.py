@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.store.build import origin, publish_store
 from wsi_nuc.errors import StorageError, UsageError
 from wsi_nuc.store.commit import check_target
-from wsi_nuc.store.manifest import MANIFEST, ROOT, Json, digest, load, made_from, owner_of, read
+from wsi_nuc.store.manifest import FORMAT, MANIFEST, ROOT, Json, digest, load, made_from, owner_of, read
 from wsi_nuc.store.paths import made_folder
 from wsi_nuc.store.verify import is_result, verify
 
@@ -203,6 +203,6 @@ def _sha256(path: Path) -> str:
 
 
 def test_a_format_of_the_future_is_told(intact: Path) -> None:
-    document = {**read(intact), "format": 3}
+    document = {**read(intact), "format": FORMAT + 1}
     (intact / MANIFEST).write_text(json.dumps({**document, "digest": digest(document)}))
-    assert verify(intact) == [f"{MANIFEST} has format 3, which this version of wsi-nuc does not know"]
+    assert verify(intact) == [f"{MANIFEST} has format {FORMAT + 1}, which this version of wsi-nuc does not know"]

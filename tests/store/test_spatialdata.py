@@ -7,6 +7,7 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import shapely
 import spatialdata
@@ -33,14 +34,14 @@ def whole_store(root: Path, count: int, labels: bool = True) -> Path:
     write_thumbnail(folder, RGB, 32.0)
     if labels:
         write_labels(folder, summary, 2560, 1920)
-    layout.seal(folder, origin().key, labels)
+    layout.seal(folder, origin().key, summary.class_figures, labels)
     return root
 
 
 def test_spatialdata_sees_every_element(tmp_path: Path) -> None:
     data = spatialdata.read_zarr(whole_store(tmp_path / "s.zarr", 150))
     assert set(data.shapes) == {"nuclei", "tissue"}
-    assert set(data.tables) == {"nuclei_table", "classes"}
+    assert set(data.tables) == {"nuclei_table"}
     assert np.array_equal(data.images["thumbnail"].to_numpy(), np.moveaxis(RGB, 2, 0))
     assert list(data.images["thumbnail"].c.to_numpy()) == ["r", "g", "b"]
     assert set(data.labels) == {"nuclei_labels"}
@@ -72,15 +73,34 @@ def test_everything_lies_in_level_0_pixels(tmp_path: Path) -> None:
 def test_few_nuclei_open_too(tmp_path: Path, count: int) -> None:
     data = spatialdata.read_zarr(whole_store(tmp_path / "s.zarr", count))
     assert data.tables["nuclei_table"].shape == (count, len(CLASSES))
-    assert data.tables["classes"].obs["count"].sum() == count
+    assert pd.DataFrame(data.attrs["wsi_nuc"]["classes"])["count"].sum() == count
 
 
-def test_classes_table_states_the_figures(tmp_path: Path) -> None:
-    table = anndata.read_zarr(whole_store(tmp_path / "s.zarr", 150, labels=False) / layout.CLASSES_TABLE)
-    assert table.obs_names.tolist() == list(CLASSES)
-    assert table.obs["share"].sum() == pytest.approx(1)
-    assert (table.obs.area_um2_q05 <= table.obs.area_um2_q50).all()
-    assert (table.obs.per_mm2 == table.obs["count"]).all()
+def test_attributes_state_the_figures_of_the_classes(tmp_path: Path) -> None:
+    data = spatialdata.read_zarr(whole_store(tmp_path / "s.zarr", 150, labels=False))
+    table = pd.DataFrame(data.attrs["wsi_nuc"]["classes"])
+    assert table["class"].tolist() == list(CLASSES)
+    assert table["share"].sum() == pytest.approx(1)
+    assert (table.area_um2_q05 <= table.area_um2_q50).all()
+    assert (table.per_mm2 == table["count"]).all()
+
+
+def test_spatialdata_queries_and_concatenates(tmp_path: Path) -> None:
+    first, second = (spatialdata.read_zarr(whole_store(tmp_path / n, 60, labels=False)) for n in "ab")
+    box = {"axes": ("x", "y"), "min_coordinate": [0, 0], "max_coordinate": [1024, 1024]}
+    inside = spatialdata.bounding_box_query(first, **box, target_coordinate_system="global")
+    assert 0 < len(inside["nuclei"]) < 60
+    assert inside["nuclei_table"].obs["id"].tolist() == inside["nuclei"].index.tolist()
+    square = spatialdata.polygon_query(first, shapely.box(0, 0, 1024, 1024), target_coordinate_system="global")
+    assert len(square["nuclei"]) == square["nuclei_table"].n_obs > 0
+    both = spatialdata.concatenate({"a": first, "b": second}, concatenate_tables=True)
+    assert both["nuclei_table"].n_obs == 120
+
+
+def test_nothing_is_a_file_or_a_folder_without_need(tmp_path: Path) -> None:
+    everything = list(whole_store(tmp_path / "s.zarr", 150, labels=False).rglob("*"))
+    assert len([path for path in everything if path.is_file()]) == 35
+    assert len([path for path in everything if path.is_dir()]) == 25
 
 
 def test_label_pixels_are_those_inside_of_the_polygons(tmp_path: Path) -> None:
@@ -120,7 +140,7 @@ def test_long_tables_go_over_chunks_and_shards(tmp_path: Path, monkeypatch: pyte
     read = anndata.read_zarr(tmp_path / layout.NUCLEI_TABLE)
     assert np.array_equal(read.X, table.class_probs)
     assert read.obs_names.tolist() == [str(i) for i in ids]
-    assert len(list((tmp_path / layout.NUCLEI_TABLE / "X/c").iterdir())) == 4
+    assert len(list((tmp_path / layout.NUCLEI_TABLE / "X").glob("c.*"))) == 4
 
 
 def test_two_writings_give_the_same_bytes(tmp_path: Path) -> None:

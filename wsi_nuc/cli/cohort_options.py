@@ -29,6 +29,7 @@ Filters = Annotated[
 Device = Annotated[str | None, Option(help="auto, cpu, cuda, cuda:N or all (one worker a GPU).")]
 Workers = Annotated[int | None, Option(min=1, help="Worker processes; default: the CPUs this process may use.")]
 Scheduler = Annotated[str | None, Option(help="serial, local, slurm or the ADDRESS of a Dask scheduler.")]
+Pack = Annotated[bool | None, Option("--pack", help="Publish each result as one file, SLIDE.zarr.zip.")]
 Overwrite = Annotated[bool | None, Option("--overwrite", help="Replace results made with other settings.")]
 Assign = Annotated[list[str] | None, Option("--set", help="key=value of how to run, such as scratch=/tmp/parts.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress, only warnings and errors.")]

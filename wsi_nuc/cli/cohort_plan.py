@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsi_nuc.cli.cohort_options import AllowFailed, Json, Option
+from wsi_nuc.cli.cohort_options import AllowFailed, Json, Option, Pack
 from wsi_nuc.cli.cohort_words import plan_words
 from wsi_nuc.cli.run_command import settings_from
 from wsi_nuc.cli.stopping import stoppable
@@ -36,6 +36,7 @@ def plan(
     allow_bad_tiles: Annotated[
         bool | None, Option("--allow-bad-tiles", help="Publish although places could not be decoded.")
     ] = None,
+    pack: Pack = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace another plan; results are kept.")] = False,
     config: Annotated[Path | None, Option("--config", help="YAML file, as for `wsi-nuc run`.")] = None,
     assign: Annotated[list[str] | None, Option("--set", help="key=value of the run's configuration.")] = None,
@@ -69,6 +70,7 @@ def plan(
         "labels": labels,
         "features": features,
         "allow_bad_tiles": allow_bad_tiles,
+        "pack": pack,
     }
     settings = settings_from(config, assign or [], given)
     with stoppable("Slides that were looked at are kept: the same command goes on"):

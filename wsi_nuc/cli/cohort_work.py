@@ -19,6 +19,7 @@ from wsi_nuc.cli.cohort_options import (
     Journal,
     Json,
     Overwrite,
+    Pack,
     Quiet,
     Scheduler,
     Shards,
@@ -41,6 +42,7 @@ def _command(name: str, about: str, again: bool) -> Callable[..., None]:
         device: Device = None,
         workers: Workers = None,
         scheduler: Scheduler = None,
+        pack: Pack = None,
         overwrite: Overwrite = None,
         assign: Assign = None,
         allow_failed: AllowFailed = False,
@@ -49,7 +51,7 @@ def _command(name: str, about: str, again: bool) -> Callable[..., None]:
         json: Json = False,
     ) -> None:
         execution = _execution(
-            cohort, assign, device=device, workers=workers, scheduler=scheduler, overwrite=overwrite
+            cohort, assign, device=device, workers=workers, scheduler=scheduler, pack=pack, overwrite=overwrite
         )
         _work(_Job(cohort, shard, only or [], again, execution, allow_failed, quiet, json, journal))
 

@@ -1,4 +1,4 @@
-"""The small commands: info, verify and synth."""
+"""The small commands: info, verify, pack, unpack and synth."""
 
 from __future__ import annotations
 
@@ -45,13 +45,14 @@ def _lines(described: dict[str, object]) -> str:
 
 
 def verify(
-    stores: Annotated[list[Path], typer.Argument(help="Published stores (SLIDE.zarr).")],
+    stores: Annotated[list[Path], typer.Argument(help="Published stores (SLIDE.zarr or SLIDE.zarr.zip).")],
     slide: Annotated[
         str | None,
         Option(help="The slide of the one store: is all that its pixels come from still what it was made from?"),
     ] = None,
 ) -> None:
     """Check every file of a store against its manifest; names what is missing, changed or extra."""
+    from wsi_nuc.safezip import flaw_of
     from wsi_nuc.store.verify import is_result
     from wsi_nuc.store.verify import verify as problems_of
 
@@ -60,7 +61,8 @@ def verify(
     codes: list[int] = []
     for store in stores:
         problems = problems_of(store)
-        codes.append((STORAGE if is_result(store) else USAGE) if problems else OK)
+        damaged = is_result(store) or bool(flaw_of(store))
+        codes.append((STORAGE if damaged else USAGE) if problems else OK)
         for problem in problems:
             typer.echo(f"{store}: {problem}", err=True)
         if not problems:
@@ -82,6 +84,41 @@ def _verify_slide(store: Path, slide: str) -> None:
         SlideRef(slide), str(read(store)["made_from"]["slide_sha256"]), "run it again for a result of its own"
     )
     typer.echo(f"{slide}: is the slide of this result")
+
+
+Keep = Annotated[bool, Option("--keep", help="Leave the store as it was beside the new one.")]
+
+
+def pack(
+    stores: Annotated[list[Path], typer.Argument(help="Published stores (SLIDE.zarr).")], keep: Keep = False
+) -> None:
+    """Make each store one file, SLIDE.zarr.zip, that all commands here read. It is verified before and after."""
+    _convert_all(stores, True, keep)
+
+
+def unpack(
+    stores: Annotated[list[Path], typer.Argument(help="Packed stores (SLIDE.zarr.zip).")], keep: Keep = False
+) -> None:
+    """Make each packed store a folder again, for other programs. It is verified before and after."""
+    _convert_all(stores, False, keep)
+
+
+def _convert_all(stores: list[Path], packed: bool, keep: bool) -> None:
+    from wsi_nuc.cli.progress import progress
+    from wsi_nuc.store.packing import convert
+
+    codes: list[int] = []
+    for store in stores:
+        try:
+            with progress(quiet=True) as emit:
+                now = convert(store, packed, keep, emit)
+        except WsiNucError as error:
+            codes.append(error.exit_code)
+            typer.echo(f"wsi-nuc: {error}", err=True)
+            continue
+        codes.append(OK)
+        typer.echo(f"{now}: verified")
+    raise typer.Exit(overall_code(codes))
 
 
 def synth(

@@ -63,6 +63,10 @@ def run(
             "--allow-bad-tiles", help="Publish although places could not be decoded or computed; they are listed."
         ),
     ] = None,
+    pack: Annotated[
+        bool | None,
+        Option("--pack", help="Publish each result as one file, SLIDE.zarr.zip."),
+    ] = None,
     overwrite: Annotated[
         bool | None, Option("--overwrite", help="Replace a result made with other settings.")
     ] = None,
@@ -94,6 +98,7 @@ def run(
         "features": features,
         "embedding": embedding,
         "allow_bad_tiles": allow_bad_tiles,
+        "pack": pack,
         "overwrite": overwrite,
         "quiet": quiet,
         "json": json,

@@ -12,9 +12,10 @@ import numpy as np
 from wsi_nuc.cohort.cells import to_csv
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.plan import load
-from wsi_nuc.cohort.records import DONE, read_json
+from wsi_nuc.cohort.records import DONE
 from wsi_nuc.cohort.state import PENDING, State, states
 from wsi_nuc.cohort.tables import OWN, Row, patient_rows, slide_rows
+from wsi_nuc.store import manifest as manifests
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ def _confirmed(folder: CohortFolder, state: State) -> State:
     """Done means a manifest: the one that was verified and recorded, not merely some file."""
     if state.state != DONE or state.record is None:
         return state
-    manifest = read_json(folder.manifest(state.row.id)) or {}
+    manifest, _ = manifests.load(folder.store(state.row.id))
     if manifest.get("digest") == state.record.digest:
         return state
     return replace(state, state=PENDING, error="its result is not the one that was recorded")

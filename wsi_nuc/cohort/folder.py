@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from wsi_nuc.safezip import is_packed, other_form
 from wsi_nuc.store import durable
 from wsi_nuc.store.manifest import MANIFEST
 from wsi_nuc.store.paths import checked, made_folder, refuse_links
@@ -106,8 +107,13 @@ class CohortFolder:
     def summary(self, slide_id: str) -> Path:
         return self.summaries / f"{slide_id}.json"
 
-    def store(self, slide_id: str) -> Path:
-        return self.results / f"{slide_id}.zarr"
+    def store(self, slide_id: str, pack: bool = False) -> Path:
+        """In the form that is there; where none is, packed or as a folder, as it will be."""
+        folder = self.results / f"{slide_id}.zarr"
+        packed = folder.with_name(other_form(folder.name))
+        return folder if folder.exists() or not (pack or packed.exists()) else packed
 
     def manifest(self, slide_id: str) -> Path:
-        return self.store(slide_id) / MANIFEST
+        """The file whose presence tells that the slide is done: of a packed store, the store itself."""
+        store = self.store(slide_id)
+        return store if is_packed(store) else store / MANIFEST

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wsi_nuc.errors import SlideError
+from wsi_nuc.safezip import is_packed
 from wsi_nuc.slides import mirax
 from wsi_nuc.slides.files import content_files
 from wsi_nuc.slides.sniff import kind_of
@@ -35,7 +36,8 @@ def slides_below(folder: Path) -> tuple[list[Path], list[str]]:
         inner = [here / name for name in sorted(folders)]
         slides += [path for path in inner if _whole(path)]
         folders[:] = [path.name for path in inner if not (_whole(path) or _part(path))]
-        found, rest = _files([here / name for name in sorted(names) if not name.startswith(".")])
+        files = [here / name for name in sorted(names) if not name.startswith(".")]
+        found, rest = _files([file for file in files if not (is_packed(file) and is_result(file))])
         slides += found
         others += [str(path.relative_to(folder)) for path in rest]
     named = ", ".join(sorted(others)[:MOST_NAMED]) + (", ..." if len(others) > MOST_NAMED else "")

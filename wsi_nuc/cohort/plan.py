@@ -88,7 +88,8 @@ class PlanRow:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`settings`: the keys of the run's configuration that show in results; `estimate`: see `estimate.py`."""
+    """`settings`: the keys of the run's configuration that show in results, and whether these are packed;
+    `estimate`: see `estimate.py`."""
 
     settings: dict[str, Any]
     rows: tuple[PlanRow, ...]
@@ -110,7 +111,8 @@ class Plan:
     def key(self, row: PlanRow) -> str:
         """What a record of this row depends on: another slide or setting makes it pending again, and so does a
         results number that was raised, be it of another model: then its result is found as it is."""
-        made_from = [row.slide, dict(row.settings), self.settings, NUMBERS]
+        settings = {key: value for key, value in self.settings.items() if key not in EXECUTION}
+        made_from = [row.slide, dict(row.settings), settings, NUMBERS]
         return hashlib.sha256(canonical(made_from)).hexdigest()[:16]
 
     def document(self) -> dict[str, Any]:
@@ -119,7 +121,8 @@ class Plan:
 
 def result_settings(config: RunConfig) -> dict[str, Any]:
     dumped = config.model_dump(mode="json", exclude={"out"})
-    return {key: value for key, value in dumped.items() if key not in EXECUTION}
+    shown = {key: value for key, value in dumped.items() if key not in EXECUTION}
+    return {**shown, "pack": True} if config.pack else shown
 
 
 def refuse_other(folder: CohortFolder, plan: Plan, overwrite: bool) -> None:

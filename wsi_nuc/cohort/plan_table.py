@@ -28,12 +28,12 @@ def write_table(folder: CohortFolder, plan: Plan) -> None:
     kept = sorted({name for row in plan.rows for name in row.kept})
     header = ["line", "id", "patient", "slide", "will_run", "problem", "store", *FACTS, "warnings"]
     header += [f"given_{name}" for name in SETTINGS] + kept
-    lines = [_cells(folder, row, kept) for row in plan.rows]
+    lines = [_cells(folder, row, kept, bool(plan.settings.get("pack"))) for row in plan.rows]
     folder.write(folder.plan_table, to_csv(header, lines))
 
 
-def _cells(folder: CohortFolder, row: PlanRow, kept: list[str]) -> list[Any]:
-    store = str(folder.store(row.id).relative_to(folder.root)) if row.id and row.retriable else ""
+def _cells(folder: CohortFolder, row: PlanRow, kept: list[str], packed: bool) -> list[Any]:
+    store = str(folder.store(row.id, packed).relative_to(folder.root)) if row.id and row.retriable else ""
     first = [row.line, row.id, row.patient, shown(row.slide), not row.problem, row.problem, store]
     facts = [getattr(row.facts, name, "") for name in FACTS]
     warnings = "; ".join(row.facts.warnings) if row.facts else ""

@@ -22,6 +22,7 @@ from wsi_nuc.errors import SLIDES, StorageError
 from wsi_nuc.events import Emit, ignore, to_all
 from wsi_nuc.features.running import run_slides
 from wsi_nuc.run.request import SlideRequest
+from wsi_nuc.safezip import contents
 from wsi_nuc.store import manifest as manifests
 
 KEPT = "kept"
@@ -81,8 +82,8 @@ def _intact(folder: CohortFolder, state: State) -> bool:
     """The manifest is the verified one, its files are there in their sizes; `status --verify` reads them."""
     store = folder.store(state.row.id)
     try:
-        manifest = manifests.read(store)
-        sizes = all((store / name).stat().st_size == entry["size"] for name, entry in manifest["files"].items())
+        manifest, inside = manifests.read(store), contents(store)
+        sizes = all((inside / name).stat().st_size == entry["size"] for name, entry in manifest["files"].items())
     except (StorageError, OSError, KeyError, TypeError):
         return False
     return sizes and state.record is not None and manifest.get("digest") == state.record.digest

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_nuc.datasets.record import DataError
+from wsi_nuc.safezip import Folder
 from wsi_nuc.types import UInt8
 
 # What decoders raise on damaged files, found by damaging files; imagecodecs' own errors are RuntimeErrors.
@@ -85,9 +86,9 @@ def read_rows(path: Path, needed: Iterable[str]) -> list[dict[str, str]]:
     return rows
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Folder) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(path.read_bytes().decode("utf-8-sig"))
     except (OSError, ValueError) as error:
         raise DataError(path, f"cannot be read ({error})", "export it again") from error
 

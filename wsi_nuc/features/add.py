@@ -10,6 +10,7 @@ from wsi_nuc.executors.base import Execute
 from wsi_nuc.features.identity import covers, with_features
 from wsi_nuc.features.job import ModelRef
 from wsi_nuc.features.write import Nuclei, write_features
+from wsi_nuc.safezip import Member, contents
 from wsi_nuc.slides.identity import refuse_change, refuse_other, stat_signature
 from wsi_nuc.store import durable, layout
 from wsi_nuc.store import manifest as manifests
@@ -19,6 +20,7 @@ from wsi_nuc.store.place import Place
 from wsi_nuc.store.reading import class_names
 from wsi_nuc.store.verify import verify
 from wsi_nuc.store.zarrfile import ZarrFolder
+from wsi_nuc.store.zipping import unpack_into
 from wsi_nuc.types import SlideRef
 
 _NEW_PLACES = (f"{layout.NUCLEI_TABLE}/X", f"{layout.NUCLEI_TABLE}/var")
@@ -38,11 +40,12 @@ def add_features(store: Place, slide: SlideRef, execute: Execute, model: ModelRe
     signature = stat_signature(slide)
     refuse_other(slide, str(old["made_from"]["slide_sha256"]), "pass that one with --slide")
     classes, begun = class_names(store.path), time.perf_counter()
-    nuclei = Nuclei(store.path, store.path / _NEW_PLACES[0], slide, float(old["slide"]["mpp"]), classes, model)
+    table = contents(store.path) / _NEW_PLACES[0]
+    nuclei = Nuclei(store.path, table, slide, float(old["slide"]["mpp"]), classes, model)
     with Staging(store.parent, store.name) as staging:
-        folder = _folder_of(store, staging.root)
+        folder, figures = _folder_of(store, staging.root)
         write_features(folder, nuclei, execute)
-        layout.seal(folder, key, any(path.startswith("labels/") for path in folder.paths))
+        layout.seal(folder, key, figures, any(path.startswith("labels/") for path in folder.paths))
 
         def unchanged() -> None:
             refuse_change(slide, signature, slide.path)
@@ -68,14 +71,19 @@ def _refuse_replaced(store: Path, old: Json) -> None:
         raise StorageError(store, "was replaced while its features were measured", "repeat the same command")
 
 
-def _folder_of(store: Place, root: Place) -> ZarrFolder:
-    """A folder with all files of the store but those that are written anew."""
+def _folder_of(store: Place, root: Place) -> tuple[ZarrFolder, list[Json]]:
+    """A folder with all files of the store but those that are written anew, and the figures of its classes."""
     folder = ZarrFolder(root)
-    folder.adopt(store.path, _is_new)
-    for name in manifests.walk(store.path):
-        if not _is_new(name):
+    attributes = folder.adopt(store.path, _is_new)
+    inside = contents(store.path)
+    same = [name for name in manifests.walk(inside) if not _is_new(name)]
+    if isinstance(inside, Member):
+        unpack_into(inside, same, root)
+    else:
+        for name in same:
             durable.link_or_copy(store / name, root / name)
-    return folder
+    # Up to format 2 they are a table, which is among the files.
+    return folder, attributes.get("wsi_nuc", {}).get("classes", [])
 
 
 def _is_new(name: str) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 
 from wsi_nuc.errors import StorageError
 from wsi_nuc.safezarr import open_array, read_array
+from wsi_nuc.safezip import contents
 from wsi_nuc.store import layout
 from wsi_nuc.types import Float64, Int64
 
@@ -21,7 +22,7 @@ _MOST_FEATURES = 100_000
 
 def feature_means(store: Path, nuclei: int) -> dict[str, float]:
     """`feature_mean_NAME` and `feature_sd_NAME` over those of the `nuclei` that have it; NaN where none has."""
-    table = Path(store) / layout.NUCLEI_TABLE
+    table = contents(store) / layout.NUCLEI_TABLE
     try:
         values = open_array(table / "X")
         names, families = (

@@ -16,7 +16,7 @@ from wsi_nuc.features.means import feature_means
 from wsi_nuc.features.pairs import FARTHEST_UM, NEIGHBOURS_UM, PairCounter
 from wsi_nuc.features.squares import SquareCounter
 from wsi_nuc.store import manifest as manifests
-from wsi_nuc.store.classes import QUANTILES, ClassCounter, ClassRow
+from wsi_nuc.store.classes import ClassCounter, ClassRow
 from wsi_nuc.store.reading import NucleiFile, class_names, read_tissue
 
 Figure = float | int | str
@@ -101,13 +101,7 @@ def _facts(manifest: dict[str, Any]) -> dict[str, Figure]:
 def _of_classes(rows: Sequence[ClassRow]) -> dict[str, Figure]:
     out: dict[str, Figure] = {}
     for row in rows:
-        out[f"count_{row.name}"] = row.count
-        out[f"share_{row.name}"] = row.share
-        out[f"per_mm2_{row.name}"] = row.per_mm2
-        out[f"area_share_of_tissue_{row.name}"] = row.area_share_of_tissue
-        out[f"area_um2_mean_{row.name}"] = row.mean_um2
-        for q, value in zip(QUANTILES, row.quantiles_um2, strict=True):
-            out[f"area_um2_q{round(q * 100):02d}_{row.name}"] = value
+        out |= {f"{figure}_{row.name}": value for figure, value in row.figures().items()}
     return out
 
 

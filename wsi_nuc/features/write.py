@@ -19,6 +19,7 @@ from wsi_nuc.executors.base import Execute
 from wsi_nuc.features.job import GroupJob, ModelRef
 from wsi_nuc.features.registry import features_of
 from wsi_nuc.safezarr import open_array
+from wsi_nuc.safezip import Folder
 from wsi_nuc.store import durable, layout
 from wsi_nuc.store.place import Place, PlaceRef
 from wsi_nuc.store.reading import NucleiFile
@@ -59,7 +60,7 @@ class Nuclei:
     further columns); the slide that they were found on; the `model` whose embedding is wanted."""
 
     store: Path
-    table: Path
+    table: Folder
     slide: SlideRef
     mpp: float
     classes: tuple[str, ...]

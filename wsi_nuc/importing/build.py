@@ -34,6 +34,7 @@ from wsi_nuc.store.paths import output_folder, tell_of_strangers
 from wsi_nuc.store.thumbnail import write_thumbnail
 from wsi_nuc.store.tissue import write_tissue
 from wsi_nuc.store.zarrfile import ZarrFolder
+from wsi_nuc.store.zipping import present
 from wsi_nuc.tissue.find import Tissue, tissue_for
 from wsi_nuc.types import Float64, Int64, NucleiTable, SlideInfo, SlideRef, TileCounts
 
@@ -85,7 +86,7 @@ def import_cells(request: ImportRequest, emit: Emit = ignore) -> Imported:
     origin = _origin(request, name, slide)
     with claim_name(request.slide, out, slide.sha256) as claim:
         final = out / claim.name
-        there = check_target(out, claim.name, _key(final.path, origin), request.overwrite)
+        there = check_target(out, claim.name, _key(present(final).path, origin), request.overwrite)
         if there is not None:
             return Imported(there, name, {}, {})
         with Staging(out, claim.name) as staging:
@@ -166,7 +167,7 @@ def _publish(
     area = slide.tissue.polygons
     write_tissue(folder, area, slide.mpp)
     write_thumbnail(folder, slide.tissue.thumbnail, slide.tissue.l0_per_px)
-    layout.seal(folder, origin.key, False)
+    layout.seal(folder, origin.key, summary.class_figures)
     accounting = Accounting(tiles=TileCounts(), repairs=sum(mender.repaired.values()))
     counts = _counts(slide, summary, mender)
 

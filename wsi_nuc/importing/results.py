@@ -1,4 +1,4 @@
-"""This project's own results as labels: `NAME.zarr` beside the image NAME, for corrected or pseudo labels.
+"""This project's own results as labels, corrected or pseudo: `NAME.zarr` (or `.zarr.zip`) beside the image NAME.
 
 A reader of `wsi_nuc.datasets`, whose registry names it. It lies here because it opens slides and stores.
 """
@@ -16,6 +16,7 @@ import numpy as np
 from wsi_nuc.datasets.assemble import class_index, labels_of_polygons
 from wsi_nuc.datasets.cards import Card
 from wsi_nuc.datasets.record import DataError, Entry, LabelledImage
+from wsi_nuc.safezip import SUFFIX, contents, flaw_of, for_arrow
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.store import manifest
 from wsi_nuc.store.layout import NUCLEI_SHAPES, PARQUET
@@ -26,18 +27,28 @@ LARGEST_PX = 100_000_000
 
 
 def recognises(root: Path) -> bool:
-    return any(root.glob(f"*.zarr/{SHAPES}"))
+    return bool(_stores(root))
+
+
+def _stores(root: Path) -> list[Path]:
+    folders = [path.parents[2] for path in root.glob(f"*.zarr/{SHAPES}")]
+    return sorted([*folders, *filter(_has_shapes, root.glob(f"*{SUFFIX}"))])
+
+
+def _has_shapes(packed: Path) -> bool:
+    """One that cannot be opened is a result, too: its flaw belongs told."""
+    return bool(flaw_of(packed)) or (contents(packed) / SHAPES).is_file()
 
 
 def entries(root: Path, card: Card) -> list[Entry]:
-    stores = sorted(path.parents[2] for path in root.glob(f"*.zarr/{SHAPES}"))
+    stores = _stores(root)
     if not card.classes:
         # In the order of the model that wrote them, classes without a nucleus included.
-        names = dict.fromkeys(name for store in stores for name in _classes(_read(store / SHAPES)))
+        names = dict.fromkeys(name for store in stores for name in _classes(_read(store)))
         card = replace(card, classes=tuple(names))
     listed = []
     for store in stores:
-        name = store.name.removesuffix(".zarr")
+        name = store.name.removesuffix(".zip").removesuffix(".zarr")
         image = next((p for p in (root / name, root / "images" / name) if p.is_file()), None)
         if image is None:
             raise DataError(
@@ -62,7 +73,7 @@ def load(store: Path, image: Path, card: Card) -> LabelledImage:
         block = source.read(0, info.box_l0)
     finally:
         source.close()
-    table = _read(store / SHAPES)
+    table = _read(store)
     polygons = np.asarray(shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False)), object)
     names = table["class"].to_pylist()
     kinds = np.array([class_index(n or "", card.classes, store) for n in names], np.int64)
@@ -80,12 +91,13 @@ def load(store: Path, image: Path, card: Card) -> LabelledImage:
     )
 
 
-def _read(path: Path) -> Any:
+def _read(store: Path) -> Any:
     import pyarrow
     import pyarrow.parquet as pq
 
+    path = contents(store) / SHAPES
     try:
-        return pq.read_table(path, columns=["class", "geometry"])
+        return pq.read_table(for_arrow(path), columns=["class", "geometry"])
     except (OSError, KeyError, pyarrow.ArrowException) as error:
         raise DataError(path, f"cannot be read ({error})", "check the result with `wsi-nuc verify`") from error
 
@@ -103,8 +115,8 @@ def _classes(table: Any) -> list[str]:
 def _mpp(store: Path) -> float | None:
     """As the manifest says; None where there is none. One that was changed since is an error."""
     document, problem = manifest.load(store)
-    path = store / manifest.MANIFEST
-    if problem and path.exists():
+    path = contents(store) / manifest.MANIFEST
+    if problem and path.is_file():
         raise DataError(path, problem, "run the slide again")
     mpp = document.get("slide", {}).get("mpp")
     return float(mpp) if isinstance(mpp, int | float) else None

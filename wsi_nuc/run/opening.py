@@ -16,12 +16,14 @@ from wsi_nuc.run.region import RegionJob, read_report
 from wsi_nuc.run.report import RegionReport
 from wsi_nuc.run.request import Call, SlideRequest
 from wsi_nuc.run.staging import StagedSlide
+from wsi_nuc.safezip import other_form
 from wsi_nuc.store.commit import Published, check_target
 from wsi_nuc.store.durable import remove_file
 from wsi_nuc.store.locks import try_lock
 from wsi_nuc.store.parts import begun, find_parts, hold_parts, parts_dir
 from wsi_nuc.store.place import Place
 from wsi_nuc.store.private import slide_lock
+from wsi_nuc.store.zipping import present
 
 
 @dataclass
@@ -88,11 +90,12 @@ def open_slide(call: Call, request: SlideRequest, wait: bool) -> OpenSlide | Unm
         if locked is False:
             return None
         claim = held.enter_context(request.claim(out, job.content_sha256))
-        final = out / claim.name
-        job = call.measures.reconciled(job, final.path)
-        if call.measures.lacking(job, final.path):
-            return Unmeasured(job, model.device, final, held.pop_all())
-        published = check_target(out, claim.name, job.origin.key, job.config.overwrite, acceptable(config))
+        final = out / (other_form(claim.name) if config.pack else claim.name)
+        already = present(final)
+        job = call.measures.reconciled(job, already.path)
+        if call.measures.lacking(job, already.path):
+            return Unmeasured(job, model.device, already, held.pop_all())
+        published = check_target(out, final.name, job.origin.key, job.config.overwrite, acceptable(config))
         if published is not None:
             return published
         job = _as_begun(call, job)

@@ -64,7 +64,7 @@ def publish_slide(
             write_thumbnail(folder, job.tissue.thumbnail, job.tissue.l0_per_px)
             if config.labels:
                 write_labels(folder, summary, job.info.width, job.info.height)
-        layout.seal(folder, job.origin.key, config.labels)
+        layout.seal(folder, job.origin.key, summary.class_figures, config.labels)
         counts = _counts(job, summary, reports, usable_mm2)
         run = {"seconds": _seconds(reports, clock), "regions": len(parts), "stitched_from": stats.candidates}
 

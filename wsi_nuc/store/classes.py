@@ -29,6 +29,18 @@ class ClassRow:
     mean_um2: float
     quantiles_um2: tuple[float, ...]
 
+    def figures(self) -> dict[str, int | float]:
+        """By the names that they have in stores and tables."""
+        quantiles = zip(QUANTILES, self.quantiles_um2, strict=True)
+        return {
+            "count": self.count,
+            "share": self.share,
+            "per_mm2": self.per_mm2,
+            "area_share_of_tissue": self.area_share_of_tissue,
+            "area_um2_mean": self.mean_um2,
+            **{f"area_um2_q{round(q * 100):02d}": value for q, value in quantiles},
+        }
+
 
 class ClassCounter:
     """Counts and areas per class. Adding rows in any order and any pieces gives the same result."""

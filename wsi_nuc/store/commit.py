@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from wsi_nuc.errors import StorageError, UsageError
+from wsi_nuc.safezip import SUFFIX, Folder
 from wsi_nuc.store import durable
 from wsi_nuc.store import manifest as manifests
 from wsi_nuc.store.locks import hold, try_lock
 from wsi_nuc.store.manifest import Json, Origin
 from wsi_nuc.store.place import Place
-from wsi_nuc.store.private import Private, private, sweep_slide_locks, sweep_trees
+from wsi_nuc.store.private import Private, private, sweep_locks, sweep_trees
 from wsi_nuc.store.secrets import remove_abandoned
 from wsi_nuc.store.verify import is_result, problems_of, verify
+from wsi_nuc.store.zipping import forms, pack_into
 
 Acceptable = Callable[[Json], bool]
 _TREE = ".zarr"
@@ -40,6 +43,8 @@ class Published:
 
 class Staging:
     """A private folder on the file system of the result, open as `root`. It vanishes unless it is published.
+
+    `name` says what is published: the folder itself as `SLIDE.zarr`, or one file of it as `SLIDE.zarr.zip`.
 
     Its lock is held as long as this process lives, so whoever gets the lock knows that the folder is abandoned.
     """
@@ -83,6 +88,19 @@ class Staging:
         self.out.refuse_swap()
         self.final.exists()
 
+    def packed(self, store: Folder) -> Place:
+        """That store as one file, written and flushed in the private folder."""
+        target = self.root / f"packed{SUFFIX}"
+        pack_into(store, target)
+        return target
+
+    def refuse_broken(self, written: Place) -> None:
+        """Raise where the folder or packed store that was written does not read back."""
+        if broken := problems_of(written.path):
+            self.refuse_swaps()
+            lines = "; ".join(f"{file} {problem}" for file, problem in broken.items())
+            raise StorageError(written, f"did not read back as written: {lines}", "check the disk")
+
     def refuse_other_tree(self) -> None:
         """What is about to be published must be the folder that was written."""
         now = self.tree.stat()
@@ -94,18 +112,27 @@ def clean_up(out: Place) -> list[Place]:
     """Delete what dead runs left behind, staging folders, keys and locks, and put back what a killed overwrite
     had moved away. Returns what lies among these and is none of ours: it stays."""
     remove_abandoned(private(out, Private.SLURM))
-    strangers = sweep_trees(private(out, Private.STAGING), _TREE) + sweep_slide_locks(out)
+    strangers = sweep_trees(private(out, Private.STAGING), _TREE) + sweep_locks(out)
     for name in private(out, Private.BACKUP).names():
         if not _is_backup(_backup(out, name)):
             strangers.append(_backup(out, name))
             continue
-        with _commit_lock(out, name):
-            _recover(out, name)
+        with commit_lock(out, name):
+            recover(out, name)
     return strangers
 
 
-def _commit_lock(out: Place, name: str) -> Any:
-    return hold(private(out, Private.COMMIT) / f"{name}.lock")
+@contextmanager
+def commit_lock(out: Place, name: str) -> Iterator[None]:
+    """Of both forms of a store."""
+    lock = private(out, Private.COMMIT) / f"{name.removesuffix('.zip')}.lock"
+    with hold(lock) as held:
+        try:
+            yield
+        finally:
+            if held:
+                # Unlinked while it is held: whoever waits for it sees that, and makes another.
+                durable.remove_file(lock)
 
 
 def _backup(out: Place, name: str) -> Place:
@@ -114,19 +141,20 @@ def _backup(out: Place, name: str) -> Place:
 
 def _is_backup(place: Place) -> bool:
     """Only results of ours are ever moved there."""
-    return place.is_dir() and is_result(place.path)
+    return place.exists() and is_result(place.path)
 
 
-def _recover(out: Place, name: str) -> None:
-    """After a kill inside of `_replace_in_two_steps`: the old result comes back, or its remains go."""
-    backup, final = _backup(out, name), out / name
-    if not _is_backup(backup):
-        return
-    if final.exists():
-        durable.remove_tree(backup)
-    else:
-        durable.rename(backup, final)
-        durable.sync(out)
+def recover(out: Place, name: str) -> None:
+    """After a kill while a result was moved away for another: it comes back, or its remains go."""
+    for final in forms(out / name):
+        backup = _backup(out, final.name)
+        if not _is_backup(backup):
+            continue
+        if any(place.exists() for place in forms(final)):
+            durable.remove_tree(backup)
+        else:
+            durable.rename(backup, final)
+            durable.sync(out)
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
@@ -151,12 +179,19 @@ def check_target(
     replaces the whole of it.
     """
     out.refuse_swap()
-    with _commit_lock(out, name):
-        _recover(out, name)
+    with commit_lock(out, name):
+        recover(out, name)
         return _look_at(out / name, key, overwrite, acceptable)
 
 
 def _look_at(final: Place, key: Json, overwrite: bool, acceptable: Acceptable) -> Published | None:
+    for place in forms(final):
+        if (there := _look_at_form(place, key, overwrite, acceptable)) is not None:
+            return there
+    return None
+
+
+def _look_at_form(final: Place, key: Json, overwrite: bool, acceptable: Acceptable) -> Published | None:
     if not final.exists():
         return None
     if not is_result(final.path):
@@ -205,20 +240,17 @@ def publish(
     durable.sync_tree(staging.root)
     manifest = finish(staging.root.path)
     durable.atomic_write(staging.root / manifests.MANIFEST, _readable(manifest))
-    broken = problems_of(staging.root.path)
-    if broken:
+    written = staging.packed(staging.root.path) if staging.name.endswith(SUFFIX) else staging.root
+    staging.refuse_broken(written)
+    with commit_lock(staging.out, staging.name):
         staging.refuse_swaps()
-        lines = "; ".join(f"{file} {problem}" for file, problem in broken.items())
-        raise StorageError(staging.root, f"did not read back as written: {lines}", "check the disk")
-    with _commit_lock(staging.out, staging.name):
-        staging.refuse_swaps()
-        _recover(staging.out, staging.name)
+        recover(staging.out, staging.name)
         there = _look_at(staging.final, origin.key, overwrite, acceptable)
         if there is not None:
             return there
         check()
         staging.refuse_other_tree()
-        _make_visible(staging)
+        make_visible(staging)
     return Published(staging.final.path, manifest, new=True)
 
 
@@ -228,21 +260,33 @@ def _readable(manifest: Json) -> bytes:
     return json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
 
 
-def _make_visible(staging: Staging) -> None:
-    if not staging.final.exists():
-        durable.rename(staging.tree, staging.final)
-    elif not durable.exchange(staging.tree, staging.final):
-        _replace_in_two_steps(staging)
+def make_visible(staging: Staging, keep_other: bool = False) -> None:
+    """Under its name, in place of a result of that name, and of its other form unless that is to be kept."""
+    final, other = forms(staging.final)
+    written = staging.root / f"packed{SUFFIX}" if final.name.endswith(SUFFIX) else staging.tree
+    away = [other] if other.exists() and not keep_other else []
+    for place in away:
+        move_away(place)
+    if not final.exists():
+        durable.rename_new(written, final)
+    elif not final.is_dir():
+        durable.rename(written, final)
+    elif not durable.exchange(written, final):
+        # A kill in between leaves a backup that `recover` puts back.
+        move_away(final)
+        durable.rename(written, final)
+        away.append(final)
     durable.sync(staging.out)
     durable.sync(staging.tree.parent)
+    for place in away:
+        durable.remove_tree(_backup(staging.out, place.name))
 
 
-def _replace_in_two_steps(staging: Staging) -> None:
-    """For file systems without an atomic exchange: a kill in between leaves a backup that `_recover` puts back."""
-    backup = _backup(staging.out, staging.name)
+def move_away(final: Place) -> Place:
+    """Out of sight, to where `recover` finds it after a kill; returns where that is."""
+    backup = _backup(final.parent, final.name)
     durable.make_dir(backup.parent)
-    durable.rename(staging.final, backup)
+    durable.rename(final, backup)
     durable.sync(backup.parent)
-    durable.rename(staging.tree, staging.final)
-    durable.sync(staging.out)
-    durable.remove_tree(backup)
+    durable.sync(final.parent)
+    return backup

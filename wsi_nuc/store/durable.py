@@ -19,7 +19,7 @@ from wsi_nuc.errors import StorageError
 from wsi_nuc.store.oserror import storage_error
 from wsi_nuc.store.place import Place, forgiving
 
-_EXCHANGE = 2
+_NO_REPLACE, _EXCHANGE = 1, 2
 _SYNC_THREADS = 16
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 _COPIED_AT_ONCE = 1 << 24
@@ -200,18 +200,30 @@ def link_or_copy(source: Place, target: Place) -> None:
             new.write(block)
 
 
+def rename_new(source: Place, target: Place) -> None:
+    """Give a file or folder a name that nothing has yet, wherever the file system can tell."""
+    with reported("rename", target):
+        if not _rename_at(source, target, _NO_REPLACE):
+            source.rename(target)
+
+
 def exchange(one: Place, other: Place) -> bool:
     """Swap two folders in one step. False where the file system cannot; then nothing has changed."""
-    with reported("exchange", other), one.above() as one_fd, other.above() as other_fd:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if not hasattr(libc, "renameat2"):
-            return False
-        if libc.renameat2(one_fd, os.fsencode(one.name), other_fd, os.fsencode(other.name), _EXCHANGE) == 0:
+    with reported("exchange", other):
+        return _rename_at(one, other, _EXCHANGE)
+
+
+def _rename_at(source: Place, target: Place, how: int) -> bool:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    with source.above() as from_fd, target.above() as to_fd:
+        if libc.renameat2(from_fd, os.fsencode(source.name), to_fd, os.fsencode(target.name), how) == 0:
             return True
-        code = ctypes.get_errno()
-        if code in _NO_EXCHANGE:
-            return False
-        raise OSError(code, os.strerror(code), str(other))
+    code = ctypes.get_errno()
+    if code in _NO_EXCHANGE:
+        return False
+    raise OSError(code, os.strerror(code), str(target))
 
 
 def remove_file(place: Place) -> None:
@@ -221,12 +233,15 @@ def remove_file(place: Place) -> None:
 
 
 def remove_tree(place: Place) -> bool:
-    """Delete what nobody can see any more. A leftover is cleaned up by the next run, so it is no error: False.
+    """Delete what nobody can see any more, a folder or a file. A leftover is cleaned up by the next run, so it is
+    no error: False.
 
     A link in place of the tree is refused; one inside is removed, and what it leads to stays.
     """
     with forgiving():
-        if place.exists():
+        if place.exists() and not place.is_dir():
+            place.unlink()
+        elif place.exists():
             with place.above() as fd:
                 shutil.rmtree(place.name, ignore_errors=True, dir_fd=fd)
         return not place.exists()

@@ -10,7 +10,7 @@ from wsi_nuc.rings import Labels
 from wsi_nuc.store import layout
 from wsi_nuc.store.nuclei import Summary
 from wsi_nuc.store.reading import NucleiFile, StoredRings, meet
-from wsi_nuc.store.zarrfile import ShardFile, ZarrFolder
+from wsi_nuc.store.zarrfile import ShardFile, ZarrFolder, chunk_file
 from wsi_nuc.types import Box
 
 SHARD_PX, CHUNK_PX, FACTOR, SMALLEST_PX = 4096, 512, 4, 1024
@@ -89,7 +89,7 @@ class _Pyramid:
 
     def _write(self, level: int, row: int, column: int, labels: Labels) -> None:
         per_edge = SHARD_PX // CHUNK_PX
-        path = self._folder.root / f"{layout.NUCLEI_LABELS}/s{level}/c/{row}/{column}"
+        path = self._folder.root / layout.NUCLEI_LABELS / f"s{level}" / chunk_file([row, column])
         shard = ShardFile(path, per_edge * per_edge)
         try:
             for y in range(0, SHARD_PX, CHUNK_PX):

@@ -6,6 +6,7 @@ SpatialData wants names that are unique over shapes, labels and tables, hence th
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from wsi_nuc.store.manifest import canonical, sha256_of
@@ -16,7 +17,6 @@ Json = dict[str, Any]
 NUCLEI_SHAPES = "shapes/nuclei"
 TISSUE_SHAPES = "shapes/tissue"
 NUCLEI_TABLE = "tables/nuclei_table"
-CLASSES_TABLE = "tables/classes"
 THUMBNAIL = "images/thumbnail"
 NUCLEI_LABELS = "labels/nuclei_labels"
 PARQUET = "shapes.parquet"
@@ -74,10 +74,11 @@ def raster_group(folder: ZarrFolder, path: str, axes: str, levels: list[float], 
     folder.group(path, {"ome": ome, "spatialdata_attrs": {"version": "0.3"}})
 
 
-def seal(folder: ZarrFolder, made_from: Json, labels: bool = False) -> None:
+def seal(folder: ZarrFolder, made_from: Json, classes: Sequence[Json] = (), labels: bool = False) -> None:
     """The groups above the elements and the root; call it when all elements are written.
 
-    The root keeps a copy of what the result was made from, so that a store that lost its manifest is still known.
+    The root keeps a copy of what the result was made from, so that a store that lost its manifest is still known,
+    and the figures of the `classes`, which SpatialData shows as `attrs`.
     """
     folder.group("images")
     folder.group("shapes")
@@ -88,4 +89,5 @@ def seal(folder: ZarrFolder, made_from: Json, labels: bool = False) -> None:
     made_from = json.loads(canonical(made_from))
     identity = sha256_of(made_from)
     software = {"version": "0.2", "spatialdata_software_version": "0.7.3"}
-    folder.seal({"spatialdata_attrs": software, "wsi_nuc": {"identity": identity, "made_from": made_from}})
+    own = {"identity": identity, "made_from": made_from, **({"classes": list(classes)} if classes else {})}
+    folder.seal({"spatialdata_attrs": software, "wsi_nuc": own})

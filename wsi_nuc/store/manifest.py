@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from wsi_nuc.errors import StorageError
+from wsi_nuc.safezip import Folder, Member, contents, flaw_of, mentions
 from wsi_nuc.types import TileCounts
 
 MANIFEST = "manifest.json"
 ROOT = "zarr.json"
-FORMAT = 2
-FORMATS = (1, FORMAT)  # in the first one `run` has no checksum
+FORMAT = 3
+# In 1 `run` has no checksum; up to 2 the figures of the classes are a table of their own.
+FORMATS = (1, 2, FORMAT)
 Json = dict[str, Any]
 # What may differ when the same run is repeated, and the checksums themselves.
 _OUTSIDE_OF_DIGEST = ("run", "run_sha256", "digest")
@@ -97,13 +99,16 @@ class Origin:
         return sha256_of(self.key)
 
 
-def hash_file(path: Path) -> str:
+def hash_file(path: Folder) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def walk(store: Path) -> Iterator[str]:
+def walk(store: Folder) -> Iterator[str]:
     """Every file, and every link to a folder, below `store` with `/` between the parts; not the manifest."""
+    if isinstance(store, Member):
+        yield from sorted(store.packed.members.keys() - {MANIFEST})
+        return
     root = os.fspath(store)
     # Texts rather than paths: of a small slide, taking paths apart is a good part of the work.
     for folder, folders, files in os.walk(root):
@@ -163,10 +168,10 @@ def load(store: Path) -> tuple[Json, str]:
     """The manifest that lies there, and what is wrong with it: "" if nothing is, and only then its content may be
     believed. Whatever lies there, nothing is raised; what has not the shape of a manifest counts as empty."""
     try:
-        document = json.loads((Path(store) / MANIFEST).read_bytes())
+        document = json.loads((contents(store) / MANIFEST).read_bytes())
     except FileNotFoundError:
         return {}, "is missing, so nothing says what was published"
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, StorageError, ValueError, RecursionError) as error:
         return {}, f"cannot be read ({error})"
     if not isinstance(document, dict) or not _is_list_of_files(document.get("files")):
         return {}, "is not a manifest of a wsi-nuc result"
@@ -219,15 +224,21 @@ def made_from(store: Path) -> Json | None:
 
     A key is believed where its hash stands beside it; roots that were written with the first format have none.
     """
-    root = _parsed(Path(store) / ROOT)
-    copies = (_parsed(Path(store) / MANIFEST), _dict(_dict(root.get("attributes")).get("wsi_nuc")))
+    root = _parsed(store, ROOT)
+    copies = (_parsed(store, MANIFEST), _dict(_dict(root.get("attributes")).get("wsi_nuc")))
     return next((copy["made_from"] for copy in copies if _has_key(copy)), None)
 
 
 def is_ours(store: Path) -> bool:
-    """Whether a folder is a result, intact or not: the manifest or the root still speaks of what it was made from.
-    Files of these names alone say nothing."""
-    return any(b'"made_from"' in _bytes(Path(store) / name) for name in (MANIFEST, ROOT))
+    """Whether a folder or packed store is a result, intact or not: the manifest or the root still speaks of what
+    it was made from. Files of these names alone say nothing."""
+    sign = b'"made_from"'
+    if any(sign in _bytes(store, name) for name in (MANIFEST, ROOT)):
+        return True
+    try:
+        return bool(flaw_of(store)) and mentions(store, sign)
+    except OSError:
+        return False
 
 
 def _has_key(copy: Json) -> bool:
@@ -238,17 +249,17 @@ def _has_key(copy: Json) -> bool:
     return bool(config) and isinstance(config.get("features", {}), dict) and bool(key.get("slide_sha256"))
 
 
-def _parsed(path: Path) -> Json:
+def _parsed(store: Path, name: str) -> Json:
     try:
-        return _dict(json.loads(_bytes(path)))
+        return _dict(json.loads(_bytes(store, name)))
     except (ValueError, RecursionError):
         return {}
 
 
-def _bytes(path: Path) -> bytes:
+def _bytes(store: Path, name: str) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError:
+        return (contents(store) / name).read_bytes()
+    except (OSError, StorageError):
         return b""
 
 

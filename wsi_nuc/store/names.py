@@ -11,6 +11,7 @@ from typing import Self
 from urllib.parse import unquote, urlsplit
 
 from wsi_nuc.errors import StorageError
+from wsi_nuc.safezip import other_form
 from wsi_nuc.store.durable import remove_file
 from wsi_nuc.store.locks import hold, relock, try_lock
 from wsi_nuc.store.manifest import owner_of
@@ -81,10 +82,16 @@ def _claim_file(out: Place, name: str) -> Place:
     return private(out, Private.NAMES) / f"{name}.sha256"
 
 
+def _owner(out: Place, name: str) -> str:
+    """Of the store of this name, be it packed."""
+    folder = (out / f"{name}.zarr").path
+    return owner_of(folder) or owner_of(folder.with_name(other_form(folder.name)))
+
+
 def _take(out: Place, name: str, content_sha256: str) -> int | None:
     """A descriptor that keeps `name` for this content; None if another slide has it. Under the lock of names."""
     file = _claim_file(out, name)
-    owner = owner_of((out / f"{name}.zarr").path)
+    owner = _owner(out, name)
     if owner not in ("", content_sha256):
         return None
     fd, unclaimed = try_lock(file)
@@ -124,7 +131,7 @@ def claim_name(slide: str, out: Place, content_sha256: str) -> NameClaim:
     plain = plain_name(slide)
     own = f"{plain}-{content_sha256[:8]}"
     with hold(_names_lock(out)):
-        published = owner_of((out / f"{own}.zarr").path) == content_sha256
+        published = _owner(out, own) == content_sha256
         for name in (own, plain) if published else (plain, own):
             fd = _take(out, name, content_sha256)
             if fd is not None:

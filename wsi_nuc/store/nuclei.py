@@ -1,11 +1,12 @@
-"""The stream of stitched nuclei becomes the GeoParquet, the probability table and the table of classes."""
+"""The stream of stitched nuclei becomes the GeoParquet, the probability table and the figures of the classes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from wsi_nuc.store.geoparquet import (
     nuclei_batch,
     nuclei_schema,
 )
-from wsi_nuc.store.tables import ProbabilityTable, write_classes
+from wsi_nuc.store.tables import ProbabilityTable
 from wsi_nuc.store.zarrfile import ZarrFolder
 from wsi_nuc.types import Float64, Int64, NucleiTable
 
@@ -35,11 +36,24 @@ class Summary:
     seam: int
     classes: tuple[ClassRow, ...]
     area_um2: float
+    tissue_mm2: float
+    usable_mm2: float
+    """What of the tissue could be looked at; the densities of the classes refer to it."""
     group_boxes_l0: Float64 = field(repr=False)
 
     @property
     def counts(self) -> dict[str, int]:
         return {row.name: row.count for row in self.classes}
+
+    @property
+    def class_figures(self) -> list[dict[str, Any]]:
+        """One row per class, as the root of the store has them; None for what cannot be known."""
+        areas = {"tissue_mm2": self.tissue_mm2, "usable_mm2": self.usable_mm2}
+        rows = [(row.name, {**row.figures(), **areas}) for row in self.classes]
+        return [
+            {"class": name, **{key: value if math.isfinite(value) else None for key, value in row.items()}}
+            for name, row in rows
+        ]
 
 
 class NucleiWriter:
@@ -87,8 +101,8 @@ class NucleiWriter:
         self._seam += int(seam.sum())
 
     def finish(self, tissue_mm2: float, usable_mm2: float | None = None) -> Summary:
-        """Write what is held, the footers and the table of classes. `usable_mm2`: of the tissue, what could be
-        looked at; all of it if not given."""
+        """Write what is held and the footers. `usable_mm2`: of the tissue, what could be looked at; all of it if
+        not given."""
         if self._held:
             self._write_group(NucleiTable.concat(self._held))
             self._held = []
@@ -97,9 +111,9 @@ class NucleiWriter:
         layout.shapes_group(self._folder, layout.NUCLEI_SHAPES, self._written)
         usable_mm2 = tissue_mm2 if usable_mm2 is None else usable_mm2
         classes = tuple(self._counter.rows(usable_mm2))
-        write_classes(self._folder, classes, tissue_mm2, usable_mm2)
         boxes = np.array(self._group_boxes).reshape(-1, 4)
-        return Summary(self._written, self._seam, classes, self._counter.area_um2, boxes)
+        area_um2 = self._counter.area_um2
+        return Summary(self._written, self._seam, classes, area_um2, tissue_mm2, usable_mm2, boxes)
 
     def __enter__(self) -> Self:
         return self

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from wsi_nuc.errors import StorageError, UsageError
 from wsi_nuc.safezarr import open_array, read_array
+from wsi_nuc.safezip import Folder, contents
 from wsi_nuc.store import layout
 from wsi_nuc.store.reading import NucleiFile, StoredRings, decode_rings
 from wsi_nuc.types import Bool, Int64
@@ -46,8 +47,9 @@ class NucleiReader(NucleiFile):
     def __init__(self, store: Path, columns: Sequence[str] = ()) -> None:
         super().__init__(store)
         self.store, self._columns = Path(store), tuple(columns)
+        self._inside = contents(self.store)
         self.shape_columns = tuple(n for n in self.column_names if n not in _OUTLINE)
-        self.measured_columns = _measured(self.store)
+        self.measured_columns = _measured(self._inside)
         unknown = [name for name in columns if name not in self.shape_columns + self.measured_columns]
         if unknown:
             known = ", ".join(self.shape_columns + self.measured_columns)
@@ -77,12 +79,12 @@ class NucleiReader(NucleiFile):
 
     def _measured(self, group: int, names: Sequence[str]) -> dict[str, Column]:
         start, stop = self.starts[group : group + 2].tolist()
-        values = np.asarray(open_array(self.store / layout.NUCLEI_TABLE / "X")[start:stop])
+        values = np.asarray(open_array(self._inside / layout.NUCLEI_TABLE / "X")[start:stop])
         return {name: values[:, self.measured_columns.index(name)] for name in names}
 
 
-def _measured(store: Path) -> tuple[str, ...]:
-    path = store / layout.NUCLEI_TABLE / "var" / "_index"
+def _measured(store: Folder) -> tuple[str, ...]:
+    path = store / layout.NUCLEI_TABLE / "var/_index"
     try:
         return tuple(str(name) for name in read_array(path, _MOST_COLUMNS))
     except (OSError, KeyError, ValueError) as error:

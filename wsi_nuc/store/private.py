@@ -13,6 +13,9 @@ from wsi_nuc.store.place import Place
 FOLDER = ".wsi-nuc"
 _MADE_HERE = re.compile(r"[0-9a-f]{32}")
 _SLIDE_LOCK = re.compile(r"[0-9a-f]{16}\.lock")
+# What NFS calls a file that was unlinked while a process has it open.
+_UNLINKED = ".nfs"
+_COMMIT_LOCK = re.compile(r".+\.zarr\.lock", re.DOTALL)
 
 
 class Private(StrEnum):
@@ -38,13 +41,17 @@ def slide_lock(out: Place, key: str) -> Place:
     return private(out, Private.RUNS) / f"{key[:16]}.lock"
 
 
-def sweep_slide_locks(out: Place) -> list[Place]:
+def sweep_locks(out: Place) -> list[Place]:
     """Remove the locks of dead runs. Returns what lies there and is none of ours."""
-    folder = private(out, Private.RUNS)
-    names = folder.names()
-    for name in filter(_SLIDE_LOCK.fullmatch, names):
-        discard_dead(folder / name)
-    return [folder / name for name in names if not _SLIDE_LOCK.fullmatch(name)]
+    strangers = []
+    for kind, ours in ((Private.RUNS, _SLIDE_LOCK), (Private.COMMIT, _COMMIT_LOCK)):
+        folder = private(out, kind)
+        for name in folder.names():
+            if ours.fullmatch(name):
+                discard_dead(folder / name)
+            elif not name.startswith(_UNLINKED):
+                strangers.append(folder / name)
+    return strangers
 
 
 def sweep_trees(folder: Place, suffix: str = "") -> list[Place]:

@@ -12,6 +12,7 @@ import numpy as np
 from wsi_nuc.errors import StorageError
 from wsi_nuc.rings import Rings, offsets_of
 from wsi_nuc.safezarr import read_array
+from wsi_nuc.safezip import contents, for_arrow
 from wsi_nuc.store import layout
 from wsi_nuc.store.arrow import to_numpy
 from wsi_nuc.store.geometry import rings_of_wkb
@@ -69,9 +70,9 @@ class NucleiFile:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        path = Path(store) / layout.NUCLEI_SHAPES / layout.PARQUET
+        path = contents(store) / layout.NUCLEI_SHAPES / layout.PARQUET
         try:
-            self._file = pq.ParquetFile(path)
+            self._file = pq.ParquetFile(for_arrow(path))
         except (OSError, pa.ArrowException) as error:
             raise StorageError(path, f"cannot be read ({error})", "`wsi-nuc verify` says what is wrong") from None
         meta = self._file.metadata
@@ -142,13 +143,11 @@ def decode_rings(table: Any) -> StoredRings:
 
 def class_names(store: Path) -> tuple[str, ...]:
     """The classes in the order of their numbers."""
-    path = f"{layout.NUCLEI_TABLE}/obs/class/categories"
+    path = contents(store) / layout.NUCLEI_TABLE / "obs/class/categories"
     try:
-        return tuple(str(name) for name in read_array(Path(store) / path, _MOST_CLASSES))
+        return tuple(str(name) for name in read_array(path, _MOST_CLASSES))
     except (OSError, KeyError, ValueError) as error:
-        raise StorageError(
-            Path(store) / path, f"cannot be read ({error})", "`wsi-nuc verify` says what is wrong"
-        ) from None
+        raise StorageError(path, f"cannot be read ({error})", "`wsi-nuc verify` says what is wrong") from None
 
 
 def read_tissue(store: Path) -> tuple[Any, float]:
@@ -157,9 +156,9 @@ def read_tissue(store: Path) -> tuple[Any, float]:
     import pyarrow.parquet as pq
     import shapely
 
-    path = Path(store) / layout.TISSUE_SHAPES / layout.PARQUET
+    path = contents(store) / layout.TISSUE_SHAPES / layout.PARQUET
     try:
-        table = pq.read_table(path, columns=["area_mm2", "geometry"])
+        table = pq.read_table(for_arrow(path), columns=["area_mm2", "geometry"])
     except (OSError, pa.ArrowException) as error:
         raise StorageError(path, f"cannot be read ({error})", "`wsi-nuc verify` says what is wrong") from None
     polygons = shapely.from_wkb(np.array(table.column("geometry").to_pylist(), dtype=object))

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from wsi_nuc.store import layout
-from wsi_nuc.store.classes import QUANTILES, ClassRow
-from wsi_nuc.store.zarrfile import AnyArray, Json, RowArray, ZarrFolder
+from wsi_nuc.store.zarrfile import Json, RowArray, ZarrFolder
 from wsi_nuc.types import Float32, Int64
 
 _ARRAY = {"encoding-type": "array", "encoding-version": "0.2.0"}
@@ -133,22 +132,3 @@ def write_columns(
     shown = {"family": "class", "unit": "", "about": "probability of the class"}
     columns = {key: np.array([first] * len(classes) + list(about[key])) for key, first in shown.items()}
     _write_frame(folder, f"{path}/var", names, columns)
-
-
-def write_classes(folder: ZarrFolder, rows: Sequence[ClassRow], tissue_mm2: float, usable_mm2: float) -> None:
-    """`tables/classes`: one row a class, all figures as columns of `obs`. The two areas, the same in every row,
-    are those of the tissue and of what of it could be looked at, which the densities refer to."""
-    columns: dict[str, AnyArray] = {
-        "count": np.array([r.count for r in rows], np.int64),
-        "share": np.array([r.share for r in rows]),
-        "per_mm2": np.array([r.per_mm2 for r in rows]),
-        "area_share_of_tissue": np.array([r.area_share_of_tissue for r in rows]),
-        "area_um2_mean": np.array([r.mean_um2 for r in rows]),
-    }
-    columns |= {"tissue_mm2": np.full(len(rows), tissue_mm2), "usable_mm2": np.full(len(rows), usable_mm2)}
-    for i, q in enumerate(QUANTILES):
-        columns[f"area_um2_q{round(q * 100):02d}"] = np.array([r.quantiles_um2[i] for r in rows])
-    path = layout.CLASSES_TABLE
-    _anndata_group(folder, path, None)
-    _write_frame(folder, f"{path}/obs", [r.name for r in rows], columns)
-    _write_frame(folder, f"{path}/var", [], {})

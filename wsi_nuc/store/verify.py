@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from wsi_nuc.safezip import Folder, contents, flaw_of, for_arrow
 from wsi_nuc.store import manifest as manifests
 
 
-def _file_problem(path: Path, expected: dict[str, Any]) -> str:
+def _file_problem(path: Folder, expected: dict[str, Any]) -> str:
     if path.is_symlink():
         return "is a symbolic link"
     if not path.is_file():
@@ -21,18 +22,18 @@ def _file_problem(path: Path, expected: dict[str, Any]) -> str:
     return ""
 
 
-def _parquet_problem(path: Path) -> str:
+def _parquet_problem(path: Folder) -> str:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        pq.read_metadata(path)
+        pq.read_metadata(for_arrow(path))
     except (pa.ArrowException, OSError) as error:
         return f"does not open as Parquet ({error})"
     return ""
 
 
-def _examine(store: Path, name: str, expected: dict[str, Any]) -> str:
+def _examine(store: Folder, name: str, expected: dict[str, Any]) -> str:
     try:
         problem = _file_problem(store / name, expected)
         if not problem and name.endswith(".parquet"):
@@ -51,19 +52,24 @@ def _no_result(path: Path) -> str:
     if path.is_dir():
         why = f"this folder has neither the {manifests.MANIFEST} nor the {manifests.ROOT} of one"
     else:
-        why = "it is a file, a result is a folder" if path.exists() else "there is nothing at this path"
+        why = (
+            "it is a file, a result is a folder or a .zarr.zip"
+            if path.exists()
+            else "there is nothing at this path"
+        )
     return f"is no result of wsi-nuc: {why}"
 
 
 def problems_of(store: Path) -> dict[str, str]:
     """File -> what is wrong with it, of a result. It needs no other file than those of the store itself."""
-    store = Path(store)
-    manifest, flaw = manifests.load(store)
+    if flaw := flaw_of(store):
+        return {Path(store).name: flaw}
+    (manifest, flaw), inside = manifests.load(store), contents(store)
     if not manifest:
         return {manifests.MANIFEST: flaw}
     files = manifest["files"]
-    problems = {name: _examine(store, name, entry) for name, entry in sorted(files.items())}
-    problems |= {name: "is not part of the result" for name in manifests.walk(store) if name not in files}
+    problems = {name: _examine(inside, name, entry) for name, entry in sorted(files.items())}
+    problems |= {name: "is not part of the result" for name in manifests.walk(inside) if name not in files}
     problems[manifests.MANIFEST] = flaw
     return {name: problem for name, problem in problems.items() if problem}
 
@@ -73,6 +79,6 @@ def verify(store: Path) -> list[str]:
 
     A path that never was one has one problem, which says so; `is_result` tells the two apart.
     """
-    if not is_result(store):
+    if not is_result(store) and not flaw_of(store):
         return [_no_result(Path(store))]
     return [f"{name} {problem}" for name, problem in problems_of(store).items()]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wsi_nuc.safezip import contents
 from wsi_nuc.store import durable
 from wsi_nuc.store.place import Place
 
@@ -60,9 +61,14 @@ def _codecs(values: AnyArray) -> list[Json]:
     return [_LITTLE if values.dtype.itemsize > 1 else {"name": "bytes"}, _ZSTD]
 
 
-def encode_chunk(values: AnyArray) -> bytes:
+def chunk_file(index: Sequence[int]) -> str:
+    """The name of a chunk (or shard) in the folder of its array: no folders of their own for rows and columns."""
+    return ".".join(["c", *map(str, index)])
+
+
+def encode_chunk(values: AnyArray, fill: Any = None) -> bytes:
     """One chunk, encoded and compressed; empty where all of it is the fill value and need not be stored."""
-    given = np.flatnonzero(values != _fill(values))
+    given = np.flatnonzero(values != (_fill(values) if fill is None else fill))
     if not len(given):
         return b""
     if not _is_text(values):
@@ -81,12 +87,15 @@ class ZarrFolder:
         self.root = root
         self._nodes: dict[str, Json] = {}
 
-    def adopt(self, store: Path, drop: Callable[[str], bool]) -> None:
-        """Take over what the root of another store says of its nodes, except of those that `drop` names."""
-        document = json.loads((store / "zarr.json").read_bytes())
+    def adopt(self, store: Path, drop: Callable[[str], bool]) -> Json:
+        """Take over what the root of another store says of its nodes, except of those that `drop` names. Returns
+        the attributes of that root."""
+        document = json.loads((contents(store) / "zarr.json").read_bytes())
         for path, node in document["consolidated_metadata"]["metadata"].items():
             if not drop(path):
                 self._nodes[path] = {key: node[key] for key in node if key != "consolidated_metadata"}
+        attributes: Json = document["attributes"]
+        return attributes
 
     @property
     def paths(self) -> list[str]:
@@ -109,15 +118,17 @@ class ZarrFolder:
         inner: Sequence[int] | None = None,
         attributes: Json | None = None,
         names: Sequence[str] | None = None,
+        fill: Any = None,
     ) -> None:
-        """Metadata of an array; `inner` is the shape of the chunks inside of a shard of shape `chunk`."""
+        """Metadata of an array; `inner` is the shape of the chunks inside of a shard of shape `chunk`, `fill` the
+        value of chunks that are not stored, where it is not the usual one."""
         codecs = _codecs(sample) if inner is None else [_sharding(sample, inner)]
         document: Json = {
             "shape": list(shape),
             "data_type": _type_name(sample),
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk)}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": _fill(sample),
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+            "fill_value": _fill(sample) if fill is None else fill,
             "codecs": codecs,
             "attributes": attributes or {},
             "zarr_format": 3,
@@ -132,11 +143,14 @@ class ZarrFolder:
         self, path: str, values: AnyArray, attributes: Json | None = None, names: Sequence[str] | None = None
     ) -> None:
         """A small array as one chunk."""
-        chunk = [max(1, size) for size in values.shape]
-        self.describe(path, values, values.shape, chunk, None, attributes, names)
-        data = encode_chunk(values)
+        chunk, fill = [max(1, size) for size in values.shape], _fill(values)
+        if _is_text(values) and len(set(values.ravel().tolist())) == 1:
+            # One text everywhere needs no file but the description.
+            fill = str(values.ravel()[0])
+        self.describe(path, values, values.shape, chunk, None, attributes, names, fill)
+        data = encode_chunk(values, fill)
         if data:
-            durable.write_file(self.root / "/".join([path, "c", *["0"] * values.ndim]), data)
+            durable.write_file(self.root / path / chunk_file([0] * values.ndim), data)
 
     def seal(self, attributes: Json) -> None:
         """The root group, written last, with the metadata of all nodes, so that a reader needs one request."""
@@ -216,8 +230,8 @@ class RowArray:
         number = self.rows // CHUNK_ROWS
         if number % SHARD_CHUNKS == 0:
             self._end_shard()
-            key = [str(number // SHARD_CHUNKS)] + ["0"] * (self._sample.ndim - 1)
-            self._shard = ShardFile(self._folder.root / "/".join([self._path, "c", *key]), SHARD_CHUNKS)
+            index = [number // SHARD_CHUNKS] + [0] * (self._sample.ndim - 1)
+            self._shard = ShardFile(self._folder.root / self._path / chunk_file(index), SHARD_CHUNKS)
         assert self._shard is not None
         self.rows += len(values)
         padding = np.full((CHUNK_ROWS - len(values), *values.shape[1:]), _fill(values), values.dtype)

@@ -8,7 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from wsi_nuc.errors import StorageError
 from wsi_nuc.safezarr import read_array
+from wsi_nuc.safezip import contents
 from wsi_nuc.store import layout
 
 EDGE_PX, QUALITY = 168, 72
@@ -18,8 +20,8 @@ MOST_VALUES = 2**25
 def data_uri(store: Path) -> str:
     """The slide's thumbnail at most `EDGE_PX` wide and high, "" where it cannot be read."""
     try:
-        planes = read_array(store / layout.THUMBNAIL / "s0", MOST_VALUES)
-    except (OSError, ValueError, KeyError):
+        planes = read_array(contents(store) / layout.THUMBNAIL / "s0", MOST_VALUES)
+    except (OSError, StorageError, ValueError, KeyError):
         return ""
     rgb = np.moveaxis(planes, 0, 2)
     scale = min(1.0, EDGE_PX / max(rgb.shape[:2]))

@@ -1,0 +1,70 @@
+"""A published store becomes one file, and a packed one a folder again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from wsi_nuc.errors import StorageError, UsageError
+from wsi_nuc.events import Emit, ignore
+from wsi_nuc.safezip import SUFFIX, contents, flaw_of, other_form
+from wsi_nuc.store import durable
+from wsi_nuc.store import manifest as manifests
+from wsi_nuc.store.commit import Staging, clean_up, commit_lock, make_visible, move_away
+from wsi_nuc.store.paths import refuse_links, tell_of_strangers
+from wsi_nuc.store.place import Place, open_folder
+from wsi_nuc.store.verify import is_result, verify
+from wsi_nuc.store.zipping import present, unpack_into
+
+FOLDER_SUFFIX = ".zarr"
+_AGAIN = "run the same `wsi-nuc run` again to restore it"
+
+
+def convert(path: Path, packed: bool, keep: bool = False, emit: Emit = ignore) -> Path:
+    """The store at `path` packed, or as a folder, and where it is then. One that is so already is verified."""
+    path = Path(os.path.abspath(path))
+    out = open_folder(path.parent)
+    refuse_links(out)
+    tell_of_strangers(clean_up(out), emit)
+    store = present(out / path.name)
+    if flaw := flaw_of(store.path):
+        raise StorageError(store, flaw, _AGAIN)
+    if not is_result(store.path):
+        raise UsageError(path, "is no result of wsi-nuc", "give a published SLIDE.zarr or SLIDE.zarr.zip")
+    if not store.name.endswith((FOLDER_SUFFIX, SUFFIX)):
+        raise UsageError(path, "has another name than a store", f"give it one that ends in {FOLDER_SUFFIX}")
+    if store.name.endswith(SUFFIX) != packed:
+        _convert(store, keep)
+    elif problems := verify(store.path):
+        raise StorageError(store, "; ".join(problems), _AGAIN)
+    return path.with_name(store.name if store.name.endswith(SUFFIX) == packed else other_form(store.name))
+
+
+def _convert(store: Place, keep: bool) -> None:
+    """Pack a published store, or unpack a packed one.
+
+    The old form goes once the new one is there and verified, unless it is to be kept. A kill at any moment leaves
+    the store in one form, or in both.
+    """
+    out = store.parent
+    if problems := verify(store.path):
+        raise StorageError(store, "; ".join(problems), _AGAIN)
+    manifest = manifests.read(store.path)
+    with Staging(out, other_form(store.name)) as staging:
+        if staging.name.endswith(SUFFIX):
+            staging.refuse_broken(staging.packed(store.path))
+        else:
+            unpack_into(contents(store.path), [*manifest["files"], manifests.MANIFEST], staging.root)
+            durable.sync_tree(staging.root)
+            staging.refuse_broken(staging.root)
+        with commit_lock(out, store.name):
+            staging.refuse_swaps()
+            if manifests.load(store.path) != (manifest, ""):
+                raise StorageError(store, "was replaced meanwhile", "repeat the same command")
+            staging.refuse_other_tree()
+            if not staging.final.exists():
+                make_visible(staging, keep_other=True)
+            elif verify(staging.final.path) or manifests.read(staging.final.path) != manifest:
+                raise StorageError(staging.final, "is there already, and is not the same", "move it away")
+            if not keep:
+                durable.remove_tree(move_away(store))
