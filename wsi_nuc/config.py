@@ -6,6 +6,7 @@ Later sources win: defaults < ``--config FILE`` < ``--set`` < options. An unknow
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,8 +14,6 @@ from typing import Any, TypeVar, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-
-from wsi_nuc.errors import nearest
 
 MAX_CONFIG_BYTES = 1 << 20
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -215,8 +214,8 @@ def check_keys(given: Mapping[str, Any], schema: type[Any], where: str, prefix: 
     known = _keys(schema)
     for key, value in given.items():
         if key not in known:
-            near = nearest(key, known)
-            hint = f"did you mean {prefix}{near}?" if near else f"known: {', '.join(known)}"
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(known)}"
             raise ConfigError(f"{where}: unknown key {prefix}{key}; {hint}")
         if isinstance(value, Mapping) and _keys(known[key]):
             check_keys(value, known[key], where, f"{prefix}{key}.")

@@ -21,16 +21,11 @@ def overall_code(codes: Iterable[int]) -> int:
     return SLIDES if len(bad) > 1 else bad.pop() if bad else OK
 
 
-def nearest(name: object, known: Iterable[str]) -> str:
-    """The known name that is most like `name`; "" where none is."""
-    return next(iter(difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)), "")
-
-
 def choices(name: object, known: Iterable[str], they_are: str = "known:") -> str:
     """What to say of a name that a registry lacks: the nearest that it has, if one is near, and all of them."""
     known = list(known)
-    near = nearest(name, known)
-    question = f"did you mean {near}? " if near else ""
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    question = f"did you mean {near[0]}? " if near else ""
     return f"{question}{they_are} {', '.join(known)}"
 
 
