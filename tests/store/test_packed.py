@@ -88,7 +88,7 @@ def test_a_store_of_the_format_before_is_read_packed_and_unpacked(tmp_path: Path
         assert digests(place) == before
         assert class_names(place) == CLASSES
         with NucleiReader(place, ["class", *CLASSES]) as reader:
-            assert len(reader.rows(0)) == read(place)["counts"]["nuclei"] == 20
+            assert len(reader.nuclei(0)) == read(place)["counts"]["nuclei"] == 20
     found = check_target(made_folder(tmp_path), FOLDER, origin().key)
     assert found is not None
 
@@ -129,12 +129,12 @@ def test_zarr_and_pyarrow_read_the_members_where_they_lie(tmp_path: Path) -> Non
     assert class_names(packed) == CLASSES
     assert owner_of(packed) == owner_of(folder) == "a" * 64
     with NucleiFile(packed) as file, NucleiFile(folder) as plain:
-        assert np.array_equal(file.rings(0).xy_l0, plain.rings(0).xy_l0)
+        assert np.array_equal(file.rings(0).xy, plain.rings(0).xy)
         assert np.array_equal(file.points(0).area_um2, plain.points(0).area_um2)
     columns = ("score", "class", *CLASSES)
     with NucleiReader(packed, columns) as one, NucleiReader(folder, columns) as other:
         for name in columns:
-            assert np.array_equal(one.rows(0).columns[name], other.rows(0).columns[name])
+            assert np.array_equal(one.nuclei(0).columns[name], other.nuclei(0).columns[name])
     array = open_array(contents(packed) / layout.NUCLEI_TABLE / "X")
     assert np.array_equal(array[40:60], open_array(folder / layout.NUCLEI_TABLE / "X")[40:60])
     # As any other reader of Zarr sees it.
