@@ -25,8 +25,7 @@ from benchmarks.table import Row, print_rows
 from tests.training.test_overfit import cut
 from wsi_nuc.evaluation.protocol import image_means
 from wsi_nuc.evaluation.variants import EvaluateConfig, evaluate_variants
-from wsi_nuc.training.registry import load_train_config
-from wsi_nuc.training.train import train
+from wsi_nuc.training.registry import load_train_config, train
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("WSI_NUC_REAL_DATA", ROOT.parent / "shared" / "data"))

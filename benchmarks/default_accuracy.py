@@ -17,16 +17,15 @@ import numpy as np
 
 from benchmarks.table import NO_TARGET, Row, print_rows
 from wsi_nuc.datasets.images import load_images
-from wsi_nuc.datasets.record import LabelledImage
-from wsi_nuc.datasets.source import SourceConfig
-from wsi_nuc.evaluation.evaluate import Scoring, evaluate_images
-from wsi_nuc.evaluation.predict import predict_table
+from wsi_nuc.datasets.record import LabelledImage, SourceConfig
+from wsi_nuc.evaluation.evaluate import Scoring, evaluate_images, predict_table
 from wsi_nuc.evaluation.protocol import Means, image_means
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.registry import load_model
+from wsi_nuc.nuclei import GridNuclei
 from wsi_nuc.rings import Rings
-from wsi_nuc.training.compact.colour import STAINS, compress
-from wsi_nuc.types import GridNuclei, UInt8
+from wsi_nuc.training.compact.scene import STAINS, compress
+from wsi_nuc.types import UInt8
 
 DATA = Path(os.environ.get("WSI_NUC_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 CLASSES = ("epithelial", "inflammatory", "connective", "other")

@@ -28,23 +28,24 @@ import numpy as np
 from benchmarks.child import peak_mib
 from benchmarks.stitching import GEOMETRY, REGION, regions
 from benchmarks.table import Row, print_rows
-from wsi_nuc.features import cells
+from wsi_nuc.features import measure as measuring
 from wsi_nuc.features.around import Scene
 from wsi_nuc.features.neighbourhood import neighbourhood_features
 from wsi_nuc.features.pixels import OD, feature_scale, unmixed
 from wsi_nuc.features.shape import shape_features
+from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.rings import Rings
 from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.stitch import stitch
 from wsi_nuc.store import layout
 from wsi_nuc.store.commit import Staging, publish
 from wsi_nuc.store.manifest import Accounting, Origin, build, identity_key
+from wsi_nuc.store.names import made_folder
 from wsi_nuc.store.nuclei import NucleiWriter
-from wsi_nuc.store.paths import made_folder
 from wsi_nuc.store.place import open_folder
 from wsi_nuc.store.reading import StoredRings
 from wsi_nuc.store.zarrfile import ZarrFolder
-from wsi_nuc.types import Box, Level, NucleiTable, PixelBlock, SlideInfo, SlideRef, TileCounts, UInt8
+from wsi_nuc.types import Box, Level, PixelBlock, SlideInfo, SlideRef, TileCounts, UInt8
 
 MPP, EDGE_PX, CLASSES = 0.5, 2048, ("a", "b", "c", "d", "e")
 THEIRS = """
@@ -109,7 +110,7 @@ def everything(source: _InMemory, rings: StoredRings, none: StoredRings) -> None
     centres = (rings.bounds_l0[:, :2] + rings.bounds_l0[:, 2:]) / 2 * MPP
     label = np.arange(len(rings)) % len(CLASSES)
     neighbourhood_features(Scene(centres, label, centres[:, 0], len(rings), np.zeros(0, np.bool_)), CLASSES)
-    list(cells.pixel_features(source, scale, rings, none))
+    list(measuring.pixel_features(source, scale, rings, none))
 
 
 def rates(runs: int) -> tuple[float, float]:
@@ -119,7 +120,7 @@ def rates(runs: int) -> tuple[float, float]:
     whole = best_of(lambda: everything(source, rings, none), runs)
     with ExitStack() as without:
         for name in ("texture_features", "boundary_features"):
-            without.enter_context(mock.patch.object(cells, name, return_value={}))
+            without.enter_context(mock.patch.object(measuring, name, return_value={}))
         some = best_of(lambda: everything(source, rings, none), runs)
     return len(rings) / some, len(rings) / whole
 
@@ -156,7 +157,7 @@ def _plain_loop(label: Any, haematoxylin: Any) -> float:
 def main(deed: str, folder: Path, edge: int) -> None:
     """In a process of its own: write a store of `edge` x `edge` regions and its white slide, or measure it."""
     from wsi_nuc.executors.serial import SerialExecutor
-    from wsi_nuc.features.add import add_features
+    from wsi_nuc.features.running import add_features
 
     slide, store = folder / "x.zarr", folder / "out" / "x.zarr"
     if deed == "write":

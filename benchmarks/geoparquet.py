@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.table import Row, interleaved, print_rows
+from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.store.geoparquet import (
     DICTIONARIES,
     ROW_GROUP_ROWS,
@@ -19,7 +20,6 @@ from wsi_nuc.store.geoparquet import (
     nuclei_schema,
 )
 from wsi_nuc.store.place import open_folder
-from wsi_nuc.types import NucleiTable
 
 CLASSES = ("tumour", "stroma", "immune", "epithelial", "necrotic")
 MPP = 0.25

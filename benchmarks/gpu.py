@@ -29,7 +29,7 @@ from tests.models.published import Instances, published_instances, published_poi
 from tests.models.sensible import sensible_net
 from wsi_nuc.inference.predict import predict
 from wsi_nuc.models.base import Look, NucleiModel
-from wsi_nuc.models.header import used as used_as
+from wsi_nuc.models.options import used as used_as
 from wsi_nuc.models.promptnucseg.build import assemble, save_net, spec_of
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.promptnucseg.settings import PrompterSettings, SegmentorSettings, Settings, UseSettings

@@ -14,10 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.table import Row, print_rows
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.promptnucseg.settings import SegmentorSettings, Settings
-from wsi_nuc.models.sam import masks
-from wsi_nuc.models.sam.decoder import decode
-from wsi_nuc.models.sam.encoder import encode
-from wsi_nuc.models.sam.prompts import embed_points
+from wsi_nuc.models.sam import decoder
+from wsi_nuc.models.sam.decoder import decode, embed_points
+from wsi_nuc.models.sam.sizes import encode
 
 SIZES = (("B", "vit_b"), ("L", "vit_l"), ("H", "vit_h"))
 PROMPTS = 24
@@ -49,8 +48,8 @@ def pass_here(net: PromptNucSegNet) -> None:
     net.prompter(pixels, (256, 256), with_mask=False)
     xy, label = torch.empty(1, PROMPTS, 1, 2, device="meta"), torch.empty(1, PROMPTS, 1, device="meta")
     decoded = decode(sam, encode(sam.image_encoder, pixels), embed_points(sam.prompt_encoder, xy, label))
-    first = masks.first_tokens(xy.view(-1, 2), 16, 5)
-    masks.near_logits(sam.mask_decoder, decoded.image[0], decoded.filters[0], first, 5)
+    first = decoder.first_tokens(xy.view(-1, 2), 16, 5)
+    decoder.near_logits(sam.mask_decoder, decoded.image[0], decoded.filters[0], first, 5)
 
 
 def gmacs(run: Any, net: PromptNucSegNet) -> float:

@@ -21,8 +21,9 @@ import numpy.typing as npt
 
 from benchmarks.child import peak_mib
 from benchmarks.table import Row, interleaved, print_rows
+from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.stitch import RegionCandidates, StitchGeometry, stitch
-from wsi_nuc.types import Float64, Int64, NucleiTable
+from wsi_nuc.types import Float64, Int64
 
 PITCH, CORE, MARGIN, REACH, REGION = 54, 512, 12.0, 80.0, 4096
 GEOMETRY = StitchGeometry(region_l0=REGION, margin_l0=MARGIN, reach_l0=REACH, block_l0=REGION)

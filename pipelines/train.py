@@ -15,15 +15,14 @@ import cv2
 import numpy as np
 import typer
 
-from wsi_nuc.cli.train_progress import training_progress
+from wsi_nuc.cli.train_commands import training_progress
 from wsi_nuc.datasets import Dataset, LabelledImage, load_dataset
-from wsi_nuc.evaluation.predict import predict_image, truth_of
+from wsi_nuc.evaluation.evaluate import predict_image, truth_of
 from wsi_nuc.evaluation.protocol import Nuclei
 from wsi_nuc.evaluation.report import write_report
 from wsi_nuc.evaluation.variants import EvaluateConfig, evaluate_variants
 from wsi_nuc.models.registry import load_model
-from wsi_nuc.training.registry import load_train_config
-from wsi_nuc.training.train import train
+from wsi_nuc.training.registry import load_train_config, train
 from wsi_nuc.types import UInt8
 
 COLOURS = [(214, 39, 40), (31, 119, 180), (44, 160, 44), (255, 187, 0), (148, 103, 189)]

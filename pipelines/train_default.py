@@ -14,9 +14,8 @@ from typing import Annotated
 
 import typer
 
-from wsi_nuc.cli.train_progress import training_progress
-from wsi_nuc.training.registry import load_train_config
-from wsi_nuc.training.train import train
+from wsi_nuc.cli.train_commands import training_progress
+from wsi_nuc.training.registry import load_train_config, train
 
 
 def main(

@@ -11,7 +11,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsi_nuc.datasets.assemble import filled
+from wsi_nuc.datasets.labels import filled
 from wsi_nuc.rings import Rings, chunks, largest_polygons, offsets_of, ranges, spans
 from wsi_nuc.types import Box, Float64, Int64
 

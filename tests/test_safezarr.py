@@ -14,14 +14,14 @@ import pytest
 
 import wsi_nuc
 from tests.slides.make import zarr_folder
-from wsi_nuc.cohort.report.thumbnails import data_uri
+from wsi_nuc.cohort.report.page import data_uri
 from wsi_nuc.errors import SlideError, StorageError, WsiNucError
-from wsi_nuc.features.means import feature_means
+from wsi_nuc.features.summary import feature_means
 from wsi_nuc.features.write import Nuclei, _rows
 from wsi_nuc.safezarr import RefusedZarr, attributes, below, open_array, read_array
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.store import layout
-from wsi_nuc.store.paths import made_folder
+from wsi_nuc.store.names import made_folder
 from wsi_nuc.store.reading import class_names
 from wsi_nuc.store.zarrfile import CHUNK_ROWS, RowArray, ZarrFolder
 from wsi_nuc.types import SlideRef

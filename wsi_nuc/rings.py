@@ -9,16 +9,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from wsi_nuc.types import Bool, Box, Float64, Int64
-
+Bool = npt.NDArray[np.bool_]
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int32]
 Geometries = npt.NDArray[np.object_]
+
+
+class Box(Protocol):
+    """A box of whole pixels, such as `types.Box`, which stands above this module."""
+
+    @property
+    def x0(self) -> int: ...
+    @property
+    def y0(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
 
 
 def offsets_of(lengths: npt.ArrayLike) -> Int64:

@@ -93,7 +93,7 @@ def test_a_stopped_training_says_how_to_go_on(tmp_path: Path, monkeypatch: pytes
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("wsi_nuc.training.train.train", stopped)
+    monkeypatch.setattr("wsi_nuc.training.registry.train", stopped)
     file = tmp_path / "own.yaml"
     file.write_text(tiny_config(tmp_path / "out", draw(tmp_path / "data")).model_dump_json())
     done = runner.invoke(app, ["train", str(file)])

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from tests.cohort.lists import planned, write_list
 from wsi_nuc.cohort.collect import collect
 from wsi_nuc.cohort.folder import CohortFolder
-from wsi_nuc.cohort.patients import pooled
 from wsi_nuc.cohort.plan import load
 from wsi_nuc.cohort.shards import Shard
 from wsi_nuc.cohort.state import exit_code
+from wsi_nuc.cohort.tables import pooled
 from wsi_nuc.cohort.work import run_cohort
 from wsi_nuc.errors import SLIDES
 from wsi_nuc.store.manifest import digest as digest_of

@@ -17,8 +17,7 @@ from wsi_nuc.cohort import jobs, records
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.jobs import InHand, JobFile, in_hand, sweep
 from wsi_nuc.cohort.plan import Plan, save
-from wsi_nuc.cohort.state import DONE, PENDING, RUNNING, State, states
-from wsi_nuc.cohort.waiting import wait
+from wsi_nuc.cohort.state import DONE, PENDING, RUNNING, State, states, wait
 from wsi_nuc.cohort.work import run_cohort
 from wsi_nuc.events import Event, RegionFinished, SlideFinished, SlideOpened, SlideStarted
 from wsi_nuc.store.locks import Held, try_lock

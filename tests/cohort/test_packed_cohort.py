@@ -11,10 +11,9 @@ import pytest
 from tests.cohort.lists import planned, write_list
 from wsi_nuc.cohort.collect import collect
 from wsi_nuc.cohort.folder import CohortFolder
-from wsi_nuc.cohort.listing import slides_below
-from wsi_nuc.cohort.plan import check_execution, load
-from wsi_nuc.cohort.plan_table import write_table
+from wsi_nuc.cohort.plan import check_execution, load, write_table
 from wsi_nuc.cohort.report import write_report
+from wsi_nuc.cohort.sheet import slides_below
 from wsi_nuc.cohort.state import states
 from wsi_nuc.cohort.verify import verified
 from wsi_nuc.cohort.work import run_cohort

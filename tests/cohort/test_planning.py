@@ -12,8 +12,7 @@ import pytest
 from tests.cohort.lists import copy, planned, settings, write_list
 from wsi_nuc.cohort import looks, planning
 from wsi_nuc.cohort.folder import CohortFolder
-from wsi_nuc.cohort.inspect import Look, content_of, look_at, try_out
-from wsi_nuc.cohort.looks import Looks
+from wsi_nuc.cohort.looks import Look, Looks, content_of, look_at, try_out
 from wsi_nuc.cohort.plan import Plan, PlanRow
 from wsi_nuc.cohort.planning import Listener, look_at_share, make_plan
 from wsi_nuc.cohort.shards import Shard

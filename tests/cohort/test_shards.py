@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cohort.lists import row
-from wsi_nuc.cohort.only import Only, select
-from wsi_nuc.cohort.shards import TILES_A_SLIDE, Shard, rows_of
+from wsi_nuc.cohort.shards import TILES_A_SLIDE, Only, Shard, rows_of, select
 from wsi_nuc.cohort.state import State
 from wsi_nuc.errors import UsageError
 

@@ -10,10 +10,9 @@ import pytest
 from tests.cohort.lists import copy, planned, write_list
 from wsi_nuc.cohort import records
 from wsi_nuc.cohort.folder import CohortFolder
-from wsi_nuc.cohort.only import Only
 from wsi_nuc.cohort.plan import Plan
 from wsi_nuc.cohort.recording import Told
-from wsi_nuc.cohort.shards import Shard
+from wsi_nuc.cohort.shards import Only, Shard
 from wsi_nuc.cohort.state import states
 from wsi_nuc.cohort.work import run_cohort
 from wsi_nuc.errors import SLIDES

@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.cohort.lists import copy, planned, write_list
-from wsi_nuc.cohort import records, summaries, work
+from wsi_nuc.cohort import records, tables, work
 from wsi_nuc.cohort.folder import CohortFolder
-from wsi_nuc.cohort.only import Only
 from wsi_nuc.cohort.plan import load
 from wsi_nuc.cohort.recording import Told
-from wsi_nuc.cohort.shards import Shard
+from wsi_nuc.cohort.shards import Only, Shard
 from wsi_nuc.cohort.state import exit_code, states
 from wsi_nuc.cohort.verify import verified
 from wsi_nuc.cohort.work import run_cohort
@@ -68,7 +67,7 @@ def test_shards_in_any_order_do_all_and_each_slide_once(
     list(run_slides(RunConfig(out=tmp_path / "alone", mpp=0.3, model="classical", **HOW), [str(slides[1])]))
     assert _digest(cohort.store("b")) == _digest(tmp_path / "alone" / "b.svs.zarr")
     for name in "abc":
-        assert summaries.read(cohort, name, _digest(cohort.store(name)))
+        assert tables.read(cohort, name, _digest(cohort.store(name)))
     plan = load(cohort)
     assert exit_code(states(cohort, plan, plan.rows)) == SLIDES
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wsi_nuc.types import NucleiTable
+from wsi_nuc.nuclei import NucleiTable
 
 CLASSES = ("round", "long")
 # Boxes x, y, width, height of three nuclei and their class index; the picture is 48 wide and 40 high.
@@ -116,8 +116,8 @@ def geojson(root: Path) -> None:
 
 
 def results(root: Path, nuclei: int = len(BOXES)) -> None:
+    from wsi_nuc.store.names import made_folder
     from wsi_nuc.store.nuclei import NucleiWriter
-    from wsi_nuc.store.paths import made_folder
     from wsi_nuc.store.zarrfile import ZarrFolder
 
     card(root)

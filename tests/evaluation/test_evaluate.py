@@ -19,8 +19,15 @@ from wsi_nuc.config import ConfigError
 from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.errors import UsageError
 from wsi_nuc.evaluation import published
-from wsi_nuc.evaluation.evaluate import Scoring, class_table, evaluate_image, evaluate_images, quality
-from wsi_nuc.evaluation.predict import predict_image, truth_of
+from wsi_nuc.evaluation.evaluate import (
+    Scoring,
+    class_table,
+    evaluate_image,
+    evaluate_images,
+    predict_image,
+    quality,
+    truth_of,
+)
 from wsi_nuc.evaluation.protocol import image_means
 from wsi_nuc.evaluation.report import tables_of, write_report
 from wsi_nuc.evaluation.variants import EvaluateConfig, evaluate_variants, load_evaluate_config, unmatched

@@ -17,7 +17,7 @@ from tests.executors import tasks
 from wsi_nuc.errors import Interrupted, ModelError
 from wsi_nuc.executors import local
 from wsi_nuc.executors.dask import ClusterOptions, DaskExecutor
-from wsi_nuc.executors.memory import taken_bytes
+from wsi_nuc.executors.local import taken_bytes
 from wsi_nuc.executors.watch import TICK_S
 
 ROOT = Path(__file__).parents[2]

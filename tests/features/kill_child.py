@@ -10,11 +10,11 @@ from pathlib import Path
 from tests.features.tissue import Tissue, slide_and_store
 from tests.store.faults import killing, recording
 from wsi_nuc.executors.serial import SerialExecutor
-from wsi_nuc.features.add import add_features
-from wsi_nuc.features.identity import has_features
+from wsi_nuc.features.job import has_features
+from wsi_nuc.features.running import add_features
 from wsi_nuc.store.commit import clean_up
 from wsi_nuc.store.manifest import read
-from wsi_nuc.store.paths import made_folder
+from wsi_nuc.store.names import made_folder
 from wsi_nuc.store.verify import verify
 from wsi_nuc.types import SlideRef
 

@@ -16,15 +16,16 @@ from tests.features.tissue import NAMES, Tissue, measured, picture, slide_and_st
 from tests.store.build import CLASSES
 from wsi_nuc.errors import SlideError, StorageError
 from wsi_nuc.executors.serial import SerialExecutor
-from wsi_nuc.features.add import add_features
-from wsi_nuc.features.means import feature_means
+from wsi_nuc.features.running import add_features
+from wsi_nuc.features.summary import feature_means
+from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.store.commit import Published
 from wsi_nuc.store.manifest import read
+from wsi_nuc.store.names import made_folder
 from wsi_nuc.store.packing import convert
-from wsi_nuc.store.paths import made_folder
 from wsi_nuc.store.verify import verify
-from wsi_nuc.types import NucleiTable, SlideRef
+from wsi_nuc.types import SlideRef
 
 ROOT = Path(__file__).parents[2]
 

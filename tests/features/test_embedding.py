@@ -15,14 +15,14 @@ from tests.store.build import CLASSES
 from tests.tiling.scenes import ArraySource
 from wsi_nuc.errors import UsageError
 from wsi_nuc.executors.serial import SerialExecutor
-from wsi_nuc.features.add import add_features
 from wsi_nuc.features.embed import embeddings, model_ref
 from wsi_nuc.features.job import GroupJob, ModelRef
+from wsi_nuc.features.running import add_features
 from wsi_nuc.models.promptnucseg.build import save_net
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.store.manifest import read
-from wsi_nuc.store.paths import made_folder
+from wsi_nuc.store.names import made_folder
 from wsi_nuc.types import Box, SlideRef
 
 SERIAL = SerialExecutor(lambda: None)

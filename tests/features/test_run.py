@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.command import start, wsi_nuc
 from wsi_nuc.config import RunConfig
-from wsi_nuc.features.identity import has_features
+from wsi_nuc.features.job import has_features
 from wsi_nuc.features.registry import features_of
 from wsi_nuc.features.running import run_slides
 from wsi_nuc.store.manifest import read

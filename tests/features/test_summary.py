@@ -16,8 +16,8 @@ from tests.store.build import CLASSES, nuclei
 from wsi_nuc.errors import StorageError
 from wsi_nuc.features.squares import EDGE_UM, squares_in
 from wsi_nuc.features.summary import slide_summary
-from wsi_nuc.store.paths import made_folder
-from wsi_nuc.types import NucleiTable
+from wsi_nuc.nuclei import NucleiTable
+from wsi_nuc.store.names import made_folder
 
 
 def published(folder: Path, monkeypatch: pytest.MonkeyPatch, table: NucleiTable, rows: int) -> Path:
@@ -151,12 +151,12 @@ def test_features_are_summed_up_where_there_are_some(tmp_path: Path, monkeypatch
 
     from tests.features.tissue import NAMES, Tissue, slide_and_store
     from wsi_nuc.executors.serial import SerialExecutor
-    from wsi_nuc.features.add import add_features
+    from wsi_nuc.features.running import add_features
 
     slide, store = slide_and_store(tmp_path, Tissue.of(40, edge_um=300), 0.5)
     plain = slide_summary(store)
     add_features(made_folder(store.parent) / store.name, slide, SerialExecutor(lambda: None).run)
-    monkeypatch.setattr("wsi_nuc.features.means._ROWS", 7)
+    monkeypatch.setattr("wsi_nuc.features.summary._ROWS", 7)
     found = slide_summary(store)
     assert {key: value for key, value in found.items() if not key.startswith("feature_")}.keys() == plain.keys()
     rows = anndata.read_zarr(store / "tables/nuclei_table").to_df().astype(np.float64)

@@ -15,8 +15,9 @@ from wsi_nuc.features.job import GroupJob
 from wsi_nuc.features.measure import measure
 from wsi_nuc.features.registry import features_of
 from wsi_nuc.models.classical.settings import unmixing
+from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.slides.identity import content_sha256
-from wsi_nuc.types import Float64, Int64, NucleiTable, SlideRef, UInt8
+from wsi_nuc.types import Float64, Int64, SlideRef, UInt8
 
 NAMES = [feature.name for feature in features_of(CLASSES)]
 

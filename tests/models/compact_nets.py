@@ -8,8 +8,7 @@ import torch
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.compact.build import assemble
 from wsi_nuc.models.compact.net import CompactNet
-from wsi_nuc.models.compact.settings import NetSettings, Settings, UseSettings
-from wsi_nuc.models.compact.spec import spec_of
+from wsi_nuc.models.compact.settings import NetSettings, Settings, UseSettings, spec_of
 from wsi_nuc.types import Box, Tile, TileBatch
 
 NET = NetSettings(

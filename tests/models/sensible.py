@@ -15,11 +15,8 @@ import torch
 from tests.models.nets import random_batch, stir
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.promptnucseg.settings import Settings
-from wsi_nuc.models.sam import masks
-from wsi_nuc.models.sam.decoder import decode
-from wsi_nuc.models.sam.encoder import encode, normalise
-from wsi_nuc.models.sam.prompts import embed_points
-from wsi_nuc.models.sam.sizes import Sam
+from wsi_nuc.models.sam.decoder import decode, embed_points, full_logits
+from wsi_nuc.models.sam.sizes import Sam, encode, normalise
 from wsi_nuc.types import UInt8
 
 MASK_SHARE = 0.015  # of a window: 31 x 31 px
@@ -118,7 +115,7 @@ def _calibrate_masks(sam: Sam, rgb: torch.Tensor) -> None:
     tokens = embed_points(sam.prompt_encoder, xy, torch.ones(1, 24, 1))
     decoded = decode(sam, encode(sam.image_encoder, normalise(rgb)), tokens)
     image, filters = decoded.image.flatten(0, 1), decoded.filters.flatten(0, 1)
-    logits = masks.full_logits(decoder, image, filters)
+    logits = full_logits(decoder, image, filters)
     unit = torch.nn.functional.gelu(torch.tensor(1.4))
     decoder.output_hypernetworks_mlps[0].layers[2].bias[1] -= logits.quantile(1 - MASK_SHARE) / unit
     head = decoder.iou_prediction_head.layers[2]

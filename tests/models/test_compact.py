@@ -17,14 +17,14 @@ from wsi_nuc.errors import ModelError
 from wsi_nuc.inference.predict import predict
 from wsi_nuc.models.base import check_geometry
 from wsi_nuc.models.compact.build import save_net
-from wsi_nuc.models.compact.masks import Asked, sample
+from wsi_nuc.models.compact.net import Asked, sample
 from wsi_nuc.models.compact.network import Network, fused
 from wsi_nuc.models.compact.prompter import smoothed
 from wsi_nuc.models.compact.segmentor import calibrated, nearest_others
 from wsi_nuc.models.compact.settings import Settings, UseSettings
 from wsi_nuc.models.place import Place
 from wsi_nuc.models.registry import load_model, model_spec
-from wsi_nuc.models.sam.encoder import normalise
+from wsi_nuc.models.sam.sizes import normalise
 from wsi_nuc.types import Box, Tile, TileBatch
 
 

@@ -19,11 +19,12 @@ from tests.models.tiles import scene
 from wsi_nuc.errors import ModelError
 from wsi_nuc.inference.predict import predict
 from wsi_nuc.models.base import NucleiModel, check_geometry
-from wsi_nuc.models.header import used
+from wsi_nuc.models.options import used
 from wsi_nuc.models.promptnucseg.build import assemble, spec_of
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.registry import load_model
-from wsi_nuc.types import Box, MaskCrops, Prompts, Tile, TileBatch, TileNuclei
+from wsi_nuc.nuclei import TileNuclei
+from wsi_nuc.types import Box, MaskCrops, Prompts, Tile, TileBatch
 
 EXAMPLE = Path(__file__).parent / "example_family"
 SIZE_PX = 256

@@ -14,16 +14,15 @@ from tests.models.nets import random_batch, stir, tiny_settings
 from wsi_nuc.errors import ModelError, UsageError
 from wsi_nuc.inference.predict import predict
 from wsi_nuc.models.base import NucleiModel, check_geometry
-from wsi_nuc.models.calls import chunks
 from wsi_nuc.models.promptnucseg.build import assemble, build_net, load_file, save_net, spec_of, spec_of_file
 from wsi_nuc.models.promptnucseg.device import Runner
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet, expected_shapes
 from wsi_nuc.models.promptnucseg.settings import Settings, UseSettings
 from wsi_nuc.models.registry import load_model
-from wsi_nuc.models.sam import masks
-from wsi_nuc.models.sam.decoder import Decoded, decode
-from wsi_nuc.models.sam.encoder import encode, normalise
-from wsi_nuc.models.sam.prompts import embed_points
+from wsi_nuc.models.sam import decoder
+from wsi_nuc.models.sam.decoder import Decoded, decode, embed_points
+from wsi_nuc.models.sam.sizes import encode, normalise
+from wsi_nuc.models.torch_ops import chunks
 from wsi_nuc.models.weights import open_checkpoint, read_info
 from wsi_nuc.types import Bool, Box, MaskCrops, Prompts, Tile, TileBatch
 
@@ -76,8 +75,8 @@ def _with_small_masks(net: PromptNucSegNet, batch: TileBatch, prompts: Prompts) 
     with torch.inference_mode():
         image = _decoded(net, batch, prompts).image[0]
         filters = last.bias.expand(len(prompts), -1)
-        level = masks.full_logits(net.segmentor.mask_decoder, image, torch.ones_like(filters))
-        logits = masks.full_logits(net.segmentor.mask_decoder, image, filters)
+        level = decoder.full_logits(net.segmentor.mask_decoder, image, torch.ones_like(filters))
+        logits = decoder.full_logits(net.segmentor.mask_decoder, image, filters)
         offset = (logits / level)[level > 0.1].quantile(0.995)
     last.bias.sub_(offset)
     return net
@@ -92,8 +91,8 @@ def test_the_plain_computation_gives_the_same_masks(net: PromptNucSegNet) -> Non
     crops = list(segment(_model(settings, net), batch, prompts, range(20)))
     with torch.inference_mode():
         decoded = _decoded(net, batch, prompts)
-        logits = masks.full_logits(net.segmentor.mask_decoder, decoded.image[0], decoded.filters[0])
-        plain = (masks.enlarge(logits) > 0).numpy()
+        logits = decoder.full_logits(net.segmentor.mask_decoder, decoded.image[0], decoded.filters[0])
+        plain = (decoder.enlarge(logits) > 0).numpy()
     assert sorted(prompt for group in crops for prompt in group.prompt) == list(range(20))
     sizes = {group.mask.shape[1]: group.mask.any((1, 2)).sum() for group in crops}
     assert sizes[80] > 1

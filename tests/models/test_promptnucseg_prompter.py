@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tests.models.nets import stir
 from wsi_nuc.errors import ModelError
-from wsi_nuc.models.doubles import point_nms
-from wsi_nuc.models.promptnucseg.decoding import DecodingRule, decode_points
+from wsi_nuc.models.instances import point_nms
+from wsi_nuc.models.promptnucseg.crops import DecodingRule, decode_points
 from wsi_nuc.models.promptnucseg.net import PrompterNet, Proposed, anchor_grid
 from wsi_nuc.models.promptnucseg.pyramid import FeaturePyramid
 from wsi_nuc.models.promptnucseg.settings import PrompterSettings

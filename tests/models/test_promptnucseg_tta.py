@@ -19,7 +19,6 @@ from wsi_nuc.config import RunConfig, load_config
 from wsi_nuc.errors import ModelError, SlideError, UsageError
 from wsi_nuc.inference.predict import predict
 from wsi_nuc.models.base import NucleiModel
-from wsi_nuc.models.calls import in_calls
 from wsi_nuc.models.promptnucseg import device, segmentor
 from wsi_nuc.models.promptnucseg.build import assemble, save_net, spec_of
 from wsi_nuc.models.promptnucseg.device import Runner
@@ -27,6 +26,7 @@ from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.promptnucseg.settings import Settings
 from wsi_nuc.models.promptnucseg.views import SIX_VIEWS, View
 from wsi_nuc.models.registry import load_model, model_spec
+from wsi_nuc.models.torch_ops import in_calls
 from wsi_nuc.types import Level, MaskCrops, Prompts, SlideInfo, TileBatch
 
 SPARSE = {"nms_radius_px": 26.0}
@@ -123,7 +123,7 @@ class _Scarce:
 
     def __init__(self, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.failed = 0
-        for name, place in (("encode", "wsi_nuc.models.promptnucseg.encoder"), ("decode", segmentor.__name__)):
+        for name, place in (("encode", "wsi_nuc.models.promptnucseg.windows"), ("decode", segmentor.__name__)):
             monkeypatch.setattr(f"{place}.{name}", self._limited(f"{place}.{name}", limit))
 
     def _limited(self, target: str, limit: int) -> Any:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from wsi_nuc.errors import ModelError
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, Settings, UseSettings
 from wsi_nuc.models.promptnucseg.windows import SLOTS, Layout, plan_jobs, window_starts
-from wsi_nuc.models.sam.prompts import NEGATIVE, NO_POINT, POSITIVE
+from wsi_nuc.models.sam.decoder import NEGATIVE, NO_POINT, POSITIVE
 from wsi_nuc.types import Prompts
 
 

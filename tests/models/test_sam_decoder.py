@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.models.nets import official_sam, prompt_encoder_at_256, stir
-from wsi_nuc.models.sam import masks
-from wsi_nuc.models.sam.decoder import decode
-from wsi_nuc.models.sam.prompts import embed_points
+from wsi_nuc.models.sam import decoder
+from wsi_nuc.models.sam.decoder import decode, embed_points
 from wsi_nuc.models.sam.sizes import Sam
 from wsi_nuc.models.torch_ops import load
 
@@ -55,7 +54,7 @@ def test_every_prompt_of_every_image_gets_the_official_mask(
         decoded = decode(ours, embedding, embed_points(ours.prompt_encoder, xy, label))
         for image in range(2):
             logits, iou = _reference(decoder, encoder, embedding[image], xy[image], label[image])
-            found = masks.full_logits(ours.mask_decoder, decoded.image[image], decoded.filters[image])
+            found = decoder.full_logits(ours.mask_decoder, decoded.image[image], decoded.filters[image])
             assert (found - logits[:, 0]).abs().max() <= TOLERANCE
             assert (decoded.predicted_iou[image] - iou[:, 0]).abs().max() <= TOLERANCE
 
@@ -67,10 +66,10 @@ def test_a_neighbourhood_is_a_part_of_the_whole(pair: tuple[Any, Any, Sam], side
     generator = torch.Generator().manual_seed(seed)
     image, filters = torch.randn(4, 256, 256, generator=generator), torch.randn(4, 32, generator=generator)
     xy = torch.rand(4, 2, generator=generator) * 256
-    first = masks.first_tokens(xy, 16, side)
+    first = decoder.first_tokens(xy, 16, side)
     with torch.inference_mode():
-        near = masks.near_logits(ours.mask_decoder, image, filters, first, side)
-        whole = masks.full_logits(ours.mask_decoder, image, filters)
+        near = decoder.near_logits(ours.mask_decoder, image, filters, first, side)
+        whole = decoder.full_logits(ours.mask_decoder, image, filters)
     for i, (x, y) in enumerate((first * 4).tolist()):
         assert torch.allclose(near[i], whole[i, y : y + 4 * side, x : x + 4 * side], atol=1e-4)
     assert bool(((xy >= first * 16) & (xy < (first + side) * 16)).all())
@@ -84,8 +83,8 @@ def test_only_edges_inside_the_input_ask_for_the_whole_decode(edge: str) -> None
     logits[(slice(None), *line)] = 1.0
     at_edge = {"left": [0, 5], "right": [11, 5], "top": [5, 0], "bottom": [5, 11]}[edge]
     first = torch.tensor([[5, 5], at_edge])
-    assert masks.touches_edge(logits, first, 16).tolist() == [True, False]
-    assert not masks.touches_edge(torch.full((2, 20, 20), -1.0), first, 16).any()
+    assert decoder.touches_edge(logits, first, 16).tolist() == [True, False]
+    assert not decoder.touches_edge(torch.full((2, 20, 20), -1.0), first, 16).any()
 
 
 def test_a_prompt_does_not_feel_the_other_prompts(pair: tuple[Any, Any, Sam]) -> None:

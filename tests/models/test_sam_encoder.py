@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 
 from tests.models.nets import official_encoder_at_256, official_sam, reference_norm, stir
 from wsi_nuc.models.sam.attention import attend
-from wsi_nuc.models.sam.encoder import encode, normalise
-from wsi_nuc.models.sam.sizes import Sam
-from wsi_nuc.models.sam.tables import resize_tables
+from wsi_nuc.models.sam.sizes import Sam, encode, normalise, resize_tables
 from wsi_nuc.models.torch_ops import load
 
 TOLERANCE = 1e-4

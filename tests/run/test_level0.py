@@ -8,10 +8,11 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wsi_nuc.nuclei import NucleiTable, TileNuclei
 from wsi_nuc.run.level0 import inside_and_valid, to_level0, touching
 from wsi_nuc.tiling.gaps import Gap
 from wsi_nuc.tiling.grid import TileGrid
-from wsi_nuc.types import Level, NucleiTable, SlideInfo, TileNuclei
+from wsi_nuc.types import Level, SlideInfo
 
 
 def _info(width: int, height: int) -> SlideInfo:

@@ -16,8 +16,8 @@ from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import OK
 from wsi_nuc.events import Event, RegionFinished, SlideStarted
 from wsi_nuc.models.registry import model_spec
-from wsi_nuc.run import regions, run_slides
-from wsi_nuc.run.regions import REGIONS_A_WORKER, sized
+from wsi_nuc.run import resources, run_slides
+from wsi_nuc.run.resources import REGIONS_A_WORKER, sized
 from wsi_nuc.synth import SynthSpec, write_slide
 from wsi_nuc.tiling.plan import TilePlan, make_plan
 from wsi_nuc.types import Level, SlideInfo
@@ -64,7 +64,7 @@ def test_other_workers_go_on_with_the_regions_that_are_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slide = tmp_path / "a.svs"
-    monkeypatch.setattr(regions, "REGIONS_A_WORKER", 1)
+    monkeypatch.setattr(resources, "REGIONS_A_WORKER", 1)
     write_slide(slide, SynthSpec(size=2048, mpp=0.5, seed=4, density=0.2))
     config = RunConfig(out=tmp_path / "out", model="classical", scheduler="serial", tissue="none")
 
@@ -74,7 +74,7 @@ def test_other_workers_go_on_with_the_regions_that_are_there(
 
     with pytest.raises(KeyboardInterrupt):
         list(run_slides(config, [str(slide)], stop))
-    monkeypatch.setattr(regions, "workers_of", lambda config: 4)
+    monkeypatch.setattr(resources, "workers_of", lambda config: 4)
     events: list[Event] = []
     (result,) = run_slides(config, [str(slide)], events.append)
     (started,) = [event for event in events if isinstance(event, SlideStarted)]

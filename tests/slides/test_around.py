@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.slides.make import TILE, drop_tile, patch, tile_entry
-from wsi_nuc.slides.around import read_around
+from wsi_nuc.slides.pixels import read_around
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.types import Box, SlideRef
 

@@ -14,13 +14,13 @@ import pytest
 from tests.slides import multifile
 from tests.slides.make import picture, zarr_folder
 from tests.slides.multifile import EDGE, SETS, dicom, hamamatsu, jpeg, mirax, ngr, ome_set, vms
-from wsi_nuc.cohort.listing import slides_below
+from wsi_nuc.cohort.sheet import slides_below
 from wsi_nuc.errors import SlideError
-from wsi_nuc.run.staging import StagedSlide
+from wsi_nuc.run.folders import StagedSlide
 from wsi_nuc.slides.files import contents
 from wsi_nuc.slides.identity import content_sha256, stat_signature
 from wsi_nuc.slides.registry import open_slide
-from wsi_nuc.store.paths import made_folder
+from wsi_nuc.store.names import made_folder
 from wsi_nuc.types import Box, SlideRef
 
 PIXELS_IN = {

@@ -10,8 +10,9 @@ from itertools import pairwise
 import numpy as np
 import shapely
 
+from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.stitch import RegionCandidates, StitchGeometry, StitchRule, stitch
-from wsi_nuc.types import Bool, Float64, NucleiTable
+from wsi_nuc.types import Bool, Float64
 
 MARGIN, REACH, BLOCK = 6.0, 24.0, 128.0
 

@@ -7,8 +7,8 @@ import pytest
 
 from tests.stitch.scenes import MARGIN, REACH, box, ellipse, geometry, stitched, table
 from wsi_nuc.errors import ModelError, UsageError
+from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.stitch import RegionCandidates, StitchGeometry, StitchRule, StitchStats, stitch
-from wsi_nuc.types import NucleiTable
 
 EDGE = 512.0
 FRAME = StitchGeometry(region_l0=EDGE, margin_l0=MARGIN, reach_l0=REACH, block_l0=EDGE)

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
+from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.store import layout
 from wsi_nuc.store.commit import Acceptable, Published, Staging, accept_all, publish
 from wsi_nuc.store.manifest import Accounting, Json, Origin, build, identity_key
+from wsi_nuc.store.names import made_folder
 from wsi_nuc.store.nuclei import NucleiWriter, Summary
-from wsi_nuc.store.paths import made_folder
 from wsi_nuc.store.place import Place
 from wsi_nuc.store.zarrfile import ZarrFolder
-from wsi_nuc.types import Float64, Int64, NucleiTable, TileCounts
+from wsi_nuc.types import Float64, Int64, TileCounts
 
 CLASSES = ("tumour", "stroma", "immune")
 CORE_PX = 256

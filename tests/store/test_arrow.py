@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from wsi_nuc.store.arrow import texts, to_arrow, to_numpy
+from wsi_nuc.store.tables import texts, to_arrow, to_numpy
 
 ROOT = Path(__file__).parents[2]
 KINDS = st.sampled_from([np.bool_, np.int8, np.int16, np.int64, np.float32, np.float64])
@@ -45,7 +45,7 @@ from tests.store.build import nuclei, write_nuclei
 from wsi_nuc.store.labels import write_labels
 from wsi_nuc.store.parts import read_part, write_part
 from wsi_nuc.store.tissue import write_tissue
-from wsi_nuc.store.paths import made_folder
+from wsi_nuc.store.names import made_folder
 from wsi_nuc.store.zarrfile import ZarrFolder
 path = pathlib.Path(sys.argv[1])
 top = made_folder(path)

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from tests.store.build import nuclei
 from tests.store.faults import failing, no_flock
 from wsi_nuc.errors import StorageError
+from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.store.locks import Held, hold, try_lock
+from wsi_nuc.store.names import made_folder
 from wsi_nuc.store.parts import find_parts, hold_parts, parts_dir, parts_key, read_part, remove_parts, write_part
-from wsi_nuc.store.paths import made_folder
 from wsi_nuc.store.private import slide_lock
-from wsi_nuc.types import NucleiTable
 
 A, B = "a" * 64, "b" * 64
 
@@ -104,7 +104,7 @@ def killed_while(tmp_path: Path, statement: str) -> None:
     code = (
         "import os, sys, pathlib\nfrom wsi_nuc.store.locks import try_lock\n"
         "from wsi_nuc.store.parts import hold_parts\n"
-        "from wsi_nuc.store.paths import made_folder\nfrom wsi_nuc.store.private import slide_lock\n"
+        "from wsi_nuc.store.names import made_folder\nfrom wsi_nuc.store.private import slide_lock\n"
         "out = made_folder(pathlib.Path(sys.argv[1]))\n"
         f"held = {statement}\nos.kill(os.getpid(), 9)"
     )

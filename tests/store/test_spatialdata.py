@@ -18,10 +18,9 @@ from tests.store.build import CLASSES, nuclei, origin, write_nuclei
 from wsi_nuc.store import layout, zarrfile
 from wsi_nuc.store.labels import write_labels
 from wsi_nuc.store.manifest import walk
-from wsi_nuc.store.paths import made_folder
+from wsi_nuc.store.names import made_folder
 from wsi_nuc.store.tables import ProbabilityTable
-from wsi_nuc.store.thumbnail import write_thumbnail
-from wsi_nuc.store.tissue import write_tissue
+from wsi_nuc.store.tissue import write_thumbnail, write_tissue
 from wsi_nuc.store.zarrfile import ZarrFolder
 
 RGB = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)

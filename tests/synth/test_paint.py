@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import shapely
 
-from wsi_nuc.synth.paint import BLOCK_PX, Painter
+from wsi_nuc.synth.paint import BLOCK_PX, GLASS, Painter
 from wsi_nuc.synth.spec import SynthSpec
-from wsi_nuc.synth.stain import GLASS
 from wsi_nuc.types import Box
 
 SPEC = SynthSpec(size=2 * BLOCK_PX, seed=11, tissue=0.8, pen=True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from wsi_nuc.synth.anatomy import Anatomy
 from wsi_nuc.synth.nuclei import CLASS_OF_KIND, REACH_UM
 from wsi_nuc.synth.spec import SynthSpec
-from wsi_nuc.synth.visible import visible_nuclei
+from wsi_nuc.synth.truth import visible_nuclei
 
 
 @pytest.fixture(scope="module")

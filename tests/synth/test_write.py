@@ -19,8 +19,7 @@ import tiffslide
 
 from wsi_nuc.errors import UsageError
 from wsi_nuc.synth import CLASSES, SynthSpec, SynthTruth, synth_slide, write_slide
-from wsi_nuc.synth.paint import Painter
-from wsi_nuc.synth.stain import GLASS
+from wsi_nuc.synth.paint import GLASS, Painter
 from wsi_nuc.types import Box
 
 WIDTH, HEIGHT = 2100, 700

@@ -14,11 +14,16 @@ from hypothesis import strategies as st
 from wsi_nuc.errors import UsageError
 from wsi_nuc.models.promptnucseg.net import Proposed
 from wsi_nuc.training.promptnucseg import losses
+from wsi_nuc.training.promptnucseg.augment import Sample
 from wsi_nuc.training.promptnucseg.batches import collate
 from wsi_nuc.training.promptnucseg.config import LossConfig
-from wsi_nuc.training.promptnucseg.losses import prompter_losses, segmentor_losses
-from wsi_nuc.training.promptnucseg.matching import edge_weights, match, match_nearest
-from wsi_nuc.training.promptnucseg.samples import Sample
+from wsi_nuc.training.promptnucseg.losses import (
+    edge_weights,
+    match,
+    match_nearest,
+    prompter_losses,
+    segmentor_losses,
+)
 
 seeds = st.integers(0, 10_000)
 

@@ -13,8 +13,7 @@ from wsi_nuc.datasets import load_dataset
 from wsi_nuc.evaluation.evaluate import evaluate_images
 from wsi_nuc.evaluation.protocol import image_means
 from wsi_nuc.models.registry import load_model
-from wsi_nuc.training.registry import load_train_config
-from wsi_nuc.training.train import train
+from wsi_nuc.training.registry import load_train_config, train
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
 # Corners of two 256 px crops whose nuclei lie further apart than the suppression of doubles reaches.

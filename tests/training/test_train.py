@@ -25,9 +25,8 @@ from wsi_nuc.training.loop import TrainingError
 from wsi_nuc.training.promptnucseg import batches as batches_module
 from wsi_nuc.training.promptnucseg.config import TrainConfig
 from wsi_nuc.training.promptnucseg.losses import Losses
-from wsi_nuc.training.promptnucseg.network import LossNet
-from wsi_nuc.training.promptnucseg.start import starting_net
-from wsi_nuc.training.train import train
+from wsi_nuc.training.promptnucseg.start import LossNet, starting_net
+from wsi_nuc.training.registry import train
 
 
 @pytest.fixture(autouse=True)

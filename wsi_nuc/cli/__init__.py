@@ -9,9 +9,8 @@ import typer
 import wsi_nuc
 from wsi_nuc.cli.cohort_commands import cohort_app
 from wsi_nuc.cli.commands import info, pack, synth, unpack, verify
-from wsi_nuc.cli.export_command import export
 from wsi_nuc.cli.feature_commands import features
-from wsi_nuc.cli.import_command import import_
+from wsi_nuc.cli.import_command import export, import_
 from wsi_nuc.cli.model_commands import models_app
 from wsi_nuc.cli.run_command import run
 from wsi_nuc.cli.train_commands import data_app, evaluate, train

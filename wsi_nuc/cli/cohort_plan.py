@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsi_nuc.cli.cohort_options import AllowFailed, Json, Option, Pack
-from wsi_nuc.cli.cohort_words import plan_words
+from wsi_nuc.cli.cohort_words import AllowFailed, Json, Option, Pack, plan_words
 from wsi_nuc.cli.run_command import settings_from
 from wsi_nuc.cli.stopping import stoppable
 
@@ -85,10 +84,9 @@ def plan(
 
 def _make(source: str, settings: RunConfig, overwrite: bool, quiet: bool, json: bool) -> list[PlanRow]:
     """The plan itself; the slides that cannot run."""
-    from wsi_nuc.cli.cohort_progress import Looking
+    from wsi_nuc.cli.cohort_words import Looking
     from wsi_nuc.cohort.folder import CohortFolder
-    from wsi_nuc.cohort.plan import save
-    from wsi_nuc.cohort.plan_table import write_table
+    from wsi_nuc.cohort.plan import save, write_table
     from wsi_nuc.cohort.planning import make_plan
     from wsi_nuc.run.resources import usable_cpus
 
@@ -106,7 +104,7 @@ def _make(source: str, settings: RunConfig, overwrite: bool, quiet: bool, json: 
 
 def _look(source: str, settings: RunConfig, shard: str, quiet: bool) -> list[PlanRow]:
     """One share of the looking; the slides of it that cannot run."""
-    from wsi_nuc.cli.cohort_progress import Looking
+    from wsi_nuc.cli.cohort_words import Looking
     from wsi_nuc.cohort.folder import CohortFolder
     from wsi_nuc.cohort.planning import look_at_share
     from wsi_nuc.cohort.shards import Shard

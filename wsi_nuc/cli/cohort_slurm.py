@@ -15,7 +15,7 @@ from wsi_nuc.errors import UsageError
 
 if TYPE_CHECKING:
     from wsi_nuc.cohort.plan import Plan
-    from wsi_nuc.cohort.queue.request import Request
+    from wsi_nuc.cohort.queue.queues import Request
 
 Option = typer.Option
 COMMAND = "cohort slurm"
@@ -61,8 +61,7 @@ def slurm(
     """
     from wsi_nuc.cohort.folder import CohortFolder
     from wsi_nuc.cohort.plan import load
-    from wsi_nuc.cohort.queue.queues import QUEUES
-    from wsi_nuc.cohort.queue.request import Request, check_time, memory_gib, seconds_of, tasks_of
+    from wsi_nuc.cohort.queue.queues import QUEUES, Request, check_time, memory_gib, seconds_of, tasks_of
     from wsi_nuc.cohort.queue.scripts import write_scripts
     from wsi_nuc.executors import sbatch
 
@@ -111,7 +110,7 @@ def _this_program() -> str:
 
 
 def _tell(plan: Plan, request: Request, root: Path, tried: bool) -> None:
-    from wsi_nuc.cohort.queue.request import clock
+    from wsi_nuc.cohort.queue.queues import clock
 
     each = f"{request.cpus} CPUs, {request.memory_gib} GiB and {clock(request.seconds)}"
     typer.echo(f"tasks    {request.tasks}, each with {each}")

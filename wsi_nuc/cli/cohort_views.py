@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsi_nuc.cli.cohort_options import AllowFailed, Filters, Folder, Json, Option
-from wsi_nuc.cli.cohort_words import state_lines, status_words
+from wsi_nuc.cli.cohort_words import AllowFailed, Filters, Folder, Json, Option, state_lines, status_words
 from wsi_nuc.cli.stopping import stoppable
 
 if TYPE_CHECKING:
-    from wsi_nuc.cohort.state import State
-    from wsi_nuc.cohort.waiting import Look
+    from wsi_nuc.cohort.state import Look, State
 
 
 def collect(
@@ -69,8 +67,8 @@ def status(
 ) -> None:
     """How many slides are done, running, pending, failed or refused; where they run, and why they do not."""
     from wsi_nuc.cohort.folder import CohortFolder
-    from wsi_nuc.cohort.only import Only, select
     from wsi_nuc.cohort.plan import load
+    from wsi_nuc.cohort.shards import Only, select
     from wsi_nuc.cohort.state import counts, exit_code, states
 
     folder = CohortFolder(cohort.absolute())
@@ -92,8 +90,7 @@ def status(
 
 
 def _wait(look: Look, minutes: float | None) -> Sequence[State]:
-    from wsi_nuc.cohort.state import counts
-    from wsi_nuc.cohort.waiting import wait
+    from wsi_nuc.cohort.state import counts, wait
 
     said = ""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from wsi_nuc.cli.cohort_options import (
+from wsi_nuc.cli.cohort_words import (
     AllowFailed,
     Assign,
     Device,
@@ -101,8 +101,7 @@ def _work(job: _Job) -> None:
 def _each(job: _Job, told: list[Told]) -> None:
     from wsi_nuc.cli.progress import journalled, progress
     from wsi_nuc.cohort.folder import CohortFolder
-    from wsi_nuc.cohort.only import Only
-    from wsi_nuc.cohort.shards import Shard
+    from wsi_nuc.cohort.shards import Only, Shard
     from wsi_nuc.cohort.work import run_cohort
 
     shard, filters = Shard.parse(job.shard) if job.shard else None, [Only.parse(text) for text in job.only]

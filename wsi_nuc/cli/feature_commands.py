@@ -65,9 +65,9 @@ def _print_table() -> None:
 def _one(store: Path, slide: str | None, reader: str, workers: int | None, model: ModelRef | None) -> int:
     """The exit code of one store; what went wrong is told, and the others still run."""
     from wsi_nuc.cli.progress import progress
-    from wsi_nuc.features.add import add_features
+    from wsi_nuc.features.running import add_features
     from wsi_nuc.store.commit import clean_up
-    from wsi_nuc.store.paths import refuse_links, tell_of_strangers
+    from wsi_nuc.store.names import refuse_links, tell_of_strangers
     from wsi_nuc.store.place import open_folder
 
     try:

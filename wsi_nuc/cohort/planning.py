@@ -2,26 +2,134 @@
 
 What was seen is kept as it comes, so a plan that was stopped goes on where it was, and several jobs may look at a
 share each before the plan is made.
+
+A list with all that can be told of it without a look: what is refused already, and what is to be looked at.
+
+How long and how large: a few tiles of a few slides, computed for real, times what there is to do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
-from wsi_nuc.cohort.draft import Draft, failed, read_draft
-from wsi_nuc.cohort.estimate import estimate, to_try
 from wsi_nuc.cohort.folder import CohortFolder
-from wsi_nuc.cohort.inspect import Trial, content_of, look_at, try_out
-from wsi_nuc.cohort.looks import Looks
-from wsi_nuc.cohort.plan import Facts, Plan, PlanRow, refuse_other
+from wsi_nuc.cohort.looks import Look, Looks, Trial, content_of, key_of, look_at, try_out
+from wsi_nuc.cohort.plan import Facts, Plan, PlanRow, refuse_other, result_settings
+from wsi_nuc.cohort.rows import make_rows
 from wsi_nuc.cohort.shards import Shard
+from wsi_nuc.cohort.sheet import read_sheet
 from wsi_nuc.cohort.twins import find_twins, refuse_twin
-from wsi_nuc.config import RunConfig
+from wsi_nuc.config import RunConfig, with_settings
+from wsi_nuc.errors import MODEL, ModelError, WsiNucError
 from wsi_nuc.executors.base import Executor, Outcome
+from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.run.executor import make_executor
+from wsi_nuc.run.request import checked_spec
+from wsi_nuc.run.resources import resolve_device
+from wsi_nuc.run.result import failure
+
+TRIALS = 3
+# Of a result: polygons, columns, the table of probabilities, the store itself with its thumbnail.
+BYTES_A_NUCLEUS, BYTES_A_SLIDE = 150, 1_000_000
+# Opening, hashing, searching for tissue, stitching and publishing.
+SECONDS_A_SLIDE, HASHED_BYTES_A_SECOND = 0.5, 300e6
+
+
+def to_try(rows: Sequence[PlanRow]) -> list[PlanRow]:
+    """Slides of small, middle and large area."""
+    ranked = sorted((row for row in rows if row.tiles), key=lambda row: (row.tiles, row.line))
+    places = sorted({(len(ranked) - 1) * i // max(1, TRIALS - 1) for i in range(TRIALS)}) if ranked else []
+    return [ranked[place] for place in places]
+
+
+def estimate(rows: Sequence[PlanRow], trials: Sequence[Trial]) -> dict[str, float]:
+    """`worker_seconds` on this machine, `worker_bytes` of memory and `bytes` of all results; empty where nothing
+    could be tried."""
+    tried = sum(trial.tiles for trial in trials)
+    if not tried:
+        return {}
+    tiles = sum(row.tiles for row in rows)
+    seconds_a_tile = sum(trial.seconds for trial in trials) / tried
+    nuclei = round(sum(trial.nuclei for trial in trials) / tried * tiles)
+    read = sum(row.facts.bytes for row in rows if row.facts)
+    around = SECONDS_A_SLIDE * len(rows) + read / HASHED_BYTES_A_SECOND
+    return {
+        "tiles": tiles,
+        "seconds_a_tile": round(seconds_a_tile, 4),
+        "worker_seconds": round(seconds_a_tile * tiles + around, 1),
+        "worker_bytes": max(trial.rss_bytes for trial in trials),
+        "nuclei": nuclei,
+        "bytes": nuclei * BYTES_A_NUCLEUS + len(rows) * BYTES_A_SLIDE,
+    }
+
+
+# Only the first bytes of a slide are asked for, and a file server answers many at once.
+OPEN_AT_ONCE = 16
+
+Specs = dict[str, ModelSpec]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """`looks`: by its line, what is to be done for each slide that may run; `device` of the workers."""
+
+    rows: tuple[PlanRow, ...]
+    notes: tuple[str, ...]
+    config: RunConfig
+    device: str
+    looks: dict[int, Look]
+
+    @property
+    def plan(self) -> Plan:
+        return Plan(result_settings(self.config), self.rows, self.notes)
+
+
+def read_draft(source: str, config: RunConfig) -> Draft:
+    """Every line of the list at `source`. What is wrong with all of them (the list, the model) is raised."""
+    sheet = read_sheet(source)
+    specs = {config.model: checked_spec(config.model, config.inference)}
+    device = resolve_device(config.device, specs[config.model].uses_torch)
+    rows = [_with_model(row, config, specs) for row in make_rows(sheet, config)]
+    with ThreadPoolExecutor(OPEN_AT_ONCE) as pool:
+        opened = list(pool.map(partial(_opened, config=config, specs=specs), rows))
+    looks = {look.line: look for _, look in opened if look is not None}
+    return Draft(tuple(row for row, _ in opened), sheet.notes, config, device, looks)
+
+
+def _with_model(row: PlanRow, config: RunConfig, specs: Specs) -> PlanRow:
+    """The row's own model is looked up once; one that cannot be used costs the rows that ask for it."""
+    name = row.settings.get("model")
+    if row.problem or name is None or name in specs:
+        return row
+    try:
+        specs[name] = checked_spec(name, config.inference)
+    except ModelError as error:
+        return row.refused(str(error), MODEL)
+    return row
+
+
+def _opened(row: PlanRow, config: RunConfig, specs: Specs) -> tuple[PlanRow, Look | None]:
+    """What a look needs, or the row refused."""
+    if row.problem:
+        return row, None
+    try:
+        own = with_settings(config, row.settings)
+        spec = specs[row.settings.get("model", config.model)]
+        device = resolve_device(own.device, spec.uses_torch)
+        return row, Look(row.line, row.slide, own, spec, device, key_of(row.slide, own, spec))
+    except WsiNucError as error:
+        return failed(row, error), None
+
+
+def failed(row: PlanRow, error: Exception) -> PlanRow:
+    told = failure(row.slide, error, 0.0)
+    return row.refused(told.error, told.exit_code)
+
 
 Execute = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Outcome[Any, Any]]]
 

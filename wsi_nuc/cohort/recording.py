@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
-from wsi_nuc.cohort import records, summaries
+from wsi_nuc.cohort import records, tables
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.jobs import JobFile
 from wsi_nuc.cohort.plan import Plan, PlanRow
@@ -87,7 +87,7 @@ class Recorder:
             try:
                 manifest = manifests.read(self._folder.store(row.id))
                 digest, counts = str(manifest["digest"]), manifest["counts"]
-                summaries.summarise(self._folder, row.id, digest)
+                tables.summarise(self._folder, row.id, digest)
                 figures = (counts["nuclei"], counts["area_mm2"], counts["classes"], event.seconds)
                 return Record(row.id, key, DONE, digest, *figures)
             except Exception as problem:  # noqa: BLE001 - the slide boundary: any failure is this slide's

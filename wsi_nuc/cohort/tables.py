@@ -1,17 +1,109 @@
-"""The rows of a cohort's table: one a slide of the list, whatever became of it, and one a patient."""
+"""The rows of a cohort's table: one a slide of the list, whatever became of it, and one a patient.
+
+One file of figures a slide, made once when the slide is done: collecting ten thousand reads only these.
+
+The figures of a patient from those of the slides: sums, and means with the weight that makes them exact.
+
+A density is pooled by usable tissue, a share by nuclei, a mean area by the nuclei of its class: each is then what
+one slide with all of the tissue would have. Quantiles, enrichments and measures of spread cannot be pooled
+exactly; their mean by nuclei stands for them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import io
+import json
+import math
+import sys
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from wsi_nuc.cohort import summaries
 from wsi_nuc.cohort.folder import CohortFolder
-from wsi_nuc.cohort.patients import pooled
-from wsi_nuc.cohort.records import DONE
+from wsi_nuc.cohort.records import DONE, read_json
 from wsi_nuc.cohort.state import State
-from wsi_nuc.cohort.summaries import Figures
+from wsi_nuc.features.summary import slide_summary
 from wsi_nuc.slides.address import shown
+
+SUMMED = ("nuclei", "tissue_mm2", "usable_mm2", "squares_in_tissue")
+SUMMED_FIRST = ("count_", "tiles_")
+BY_TISSUE = ("nuclei_per_mm2", "nuclei_area_share")
+BY_TISSUE_FIRST = ("per_mm2_", "area_share_of_tissue_")
+OF_ONE_SLIDE = ("width_px", "height_px", "slide_sha256", "unlike_training_images")
+
+
+def pooled(slides: Sequence[Row]) -> Row:
+    """`slides`: the figures of each done slide by name. Unknown ones are left out of a mean, not taken for 0."""
+    names = dict.fromkeys(name for row in slides for name in row if name not in OF_ONE_SLIDE)
+    return {name: _pool(name, slides) for name in names}
+
+
+def _pool(name: str, slides: Sequence[Row]) -> Any:
+    known = [row for row in slides if row.get(name) is not None]
+    values = [row[name] for row in known]
+    if name == "mpp" or any(isinstance(value, str) for value in values):
+        return values[0] if len(known) == len(slides) and len(set(values)) == 1 else None
+    if name in SUMMED or name.startswith(SUMMED_FIRST):
+        return sum(values) if all(isinstance(value, int) for value in values) else math.fsum(values)
+    weights = [float(row.get(_weight_of(name, row)) or 0.0) for row in known]
+    total = math.fsum(weights)
+    if not total:
+        return None
+    return math.fsum(value * weight for value, weight in zip(values, weights, strict=True)) / total
+
+
+def _weight_of(name: str, row: Row) -> str:
+    """The column whose values weigh those of `name`."""
+    if name in BY_TISSUE or name.startswith(BY_TISSUE_FIRST):
+        return "usable_mm2"
+    if name.startswith("area_um2_"):
+        # area_um2_STATISTIC_CLASS, and a class may have underscores of its own.
+        counted = f"count_{name.removeprefix('area_um2_').partition('_')[2]}"
+        if counted in row:
+            return counted
+    return "nuclei"
+
+
+Figures = dict[str, float | int | str]
+
+
+def summarise(folder: CohortFolder, slide_id: str, digest: str) -> None:
+    """Leave the figures of a published slide. What is unknown (NaN) has no entry in the file."""
+    if read(folder, slide_id, digest) is not None:
+        return
+    figures = {key: value for key, value in slide_summary(folder.store(slide_id)).items() if _known(value)}
+    document = {"digest": digest, "figures": figures}
+    folder.write(folder.summary(slide_id), json.dumps(document, allow_nan=False).encode() + b"\n")
+
+
+def _known(value: float | int | str) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def read(folder: CohortFolder, slide_id: str, digest: str) -> Figures | None:
+    """The figures of the result with this digest; None where they are those of another, or not there."""
+    document = read_json(folder.summary(slide_id))
+    if document is None or document.get("digest") != digest:
+        return None
+    # One string for each name, not one for each slide: that is a third of what ten thousand slides hold.
+    return {sys.intern(name): value for name, value in document["figures"].items()}
+
+
+RISKY = ("=", "+", "-", "@", "\t", "\r")
+
+
+def safe(value: Any) -> Any:
+    """Text that a spreadsheet would take for a formula gets an apostrophe in front; numbers stay numbers."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(RISKY) else value
+
+
+def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([safe(name) for name in header])
+    writer.writerows([safe(value) for value in row] for row in rows)
+    return out.getvalue().encode("utf-8", "surrogateescape")
+
 
 Row = dict[str, Any]
 SLIDE, PATIENT = "slide", "patient"
@@ -31,11 +123,11 @@ def _figures(folder: CohortFolder, state: State) -> Figures:
     if state.state != DONE or state.record is None:
         return {}
     digest = state.record.digest
-    figures = summaries.read(folder, state.row.id, digest)
+    figures = read(folder, state.row.id, digest)
     if figures is None:
         # Somebody deleted it: the store has all that is needed.
-        summaries.summarise(folder, state.row.id, digest)
-        figures = summaries.read(folder, state.row.id, digest) or {}
+        summarise(folder, state.row.id, digest)
+        figures = read(folder, state.row.id, digest) or {}
     return {name: value for name, value in figures.items() if name not in LEFT_OUT}
 
 

@@ -11,11 +11,10 @@ from typing import Any
 from wsi_nuc.cohort import records
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.jobs import JobFile, sweep
-from wsi_nuc.cohort.only import Only, select
 from wsi_nuc.cohort.plan import Plan, PlanRow, load
 from wsi_nuc.cohort.recording import Recorder, Told
 from wsi_nuc.cohort.records import DONE, FAILED, Record
-from wsi_nuc.cohort.shards import Shard, rows_of
+from wsi_nuc.cohort.shards import Only, Shard, rows_of, select
 from wsi_nuc.cohort.state import REFUSED, State, states
 from wsi_nuc.cohort.twins import late_twins, refuse_twin, unsure
 from wsi_nuc.errors import SLIDES, StorageError

@@ -10,9 +10,8 @@ import cv2
 import numpy as np
 
 from wsi_nuc.datasets.labels import clean_labels
-from wsi_nuc.datasets.record import DataError, Dataset, LabelledImage
+from wsi_nuc.datasets.record import DataError, Dataset, LabelledImage, SourceConfig
 from wsi_nuc.datasets.registry import load_dataset
-from wsi_nuc.datasets.source import SourceConfig
 from wsi_nuc.errors import UsageError
 from wsi_nuc.resampling import nearly_one, resized
 from wsi_nuc.types import Int64, UInt8

@@ -1,16 +1,61 @@
-"""Raw label arrays to ids 1..N: everything that had to be mended is counted, what cannot be mended is an error."""
+"""Raw label arrays to ids 1..N: everything that had to be mended is counted, what cannot be mended is an error.
+
+Raw parts of a labelled image to the record, checked against each other.
+
+Nuclei of a crop: the parts that a cut or a warp leaves, and a point inside each.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from wsi_nuc.datasets.overlaps import compact
 from wsi_nuc.datasets.record import DataError, Int32
-from wsi_nuc.types import Bool, Int64
+from wsi_nuc.rings import Rings, spans
+from wsi_nuc.types import Bool, Box, Float64, Int64, UInt8
+
+LEAST_PX = 12  # with less to see it teaches nothing
+
+
+def pieces(mask: npt.NDArray[np.uint16]) -> tuple[Int32, Int64]:
+    """Every connected piece of every nucleus under an id of its own, 1..N, and the nucleus that each is of.
+
+    Shuffled and mirrored parts of one nucleus lie apart: one point cannot stand for them.
+    """
+    labels, of = np.zeros(mask.shape, np.int32), []
+    for i, box in enumerate(ndimage.find_objects(mask.astype(np.int32)), start=1):
+        if box is None:
+            continue
+        count, parts, stats, _ = cv2.connectedComponentsWithStats(
+            (mask[box] == i).astype(np.uint8), connectivity=8
+        )
+        for part in range(1, count):
+            if stats[part, cv2.CC_STAT_AREA] >= LEAST_PX:
+                of.append(i)
+                labels[box][parts == part] = len(of)
+    return labels, np.array(of, np.int64)
+
+
+def centres(labels: Int32) -> Float64:
+    """N x 2: the centre of mass of each id, or, where that lies outside, the pixel deepest inside."""
+    found = []
+    for i, box in enumerate(ndimage.find_objects(labels), start=1):
+        inside = labels[box] == i
+        y, x = np.nonzero(inside)
+        cx, cy = x.mean(), y.mean()
+        if not inside[round(cy), round(cx)]:
+            depth = cv2.distanceTransform(np.pad(inside.astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
+            cy, cx = np.unravel_index(int(depth.argmax()), depth.shape)
+        found.append((cx + box[1].start + 0.5, cy + box[0].start + 0.5))
+    return np.array(found, np.float64).reshape(-1, 2)
+
 
 Raw = npt.NDArray[Any]
 _FAR = 1 << 53  # floats above this do not hold every integer
@@ -119,3 +164,71 @@ def types_of(labels: Int32, type_map: Raw, classes: int, where: object, repairs:
 def _count(repairs: Counter[str], what: str, number: Any) -> None:
     if number:
         repairs[what] += int(number)
+
+
+Outline = Sequence[Float64]
+"""The rings of one nucleus; those inside the outer one are holes."""
+
+
+def labels_for(
+    rgb: UInt8, raw: npt.NDArray[np.generic], where: object, repairs: Counter[str]
+) -> tuple[Int32, Int64]:
+    """Clean labels of the image's own size, and the ids that they had."""
+    if raw.shape[:2] != rgb.shape[:2]:
+        raise DataError(
+            where, f"labels are {raw.shape[:2]} and the image {rgb.shape[:2]} pixels", "export both at one size"
+        )
+    return clean_labels(raw, where, repairs)
+
+
+def labels_of_polygons(
+    polygons: Sequence[Outline], types: Int64, rgb: UInt8, where: object, repairs: Counter[str]
+) -> tuple[Int32, Int64]:
+    """Labels and types of outlines in image pixels. Overlaps go to the later one and are counted, and so are
+    outlines that own no pixel (outside, too thin, or covered by others)."""
+    for i, outline in enumerate(polygons):
+        if not all(len(ring) >= 3 and np.isfinite(ring).all() for ring in outline):
+            raise DataError(
+                where, f"outline {i + 1} has under three or unreadable vertices", "remove or redraw it"
+            )
+    raw, contested = filled(polygons, rgb.shape[1], rgb.shape[0])
+    if contested:
+        repairs["pixels claimed by two nuclei"] += contested
+    found: Counter[str] = Counter()
+    labels, ids = clean_labels(raw, where, found)
+    # Ids are ours here, so gaps only mean outlines without a pixel.
+    found.pop("images with non-consecutive ids", None)
+    found.pop("images with ids over 65535", None)
+    repairs.update(found)
+    if len(polygons) > len(ids):
+        repairs["outlines without a pixel (dropped)"] += len(polygons) - len(ids)
+    return labels, types[ids - 1]
+
+
+def filled(polygons: Sequence[Outline], width: int, height: int) -> tuple[Int32, int]:
+    """Label image, id i + 1 for outline i, and how many pixels two of them claimed (the later one has them)."""
+    rings = Rings.of([ring for outline in polygons for ring in outline])
+    group, _ = spans(np.array([len(outline) for outline in polygons], np.int64))
+    pixel, owner = rings.covered(Box(0, 0, width, height), group)
+    labels = np.zeros(height * width, np.int32)
+    labels[pixel] = owner + 1
+    return labels.reshape(height, width), len(pixel) - int(np.count_nonzero(labels))
+
+
+def class_index(name: str, classes: Sequence[str], where: object) -> int:
+    """Index of a class name; -1 for an empty one."""
+    if not name:
+        return -1
+    if name not in classes:
+        raise DataError(
+            where, f"class {name!r} is not among {', '.join(classes) or '(none)'}", "name it in dataset.json"
+        )
+    return list(classes).index(name)
+
+
+def inside(xy: Float64, types: Int64 | None, rgb: UInt8, repairs: Counter[str]) -> tuple[Float64, Int64 | None]:
+    """The points within the image; those outside are dropped and counted."""
+    kept = (xy >= 0).all(axis=1) & (xy < (rgb.shape[1], rgb.shape[0])).all(axis=1)
+    if not kept.all():
+        repairs["points outside the image (dropped)"] += int((~kept).sum())
+    return xy[kept], None if types is None else types[kept]

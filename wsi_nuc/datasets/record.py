@@ -1,4 +1,7 @@
-"""The one record of a labelled image, and the data set that loads such records one at a time."""
+"""The one record of a labelled image, and the data set that loads such records one at a time.
+
+How a configuration names labelled images.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,28 @@ from typing import overload
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
+from wsi_nuc.config import Section
 from wsi_nuc.datasets.cards import Card
 from wsi_nuc.errors import UsageError
 from wsi_nuc.types import Bool, Float64, Int64, UInt8
+
+
+class SourceConfig(Section):
+    """Images of one folder. Where a choice of images is empty, all of them are taken."""
+
+    path: Path
+    name: str = ""
+    """A known data set, for its classes, resolution and licence."""
+    reader: str = ""
+    """One of `registry.READERS`, else decided by content."""
+    split: str = ""
+    groups: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    classes: dict[str, str] = Field(default_factory=dict)
+    """This set's class names -> the model's; not needed where they are the same."""
+
 
 Int32 = npt.NDArray[np.int32]
 

@@ -12,8 +12,7 @@ from pydantic import Field
 
 from wsi_nuc.config import ConfigError, Section, assign, load_section, parse_assignment
 from wsi_nuc.datasets.images import chosen
-from wsi_nuc.datasets.record import Dataset, LabelledImage
-from wsi_nuc.datasets.source import SourceConfig
+from wsi_nuc.datasets.record import Dataset, LabelledImage, SourceConfig
 from wsi_nuc.evaluation.evaluate import Scoring, evaluate_images
 from wsi_nuc.evaluation.protocol import ImageScore
 from wsi_nuc.models.base import NucleiModel

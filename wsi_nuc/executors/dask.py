@@ -25,13 +25,12 @@ from distributed.client import ClosedClientError
 from wsi_nuc.errors import Interrupted, SlideError, UsageError
 from wsi_nuc.events import Emit, ignore
 from wsi_nuc.executors.base import Outcome, Result, Task, alone
-from wsi_nuc.executors.crew import Crew, scheduler_lost
 from wsi_nuc.executors.given import GivenCrew, security_for
 from wsi_nuc.executors.local import LocalCrew
-from wsi_nuc.executors.prepared import Preparation, Prepared
 from wsi_nuc.executors.private import scratch_folder
 from wsi_nuc.executors.slurm import SlurmCrew, SlurmOptions
-from wsi_nuc.executors.watch import TICK_S, Watch
+from wsi_nuc.executors.watch import TICK_S, Crew, Watch, scheduler_lost
+from wsi_nuc.executors.worker import Preparation, Prepared
 
 SETTINGS = {
     "distributed.scheduler.allowed-failures": 3,

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from distributed import Security
 
 from wsi_nuc.errors import UsageError
-from wsi_nuc.executors.crew import Seen, scheduler_lost
-from wsi_nuc.executors.loopback import is_loopback
+from wsi_nuc.executors.private import is_loopback
+from wsi_nuc.executors.watch import Seen, scheduler_lost
 
 STEP_S = 0.5
 ANSWER_S = 20

@@ -6,6 +6,8 @@ times in a row before it was ready is given up, and the others do its work; with
 
 Memory is limited for all processes together. Where they take more than SHARE of it a worker is given up; where
 only one is left, what it computes is.
+
+What the processes of a run take of a memory that is limited for all of them together.
 """
 
 from __future__ import annotations
@@ -16,20 +18,39 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import dask
+import psutil
 from distributed import Scheduler, Security, SpecCluster
 
 from wsi_nuc.errors import Interrupted, WsiNucError
-from wsi_nuc.executors.crew import OutOfMemory, Seen
-from wsi_nuc.executors.memory import SHARE, taken_bytes
 from wsi_nuc.executors.place import Place
 from wsi_nuc.executors.private import QuietScheduler, own_certificate, security_with
-from wsi_nuc.executors.watch import Stopwatch
+from wsi_nuc.executors.watch import OutOfMemory, Seen, Stopwatch
 from wsi_nuc.executors.worker import Post
+
+# The rest is for what comes between two looks.
+SHARE = 0.9
+
+
+def taken_bytes(pids: Iterable[int], enough: float) -> int:
+    """Of the processes together. Exact, with shared pages counted once, only above `enough`: that takes time."""
+    processes = list(pids)
+    rough = sum(_bytes(pid, "rss") for pid in processes)
+    return rough if rough <= enough else sum(_bytes(pid, "pss") for pid in processes)
+
+
+def _bytes(pid: int, kind: str) -> int:
+    try:
+        process = psutil.Process(pid)
+        taken = process.memory_info() if kind == "rss" else process.memory_full_info()
+        return int(getattr(taken, kind, taken.rss))
+    except psutil.Error:
+        return 0
+
 
 SILENT_S = 25
 MOST_DEATHS = 5

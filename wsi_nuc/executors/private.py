@@ -1,8 +1,12 @@
 """What shuts the other users of a machine out of a run: TLS with a certificate of its own, no status server, and a
-scratch folder that nobody else can write to, since Dask puts it on `sys.path`."""
+scratch folder that nobody else can write to, since Dask puts it on `sys.path`.
+
+What other machines cannot reach.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import stat
 import tempfile
@@ -12,6 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from distributed import Scheduler, Security, Worker
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
 
 VALID_DAYS = 365
 

@@ -19,10 +19,10 @@ from distributed.utils import get_ip
 
 from wsi_nuc.errors import Interrupted, UsageError
 from wsi_nuc.executors import sbatch
-from wsi_nuc.executors.crew import Seen
 from wsi_nuc.executors.local import scheduler_only
 from wsi_nuc.executors.place import ENVIRONMENT
 from wsi_nuc.executors.private import own_certificate, security_with
+from wsi_nuc.executors.watch import Seen
 
 OPTION = "--scheduler slurm"
 REMEDY = "change the section dask.slurm of --config"

@@ -1,4 +1,7 @@
-"""What a worker process of this machine does: the setup, then Dask's work, until its channel to the run closes."""
+"""What a worker process of this machine does: the setup, then Dask's work, until its channel to the run closes.
+
+A setup that comes before the tasks of a run, once in every process that computes any.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,43 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Generic
 
 import dask
 from distributed.diskutils import DIR_LOCK_EXT
 
+from wsi_nuc.executors.base import Result, Task
 from wsi_nuc.executors.private import QuietWorker, security_with
+
+_lock = threading.Lock()
+_ready: set[str] = set()
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """`run`: what tells it from the preparations of other runs that this process works for."""
+
+    run: str
+    setup: Callable[[], None]
+
+    def __call__(self) -> None:
+        with _lock:
+            if self.run not in _ready:
+                self.setup()
+                _ready.add(self.run)
+
+
+@dataclass(frozen=True)
+class Prepared(Generic[Task, Result]):
+    """A function for processes of which nobody knows whether they are prepared."""
+
+    preparation: Preparation
+    function: Callable[[Task], Result]
+
+    def __call__(self, task: Task) -> Result:
+        self.preparation()
+        return self.function(task)
+
 
 READY = "ready"
 # Where memory runs out the kernel shall end a worker, which is replaced, rather than the run.

@@ -1,30 +1,115 @@
-"""Features as a part of a run: measured before a result is published, or added to one that lacks them."""
+"""Features as a part of a run: measured before a result is published, or added to one that lacks them.
+
+Features for a store that is published already: a new store of the same nuclei takes its place in one step.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from wsi_nuc.config import RunConfig
-from wsi_nuc.errors import UsageError
+from wsi_nuc.errors import StorageError, UsageError
 from wsi_nuc.events import Emit, ignore
 from wsi_nuc.executors.base import Execute
-from wsi_nuc.features.add import add_features
-from wsi_nuc.features.identity import covers, embedding_of, has_features, settings, without_features
-from wsi_nuc.features.job import ModelRef
+from wsi_nuc.features.job import (
+    ModelRef,
+    covers,
+    embedding_of,
+    has_features,
+    settings,
+    with_features,
+    without_features,
+)
 from wsi_nuc.features.write import Nuclei, make_room, write_features
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.run import session
 from wsi_nuc.run.job import SlideJob
 from wsi_nuc.run.request import SlideRequest
 from wsi_nuc.run.result import SlideResult
+from wsi_nuc.safezip import Member, contents
+from wsi_nuc.slides.identity import refuse_change, refuse_other, stat_signature
+from wsi_nuc.store import durable, layout
 from wsi_nuc.store import manifest as manifests
-from wsi_nuc.store.commit import Published
+from wsi_nuc.store.commit import Published, Staging, publish
+from wsi_nuc.store.manifest import Json, Origin
 from wsi_nuc.store.place import Place
+from wsi_nuc.store.reading import class_names
 from wsi_nuc.store.verify import verify
 from wsi_nuc.store.zarrfile import ZarrFolder
+from wsi_nuc.store.zipping import unpack_into
+from wsi_nuc.types import SlideRef
+
+_NEW_PLACES = (f"{layout.NUCLEI_TABLE}/X", f"{layout.NUCLEI_TABLE}/var")
+_ABOVE = ("images", "shapes", "tables", "labels")
+
+
+def add_features(store: Place, slide: SlideRef, execute: Execute, model: ModelRef | None = None) -> Published:
+    """Measure every nucleus of an intact `store` on the `slide` that it was made from.
+
+    `model` adds its embedding. `new` of the answer is False where the store has all of it already. A kill at any
+    moment leaves the old or the new store; files that stay the same are shared between the two, not copied.
+    """
+    old = _checked(store.path)
+    key = with_features(old["made_from"], model.weights_sha256 if model else "")
+    if covers(old["made_from"], key):
+        return Published(store.path, old, new=False)
+    signature = stat_signature(slide)
+    refuse_other(slide, str(old["made_from"]["slide_sha256"]), "pass that one with --slide")
+    classes, begun = class_names(store.path), time.perf_counter()
+    table = contents(store.path) / _NEW_PLACES[0]
+    nuclei = Nuclei(store.path, table, slide, float(old["slide"]["mpp"]), classes, model)
+    with Staging(store.parent, store.name) as staging:
+        folder, figures = _folder_of(store, staging.root)
+        write_features(folder, nuclei, execute)
+        layout.seal(folder, key, figures, any(path.startswith("labels/") for path in folder.paths))
+
+        def unchanged() -> None:
+            refuse_change(slide, signature, slide.path)
+            _refuse_replaced(store.path, old)
+
+        def finish(root: Path) -> Json:
+            run = {"features_seconds": round(time.perf_counter() - begun, 3)}
+            return manifests.rebuild(root, old, key, run)
+
+        origin = Origin(key, old["slide"], old["versions"])
+        return publish(staging, origin, finish, overwrite=True, check=unchanged)
+
+
+def _checked(store: Path) -> Json:
+    problems = verify(store)
+    if problems:
+        raise StorageError(store, "; ".join(problems), "run the same `wsi-nuc run` again to restore it")
+    return manifests.read(store)
+
+
+def _refuse_replaced(store: Path, old: Json) -> None:
+    if manifests.load(store) != (old, ""):
+        raise StorageError(store, "was replaced while its features were measured", "repeat the same command")
+
+
+def _folder_of(store: Place, root: Place) -> tuple[ZarrFolder, list[Json]]:
+    """A folder with all files of the store but those that are written anew, and the figures of its classes."""
+    folder = ZarrFolder(root)
+    attributes = folder.adopt(store.path, _is_new)
+    inside = contents(store.path)
+    same = [name for name in manifests.walk(inside) if not _is_new(name)]
+    if isinstance(inside, Member):
+        unpack_into(inside, same, root)
+    else:
+        for name in same:
+            durable.link_or_copy(store / name, root / name)
+    # Up to format 2 they are a table, which is among the files.
+    return folder, attributes.get("wsi_nuc", {}).get("classes", [])
+
+
+def _is_new(name: str) -> bool:
+    """Of a file or a node: it is not taken over from the old store."""
+    above = {path for group in _ABOVE for path in (group, f"{group}/zarr.json")}
+    return name == "zarr.json" or name in above or any(f"{name}/".startswith(f"{path}/") for path in _NEW_PLACES)
 
 
 class Features:

@@ -13,11 +13,12 @@ import numpy as np
 from wsi_nuc import results
 from wsi_nuc.errors import UsageError
 from wsi_nuc.events import Emit, ignore
-from wsi_nuc.features.identity import covers
+from wsi_nuc.features.job import covers
 from wsi_nuc.importing.outlines import OFF_SLIDE, Mender, Outlines
 from wsi_nuc.importing.record import UNCLASSIFIED, Wanted
 from wsi_nuc.importing.registry import format_of, reader
 from wsi_nuc.importing.spool import Spool
+from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.run.job import slide_facts, versions
 from wsi_nuc.slides.address import is_url
 from wsi_nuc.slides.identity import content_sha256
@@ -28,15 +29,13 @@ from wsi_nuc.store import durable, layout
 from wsi_nuc.store import manifest as manifests
 from wsi_nuc.store.commit import Published, Staging, check_target, clean_up, publish
 from wsi_nuc.store.manifest import Accounting, Origin
-from wsi_nuc.store.names import claim_name
+from wsi_nuc.store.names import claim_name, output_folder, tell_of_strangers
 from wsi_nuc.store.nuclei import NucleiWriter, Summary
-from wsi_nuc.store.paths import output_folder, tell_of_strangers
-from wsi_nuc.store.thumbnail import write_thumbnail
-from wsi_nuc.store.tissue import write_tissue
+from wsi_nuc.store.tissue import write_thumbnail, write_tissue
 from wsi_nuc.store.zarrfile import ZarrFolder
 from wsi_nuc.store.zipping import present
 from wsi_nuc.tissue.find import Tissue, tissue_for
-from wsi_nuc.types import Float64, Int64, NucleiTable, SlideInfo, SlideRef, TileCounts
+from wsi_nuc.types import Float64, Int64, SlideInfo, SlideRef, TileCounts
 
 MOST_CLASSES = 1000
 # Inside of the private folder: it goes where that goes, after a kill too.

@@ -11,9 +11,10 @@ import numpy.typing as npt
 import shapely
 
 from wsi_nuc.importing.record import UNCLASSIFIED, Cells
+from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.rings import Rings, largest_polygons
 from wsi_nuc.run.level0 import inside_and_valid, rounded
-from wsi_nuc.types import Bool, Float32, Int64, NucleiTable, SlideInfo
+from wsi_nuc.types import Bool, Float32, Int64, SlideInfo
 
 LARGEST_UM = 200.0
 NO_OUTLINE, NO_AREA = "without an outline", "without an area"

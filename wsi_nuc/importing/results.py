@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from wsi_nuc.datasets.assemble import class_index, labels_of_polygons
 from wsi_nuc.datasets.cards import Card
+from wsi_nuc.datasets.labels import class_index, labels_of_polygons
 from wsi_nuc.datasets.record import DataError, Entry, LabelledImage
 from wsi_nuc.safezip import SUFFIX, contents, flaw_of, for_arrow
 from wsi_nuc.slides.registry import open_slide

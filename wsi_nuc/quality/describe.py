@@ -9,7 +9,7 @@ from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import SlideError
 from wsi_nuc.models.registry import load_model, model_spec
 from wsi_nuc.quality import check_mpp
-from wsi_nuc.run.regions import sized
+from wsi_nuc.run.resources import sized
 from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.mpp import require_mpp
 from wsi_nuc.slides.overview import overview

@@ -17,11 +17,12 @@ import numpy as np
 
 from wsi_nuc.errors import SlideError
 from wsi_nuc.executors.apart import Died, call_apart
+from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.run.region import RegionJob, blamed, loaded_model, prepare_worker, process_region, write_report
 from wsi_nuc.run.report import RegionReport, Tally
 from wsi_nuc.store.parts import read_part
 from wsi_nuc.store.place import open_folder
-from wsi_nuc.types import Bool, NucleiTable
+from wsi_nuc.types import Bool
 
 TRIES = 3
 MEMORY = "if memory ran out lower --workers or --region-size"

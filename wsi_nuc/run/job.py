@@ -21,7 +21,7 @@ from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import UsageError
 from wsi_nuc.events import Emit, ignore
 from wsi_nuc.models.base import ModelSpec
-from wsi_nuc.run.regions import sized
+from wsi_nuc.run.resources import sized
 from wsi_nuc.slides.address import is_url
 from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.identity import Signature, content_sha256, refuse_change, stat_signature

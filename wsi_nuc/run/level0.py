@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 import shapely
 
+from wsi_nuc.nuclei import NucleiTable, TileNuclei
 from wsi_nuc.rings import Rings, largest_polygons
 from wsi_nuc.tiling.gaps import Gap
 from wsi_nuc.tiling.grid import TileGrid
-from wsi_nuc.types import Bool, Float64, Int64, NucleiTable, SlideInfo, TileNuclei
+from wsi_nuc.types import Bool, Float64, Int64, SlideInfo
 
 # Level-0 coordinates are kept to 1/64 px (4 nm at 40x): far below any meaning, and such numbers compress well.
 STEPS_PER_PX = 64

@@ -23,8 +23,7 @@ from wsi_nuc.store.manifest import Accounting, Lost
 from wsi_nuc.store.nuclei import NucleiWriter, Summary
 from wsi_nuc.store.parts import read_part
 from wsi_nuc.store.place import Place
-from wsi_nuc.store.thumbnail import write_thumbnail
-from wsi_nuc.store.tissue import write_tissue
+from wsi_nuc.store.tissue import write_thumbnail, write_tissue
 from wsi_nuc.store.zarrfile import ZarrFolder
 from wsi_nuc.tiling.gaps import ROUNDING
 from wsi_nuc.tiling.plan import tiles_per_edge

@@ -19,6 +19,7 @@ from wsi_nuc.inference.predict import Prediction, predict_counted
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.domain import looks_of
 from wsi_nuc.models.registry import load_model
+from wsi_nuc.nuclei import NucleiTable, TileNuclei
 from wsi_nuc.run.level0 import inside_and_valid, to_level0, touching
 from wsi_nuc.run.report import BadPlace, RegionReport, Tally
 from wsi_nuc.slides.cache import cached_slide
@@ -26,15 +27,7 @@ from wsi_nuc.store.parts import read_part, write_part
 from wsi_nuc.store.place import Place, PlaceRef
 from wsi_nuc.tiling.read import TilePixels, read_region
 from wsi_nuc.tiling.task import RegionTask
-from wsi_nuc.types import (
-    Bool,
-    Int64,
-    NucleiTable,
-    SlideInfo,
-    SlideRef,
-    TileBatch,
-    TileNuclei,
-)
+from wsi_nuc.types import Bool, Int64, SlideInfo, SlideRef, TileBatch
 
 Options = tuple[tuple[str, Any], ...]
 

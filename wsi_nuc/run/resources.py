@@ -1,7 +1,11 @@
-"""What this process may use: CPUs by affinity and control group, memory, and the device that a model runs on."""
+"""What this process may use: CPUs by affinity and control group, memory, and the device that a model runs on.
+
+How large the regions of a slide are: small enough for all workers and for little loss by a kill.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import sys
@@ -10,7 +14,10 @@ from pathlib import Path
 
 import psutil
 
+from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import UsageError
+from wsi_nuc.models.base import ModelSpec
+from wsi_nuc.tiling.plan import TilePlan
 
 GPU_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"), Path("/dev/kfd"))
 MOUNTS = Path("/sys/fs/cgroup")
@@ -128,3 +135,33 @@ def device_of_jobs(asked: str, uses_torch: bool, gpu: bool) -> str:
             f"--device {asked}", "the jobs have no GPU, or the model has no use for one", "set dask.slurm.gpu=true"
         )
     return "cuda"
+
+
+# Then the last region of the last worker is a small part of the whole.
+REGIONS_A_WORKER = 4
+# On a core like those that `ModelSpec.cpu_tile_s` was measured on. Four times slower ones still need less than the
+# ten minutes that a task of a cluster must have.
+LONGEST_S = 150.0
+# The workers of somebody else's scheduler are not known yet when the first slide is planned.
+WORKERS_ELSEWHERE = 16
+
+
+def sized(plan: TilePlan, config: RunConfig, spec: ModelSpec, device: str) -> TilePlan:
+    """The plan with regions for these workers, no larger than those that it has; those asked for are kept."""
+    if config.region_size is not None:
+        return plan
+    fair = math.isqrt(plan.planned_tiles // (REGIONS_A_WORKER * workers_of(config)))
+    quick = math.isqrt(int(LONGEST_S / spec.cpu_tile_s)) if device == "cpu" else plan.tiles_per_region
+    return plan.with_regions(max(1, min(plan.tiles_per_region, fair, quick)))
+
+
+def workers_of(config: RunConfig) -> int:
+    """How many are going to compute, as far as the configuration tells."""
+    if config.scheduler == "serial":
+        return 1
+    if config.scheduler == "slurm":
+        jobs = config.dask.slurm
+        return jobs.jobs * (1 if jobs.gpu else jobs.cores)
+    if config.scheduler == "local":
+        return config.workers or usable_cpus()
+    return WORKERS_ELSEWHERE

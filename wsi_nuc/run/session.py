@@ -30,7 +30,7 @@ from wsi_nuc.run.report import RegionReport
 from wsi_nuc.run.request import Call, SlideRequest, as_request, models_in_use
 from wsi_nuc.run.result import SlideResult, failure, success
 from wsi_nuc.store.commit import Published
-from wsi_nuc.store.paths import tell_of_strangers
+from wsi_nuc.store.names import tell_of_strangers
 from wsi_nuc.store.place import Place, PlaceRef
 
 START_TIMEOUT_S = 3.0

@@ -8,10 +8,10 @@ import numpy as np
 
 from wsi_nuc.errors import SlideError
 from wsi_nuc.slides.address import shown
-from wsi_nuc.slides.around import read_around
 from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.limits import TILE_AGAIN
 from wsi_nuc.slides.localfile import COPY_AGAIN
+from wsi_nuc.slides.pixels import read_around
 from wsi_nuc.types import Bool, Box, Level, Overview, PixelBlock, SlideInfo, UInt8
 
 COARSEST_UM = 8.0

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsi_nuc.errors import ModelError
+from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.stitch.geometry import SLACK_L0, StitchGeometry
-from wsi_nuc.types import Bool, Float64, Int64, NucleiTable
+from wsi_nuc.types import Bool, Float64, Int64
 
 
 @dataclass(frozen=True, slots=True)

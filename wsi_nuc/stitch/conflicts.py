@@ -2,6 +2,8 @@
 
 Cheap certain answers first (boxes rule out, octagons prove), exact areas for the rest. Every test looks at the two
 rings alone, so a pair is judged the same wherever and whenever it meets.
+
+Greedy suppression in the order of precedence, as far as what has been seen allows.
 """
 
 from __future__ import annotations
@@ -10,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsi_nuc.stitch.boxes import overlapping
+from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.stitch.candidates import Candidates
 from wsi_nuc.stitch.order import rank
-from wsi_nuc.stitch.overlap import intersection_areas, octagon_unions, ring_areas
+from wsi_nuc.stitch.overlap import intersection_areas, octagon_unions, overlapping, ring_areas
 from wsi_nuc.stitch.rule import StitchRule
-from wsi_nuc.types import Bool, Float64, Int64, NucleiTable
+from wsi_nuc.types import Bool, Float64, Int64, UInt8
 
 # Shortcuts decide only what is clear by more than rounding; the exact area decides the rest.
 _CLEAR = 1e-6
@@ -79,3 +81,21 @@ def _in_conflict(common: Float64, area_a: Float64, area_b: Float64, rule: Stitch
     same = common > rule.iou * (area_a + area_b - common)
     conflict: Bool = nested | same
     return conflict
+
+
+KEPT, OPEN, SUPPRESSED = 0, 1, 2
+
+
+def settle(closed: Bool, edges: Conflicts) -> UInt8:
+    """N uint8: KEPT, SUPPRESSED or OPEN. `closed`: all rivals of the row are among the rows given.
+
+    The edges come in the order of precedence of their losers, so a winner's state is final when it is used:
+    one pass decides all, and in a complete graph nothing stays open.
+    """
+    state = np.where(closed, KEPT, OPEN).astype(np.uint8).tolist()
+    for winner, loser in zip(edges.winner.tolist(), edges.loser.tolist(), strict=True):
+        if state[winner] == KEPT:
+            state[loser] = SUPPRESSED
+        elif state[winner] == OPEN and state[loser] == KEPT:
+            state[loser] = OPEN
+    return np.array(state, np.uint8)

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.stitch.geometry import StitchGeometry
-from wsi_nuc.types import Bool, Float64, Int64, NucleiTable
+from wsi_nuc.types import Bool, Float64, Int64
 
 UInt64 = npt.NDArray[np.uint64]
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.stitch.candidates import Candidates, RegionCandidates, admit
-from wsi_nuc.stitch.conflicts import conflicts
+from wsi_nuc.stitch.conflicts import KEPT, OPEN, conflicts, settle
 from wsi_nuc.stitch.geometry import BlockKey, Frontier, StitchGeometry
-from wsi_nuc.stitch.greedy import KEPT, OPEN, settle
 from wsi_nuc.stitch.order import canonical
 from wsi_nuc.stitch.rule import StitchRule
-from wsi_nuc.types import Bool, Float64, Int64, NucleiTable
+from wsi_nuc.types import Bool, Float64, Int64
 
 SWEEP_COLUMNS = 4
 _BEFORE_ALL: BlockKey = (-(2**62), 0)

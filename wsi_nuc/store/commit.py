@@ -18,8 +18,7 @@ from wsi_nuc.store import manifest as manifests
 from wsi_nuc.store.locks import hold, try_lock
 from wsi_nuc.store.manifest import Json, Origin
 from wsi_nuc.store.place import Place
-from wsi_nuc.store.private import Private, private, sweep_locks, sweep_trees
-from wsi_nuc.store.secrets import remove_abandoned
+from wsi_nuc.store.private import Private, private, remove_abandoned, sweep_locks, sweep_trees
 from wsi_nuc.store.verify import is_result, problems_of, verify
 from wsi_nuc.store.zipping import forms, pack_into
 

@@ -11,12 +11,13 @@ from typing import Any, Self
 
 import numpy as np
 
+from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.rings import Rings
-from wsi_nuc.store.arrow import texts, to_arrow
 from wsi_nuc.store.durable import DurableFile
 from wsi_nuc.store.geometry import polygons_wkb
 from wsi_nuc.store.place import Place
-from wsi_nuc.types import Bool, Float64, Int64, NucleiTable
+from wsi_nuc.store.tables import texts, to_arrow
+from wsi_nuc.types import Bool, Float64, Int64
 
 ROW_GROUP_ROWS = 16_384
 CORNERS = ("xmin", "ymin", "xmax", "ymax")

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.store import layout
 from wsi_nuc.store.classes import ClassCounter, ClassRow
 from wsi_nuc.store.geometry import crosses_core
@@ -23,7 +24,7 @@ from wsi_nuc.store.geoparquet import (
 )
 from wsi_nuc.store.tables import ProbabilityTable
 from wsi_nuc.store.zarrfile import ZarrFolder
-from wsi_nuc.types import Float64, Int64, NucleiTable
+from wsi_nuc.types import Float64, Int64
 
 CoreBoxes = Callable[[Int64], Float64]
 

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from wsi_nuc.errors import StorageError
+from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.store import durable
-from wsi_nuc.store.arrow import to_arrow, to_numpy
 from wsi_nuc.store.locks import Held, discard_dead, try_lock
 from wsi_nuc.store.oserror import storage_error
 from wsi_nuc.store.place import Place
 from wsi_nuc.store.private import Private, private
-from wsi_nuc.types import Bool, NucleiTable
+from wsi_nuc.store.tables import to_arrow, to_numpy
+from wsi_nuc.types import Bool
 
 _NAME = re.compile(r"^region-(\d+)\.([0-9a-f]{16})\.arrow$")
 _HALF_WRITTEN = re.compile(r"^\.tmp-[0-9a-f]{32}$")

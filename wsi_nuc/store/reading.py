@@ -14,9 +14,9 @@ from wsi_nuc.rings import Rings, offsets_of
 from wsi_nuc.safezarr import read_array
 from wsi_nuc.safezip import contents, for_arrow
 from wsi_nuc.store import layout
-from wsi_nuc.store.arrow import to_numpy
 from wsi_nuc.store.geometry import rings_of_wkb
 from wsi_nuc.store.geoparquet import CORNERS
+from wsi_nuc.store.tables import to_numpy
 from wsi_nuc.types import Float64, Int64
 
 _MOST_CLASSES = 100_000

@@ -1,4 +1,7 @@
-"""The area that was searched, as shapes: one row a polygon."""
+"""The area that was searched, as shapes: one row a polygon.
+
+The thumbnail as an OME-Zarr image that lies over the polygons.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,17 @@ import numpy as np
 
 from wsi_nuc.rings import offsets_of
 from wsi_nuc.store import layout
-from wsi_nuc.store.arrow import to_arrow
 from wsi_nuc.store.geoparquet import GeoParquetFile, bbox_array, bbox_type, binary_array
+from wsi_nuc.store.tables import to_arrow
 from wsi_nuc.store.zarrfile import ZarrFolder
+from wsi_nuc.types import UInt8
+
+
+def write_thumbnail(folder: ZarrFolder, rgb: UInt8, l0_per_px: float) -> None:
+    """`rgb`: H x W x 3. One chunk: a thumbnail is read whole."""
+    layout.raster_group(folder, layout.THUMBNAIL, "cyx", [1.0], l0_per_px)
+    planes = np.ascontiguousarray(np.moveaxis(rgb, 2, 0))
+    folder.array(f"{layout.THUMBNAIL}/s0", planes, names=list("cyx"))
 
 
 def write_tissue(folder: ZarrFolder, area_l0: Any, mpp: float) -> float:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from wsi_nuc.synth.paint import BLOCK_PX
-from wsi_nuc.synth.stain import GLASS
+from wsi_nuc.synth.paint import BLOCK_PX, GLASS
 from wsi_nuc.synth.tiff import TiffFile, TiledImage
 from wsi_nuc.types import UInt8
 

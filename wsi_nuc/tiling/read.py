@@ -12,8 +12,8 @@ from typing import Literal
 
 from wsi_nuc.errors import DamagedPixels
 from wsi_nuc.resampling import resized
-from wsi_nuc.slides.around import read_around
 from wsi_nuc.slides.base import SlideSource
+from wsi_nuc.slides.pixels import read_around
 from wsi_nuc.tiling.gaps import Gap, gaps_in, places_in
 from wsi_nuc.tiling.scale import Scale
 from wsi_nuc.tiling.task import RegionTask

@@ -8,7 +8,7 @@ from typing import Any
 
 from wsi_nuc.tiling.grid import Region, TileGrid
 from wsi_nuc.tiling.scale import Scale
-from wsi_nuc.tissue.area import inside
+from wsi_nuc.tissue.outline import inside
 from wsi_nuc.types import Bool, Box, Float64, Tile
 
 

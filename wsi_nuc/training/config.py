@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from wsi_nuc.config import Section
-from wsi_nuc.datasets.source import SourceConfig
+from wsi_nuc.datasets.record import SourceConfig
 
 
 class ImagesConfig(Section):

@@ -19,12 +19,10 @@ from torch import nn
 from wsi_nuc.errors import WsiNucError
 from wsi_nuc.models.place import Place
 from wsi_nuc.training.config import TrainingConfig
-from wsi_nuc.training.curves import draw_curves, write_curves
-from wsi_nuc.training.ema import Ema
+from wsi_nuc.training.curves import Sums, draw_curves, write_curves
 from wsi_nuc.training.events import Clock, Emit, EpochDone, Noted, StepDone
 from wsi_nuc.training.ranks import Ranks
-from wsi_nuc.training.state import Progress, Trained, load_state, save_state
-from wsi_nuc.training.sums import Sums
+from wsi_nuc.training.state import Ema, Progress, Trained, load_state, save_state
 
 STATE, BEST = "state.pt", "best.safetensors"
 

@@ -1,17 +1,27 @@
-"""The recipes by model family. A new one is one folder here and one line."""
+"""The recipes by model family. A new one is one folder here and one line.
+
+A training from its settings to the file of the trained model, whatever the family.
+
+wsi-nuc train configs/tiny.yaml --out runs/tiny
+torchrun --nproc-per-node 8 -m wsi_nuc train configs/pannuke-123.yaml --out runs/pannuke
+"""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import torch
+
 from wsi_nuc.config import ConfigError, assigned_values, load_section, read_yaml
 from wsi_nuc.errors import choices
 from wsi_nuc.training.config import TrainingConfig
-from wsi_nuc.training.events import Emit
-from wsi_nuc.training.ranks import Ranks
+from wsi_nuc.training.events import Emit, ignore
+from wsi_nuc.training.loop import BEST, STATE, run_stage
+from wsi_nuc.training.ranks import Ranks, join
 
 RECIPES: dict[str, str] = {
     "promptnucseg": "wsi_nuc.training.promptnucseg.recipe",
@@ -58,3 +68,24 @@ def _family(file: Path | None, given: str | Path | None) -> str:
     if not file.exists() and file.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"{given} is neither a file nor the name of a family; {choices(given, RECIPES)}")
     return str(read_yaml(file).get("family", USUAL))
+
+
+MODEL = "model.safetensors"
+
+
+def train(config: TrainingConfig, emit: Emit = ignore, overwrite: bool = False) -> Path:
+    """Run all stages, or go on with those that were stopped, and return the file of the trained model."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    chosen = recipe(config.family)
+    with join(config.device) as ranks:
+        emit = emit if ranks.first else ignore
+        if overwrite and ranks.first:
+            # Only what a training wrote: the folder may hold other things.
+            for folder in {file.parent for name in (STATE, BEST) for file in config.out.glob(f"*/{name}")}:
+                shutil.rmtree(folder, ignore_errors=True)
+        ranks.wait()
+        for stage in chosen.stages(config, ranks, emit):
+            run_stage(stage, ranks, emit)
+            ranks.wait()
+        return config.out / MODEL

@@ -10,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsi_nuc.datasets.record import LabelledImage
-from wsi_nuc.training.compact.colour import vary
 from wsi_nuc.training.compact.config import CropConfig
 from wsi_nuc.training.compact.crops import Crops, collate, point_targets
 from wsi_nuc.training.compact.losses import windows_of
-from wsi_nuc.training.compact.scene import moments, scene_of, warp
+from wsi_nuc.training.compact.scene import moments, scene_of, vary, warp
 
 CONFIG = CropConfig(size_px=128, colour=0.0)
 

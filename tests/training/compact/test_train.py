@@ -23,8 +23,7 @@ from wsi_nuc.training.compact.config import CompactTrainConfig
 from wsi_nuc.training.compact.recipe import rate
 from wsi_nuc.training.events import StepDone
 from wsi_nuc.training.loop import TrainingError
-from wsi_nuc.training.registry import load_train_config
-from wsi_nuc.training.train import train
+from wsi_nuc.training.registry import load_train_config, train
 
 
 @pytest.fixture(scope="module")

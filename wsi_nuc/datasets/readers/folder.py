@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_nuc.datasets.assemble import class_index, inside, labels_for
 from wsi_nuc.datasets.cards import Card
 from wsi_nuc.datasets.files import by_stem, read_array, read_rgb, read_rows
-from wsi_nuc.datasets.labels import types_of
+from wsi_nuc.datasets.labels import class_index, inside, labels_for, types_of
 from wsi_nuc.datasets.record import DataError, Entry, LabelledImage
 from wsi_nuc.types import Bool, Float64, Int64
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from wsi_nuc.datasets.assemble import Outline, class_index, inside, labels_of_polygons
 from wsi_nuc.datasets.cards import Card
 from wsi_nuc.datasets.files import by_stem, read_json, read_rgb
+from wsi_nuc.datasets.labels import Outline, class_index, inside, labels_of_polygons
 from wsi_nuc.datasets.record import DataError, Entry, LabelledImage
 
 

@@ -13,9 +13,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from wsi_nuc.datasets.assemble import labels_of_polygons
 from wsi_nuc.datasets.cards import Card
 from wsi_nuc.datasets.files import IMAGES, read_rgb
+from wsi_nuc.datasets.labels import labels_of_polygons
 from wsi_nuc.datasets.record import DataError, Entry, LabelledImage
 from wsi_nuc.types import Float64
 

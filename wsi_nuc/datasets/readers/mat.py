@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from wsi_nuc.datasets.assemble import labels_for
 from wsi_nuc.datasets.cards import Card
 from wsi_nuc.datasets.files import by_stem, read_rgb
-from wsi_nuc.datasets.labels import types_of
+from wsi_nuc.datasets.labels import labels_for, types_of
 from wsi_nuc.datasets.readers.imagescope import split_of
 from wsi_nuc.datasets.record import DataError, Entry, LabelledImage
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wsi_nuc.datasets.assemble import labels_for
 from wsi_nuc.datasets.cards import Card
 from wsi_nuc.datasets.files import as_rgb
+from wsi_nuc.datasets.labels import labels_for
 from wsi_nuc.datasets.overlaps import compact
 from wsi_nuc.datasets.record import DataError, Entry, LabelledImage
 from wsi_nuc.types import Int64

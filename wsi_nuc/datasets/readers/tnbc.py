@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wsi_nuc.datasets.assemble import labels_for
 from wsi_nuc.datasets.cards import Card
 from wsi_nuc.datasets.files import by_stem, read_array, read_rgb
-from wsi_nuc.datasets.labels import components
+from wsi_nuc.datasets.labels import components, labels_for
 from wsi_nuc.datasets.record import DataError, Entry, LabelledImage
 
 

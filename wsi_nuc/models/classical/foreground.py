@@ -1,15 +1,52 @@
-"""What is nucleus and what is not, judged against the surroundings within a few cells."""
+"""What is nucleus and what is not, judged against the surroundings within a few cells.
+
+From RGB to the amount of haematoxylin, in whole numbers.
+
+Everything up to the labels is integer arithmetic or a function of one pixel: the same pixels give the same bits
+wherever a tile begins and however a library sums.
+
+A point for each dark blob: maxima of differences of Gaussians over a few sizes.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from wsi_nuc.models.classical.settings import Parameters
-from wsi_nuc.models.classical.stain import UInt16, blurred, haematoxylin
-from wsi_nuc.types import Bool, Float64, UInt8
+from wsi_nuc.models.classical.settings import Parameters, blur_radius
+from wsi_nuc.types import Bool, Float32, Float64, Int64, UInt8
+
+UInt16 = npt.NDArray[np.uint16]
+Int32 = npt.NDArray[np.int32]
+
+UNIT = 1 / 2000  # of optical density
+MOST = 8000
+DARK = 40  # no channel brighter: scanner black, the background of fluorescence, black ink
+
+
+def haematoxylin(rgb: UInt8, parameters: Parameters) -> UInt16:
+    """H x W, 0..`MOST`, slightly blurred. Blue and green ink and black areas count as unstained."""
+    density = np.rint(-np.log10((np.arange(256) + 1) / 256) / UNIT)
+    tables = np.rint(density[:, None] * parameters.stain).astype(np.int32)
+    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    amount = tables[:, 0][red] + tables[:, 1][green] + tables[:, 2][blue]
+    od = density.astype(np.int32)
+    # Haematoxylin absorbs green at least as well as red; ink of felt pens does not.
+    ink = 4 * od[red] > 5 * od[green] + 400
+    dark = np.maximum(np.maximum(red, green), blue) < DARK
+    amount[ink | dark] = 0
+    return blurred(np.clip(amount, 0, MOST).astype(np.uint16), parameters.smooth_px)
+
+
+def blurred(image: UInt16, sigma_px: float) -> UInt16:
+    """OpenCV's Gaussian of 16-bit images is fixed-point arithmetic; the kernel is cut at three sigma."""
+    edge = 2 * blur_radius(sigma_px) + 1
+    return np.asarray(cv2.GaussianBlur(image, (edge, edge), sigma_px, borderType=cv2.BORDER_REFLECT_101))
+
 
 SOFT = 4000  # the soft foreground is 0..SOFT, half of it at the threshold
 
@@ -55,3 +92,35 @@ def _box(value: Float64, radius: int) -> Float64:
     """Sums over a square window. The values are whole numbers, so the sums are exact."""
     edge = (2 * radius + 1, 2 * radius + 1)
     return np.asarray(cv2.boxFilter(value, -1, edge, normalize=False, borderType=cv2.BORDER_REFLECT_101))
+
+
+RATIO = 1.34
+
+
+def blobs(scene: Scene, parameters: Parameters) -> tuple[Int64, Float32]:
+    """N x 2 pixels (x, y) in reading order, and the strength of each blob in 0..1."""
+    strength = _strength(scene, parameters)
+    edge = 2 * parameters.apart_px + 1
+    largest = cv2.dilate(strength.astype(np.float32), np.ones((edge, edge), np.uint8))
+    y, x = np.nonzero((strength >= largest) & (strength > parameters.blob_floor))
+    xy = np.stack([x, y], axis=1).astype(np.int64)
+    keep = _first_of_equals(xy, parameters.apart_px)
+    value = strength[y, x][keep].astype(np.float32)
+    return xy[keep], value / (value + np.float32(2 * parameters.blob_floor))
+
+
+def _strength(scene: Scene, parameters: Parameters) -> Int32:
+    sizes = [parameters.blob_px * RATIO**k for k in range(parameters.blob_scales + 1)]
+    layers = [blurred(scene.soft, size).astype(np.int32) for size in sizes]
+    strength = layers[0] - layers[1]
+    for fine, coarse in pairwise(layers[1:]):
+        np.maximum(strength, fine - coarse, out=strength)
+    return strength
+
+
+def _first_of_equals(xy: Int64, apart_px: int) -> Int64:
+    """Two maxima this close are equally strong; the one that comes first in reading order stays."""
+    from scipy.spatial import cKDTree
+
+    pairs = cKDTree(xy).query_pairs(apart_px + 0.5, p=np.inf, output_type="ndarray") if len(xy) else xy
+    return np.setdiff1d(np.arange(len(xy)), pairs.max(axis=1) if len(pairs) else [])

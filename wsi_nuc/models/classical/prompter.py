@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wsi_nuc.models.classical.blobs import blobs
-from wsi_nuc.models.classical.foreground import Scene
+from wsi_nuc.models.classical.foreground import Scene, blobs
 from wsi_nuc.models.classical.settings import Parameters
 from wsi_nuc.types import Prompts
 

@@ -14,11 +14,10 @@ from wsi_nuc.models.base import ModelSpec, NucleiModel
 from wsi_nuc.models.compact.look import look
 from wsi_nuc.models.compact.net import CompactNet
 from wsi_nuc.models.compact.network import Network
-from wsi_nuc.models.compact.settings import Settings, UseSettings
-from wsi_nuc.models.compact.spec import ARCHITECTURE, spec_of
-from wsi_nuc.models.header import used
+from wsi_nuc.models.compact.settings import ARCHITECTURE, Settings, UseSettings, spec_of
+from wsi_nuc.models.options import used
 from wsi_nuc.models.place import Place
-from wsi_nuc.models.sam.encoder import PIXEL_MEAN, PIXEL_STD
+from wsi_nuc.models.sam.sizes import PIXEL_MEAN, PIXEL_STD
 from wsi_nuc.models.weights import (
     Checkpoint,
     CheckpointInfo,

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 
 from wsi_nuc.models.base import Fetch, Later
-from wsi_nuc.models.calls import chunks
-from wsi_nuc.models.compact.masks import Asked
-from wsi_nuc.models.compact.net import Maps
+from wsi_nuc.models.compact.net import Asked, Maps
 from wsi_nuc.models.compact.network import Network
 from wsi_nuc.models.compact.segmentor import PROMPTS_A_CALL
-from wsi_nuc.models.finite import refuse_non_finite
+from wsi_nuc.models.place import refuse_non_finite
+from wsi_nuc.models.torch_ops import chunks
 from wsi_nuc.types import Float32, Int64
 
 Part = tuple[Int64, torch.Tensor, torch.Tensor]

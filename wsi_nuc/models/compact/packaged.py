@@ -10,9 +10,8 @@ from typing import Any
 
 from wsi_nuc.errors import ModelError
 from wsi_nuc.models.base import ModelSpec, NucleiModel
-from wsi_nuc.models.compact.settings import Settings, UseSettings
-from wsi_nuc.models.compact.spec import spec_of
-from wsi_nuc.models.header import used
+from wsi_nuc.models.compact.settings import Settings, UseSettings, spec_of
+from wsi_nuc.models.options import used
 from wsi_nuc.models.weights import Checkpoint, open_checkpoint
 
 NAME = "default"

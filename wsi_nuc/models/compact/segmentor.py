@@ -13,13 +13,12 @@ import torch.nn.functional as F
 from scipy.spatial import cKDTree
 
 from wsi_nuc.models.base import Fetch, Later
-from wsi_nuc.models.calls import chunks
-from wsi_nuc.models.compact.masks import Asked
-from wsi_nuc.models.compact.net import Maps
+from wsi_nuc.models.compact.net import Asked, Maps
 from wsi_nuc.models.compact.network import Network
 from wsi_nuc.models.compact.prompter import asked_of
 from wsi_nuc.models.compact.settings import MASK_STRIDE, UseSettings
-from wsi_nuc.models.finite import refuse_non_finite
+from wsi_nuc.models.place import refuse_non_finite
+from wsi_nuc.models.torch_ops import chunks
 from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts
 
 PROMPTS_A_CALL = 64

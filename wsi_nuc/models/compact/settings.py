@@ -1,4 +1,7 @@
-"""What a compact model's file says of its network and of how it is used. No torch here."""
+"""What a compact model's file says of its network and of how it is used. No torch here.
+
+What planning needs to know of a compact model. No torch here.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from wsi_nuc.errors import ModelError
-from wsi_nuc.models.header import section
+from wsi_nuc.models.base import ModelSpec
+from wsi_nuc.models.options import section
+from wsi_nuc.results import NUMBERS
 
 STRIDES = (2, 4, 8, 16, 32)
 POINT_STRIDE = 4
@@ -114,3 +119,26 @@ class Settings:
             use=section(UseSettings, header, "use"),
             domain={name: (float(low), float(high)) for name, (low, high) in header.get("domain", {}).items()},
         )
+
+
+ARCHITECTURE = "compact"
+
+
+def spec_of(settings: Settings, weights_sha256: str, name: str = ARCHITECTURE) -> ModelSpec:
+    use = settings.use
+    return ModelSpec(
+        name=name,
+        classes=settings.classes,
+        mpp=settings.mpp,
+        core_px=use.core_px,
+        halo_px=use.halo_px,
+        largest_nucleus_px=use.window_px + 2 * OUTLINE_PX,
+        margin_px=use.margin_px,
+        batch=use.batch,
+        weights_sha256=weights_sha256,
+        uses_torch=True,
+        reach_px=use.reach_px,
+        domain=settings.domain,
+        embedding=settings.net.prompt_channels,
+        results=NUMBERS[ARCHITECTURE],
+    )

@@ -12,14 +12,13 @@ import torch
 
 from wsi_nuc.errors import ModelError
 from wsi_nuc.models.base import ModelSpec, NucleiModel
-from wsi_nuc.models.header import used
+from wsi_nuc.models.options import used
 from wsi_nuc.models.promptnucseg.device import Runner
 from wsi_nuc.models.promptnucseg.embedder import EMBEDDING
 from wsi_nuc.models.promptnucseg.look import Networks, PromptNucSegLook
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet, class_counts, expected_shapes, is_counter
 from wsi_nuc.models.promptnucseg.settings import Settings, UseSettings
-from wsi_nuc.models.sam.encoder import PIXEL_MEAN, PIXEL_STD
-from wsi_nuc.models.sam.sizes import SIZES
+from wsi_nuc.models.sam.sizes import PIXEL_MEAN, PIXEL_STD, SIZES
 from wsi_nuc.models.weights import (
     Checkpoint,
     CheckpointInfo,

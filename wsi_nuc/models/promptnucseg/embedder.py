@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from wsi_nuc.models.promptnucseg.device import Runner
-from wsi_nuc.models.promptnucseg.encoder import WindowEncoder
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
-from wsi_nuc.models.promptnucseg.windows import Layout, Window
+from wsi_nuc.models.promptnucseg.windows import Layout, Window, WindowEncoder
 from wsi_nuc.types import Float32, Int64
 
 EMBEDDING = 256

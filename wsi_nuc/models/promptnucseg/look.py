@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from wsi_nuc.models.base import Fetch, PromptedLook, Ready
 from wsi_nuc.models.promptnucseg.device import Runner
 from wsi_nuc.models.promptnucseg.embedder import PointEmbedder
-from wsi_nuc.models.promptnucseg.encoder import WindowEncoder
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.promptnucseg.parity import ParitySegmentor
 from wsi_nuc.models.promptnucseg.prompter import NetPrompter, SharedPrompter
 from wsi_nuc.models.promptnucseg.segmentor import NetSegmentor
 from wsi_nuc.models.promptnucseg.settings import UseSettings
 from wsi_nuc.models.promptnucseg.whole import AveragingSegmentor
+from wsi_nuc.models.promptnucseg.windows import WindowEncoder
 from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts, TileBatch
 
 

@@ -15,15 +15,14 @@ import numpy as np
 import torch
 
 from wsi_nuc.models.base import Fetch, Ready
-from wsi_nuc.models.promptnucseg.decoding import INDEX_TO_CORNER
+from wsi_nuc.models.promptnucseg.crops import INDEX_TO_CORNER
 from wsi_nuc.models.promptnucseg.device import Runner
-from wsi_nuc.models.promptnucseg.encoder import WindowEncoder
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
 from wsi_nuc.models.promptnucseg.views import RELEASED_SLIP_PX, views_for
 from wsi_nuc.models.promptnucseg.whole import Decoded, WholeDecoder
-from wsi_nuc.models.promptnucseg.windows import Job, Window, window_jobs, window_starts
-from wsi_nuc.models.sam import masks
-from wsi_nuc.models.sam.prompts import NEGATIVE, NO_POINT
+from wsi_nuc.models.promptnucseg.windows import Job, Window, WindowEncoder, window_jobs, window_starts
+from wsi_nuc.models.sam import decoder
+from wsi_nuc.models.sam.decoder import NEGATIVE, NO_POINT
 from wsi_nuc.models.sam.sizes import Sam
 from wsi_nuc.types import Bool, Float32, Int64, MaskCrops, Prompts, UInt8
 
@@ -93,7 +92,7 @@ def _without_negatives(job: Job) -> Job:
 
 def _candidates(one: Decoded, prompts: Prompts, size: tuple[int, int]) -> Candidates:
     """The masks of one call that the edge rule leaves, on the host."""
-    mask = masks.enlarge(one.logits) > 0
+    mask = decoder.enlarge(one.logits) > 0
     start = one.start.cpu().numpy()
     box, empty = _boxes(mask)
     box = box + np.tile(start, 2)

@@ -10,19 +10,17 @@ import numpy as np
 import torch
 
 from wsi_nuc.models.base import Fetch, Later
-from wsi_nuc.models.calls import in_calls
 from wsi_nuc.models.promptnucseg.crops import Part, collect, limited, slots_of
 from wsi_nuc.models.promptnucseg.device import Runner
-from wsi_nuc.models.promptnucseg.encoder import WindowEncoder
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
-from wsi_nuc.models.promptnucseg.windows import SLOTS, Job, Layout, Window, plan_jobs
-from wsi_nuc.models.sam import masks
-from wsi_nuc.models.sam.decoder import Decoded, decode
-from wsi_nuc.models.sam.prompts import embed_points
+from wsi_nuc.models.promptnucseg.windows import SLOTS, Job, Layout, Window, WindowEncoder, plan_jobs
+from wsi_nuc.models.sam import decoder
+from wsi_nuc.models.sam.decoder import Decoded, decode, embed_points
 from wsi_nuc.models.sam.sizes import Sam
+from wsi_nuc.models.torch_ops import in_calls
 from wsi_nuc.types import MaskCrops, Prompts
 
-GRID = WINDOW_PX // masks.TOKEN_PX
+GRID = WINDOW_PX // decoder.TOKEN_PX
 WHOLE_WINDOWS_A_CALL = 8
 
 
@@ -49,7 +47,7 @@ class NetSegmentor:
         xy = torch.from_numpy(np.stack([job.xy_window for job in jobs])).to(device)
         label = torch.from_numpy(np.stack([job.label for job in jobs])).to(device)
         points = xy[:, :, 0].flatten(0, 1)
-        first = masks.first_tokens(points, GRID, self._use.neighbourhood_tokens)
+        first = decoder.first_tokens(points, GRID, self._use.neighbourhood_tokens)
         decoded, logits = self._runner.infer(self._outputs, embedding, (xy, label), first)
         near, touching = self._near(decoded, logits, first, points)
         prompt, start = (torch.from_numpy(part).to(device) for part in slots_of(jobs, real))
@@ -65,18 +63,18 @@ class NetSegmentor:
         decoded = decode(self._sam, embedding, embed_points(self._sam.prompt_encoder, *points))
         image, filters = decoded.image.flatten(0, 1), decoded.filters.flatten(0, 1)
         side = self._use.neighbourhood_tokens
-        return decoded, masks.near_logits(self._sam.mask_decoder, image, filters, first, side)
+        return decoded, decoder.near_logits(self._sam.mask_decoder, image, filters, first, side)
 
     def _near(
         self, decoded: Decoded, logits: torch.Tensor, first: torch.Tensor, xy: torch.Tensor
     ) -> tuple[Part, torch.Tensor]:
         """Masks of the neighbourhoods, and whether each needs the whole window after all."""
         limit = self._use.largest_nucleus_px
-        crop, origin = limited(masks.enlarge(logits) > 0, first * masks.TOKEN_PX, xy, limit)
+        crop, origin = limited(decoder.enlarge(logits) > 0, first * decoder.TOKEN_PX, xy, limit)
         probs = None if decoded.class_logits is None else decoded.class_logits.flatten(0, 1).float().softmax(-1)
         iou = decoded.predicted_iou.flatten().float()
         blank = torch.full_like(first[:, 0], -1)
-        return Part(crop, origin, blank, iou, probs), masks.touches_edge(logits, first, GRID)
+        return Part(crop, origin, blank, iou, probs), decoder.touches_edge(logits, first, GRID)
 
     def _whole(
         self, decoded: Decoded, near: Part, rows: torch.Tensor, xy: torch.Tensor, start: torch.Tensor
@@ -84,9 +82,9 @@ class NetSegmentor:
         def call(some: list[int], real: int) -> Part:
             index = torch.tensor(some, device=rows.device)
             image, filters = (part.flatten(0, 1)[index] for part in (decoded.image, decoded.filters))
-            logits = self._runner.infer(masks.full_logits, self._sam.mask_decoder, image, filters)
+            logits = self._runner.infer(decoder.full_logits, self._sam.mask_decoder, image, filters)
             origin = torch.zeros_like(start[index])
-            crop, origin = limited(masks.enlarge(logits) > 0, origin, xy[index], self._use.largest_nucleus_px)
+            crop, origin = limited(decoder.enlarge(logits) > 0, origin, xy[index], self._use.largest_nucleus_px)
             part = near.select(index)
             part = Part(crop, origin + start[index], part.prompt, part.predicted_iou, part.class_probs)
             return part.select(torch.arange(real, device=rows.device))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from wsi_nuc.errors import ModelError
-from wsi_nuc.models.header import section
+from wsi_nuc.models.options import section
 
 WINDOW_PX = 256
 

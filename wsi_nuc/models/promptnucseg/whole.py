@@ -10,18 +10,16 @@ import numpy as np
 import torch
 
 from wsi_nuc.models.base import Fetch, Later
-from wsi_nuc.models.calls import in_calls
 from wsi_nuc.models.promptnucseg.crops import Part, collect, limited, slots_of
 from wsi_nuc.models.promptnucseg.device import Runner
-from wsi_nuc.models.promptnucseg.encoder import WindowEncoder
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
 from wsi_nuc.models.promptnucseg.views import View, views_for
-from wsi_nuc.models.promptnucseg.windows import SLOTS, Job, Layout, plan_jobs
-from wsi_nuc.models.sam import masks
+from wsi_nuc.models.promptnucseg.windows import SLOTS, Job, Layout, WindowEncoder, plan_jobs
+from wsi_nuc.models.sam import decoder
 from wsi_nuc.models.sam.decoder import Decoded as SamDecoded
-from wsi_nuc.models.sam.decoder import decode
-from wsi_nuc.models.sam.prompts import embed_points
+from wsi_nuc.models.sam.decoder import decode, embed_points
 from wsi_nuc.models.sam.sizes import Sam
+from wsi_nuc.models.torch_ops import in_calls
 from wsi_nuc.types import MaskCrops, Prompts
 
 SIZE = (WINDOW_PX, WINDOW_PX)
@@ -92,7 +90,7 @@ class WholeDecoder:
         """All that the decoder says of points in their windows, and the mask logits of the whole windows."""
         decoded = decode(self._sam, embedding, embed_points(self._sam.prompt_encoder, xy, label))
         image, filters = decoded.image.flatten(0, 1), decoded.filters.flatten(0, 1)
-        return decoded, masks.full_logits(self._sam.mask_decoder, image, filters)
+        return decoded, decoder.full_logits(self._sam.mask_decoder, image, filters)
 
 
 class AveragingSegmentor:
@@ -111,6 +109,6 @@ class AveragingSegmentor:
         return Later(partial(collect, parts, prompts))
 
     def _part(self, one: Decoded) -> Part:
-        mask, origin = masks.enlarge(one.logits) > 0, torch.zeros_like(one.start)
+        mask, origin = decoder.enlarge(one.logits) > 0, torch.zeros_like(one.start)
         crop, origin = limited(mask, origin, one.xy, self._use.largest_nucleus_px)
         return Part(crop, origin + one.start, one.prompt, one.predicted_iou, one.class_probs)

@@ -1,16 +1,73 @@
-"""The sizes of SAM's image encoder and the model that segment-anything's parts make of one."""
+"""The sizes of SAM's image encoder and the model that segment-anything's parts make of one.
+
+Official checkpoints hold position tables for 1024 px. They are resized once, when loaded.
+
+SAM's image encoder, the same numbers without the padded tokens.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from wsi_nuc.errors import ModelError
-from wsi_nuc.models.precision import full_precision
+from wsi_nuc.models.place import full_precision
+from wsi_nuc.models.sam.attention import attend
 from wsi_nuc.models.torch_ops import load
+
+# SAM's pixel mean and deviation are ImageNet's, so prompter and segmentor share one normalised image.
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+
+
+def encode(encoder: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """B x 3 x H x W normalised pixels -> B x 256 x H/16 x W/16, by the parameters of an `ImageEncoderViT`."""
+    tokens = encoder.patch_embed(pixels)
+    tokens = tokens + encoder.pos_embed
+    for block in encoder.blocks:
+        tokens = tokens + attend(block.attn, block.norm1(tokens), block.window_size)
+        tokens = tokens + block.mlp(block.norm2(tokens))
+    embedding: torch.Tensor = encoder.neck(tokens.permute(0, 3, 1, 2))
+    return embedding
+
+
+def normalise(rgb: torch.Tensor) -> torch.Tensor:
+    """uint8 B x H x W x 3 -> float32 B x 3 x H x W, on the device of the pixels."""
+    mean = torch.tensor(PIXEL_MEAN, device=rgb.device)
+    std = torch.tensor(PIXEL_STD, device=rgb.device)
+    return ((rgb.float() - mean) / std).permute(0, 3, 1, 2).contiguous()
+
+
+State = dict[str, torch.Tensor]
+
+
+def resize_tables(state: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]]) -> State:
+    """The same state with position tables brought to the wanted `shapes`; all else is passed through.
+
+    The position embedding is resized bicubically and relative positions linearly, as the published method does in
+    every forward pass.
+    """
+    return {name: _resized(name, tensor, shapes.get(name)) for name, tensor in state.items()}
+
+
+def _resized(name: str, tensor: torch.Tensor, shape: tuple[int, ...] | None) -> torch.Tensor:
+    if shape is None or tuple(tensor.shape) == shape or tensor.ndim != len(shape):
+        return tensor
+    if name.endswith("pos_embed") and tensor.ndim == 4 and tensor.shape[3] == shape[3]:
+        channels_first = tensor.permute(0, 3, 1, 2).float()
+        resized = F.interpolate(channels_first, size=shape[1:3], mode="bicubic", align_corners=False)
+        return resized.permute(0, 2, 3, 1).contiguous().to(tensor.dtype)
+    if name.rpartition(".")[2] in ("rel_pos_h", "rel_pos_w") and tensor.shape[1] == shape[1]:
+        resized = F.interpolate(tensor.float().T[None], size=shape[0], mode="linear")
+        return resized[0].T.contiguous().to(tensor.dtype)
+    return tensor
+
 
 EMBEDDING = 256
 PATCH_PX = 16

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from wsi_nuc.config import Section
-from wsi_nuc.datasets.source import SourceConfig
+from wsi_nuc.datasets.record import SourceConfig
 from wsi_nuc.models.compact.settings import NetSettings, Settings, UseSettings
 from wsi_nuc.training.config import ImagesConfig, TrainingConfig
 

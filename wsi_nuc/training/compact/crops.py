@@ -12,9 +12,8 @@ from torch.utils.data import Dataset
 
 from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.models.compact.settings import MASK_STRIDE, POINT_STRIDE
-from wsi_nuc.training.compact.colour import vary
 from wsi_nuc.training.compact.config import CropConfig
-from wsi_nuc.training.compact.scene import Scene, scene_of, warp
+from wsi_nuc.training.compact.scene import Scene, scene_of, vary, warp
 from wsi_nuc.types import Float32, Float64, Int64
 
 LEAST_PX = 20  # of a nucleus cut by the edge: with less to see it is no prompt

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from wsi_nuc.models.compact.masks import Asked
-from wsi_nuc.models.compact.net import CompactNet, Maps
+from wsi_nuc.models.compact.net import Asked, CompactNet, Maps
 from wsi_nuc.models.compact.settings import MASK_STRIDE, POINT_STRIDE
 from wsi_nuc.training.compact.config import LossWeights
 from wsi_nuc.training.compact.crops import Batch

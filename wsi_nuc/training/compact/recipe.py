@@ -21,18 +21,17 @@ from wsi_nuc.evaluation.protocol import image_means
 from wsi_nuc.models.compact.build import assemble, load_weights, save_net
 from wsi_nuc.models.compact.net import CompactNet
 from wsi_nuc.models.compact.network import channels_last
-from wsi_nuc.models.compact.settings import MASK_STRIDE
-from wsi_nuc.models.compact.spec import spec_of
-from wsi_nuc.models.sam.encoder import normalise
+from wsi_nuc.models.compact.settings import MASK_STRIDE, spec_of
+from wsi_nuc.models.sam.sizes import normalise
 from wsi_nuc.models.weights import open_checkpoint
 from wsi_nuc.training.compact.config import CompactTrainConfig
 from wsi_nuc.training.compact.crops import Batch, Crops, collate
-from wsi_nuc.training.compact.finish import finished
 from wsi_nuc.training.compact.losses import losses
+from wsi_nuc.training.compact.tune import finished
 from wsi_nuc.training.events import Emit, Noted
 from wsi_nuc.training.loop import Losses, Row, Stage, finite
 from wsi_nuc.training.ranks import Ranks
-from wsi_nuc.training.train import MODEL
+from wsi_nuc.training.registry import MODEL
 
 CONFIG = CompactTrainConfig
 STAGE, AVERAGE = "compact", "average.safetensors"

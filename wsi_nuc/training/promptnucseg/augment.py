@@ -3,19 +3,29 @@
 Albumentations 2 has new names for some of them: GaussNoise takes a deviation (the square root of the old variance,
 as a share of 255), and ElasticTransform lost `alpha_affine`, which moved three points 85 px from the middle by up
 to 15 px; an affine transform of the same reach takes its place.
+
+One training sample: a crop of a labelled image with the points and prompts that the losses ask for.
+
+A sample is a function of image and seed alone, so neither the number of workers and processes nor an
+interruption changes what a step sees.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from wsi_nuc.datasets.labels import centres, pieces
+from wsi_nuc.datasets.record import DataError, Int32, LabelledImage
 from wsi_nuc.errors import UsageError
-from wsi_nuc.models.promptnucseg.settings import WINDOW_PX
-from wsi_nuc.types import Float64, Int64, UInt8
+from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
+from wsi_nuc.models.promptnucseg.windows import Layout, plan_jobs
+from wsi_nuc.training.promptnucseg.config import PromptConfig
+from wsi_nuc.types import Bool, Float32, Float64, Int64, Prompts, UInt8
 
 UInt16 = npt.NDArray[np.uint16]
 WHITE = 255
@@ -88,3 +98,94 @@ def _table_s1(a: Any) -> list[Any]:
         a.RandomSizedCrop(min_max_height=(WINDOW_PX // 2, WINDOW_PX), size=(WINDOW_PX, WINDOW_PX), p=0.1),
         a.Sequential(bent, p=0.2),
     ]
+
+
+# What a cut leaves of a nucleus below this counts as foreground, but neither as a point nor as a mask.
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """`instances`: 256 x 256, ids 1..N of whole pieces; `region`: foreground, None if not known. `points_xy`
+    (first pixel's centre at 0.5) and `point_types` (-1: not said), None if not known. Of the P prompts:
+    `prompt_xy` P x (1 + K) x 2, the point itself first, `prompt_label` P x (1 + K), then id and type.
+    """
+
+    id: str
+    rgb: UInt8
+    instances: Int32
+    region: Bool | None
+    points_xy: Float64 | None
+    point_types: Int64 | None
+    prompt_xy: Float32
+    prompt_label: Int64
+    prompt_id: Int64
+    prompt_type: Int64
+
+
+def make_sample(
+    image: LabelledImage, augmentation: Augmentation, prompts: PromptConfig, use: UseSettings, seed: int
+) -> Sample:
+    masks, points = image.instances is not None, image.points_xy is not None
+    xy = np.zeros((0, 2)) if masks or image.points_xy is None else image.points_xy
+    kinds = np.zeros(0, np.int64) if masks or image.point_types is None else image.point_types
+    rgb, mask, xy, kinds = augmentation(image.rgb, _mask_of(image), xy, kinds, seed)
+    known_region = masks or image.foreground is not None
+    labels, whole = pieces(mask) if masks else (np.zeros(mask.shape, np.int32), np.zeros(0, np.int64))
+    if masks:
+        types = np.full(int(mask.max(initial=0)) + 1, -1, np.int64) if image.types is None else image.types
+        xy, kinds = centres(labels), types[whole - 1]
+    chosen = _prompts(labels, xy, prompts, use, np.random.default_rng((seed, 1)))
+    return Sample(
+        id=image.id,
+        rgb=np.ascontiguousarray(rgb),
+        instances=labels,
+        region=(mask > 0) if known_region else None,
+        points_xy=xy if masks or points else None,
+        point_types=kinds if masks or points else None,
+        prompt_xy=chosen[0],
+        prompt_label=chosen[1],
+        prompt_id=chosen[2],
+        prompt_type=kinds[chosen[2] - 1] if masks else np.zeros(0, np.int64),
+    )
+
+
+def _mask_of(image: LabelledImage) -> npt.NDArray[np.uint16]:
+    """Instances, or else the foreground, in the type that every transform of the augmentation takes."""
+    if image.instances is not None:
+        if image.instances.max(initial=0) > np.iinfo(np.uint16).max:
+            raise DataError(image.id, "has over 65535 nuclei", "cut the image into parts")
+        return image.instances.astype(np.uint16)
+    if image.foreground is not None:
+        return image.foreground.astype(np.uint16)
+    return np.zeros(image.rgb.shape[:2], np.uint16)
+
+
+def _prompts(
+    labels: Int32, centre_xy: Float64, prompts: PromptConfig, use: UseSettings, rng: np.random.Generator
+) -> tuple[Float32, Int64, Int64]:
+    """Points of Z nuclei with their K nearest others, chosen by the very code of inference."""
+    count, width = int(labels.max(initial=0)), 1 + prompts.negatives
+    if not count:
+        return np.zeros((0, width, 2), np.float32), np.zeros((0, width), np.int64), np.zeros(0, np.int64)
+    xy = centre_xy if prompts.positive == "centre" else _random_pixels(labels, count, rng)
+    nowhere = np.zeros(count, np.int64)
+    points = Prompts(xy.astype(np.float32), np.ones(count, np.float32), np.ones((count, 1), np.float32), nowhere)
+    wanted = np.sort(rng.permutation(count)[: prompts.nuclei])
+    jobs = plan_jobs(points, wanted.tolist(), Layout.of(WINDOW_PX, WINDOW_PX, use), prompts.negatives)
+    real = [len(job.prompt) for job in jobs]
+    return (
+        np.concatenate([job.xy_window[:n] for job, n in zip(jobs, real, strict=True)]),
+        np.concatenate([job.label[:n] for job, n in zip(jobs, real, strict=True)]),
+        np.concatenate([job.prompt for job in jobs]) + 1,
+    )
+
+
+def _random_pixels(labels: Int32, count: int, rng: np.random.Generator) -> Float64:
+    """N x 2: the centre of a random pixel of each id."""
+    inside = np.flatnonzero(labels)
+    order = np.argsort(labels.flat[inside], kind="stable")
+    ends = np.cumsum(np.bincount(labels.flat[inside], minlength=count + 1)[1:])
+    starts = np.concatenate([[0], ends[:-1]])
+    picked = inside[order[rng.integers(starts, ends)]]
+    y, x = np.divmod(picked, labels.shape[1])
+    return np.stack([x, y], 1) + 0.5

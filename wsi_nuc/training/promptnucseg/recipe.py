@@ -1,9 +1,12 @@
-"""How PromptNucSeg is trained: its stages one after the other, each from the best weights of those before."""
+"""How PromptNucSeg is trained: its stages one after the other, each from the best weights of those before.
+
+How good the present weights are: the validation images through the code of inference.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,17 +15,43 @@ import torch
 from torch import nn
 
 from wsi_nuc.datasets.images import Loaded, load_images
+from wsi_nuc.datasets.record import LabelledImage
+from wsi_nuc.evaluation.evaluate import Scoring, evaluate_images, quality
+from wsi_nuc.evaluation.protocol import image_means
+from wsi_nuc.models.promptnucseg.build import assemble, spec_of
+from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.weights import open_checkpoint
 from wsi_nuc.training.events import Emit, Noted
 from wsi_nuc.training.loop import Row, Stage, finite
-from wsi_nuc.training.promptnucseg.batches import Crops, Order, batches
+from wsi_nuc.training.promptnucseg.batches import Crops, Order, batches, judged, left_out, taking_part
 from wsi_nuc.training.promptnucseg.config import Part, StageConfig, TrainConfig
-from wsi_nuc.training.promptnucseg.network import LossNet
-from wsi_nuc.training.promptnucseg.start import PARTS, best_file, save_parts, starting_net
-from wsi_nuc.training.promptnucseg.supervision import left_out, taking_part
-from wsi_nuc.training.promptnucseg.validation import Validation
+from wsi_nuc.training.promptnucseg.start import PARTS, LossNet, best_file, save_parts, starting_net
 from wsi_nuc.training.ranks import Ranks
-from wsi_nuc.training.train import MODEL
+from wsi_nuc.training.registry import MODEL
+
+
+class Validation:
+    """The segmentor alone is given the annotated points; the prompter, as long as there is no trained segmentor,
+    is judged by its points."""
+
+    def __init__(
+        self, config: TrainConfig, part: Part, known: set[str], images: Sequence[LabelledImage], ranks: Ranks
+    ) -> None:
+        self._settings, self._ranks, self._part = config.settings(), ranks, part
+        masks = part != "prompter" or "segmentor" in known
+        self._scoring = Scoring(oracle=part == "segmentor", masks=masks)
+        self._images = judged(part, images)
+
+    def scores(self, net: PromptNucSegNet) -> dict[str, float]:
+        """Means over the images; none where there is nothing to validate on."""
+        if not self._images:
+            return {}
+        model = assemble(net, self._settings, str(self._ranks.device), spec_of(self._settings, ""))
+        with torch.no_grad():
+            mine = evaluate_images(model, self._ranks.share(self._images), self._scoring)
+        scores = self._ranks.collect(mine)
+        return image_means(scores).overall | {"quality": quality(scores)}
+
 
 CONFIG = TrainConfig
 
