@@ -57,8 +57,8 @@ def test_both_recipes_start_from_the_same_image_of_the_python_that_the_pins_are_
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """Debian's Python in place of the base image, and in it what the recipes do. All wheels lie in the folder, so it
-    needs no network."""
+    """Debian's Python in place of the base image, and in it what the recipes do. It needs no network, since all
+    wheels lie in the folder."""
     lacking = [name for name in PROGRAMS if shutil.which(name) is None]
     if lacking or os.geteuid() or sys.version_info[:2] != (3, 11):
         pytest.skip("needs root, Python 3.11, debootstrap and bwrap (apt-get install debootstrap bubblewrap)")
