@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.command import wsi_nuc
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.plan import Facts, Plan, PlanRow, save
 from wsi_nuc.cohort.queue.queues import QUEUES, Request, check_time, clock, memory_gib, seconds_of, tasks_of
@@ -258,3 +259,31 @@ def test_without_a_slurm_that_will_do_one_sentence_says_so(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match=words):
         sbatch.check_slurm("cohort slurm")
+
+
+NOT_ALLOWED = "Invalid account or account/partition combination specified"
+
+
+@pytest.mark.parametrize(
+    ("refused", "remedy"),
+    [("--test-only", "Give an --account and a --partition"), ("--parsable", "Mend what it names, then: bash ")],
+    ids=["before", "only when it is submitted"],
+)
+def test_an_account_that_may_not_submit_is_told_in_one_sentence(
+    refused: str, remedy: str, cohort: CohortFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in says what Slurm says: the real one of tests/slurm keeps no accounts."""
+    sbatch_says = f"""case "$1" in
+    --version) echo slurm 23.11.4;;
+    {refused}) echo 'sbatch: error: Batch job submission failed: {NOT_ALLOWED}' >&2; exit 1;;
+    esac"""
+    (tmp_path / "bin").mkdir()
+    for name, text in {"sbatch": sbatch_says, "scontrol": "echo 'MaxArraySize = 1001'"}.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    done = wsi_nuc("cohort", "slurm", cohort.root, "--submit", "--account", "nobody")
+    assert done.returncode == 2
+    (sentence,) = done.stderr.strip().splitlines()
+    assert NOT_ALLOWED in sentence
+    assert remedy in sentence

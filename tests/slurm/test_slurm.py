@@ -278,6 +278,19 @@ def test_what_cannot_be_is_told_in_one_sentence(
     assert not list(tmp_path.rglob("*.pem"))
 
 
+def test_an_array_that_slurm_refuses_is_told_in_one_sentence(
+    with_slurm: Slurm, planned: Path, tmp_path: Path
+) -> None:
+    cohort, before = copied(planned, tmp_path), set(states(with_slurm))
+    options = ("--tasks", 2, "--cpus-per-task", 1, "--memory", 1, "--partition", "nonsense", "--submit")
+    done = wsi_nuc("cohort", "slurm", cohort, *options, timeout=LIMIT_S)
+    assert done.returncode == 2
+    assert "nvalid partition" in done.stderr
+    assert "Give an --account and a --partition that you may submit to" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert set(states(with_slurm)) == before
+
+
 def test_without_slurm_the_option_says_so(slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent) + os.pathsep + "/bin-without-slurm")
     done = wsi_nuc("run", slides / "s4.svs", "--out", tmp_path, "--scheduler", "slurm")

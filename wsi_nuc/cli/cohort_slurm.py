@@ -99,7 +99,8 @@ def slurm(
     if not submit:
         typer.echo(f"scripts  {scripts.array}, {scripts.collect.name}\nsubmit   bash {scripts.submit}")
         return
-    sbatch.refuse_what_slurm_refuses(COMMAND, scripts.array.read_text(), "change the option that it names")
+    remedy = "give an --account and a --partition that you may submit to, or change what else it names"
+    sbatch.refuse_what_slurm_refuses(COMMAND, scripts.array.read_text(), remedy)
     typer.echo(f"queued   {sbatch.submit(COMMAND, scripts.submit)}")
 
 

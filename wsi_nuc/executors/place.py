@@ -16,13 +16,16 @@ from wsi_nuc.executors.boot import boot
 from wsi_nuc.executors.worker import READY, Post
 
 # One thread each: as many workers as CPUs do the work. A region's arrays come and go by the tens of megabytes;
-# handed back to the system each time they would cost a third of the wall in page faults.
+# handed back to the system each time they would cost a third of the wall in page faults. oneDNN keeps its code for
+# the last 1024 shapes that it met: a network has some 50, and each number of prompts is several that hardly recur.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
     "MALLOC_TRIM_THRESHOLD_": str(512 << 20),
     "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
+    "MALLOC_ARENA_MAX": "1",
 }
 
 

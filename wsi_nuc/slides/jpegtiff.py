@@ -26,7 +26,7 @@ JPEG, J2K_RGB = 7, 33005
 RGB, YCBCR = 2, 6
 # Twice the halo of a region: what neighbouring boxes have in common.
 EDGE_PX = 512
-CACHE_BYTES = 96 * 2**20
+CACHE_BYTES = 24 * 2**20
 VENDOR_MARKS = ("Philips", "<scn", "<iScan", "iScan", "MedScan", "Ventana", "NDPI", "Hamamatsu")
 
 
