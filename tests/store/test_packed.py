@@ -178,6 +178,7 @@ def test_flipped_bytes_are_named_and_the_same_run_restores_them(tmp_path: Path, 
     assert path.read_bytes() == before
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_archives_are_refused_and_named(tmp_path: Path, kind: str) -> None:
     path = publish_store(tmp_path / "out", name=PACKED).path
