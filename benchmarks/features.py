@@ -105,7 +105,7 @@ def best_of(call: Callable[[], object], runs: int) -> float:
 
 
 def everything(source: _InMemory, rings: StoredRings, none: StoredRings) -> None:
-    scale = feature_scale("memory", source.info, MPP)
+    scale = feature_scale(source.info, MPP)
     shape_features(Rings(rings.xy * MPP, rings.offsets))
     centres = (rings.bounds_l0[:, :2] + rings.bounds_l0[:, 2:]) / 2 * MPP
     label = np.arange(len(rings)) % len(CLASSES)

@@ -18,7 +18,6 @@ from benchmarks.child import measured_run
 from benchmarks.slides import synthetic
 from benchmarks.table import Row, print_rows
 from wsi_nuc.config import RunConfig
-from wsi_nuc.events import ignore
 from wsi_nuc.executors.base import Executor
 from wsi_nuc.executors.dask import ClusterOptions, DaskExecutor
 from wsi_nuc.executors.serial import SerialExecutor
@@ -69,7 +68,6 @@ def _jobs(slide: Path, parts: str) -> list[RegionJob]:
         RunConfig(out=Path("unused"), region_size=REGION_PX, model="classical"),
         model_spec("classical"),
         "cpu",
-        ignore,
     )
     folder = open_folder(Path(parts)).ref()
     return [RegionJob(job.ref, task, "classical", "cpu", folder) for task in job.plan.tasks()]

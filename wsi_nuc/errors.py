@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 OK, USAGE, SLIDES, MODEL, STORAGE, INTERRUPTED = 0, 2, 3, 4, 5, 75
 
@@ -30,7 +31,8 @@ def choices(name: object, known: Iterable[str], they_are: str = "known:") -> str
 
 
 class WsiNucError(Exception):
-    """`subject` is the file, tile or option at fault; `remedy` is what the user can do about it."""
+    """`subject` is the file, tile or option at fault; "" where it is the slide at hand, which `about` names.
+    `remedy` is what the user can do about it."""
 
     exit_code = 1
 
@@ -41,7 +43,17 @@ class WsiNucError(Exception):
     def __str__(self) -> str:
         tail = f" {self.remedy[0].upper()}{self.remedy[1:]}." if self.remedy else ""
         stop = "" if self.cause.endswith(("?", ".")) else "."
-        return f"{self.subject}: {self.cause}{stop}{tail}"
+        return f"{self.subject}{': ' * bool(self.subject)}{self.cause}{stop}{tail}"
+
+
+@contextmanager
+def about(subject: str) -> Iterator[None]:
+    """The boundary of a slide: errors that name nothing get its name here, once."""
+    try:
+        yield
+    except WsiNucError as error:
+        error.subject = error.subject or subject
+        raise
 
 
 class UsageError(WsiNucError):

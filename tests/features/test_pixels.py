@@ -161,9 +161,9 @@ def info(mpp: float, *downsamples: float) -> SlideInfo:
 def test_the_resolution_is_half_a_micron_whatever_the_levels() -> None:
     for mpp in (0.1, 0.2431, 0.25, 0.33, 0.5, 0.7, 1.0):
         for downsamples in ((1.0,), (1.0, 2.0, 4.0), (1.0, 4.0, 16.0)):
-            scale = feature_scale("x", info(mpp, *downsamples), mpp)
+            scale = feature_scale(info(mpp, *downsamples), mpp)
             assert scale.grid_mpp == pytest.approx(0.5, rel=0.06)
             assert scale.l0_per_grid * mpp == pytest.approx(scale.grid_mpp)
-    assert feature_scale("x", info(0.25, 1, 4), 0.25).level == 0
-    assert feature_scale("x", info(0.125, 1, 4), 0.125).level == 1
-    assert feature_scale("x", info(0.2431, 1), 0.2431).level_px_per_grid == 2
+    assert feature_scale(info(0.25, 1, 4), 0.25).level == 0
+    assert feature_scale(info(0.125, 1, 4), 0.125).level == 1
+    assert feature_scale(info(0.2431, 1), 0.2431).level_px_per_grid == 2

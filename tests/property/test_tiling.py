@@ -152,8 +152,8 @@ def test_every_region_size_gives_a_point_the_same_answer(
     # Points on the very border are where a different cut would show.
     xy = np.vstack([xy, np.clip(shapely.get_coordinates(area), 0, 899)])
     answers = []
-    for region_px in (small, large):
-        plan = make_plan("toy", info, 0.25, spec(), area, region_px)
+    for region_size in (small, large):
+        plan = make_plan(info, 0.25, spec(), area, region_size)
         owner, kept = plan.grid.tile_at(xy), np.zeros(len(xy), np.bool_)
         for task in plan.tasks():
             rows = np.flatnonzero(np.isin(owner, task.region.tiles))
@@ -166,9 +166,9 @@ def test_every_region_size_gives_a_point_the_same_answer(
 @calm
 @given(edges, edges, areas(), st.floats(0.1, 0.9), st.integers(1, 700))
 def test_a_plan_accounts_for_every_tile_and_survives_json_and_pickle(
-    width: int, height: int, area: shapely.MultiPolygon, mpp: float, region_px: int
+    width: int, height: int, area: shapely.MultiPolygon, mpp: float, region_size: int
 ) -> None:
-    plan = make_plan("toy", slide(width, height), mpp, spec(), area, region_px)
+    plan = make_plan(slide(width, height), mpp, spec(), area, region_size)
     assert plan.planned_tiles + plan.background_tiles == plan.grid.tiles
     assert sum(len(task.region.tiles) for task in plan.tasks()) == plan.planned_tiles
     again = TilePlan.from_dict(json.loads(json.dumps(plan.to_dict())))
@@ -185,8 +185,8 @@ def test_a_tile_has_the_same_pixels_whatever_region_it_is_read_with(
     rgb = rng.integers(0, 256, (int(rng.integers(40, 260)), int(rng.integers(40, 260)), 3), np.uint8)
     source, area = ArraySource(rgb, (1, 2)), shapely.MultiPolygon([shapely.box(0, 0, 400, 400)])
     seen = []
-    for region_px in (small, large):
-        plan = make_plan("toy", source.info, mpp, spec(48, 16), area, region_px)
+    for region_size in (small, large):
+        plan = make_plan(source.info, mpp, spec(48, 16), area, region_size)
         seen.append({t.tile: t.rgb for task in plan.tasks() for t in read_region(source, task)})
     assert seen[0].keys() == seen[1].keys()
     for tile, pixels in seen[0].items():

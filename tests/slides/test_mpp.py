@@ -76,9 +76,9 @@ def test_a_slide_with_an_unusable_mpp_asks_for_it(tmp_path: Path, reader: str, t
     info = open_slide(SlideRef(path, reader)).info
     assert info.mpp is None
     with pytest.raises(SlideError, match="Pass --mpp"):
-        require_mpp(path, info)
+        require_mpp(info)
     given_by_user = open_slide(SlideRef(path, reader, mpp=0.25)).info
-    assert (require_mpp(path, given_by_user), given_by_user.mpp_source) == (0.25, "--mpp")
+    assert (require_mpp(given_by_user), given_by_user.mpp_source) == (0.25, "--mpp")
 
 
 @pytest.mark.parametrize("reader", ["jpegtiff", "openslide", "tiffslide"])

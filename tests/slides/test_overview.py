@@ -94,15 +94,15 @@ def test_a_level_too_large_to_be_looked_through_is_refused_unread() -> None:
     source = ArraySource(glass())
     levels = (Level(400_000, 400_000, 1.0), Level(1_000, 1_000, 400.0))
     source.info = SlideInfo("array", "", 400_000, 400_000, levels, 0.25, "")
-    with pytest.raises(SlideError, match=r"a\.svs: .*400000 x 400000 px.*pyramid"):
-        overview(source, 0.25, "a.svs")
+    with pytest.raises(SlideError, match=r"^its smallest level .*400000 x 400000 px.*pyramid"):
+        overview(source, 0.25)
     assert not source.reads
 
 
 def test_a_view_that_cannot_be_decoded_at_all_is_the_slide_s_error() -> None:
     source = ArraySource(glass(), damaged=(Box(0, 0, 1200, 900),))
-    with pytest.raises(SlideError, match=r"^slide: nothing of the slide can be decoded") as caught:
-        overview(source, 8.0, "slide")
+    with pytest.raises(SlideError, match=r"^nothing of the slide can be decoded") as caught:
+        overview(source, 8.0)
     assert not isinstance(caught.value, DamagedPixels)
     assert "not a JPEG" in caught.value.cause
     assert caught.value.remedy == "copy the slide again from its source"

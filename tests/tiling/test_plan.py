@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import shapely
 
-from wsi_nuc.errors import UsageError
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.tiling.plan import TilePlan, make_plan
 from wsi_nuc.tissue.outline import whole
@@ -19,19 +18,8 @@ SPEC = ModelSpec("toy", ("nucleus",), 0.25, 256, 64, 48, 8, 8, "")
 LARGE = SlideInfo("array", "", 100_000, 100_000, (Level(100_000, 100_000, 1.0),), None, "")
 
 
-def plan_of(area: object, mpp: float = 0.25, region_px: int = 4096) -> TilePlan:
-    return make_plan("toy", LARGE, mpp, SPEC, area, region_px)
-
-
-def test_a_halo_that_would_cut_nuclei_is_refused_with_the_reason() -> None:
-    with pytest.raises(UsageError, match=r"halo of 55 px.*48 px.*8 px.*at least 56 px"):
-        make_plan("toy", LARGE, 0.25, replace(SPEC, halo_px=55), whole(LARGE.box_l0))
-    assert make_plan("toy", LARGE, 0.25, replace(SPEC, halo_px=56), whole(LARGE.box_l0)).planned.all()
-
-
-def test_a_region_size_below_one_pixel_is_refused() -> None:
-    with pytest.raises(UsageError, match="region size 0 px"):
-        plan_of(whole(LARGE.box_l0), region_px=0)
+def plan_of(area: object, mpp: float = 0.25, region_size: int = 4096) -> TilePlan:
+    return make_plan(LARGE, mpp, SPEC, area, region_size)
 
 
 def test_an_empty_area_plans_nothing_and_still_prints() -> None:
@@ -57,7 +45,7 @@ def test_a_task_stays_small_beside_the_whole_plan() -> None:
 
 @pytest.mark.parametrize(("mpp", "model_mpp"), [(0.25, 0.25), (0.25, 1.0), (0.5, 0.25)])
 def test_a_region_never_holds_more_than_about_the_asked_pixels(mpp: float, model_mpp: float) -> None:
-    plan = make_plan("toy", LARGE, mpp, replace(SPEC, mpp=model_mpp), whole(LARGE.box_l0), 4096)
+    plan = make_plan(LARGE, mpp, replace(SPEC, mpp=model_mpp), whole(LARGE.box_l0), 4096)
     assert plan.estimated_bytes() < 4 * 4096**2 * 4
     for task, _ in zip(plan.tasks(), range(3), strict=False):
         assert task.level_box(task.region.read_box).area <= 1.3 * 4096**2
@@ -65,4 +53,4 @@ def test_a_region_never_holds_more_than_about_the_asked_pixels(mpp: float, model
 
 def test_different_plans_have_different_digests() -> None:
     areas = [whole(LARGE.box_l0), shapely.MultiPolygon([shapely.box(0, 0, 99_000, 100_000)])]
-    assert len({plan_of(area, region_px=size).digest() for area in areas for size in (2048, 4096)}) == 4
+    assert len({plan_of(area, region_size=size).digest() for area in areas for size in (2048, 4096)}) == 4

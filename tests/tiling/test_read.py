@@ -22,7 +22,7 @@ SPEC = ModelSpec("toy", ("nucleus",), 0.25, 64, 24, 16, 4, 8, "")
 
 def plan_for(source: ArraySource, l0_per_grid: float = 1.0, area: object = None) -> TilePlan:
     chosen = whole(source.info.box_l0) if area is None else area
-    return make_plan("toy", source.info, SPEC.mpp / l0_per_grid, SPEC, chosen, 200)
+    return make_plan(source.info, SPEC.mpp / l0_per_grid, SPEC, chosen, 200)
 
 
 def read_all(source: ArraySource, plan: TilePlan) -> list[TilePixels]:
@@ -125,9 +125,9 @@ def test_what_a_tile_gets_does_not_depend_on_the_regions(l0_per_grid: float) -> 
     missing[200:240, 30:170] = True
     spots = (Box(150, 140, 156, 150), Box(10, 290, 11, 291), Box(330, 0, 340, 40))
     told = []
-    for region_px in (1, 100, 200, 5000):
+    for region_size in (1, 100, 200, 5000):
         source = ArraySource(noise(), missing=missing, damaged=spots, block=40)
-        plan = make_plan("toy", source.info, SPEC.mpp / l0_per_grid, SPEC, whole(source.info.box_l0), region_px)
+        plan = make_plan(source.info, SPEC.mpp / l0_per_grid, SPEC, whole(source.info.box_l0), region_size)
         tiles = sorted(read_all(source, plan), key=lambda tile: tile.tile.index)
         told.append(
             [

@@ -35,7 +35,7 @@ def embeddings(source: SlideSource, job: GroupJob, xy_l0: Float64) -> Float32:
     """N x size, NaN where the slide has no pixels. A tile a call: no nucleus depends on others asked for."""
     assert job.model is not None
     model = _model(job.model)
-    scale = choose_scale(job.slide.path, source.info, job.mpp, model.spec.mpp)
+    scale = choose_scale(source.info, job.mpp, model.spec.mpp)
     size = grid_size(source.info, scale.l0_per_grid)
     grid = TileGrid(*size, model.spec.core_px, model.spec.halo_px, scale.l0_per_grid)
     xy_grid = xy_l0 / scale.l0_per_grid

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from wsi_nuc.errors import about
 from wsi_nuc.features.around import Surroundings
 from wsi_nuc.features.boundary import boundary_features
 from wsi_nuc.features.coverage import RING_UM, Coverage, cover
@@ -22,6 +23,7 @@ from wsi_nuc.features.registry import features_of
 from wsi_nuc.features.shape import ratio, shape_features
 from wsi_nuc.features.texture import stain_features, texture_features
 from wsi_nuc.rings import Rings
+from wsi_nuc.slides.address import shown
 from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.cache import cached_slide
 from wsi_nuc.store.reading import NucleiFile, StoredRings
@@ -102,8 +104,12 @@ def _touched(covered: Coverage, lost: Bool) -> Bool:
 def measure(job: GroupJob) -> Float32:
     """N x F, columns as `features_of` lists them. The same job gives the same bytes each time."""
     cv2.setNumThreads(1)
-    source = cached_slide(job.slide)
-    scale = feature_scale(job.slide.path, source.info, job.mpp)
+    with about(shown(job.slide.path)):
+        return _measured(job, cached_slide(job.slide))
+
+
+def _measured(job: GroupJob, source: SlideSource) -> Float32:
+    scale = feature_scale(source.info, job.mpp)
     size = job.model.size if job.model else 0
     names = {feature.name: column for column, feature in enumerate(features_of(job.classes, size))}
     with NucleiFile(Path(job.store)) as file:

@@ -26,11 +26,11 @@ WHOLE_FACTOR = 0.06
 OD = 1 / 2000
 
 
-def feature_scale(subject: str, info: SlideInfo, mpp: float) -> Scale:
+def feature_scale(info: SlideInfo, mpp: float) -> Scale:
     """The level and factor nearest to `UM_PER_PX`; between them, pixels are resampled to exactly that."""
     off, level, factor = min(_choices(info, mpp))
     if off > math.log1p(WHOLE_FACTOR):
-        return choose_scale(subject, info, mpp, UM_PER_PX)
+        return choose_scale(info, mpp, UM_PER_PX)
     l0_per_grid = info.levels[-level].downsample * factor
     return Scale(-level, info.levels[-level].downsample, l0_per_grid, mpp * l0_per_grid)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from wsi_nuc import results
-from wsi_nuc.errors import UsageError
+from wsi_nuc.errors import UsageError, about
 from wsi_nuc.events import Emit, ignore
 from wsi_nuc.features.job import covers
 from wsi_nuc.importing.outlines import OFF_SLIDE, Mender, Outlines
@@ -20,7 +20,7 @@ from wsi_nuc.importing.registry import format_of, reader
 from wsi_nuc.importing.spool import Spool
 from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.run.job import slide_facts, versions
-from wsi_nuc.slides.address import is_url
+from wsi_nuc.slides.address import is_url, shown
 from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.slides.mpp import require_mpp
 from wsi_nuc.slides.overview import overview
@@ -102,8 +102,9 @@ def _slide(request: ImportRequest) -> _Slide:
     ref = SlideRef(path, request.reader, request.mpp)
     source = open_slide(ref)
     try:
-        mpp = require_mpp(request.slide, source.info)
-        tissue = tissue_for(overview(source, mpp, request.slide), "auto", request.slide)
+        with about(shown(request.slide)):
+            mpp = require_mpp(source.info)
+            tissue = tissue_for(overview(source, mpp))
         return _Slide(ref, source.info, mpp, tissue, content_sha256(ref))
     finally:
         source.close()

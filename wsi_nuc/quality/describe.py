@@ -37,23 +37,23 @@ def describe_slide(
         if source.info.mpp is None:
             return {**facts, "problem": f"{source.info.mpp_problem}; pass --mpp"}
         try:
-            return {**facts, **_found(slide, source, model, tissue, check), "problem": ""}
+            return {**facts, **_planned(source, model, tissue, check), "problem": ""}
         except SlideError as error:
             return {**facts, "problem": f"{error.cause}; {error.remedy}"}
     finally:
         source.close()
 
 
-def _found(slide: str, source: SlideSource, model: str, tissue: str, check: bool) -> dict[str, Any]:
-    mpp, spec = require_mpp(slide, source.info), model_spec(model)
-    found = tissue_for(overview(source, mpp, slide), tissue, slide)
-    whole = make_plan(slide, source.info, mpp, spec, found.polygons)
+def _planned(source: SlideSource, model: str, tissue: str, check: bool) -> dict[str, Any]:
+    mpp, spec = require_mpp(source.info), model_spec(model)
+    tissue_found = tissue_for(overview(source, mpp), tissue)
+    whole = make_plan(source.info, mpp, spec, tissue_found.polygons)
     plan = sized(whole, RunConfig(out=Path()), spec, "cpu")
     return {
-        **(_judged(source, found, model) if check else {}),
-        "tissue_share": round(found.share, 4),
-        "tissue_mm2": round(_mm2(found.polygons, mpp), 4),
-        "tissue_found": found.method,
+        **(_judged(source, tissue_found, model) if check else {}),
+        "tissue_share": round(tissue_found.share, 4),
+        "tissue_mm2": round(_mm2(tissue_found.polygons, mpp), 4),
+        "tissue_found": tissue_found.method,
         "model": f"{spec.name}: {', '.join(spec.classes)}",
         "plan": "\n" + "\n".join(f"  {line}" for line in str(plan).splitlines()),
         "memory_mib": round(plan.estimated_bytes(spec.batch) / 2**20),
@@ -64,12 +64,12 @@ def _judged(source: SlideSource, tissue: Tissue, model: str) -> dict[str, Any]:
     info = source.info
     if info.mpp_source == "--mpp" or info.mpp is None:
         return {}
-    found = check_mpp(source, info.mpp, tissue, load_model(model))
-    return {"mpp_check": found.verdict, "mpp_reason": found.reason, "mpp_implied": found.implied_mpp}
+    judged = check_mpp(source, info.mpp, tissue, load_model(model))
+    return {"mpp_check": judged.verdict, "mpp_reason": judged.reason, "mpp_implied": judged.implied_mpp}
 
 
 def _facts(info: SlideInfo) -> dict[str, Any]:
-    levels = ", ".join(f"{one.width} x {one.height} (1/{one.downsample:.4g})" for one in info.levels)
+    levels = ", ".join(f"{level.width} x {level.height} (1/{level.downsample:.4g})" for level in info.levels)
     return {
         "reader": info.reader,
         "vendor": info.vendor,

@@ -44,7 +44,7 @@ class Sample:
 def sample_nuclei(source: SlideSource, mpp: float, area: Any, model: NucleiModel) -> Sample:
     """`area` (shapely, level-0 pixels): where there is tissue. Equal slides and models give equal samples."""
     spec = _geometry(model.spec)
-    plan = make_plan("sample", source.info, mpp, spec, area, region_px=1)
+    plan = make_plan(source.info, mpp, spec, area, region_size=1)
     found: list[Float64] = [np.zeros(0)]
     for batch in _batches(source, plan):
         prediction = predict_counted(replace(model, spec=spec), batch)

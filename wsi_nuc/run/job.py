@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError
@@ -18,11 +19,10 @@ from urllib.parse import urlsplit
 import wsi_nuc
 from wsi_nuc import results
 from wsi_nuc.config import RunConfig
-from wsi_nuc.errors import UsageError
-from wsi_nuc.events import Emit, ignore
+from wsi_nuc.errors import UsageError, about
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.run.resources import sized
-from wsi_nuc.slides.address import is_url
+from wsi_nuc.slides.address import is_url, shown
 from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.identity import Signature, content_sha256, refuse_change, stat_signature
 from wsi_nuc.slides.mpp import require_mpp
@@ -41,15 +41,19 @@ VERSIONED = ("numpy", "opencv-python-headless", "openslide-bin", "pyarrow", "sha
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """A slide that was looked at. `area` (shapely, level-0 pixels) is where nuclei are kept: the tissue,
-    cut to the region of interest."""
+    """A slide of which a small level was looked at."""
 
     slide: str
+    """As the user named it."""
     ref: SlideRef
     info: SlideInfo
     mpp: float
+    """Microns per level-0 pixel."""
     tissue: Tissue
+    damaged: float
+    """Share of the small level that could not be decoded, 0..1."""
     area: Any
+    """Where nuclei are kept: the tissue, cut to the region of interest. Shapely, level-0 pixels."""
     plan: TilePlan
     spec: ModelSpec
 
@@ -60,27 +64,32 @@ class Survey:
     @property
     def warnings(self) -> list[str]:
         """What a user must know although it is no failure."""
-        found = []
+        warnings = []
+        if self.damaged:
+            warnings.append(f"{self.damaged:.1%} of the low-resolution view could not be decoded")
         if self.tissue.polygons.is_empty:
-            found.append("no tissue was found; pass --tissue none to look everywhere")
+            warnings.append("no tissue was found; pass --tissue none to look everywhere")
         elif self.area.is_empty:
-            found.append("the region of interest meets no tissue; pass --tissue none to ignore that")
+            warnings.append("the region of interest meets no tissue; pass --tissue none to ignore that")
         if self.tissue.method == DARK_FIELD:
             what = "it looks like fluorescence, and the models are made for bright-field H&E"
-            found.append(f"{what}: the classes mean nothing")
-        return found
+            warnings.append(f"{what}: the classes mean nothing")
+        return warnings
 
 
 @dataclass(frozen=True, eq=False)
 class SlideJob(Survey):
-    """`work_key` names what the computed tiles depend on, however they are grouped; `origin` what the published
-    result depends on. `copy`: of the slide on this node's disk."""
+    """A slide that is ready to be computed."""
 
     signature: Signature
+    """Of its files, before the run."""
     config: RunConfig
     origin: Origin
+    """What the published result depends on."""
     work_key: str
+    """Names what the computed tiles depend on, however they are grouped."""
     copy: SlideRef | None = None
+    """Of the slide, on this node's disk."""
 
     @property
     def parts_key(self) -> str:
@@ -106,7 +115,6 @@ def prepare(
     config: RunConfig,
     spec: ModelSpec,
     device: str,
-    emit: Emit,
     measured: Callable[[RunConfig, ModelSpec], Mapping[str, Any]] = lambda config, spec: {},
 ) -> SlideJob:
     """All that is decided before a tile is computed. The slide is hashed while its tissue is searched for.
@@ -117,7 +125,7 @@ def prepare(
     signature = stat_signature(ref)
     with ThreadPoolExecutor(1) as beside:
         hashed = beside.submit(content_sha256, ref)
-        seen = survey(slide, config, spec, emit)
+        seen = survey(slide, config, spec)
         sha256 = hashed.result()
     wanted = _result_config(config, seen.info, seen.mpp, spec, device, measured(config, spec))
     numbers = results.of_run(spec.results)
@@ -138,18 +146,20 @@ def reference(slide: str, config: RunConfig) -> SlideRef:
     return SlideRef(slide if is_url(slide) else os.path.abspath(slide), config.reader, config.mpp)
 
 
-def survey(slide: str, config: RunConfig, spec: ModelSpec, emit: Emit = ignore) -> Survey:
+def survey(slide: str, config: RunConfig, spec: ModelSpec) -> Survey:
     """Open the slide, find its tissue and plan its tiles: one look at a small level, no hash of the content."""
     ref = reference(slide, config)
     source = open_slide(ref)
     try:
-        info, mpp = source.info, require_mpp(slide, source.info)
-        tissue = tissue_for(overview(source, mpp, slide), config.tissue, slide, emit)
-        area = _area(tissue, source, config)
+        with about(shown(slide)):
+            info, mpp = source.info, require_mpp(source.info)
+            view = overview(source, mpp)
+            tissue = tissue_for(view, config.tissue)
+            area = _area(tissue, source, config)
+            plan = make_plan(info, mpp, spec, area, config.region_size or LARGEST_REGION_PX)
     finally:
         source.close()
-    plan = make_plan(slide, info, mpp, spec, area, config.region_size or LARGEST_REGION_PX)
-    return Survey(slide, ref, info, mpp, tissue, area, plan, spec)
+    return Survey(slide, ref, info, mpp, tissue, view.damaged, area, plan, spec)
 
 
 def _area(tissue: Tissue, source: SlideSource, config: RunConfig) -> Any:
@@ -206,10 +216,8 @@ def slide_facts(slide: str, info: SlideInfo, mpp: float, sha256: str) -> dict[st
 
 @cache
 def versions() -> dict[str, str]:
-    found = {"wsi-nuc": wsi_nuc.__version__, "python": platform.python_version()}
+    known = {"wsi-nuc": wsi_nuc.__version__, "python": platform.python_version()}
     for name in VERSIONED:
-        try:
-            found[name] = installed(name)
-        except PackageNotFoundError:
-            continue
-    return found
+        with suppress(PackageNotFoundError):
+            known[name] = installed(name)
+    return known

@@ -81,7 +81,7 @@ def open_slide(call: Call, request: SlideRequest, wait: bool) -> OpenSlide | Unm
     """None: another process has the slide in hand, and `wait` says not to wait for it."""
     started, config = time.perf_counter(), request.config(call.config)
     model, out = call.model_of(config), call.folders.out
-    job = prepare(request.slide, config, model.spec, model.device, call.emit, call.measures.settings)
+    job = prepare(request.slide, config, model.spec, model.device, call.measures.settings)
     for warning in job.warnings:
         call.emit(Warned(request.slide, warning))
     with ExitStack() as held:

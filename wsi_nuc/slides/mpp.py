@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wsi_nuc.errors import SlideError, UsageError
-from wsi_nuc.slides.address import shown
 from wsi_nuc.types import Level, SlideInfo
 
 SMALLEST_UM, LARGEST_UM = 0.02, 100.0
@@ -125,10 +124,10 @@ def describe(
     )
 
 
-def require_mpp(path: str, info: SlideInfo) -> float:
+def require_mpp(info: SlideInfo) -> float:
     """Microns per level-0 pixel, or SlideError with the remedy."""
     if info.mpp is None:
-        raise SlideError(shown(path), info.mpp_problem or "its microns per pixel are unknown", "pass --mpp")
+        raise SlideError("", info.mpp_problem or "its microns per pixel are unknown", "pass --mpp")
     return info.mpp
 
 

@@ -7,7 +7,6 @@ import math
 import numpy as np
 
 from wsi_nuc.errors import SlideError
-from wsi_nuc.slides.address import shown
 from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.limits import TILE_AGAIN
 from wsi_nuc.slides.localfile import COPY_AGAIN
@@ -23,16 +22,13 @@ MOST_READ_PIXELS = 2 * 10**10
 BLOCK_PX = 4096
 
 
-def overview(source: SlideSource, mpp: float, subject: str = "") -> Overview:
-    """The view at about 8 um/px (coarser for huge slides, finer for patches), averaged not sampled.
-
-    `subject` names the slide in the error that ends it where nothing can be decoded.
-    """
+def overview(source: SlideSource, mpp: float) -> Overview:
+    """The view at about 8 um/px (coarser for huge slides, finer for patches), averaged not sampled."""
     index, factor = choose_view(source.info, mpp)
     level = source.info.levels[index]
     if level.width * level.height > MOST_READ_PIXELS:
         cause = f"its smallest level that would do has {level.width} x {level.height} px, too many to look through"
-        raise SlideError(shown(subject) or "slide", cause, TILE_AGAIN)
+        raise SlideError("", cause, TILE_AGAIN)
     shape = (max(1, math.ceil(level.height / factor)), max(1, math.ceil(level.width / factor)))
     rgb, unknown = np.full((*shape, 3), 255, np.uint8), np.zeros(shape, np.bool_)
     damaged, reason = 0, ""
@@ -44,7 +40,7 @@ def overview(source: SlideSource, mpp: float, subject: str = "") -> Overview:
     if damaged and unknown.all():
         # Not DamagedPixels: its remedy, to go on without bad places, would leave nothing of this slide.
         cause = f"nothing of the slide can be decoded: it {reason}"
-        raise SlideError(shown(subject) or "slide", cause, COPY_AGAIN)
+        raise SlideError("", cause, COPY_AGAIN)
     share = damaged / (level.width * level.height)
     return Overview(source.info, mpp, rgb, level.downsample * factor, unknown, share)
 

@@ -16,7 +16,6 @@ import numpy as np
 import shapely
 from shapely.geometry import mapping, shape
 
-from wsi_nuc.errors import UsageError
 from wsi_nuc.tiling.grid import Region, TileGrid
 from wsi_nuc.tiling.scale import Scale, choose_scale, grid_size
 from wsi_nuc.tiling.task import RegionTask
@@ -163,45 +162,27 @@ class TilePlan:
 
 
 def make_plan(
-    subject: str,
     info: SlideInfo,
     mpp: float,
     geometry: TileGeometry,
     area: Any,
-    region_px: int = LARGEST_REGION_PX,
+    region_size: int = LARGEST_REGION_PX,
 ) -> TilePlan:
-    """`subject` names the slide in errors; `mpp`: microns per level-0 pixel; `area`: see TilePlan.
+    """`mpp`: microns per level-0 pixel; `geometry`: of a model, see `models.base.check_geometry`; `area`: see
+    TilePlan.
 
-    `region_px`: edge of a region's cores in pixels that are read, at least one tile.
+    `region_size`: edge of a region's cores in pixels that are read; a region has one tile at least.
     """
-    _check(geometry, region_px)
-    scale = choose_scale(subject, info, mpp, geometry.mpp)
+    scale = choose_scale(info, mpp, geometry.mpp)
     width, height = grid_size(info, scale.l0_per_grid)
     grid = TileGrid(width, height, geometry.core_px, geometry.halo_px, scale.l0_per_grid)
-    tiles_per_region = tiles_per_edge(region_px, geometry.core_px, scale)
+    tiles_per_region = tiles_per_edge(region_size, geometry.core_px, scale)
     return TilePlan(grid, scale, tiles_per_region, tiles_in(area, grid), area)
 
 
-def tiles_per_edge(region_px: int, core_px: int, scale: Scale) -> int:
+def tiles_per_edge(region_size: int, core_px: int, scale: Scale) -> int:
     """Counted in pixels as read: a slide that is read fourfold finer must not take 16 times the memory."""
-    return max(1, round(region_px / (core_px * max(1.0, scale.level_px_per_grid))))
-
-
-def _check(geometry: TileGeometry, region_px: int) -> None:
-    needed = geometry.margin_px + (geometry.reach_px or geometry.largest_nucleus_px)
-    if geometry.halo_px < needed:
-        raise UsageError(
-            f"halo of {geometry.halo_px} px",
-            f"a nucleus of up to {geometry.largest_nucleus_px} px whose centre lies up to {geometry.margin_px} px "
-            "outside a tile's core would be cut at the edge of what the tile reads",
-            f"use a halo of at least {needed} px",
-        )
-    if region_px < 1 or geometry.core_px < 1:
-        raise UsageError(
-            f"region size {region_px} px, core {geometry.core_px} px",
-            "both have to be at least one pixel",
-            "use a region size of about 4096",
-        )
+    return max(1, round(region_size / (core_px * max(1.0, scale.level_px_per_grid))))
 
 
 def _runs(planned: Bool) -> list[int]:

@@ -42,12 +42,12 @@ class Scale:
         return Box(*low, *high).grow(reach)
 
 
-def choose_scale(subject: str, info: SlideInfo, mpp: float, model_mpp: float) -> Scale:
+def choose_scale(info: SlideInfo, mpp: float, model_mpp: float) -> Scale:
     """The scale at which a model of `model_mpp` reads a slide of `mpp` microns per level-0 pixel."""
     wanted = model_mpp / mpp
     if wanted * MAX_ENLARGEMENT < 1:
         raise SlideError(
-            subject,
+            "",
             f"its {mpp:g} um/px are over {MAX_ENLARGEMENT:g} times as coarse as the model's {model_mpp:g} um/px",
             "scan at a higher magnification, or pass --mpp if the file states a wrong resolution",
         )

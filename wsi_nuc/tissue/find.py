@@ -7,7 +7,6 @@ from typing import Any
 
 import shapely
 
-from wsi_nuc.events import Emit, Warned, ignore
 from wsi_nuc.tissue.geojson import read_polygons
 from wsi_nuc.tissue.outline import cleaned, outline, polygons_only, whole
 from wsi_nuc.tissue.stain import stained
@@ -31,19 +30,17 @@ class Tissue:
     method: str
 
 
-def tissue_for(view: Overview, choice: str = "auto", subject: str = "", emit: Emit = ignore) -> Tissue:
-    """`choice`: "auto", "none" (the whole slide) or the path of a GeoJSON; `subject` names the slide."""
+def tissue_for(view: Overview, choice: str = "auto") -> Tissue:
+    """`choice`: "auto", "none" (the whole slide) or the path of a GeoJSON."""
     if choice == "auto":
-        return find_tissue(view, subject, emit)
+        return find_tissue(view)
     if choice == "none":
         return _tissue(whole(view.info.box_l0), view, "whole slide")
     return _tissue(read_polygons(choice, view.info), view, "GeoJSON")
 
 
-def find_tissue(view: Overview, subject: str = "", emit: Emit = ignore) -> Tissue:
+def find_tissue(view: Overview) -> Tissue:
     """The stained parts of the slide, slightly grown; empty on a blank slide."""
-    if view.damaged:
-        emit(Warned(subject, f"{view.damaged:.1%} of the low-resolution view could not be decoded"))
     mask, method = stained(view)
     mask = cleaned(mask, view)
     info = view.info
