@@ -36,7 +36,7 @@ def bounded(codec: Codec, most_bytes: int) -> Codec:
     """A codec of Zarr v3, those inside of a shard included, whose decoded chunks have at most so many bytes."""
     if codec["name"] == "sharding_indexed":
         inside = codec["configuration"]
-        inner = [bounded(found, most_bytes) for found in inside["codecs"]]
+        inner = [bounded(codec, most_bytes) for codec in inside["codecs"]]
         return {**codec, "configuration": {**inside, "codecs": inner}}
     if codec["name"] not in COMPRESSORS:
         return codec

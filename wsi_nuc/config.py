@@ -36,34 +36,42 @@ class StitchConfig(Section):
 
 
 class SlurmConfig(Section):
-    """The jobs of `--scheduler slurm`. `gpu`: each gets one GPU and one worker, else a worker a core. `interface`:
-    of the network between the nodes. `directives`: more `#SBATCH` lines; `prologue`: shell lines before a worker.
-    `resubmit`: how often each job is submitted again that was lost, on average; `patience_s`: seconds that the run
-    waits without any worker, while its jobs wait in the queue."""
+    """The jobs of `--scheduler slurm`."""
 
     jobs: int = Field(default=2, ge=1, le=10_000)
     cores: int = Field(default=4, ge=1, le=1024)
+    """Of each job, and one worker for each of them."""
     gpu: bool = False
+    """Each job gets one GPU, and one worker in all."""
     memory: str = "16GB"
+    """Of each job."""
     time: str = "04:00:00"
     partition: str | None = None
     account: str | None = None
     interface: str | None = None
+    """Of the network between the nodes, such as ib0."""
     directives: list[str] = []
+    """More `#SBATCH` lines."""
     prologue: list[str] = []
+    """Shell lines before a worker starts."""
     resubmit: int = Field(default=3, ge=0, le=1000)
+    """How often, on average, a lost job is submitted again."""
     patience_s: float = Field(default=43_200, gt=0)
+    """Seconds that the run waits without any worker while its jobs wait in the queue."""
 
 
 class DaskConfig(Section):
-    """`host`: where workers and scheduler of this machine listen; `patience_s`: seconds without any worker after
-    which a run ends, to be resumed; `tls_*` are PEM files for a scheduler that is already running."""
+    """How Dask runs, and the scheduler that a run finds running."""
 
     host: str = "127.0.0.1"
+    """Where workers and scheduler of this machine listen."""
     dashboard: bool = False
     patience_s: float = Field(default=300, gt=0)
-    regions_in_flight: int = Field(default=2, ge=1, le=64, description="regions a worker")
+    """Seconds without any worker after which a run ends; the same command goes on from there."""
+    regions_in_flight: int = Field(default=2, ge=1, le=64)
+    """Regions that each worker has in hand or waiting."""
     tls_ca: str | None = None
+    """This and the next two: PEM files for a scheduler that is already running."""
     tls_cert: str | None = None
     tls_key: str | None = None
     slurm: SlurmConfig = SlurmConfig()
@@ -73,27 +81,44 @@ class RunConfig(Section):
     """Everything that `wsi-nuc run` can be told. A relative path counts from where the command was given."""
 
     out: Path = Path("results")
+    """Folder of the results."""
     model: str = "default"
+    """A name, or the path of a checkpoint file."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?|all)$")
     workers: int | None = Field(default=None, ge=1, le=4096)
+    """None: one per usable core."""
     scheduler: str = "local"
+    """serial, local, slurm, or the address of a Dask scheduler."""
     reader: str = "auto"
     mpp: float | None = Field(default=None, gt=0.01, lt=100)
+    """Microns per level-0 pixel, in place of what the file says."""
     tissue: str = "auto"
+    """auto, none (the whole slide), or the path of a GeoJSON file."""
     roi: str | None = None
+    """GeoJSON file: only nuclei inside of its polygons are kept."""
     region_size: int | None = Field(default=None, ge=256, le=32768)
+    """Edge of a region in pixels that are read; None: fitted to slide, model and workers."""
     labels: bool = False
+    """Also publish an image of labels."""
     features: bool = False
+    """Measure every nucleus."""
     embedding: bool = False
+    """Features, and the model's embedding at every nucleus."""
     allow_bad_tiles: bool = False
+    """Publish although places could not be decoded or computed; they are listed."""
     overwrite: bool = False
+    """Replace a result that was made with other settings."""
     pack: bool = False
     """Publish each result as one file, SLIDE.zarr.zip."""
     keep_parts: bool = False
+    """Do not remove the parts of the regions when the result is published."""
     scratch: Path | None = None
+    """Folder of the parts, in place of `out`."""
     stage: Path | None = None
+    """Folder on this node's disk that slides are copied to before they are read."""
     quiet: bool = False
     answers: bool = Field(default=False, alias="json")
+    """One JSON object per slide on standard output."""
     inference: dict[str, Any] = {}
     """How a trained model is used, where not as its file says; the model's family knows the keys."""
     stitch: StitchConfig = StitchConfig()
@@ -169,7 +194,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """The keys and values of a configuration file."""
     try:
         if file.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigError(f"{file}: over {MAX_CONFIG_BYTES} bytes; this is no configuration file")
+            raise ConfigError(f"{file}: over {MAX_CONFIG_BYTES} bytes; this is not a configuration file")
         loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{file}: cannot be read as YAML: {error}") from None
@@ -196,7 +221,7 @@ def parse_assignment(assignment: str) -> tuple[list[str], Any]:
     try:
         return key.strip().split("."), yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {assignment}: the value is no YAML: {error}") from None
+        raise ConfigError(f"--set {assignment}: the value is not YAML: {error}") from None
 
 
 def assign(target: dict[str, Any], path: list[str], value: Any) -> None:

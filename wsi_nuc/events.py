@@ -15,22 +15,30 @@ class SlideOpened:
 
 @dataclass(frozen=True, slots=True)
 class SlideStarted:
+    """Its regions are handed to the workers now."""
+
     slide: str
     regions: int
+    """All of them."""
     regions_resumed: int
+    """Those whose parts an earlier run has left."""
     tiles: int
+    """Tiles that are planned, in all regions."""
 
 
 @dataclass(frozen=True, slots=True)
 class RegionFinished:
-    """One region's part file is durable. `seconds` holds the time of each stage by name."""
+    """One region's part file is durable."""
 
     slide: str
     region: int
+    """Its index."""
     tiles: int
     nuclei: int
     seconds: dict[str, float] = field(default_factory=dict)
+    """Time of each stage by its name."""
     rss_bytes: int = 0
+    """Memory of the worker that computed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +49,27 @@ class Warned:
 
 @dataclass(frozen=True, slots=True)
 class SlideFinished:
-    """`status` is published, empty, verified (it was there already) or failed, then with its `exit_code`."""
+    """The last that is said of a slide."""
 
     slide: str
     status: str
+    """published, empty (without a nucleus), verified (the result was there already) or failed."""
     nuclei: int
     seconds: float
     error: str = ""
     exit_code: int = 0
+    """0 unless it failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkersChanged:
-    """`wanted`: None where nobody here decides how many; `note`: what the user should know of it."""
+    """Workers have come or gone."""
 
     present: int
     wanted: int | None
+    """None where somebody else decides how many there are."""
     note: str = ""
+    """What the user should know about it."""
 
 
 Event = WorkersChanged | SlideOpened | SlideStarted | RegionFinished | Warned | SlideFinished

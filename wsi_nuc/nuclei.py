@@ -31,9 +31,10 @@ class _Nuclei(Rings):
 
     @classmethod
     def empty(cls, classes: int) -> Self:
-        one, two = np.zeros(0, np.float32), np.zeros((0, 2))
+        scores, points = np.zeros(0, np.float32), np.zeros((0, 2))
         probs = np.zeros((0, classes), np.float32)
-        return cls(two, np.zeros(1, np.int64), two, one, one, one, probs, np.zeros(0, np.int64))
+        offsets, tile = np.zeros(1, np.int64), np.zeros(0, np.int64)
+        return cls(points, offsets, points, scores, scores, scores, probs, tile)
 
     @classmethod
     def framed(cls, nuclei: _Nuclei) -> Self:

@@ -49,12 +49,12 @@ class RefusedZarr(ValueError):
 def attributes(folder: Folder) -> dict[str, Any]:
     """The attributes of the group or array in `folder`, {} where it has none; RefusedZarr if they are unusable."""
     if (folder / "zarr.json").is_file():
-        found = _document(folder / "zarr.json").get("attributes", {})
+        attributes = _document(folder / "zarr.json").get("attributes", {})
     else:
-        found = _document(folder / ".zattrs") if (folder / ".zattrs").is_file() else {}
-    if not isinstance(found, dict):
+        attributes = _document(folder / ".zattrs") if (folder / ".zattrs").is_file() else {}
+    if not isinstance(attributes, dict):
         raise RefusedZarr("its attributes are no JSON object")
-    return found
+    return attributes
 
 
 def below(folder: Folder, name: str) -> Folder:

@@ -59,42 +59,45 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class SlideRef:
-    """Where a slide is and how to open it. Picklable: workers open and cache their own handles.
-
-    `reader` is a name of the reader registry or "auto"; `mpp` is the user's own microns per pixel, if given.
-    """
+    """Where a slide is and how to open it. Picklable: workers open and cache their own handles."""
 
     path: str
+    """A file, a folder, or an address such as s3://..."""
     reader: str = "auto"
+    """A name of the reader registry, or "auto"."""
     mpp: float | None = None
+    """The user's own microns per level-0 pixel, if given."""
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One pyramid level; `downsample` is level-0 pixels per pixel of this level (>= 1)."""
+    """One level of the pyramid."""
 
     width: int
     height: int
     downsample: float
+    """Level-0 pixels per pixel of this level, 1 or more."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlideInfo:
-    """Metadata of an open slide. Numbers only: no free text of the file comes in here.
-
-    `mpp` is microns per level-0 pixel, None where unknown; `mpp_source` says where it came from
-    ("header", "resolution tags", "objective", "--mpp"); `mpp_problem` why it is None.
-    """
+    """Metadata of an open slide. Numbers only: no free text of the file comes in here."""
 
     reader: str
+    """Name of the reader that opened it."""
     vendor: str
     width: int
     height: int
     levels: tuple[Level, ...]
+    """The finest first, which is level 0."""
     mpp: float | None
+    """Microns per level-0 pixel; None where it is unknown."""
     mpp_source: str
+    """Where it came from: "header", "resolution tags", "objective" or "--mpp"."""
     mpp_problem: str = ""
+    """Why it is None."""
     objective: float | None = None
+    """Magnification of the objective, such as 20."""
 
     @property
     def box_l0(self) -> Box:
@@ -103,16 +106,16 @@ class SlideInfo:
 
 @dataclass(frozen=True, slots=True)
 class PixelBlock:
-    """`rgb`: uint8 H x W x 3. `missing`: bool H x W, True where the file holds no data; None if all is there.
-
-    `damaged`: bool H x W, True where its data cannot be decoded, with the first `cause`; None where a reader gave
-    the block, since readers raise instead. Both are shown white. Pixels outside the slide are white and neither.
-    """
+    """Pixels of a box, and which of them are none. Those are white, as pixels outside of the slide are."""
 
     rgb: UInt8
+    """H x W x 3."""
     missing: Bool | None = None
+    """H x W: where the file holds no data; None if all is there."""
     damaged: Bool | None = None
+    """H x W: where its data cannot be decoded; None in what a reader gives, since readers raise instead."""
     cause: str = ""
+    """Why the first damaged pixel cannot be decoded."""
 
     @property
     def lost(self) -> Bool | None:
@@ -144,33 +147,37 @@ class Overview:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """`index` = row * columns + column on the global grid; `core_box` and `read_box` in grid pixels.
-
-    Cores partition the grid; `read_box` is the core grown by the halo and may overhang the slide.
-    """
+    """One tile of the grid that covers a slide. Boxes are in grid pixels."""
 
     index: int
+    """row * columns + column on the grid of the whole slide."""
     core_box: Box
+    """Cores partition the grid."""
     read_box: Box
+    """The core grown by the halo; it may overhang the slide."""
 
 
 @dataclass(frozen=True, slots=True)
 class TileBatch:
-    """`rgb`: uint8 B x H x W x 3 (RGB, 0..255) at the model's resolution, one entry a tile."""
+    """The pixels that a model looks at in one go."""
 
     rgb: UInt8
+    """B x H x W x 3 (RGB, 0..255) at the model's resolution, one entry per tile."""
     tiles: tuple[Tile, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """One point a proposed nucleus. `xy_tile` N x 2 float32; `score` N in 0..1; `class_probs` N x C, rows
-    sum to 1; `row` N int64, the entry of the batch that the point lies in."""
+    """One point per proposed nucleus."""
 
     xy_tile: Float32
+    """N x 2."""
     score: Float32
+    """N, in 0..1."""
     class_probs: Float32
+    """N x C; each row sums to 1."""
     row: Int64
+    """N: the entry of the batch that the point lies in."""
 
     def __len__(self) -> int:
         return len(self.score)
@@ -181,16 +188,20 @@ class Prompts:
 
 @dataclass(frozen=True, slots=True)
 class MaskCrops:
-    """Masks of one crop size. `mask`: uint8 N x H x W (0/1); `origin_tile`: N x 2 int64, x, y of each crop's
-    first pixel in tile pixels; `prompt`: N int64 into the Prompts; `score` and `predicted_iou` N float32
-    (NaN where the model predicts none); `class_probs` N x C."""
+    """Masks in crops of one size, one per nucleus."""
 
     mask: UInt8
+    """N x H x W, 0 or 1."""
     origin_tile: Int64
+    """N x 2: x and y of each crop's first pixel, in tile pixels."""
     prompt: Int64
+    """N: index into the prompts."""
     score: Float32
+    """N, in 0..1."""
     predicted_iou: Float32
+    """N; NaN where the model predicts none."""
     class_probs: Float32
+    """N x C."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +210,11 @@ class TileCounts:
 
     processed: int = 0
     background: int = 0
+    """Outside of the area in which nuclei are kept."""
     missing: int = 0
+    """Without data in the file."""
     failed: int = 0
+    """Without a result."""
 
     @property
     def total(self) -> int:

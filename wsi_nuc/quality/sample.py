@@ -45,15 +45,15 @@ def sample_nuclei(source: SlideSource, mpp: float, area: Any, model: NucleiModel
     """`area` (shapely, level-0 pixels): where there is tissue. Equal slides and models give equal samples."""
     spec = _geometry(model.spec)
     plan = make_plan(source.info, mpp, spec, area, region_size=1)
-    found: list[Float64] = [np.zeros(0)]
+    diameters: list[Float64] = [np.zeros(0)]
     for batch in _batches(source, plan):
         prediction = predict_counted(replace(model, spec=spec), batch)
         own = prediction.nuclei.select(prediction.own)
         area_px, _ = own.areas_and_centres()
-        found.append(2 * np.sqrt(area_px / np.pi) * plan.scale.grid_mpp)
-        if sum(map(len, found)) >= ENOUGH_NUCLEI:
+        diameters.append(2 * np.sqrt(area_px / np.pi) * plan.scale.grid_mpp)
+        if sum(map(len, diameters)) >= ENOUGH_NUCLEI:
             break
-    return Sample(mpp, np.concatenate(found))
+    return Sample(mpp, np.concatenate(diameters))
 
 
 def _geometry(spec: ModelSpec) -> ModelSpec:

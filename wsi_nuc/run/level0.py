@@ -49,14 +49,14 @@ def inside_and_valid(table: NucleiTable, info: SlideInfo) -> tuple[NucleiTable, 
 
 def touching(table: NucleiTable, gaps: Mapping[int, Sequence[Gap]], margin_l0: float) -> Bool:
     """Which nuclei come within the margin of a gap (by tile) of their own tile."""
-    found: Bool = np.zeros(len(table), np.bool_)
+    touches: Bool = np.zeros(len(table), np.bool_)
     for tile in sorted(set(gaps) & set(table.tile.tolist())):
         rows = np.flatnonzero(table.tile == tile)
         boxes = np.array([gap.box_l0 for gap in gaps[tile]])
         tree = shapely.STRtree(shapely.box(*boxes.T))
         near = tree.query(table.select(rows).polygons(), predicate="dwithin", distance=margin_l0)[0]
-        found[rows[near]] = True
-    return found
+        touches[rows[near]] = True
+    return touches
 
 
 def _read_origins(grid: TileGrid, tiles: Int64) -> Float64:

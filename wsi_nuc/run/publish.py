@@ -151,7 +151,7 @@ def _counts(job: SlideJob, summary: Summary, reports: Sequence[RegionReport], us
         "tissue_share": job.tissue.share,
         "tissue_method": job.tissue.method,
         "unlike_training_images": unlike(
-            [one for report in reports for one in report.tally.looks], job.spec.domain
+            [look for report in reports for look in report.tally.looks], job.spec.domain
         ),
     }
 

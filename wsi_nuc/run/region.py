@@ -39,17 +39,19 @@ TILES_A_TRIM = 8
 
 @dataclass(frozen=True, slots=True)
 class RegionJob:
-    """Everything a worker needs for one region; a few kilobytes, however large the slide. `parts`: the folder of
-    its part file; `options`: name and value of every way in which the model is used other than its file says.
-    `apart`: in processes of its own, since workers died of it."""
+    """Everything a worker needs for one region; a few kilobytes, however large the slide."""
 
     slide: SlideRef
     task: RegionTask
     model: str
+    """Name or file."""
     device: str
     parts: PlaceRef
+    """The folder of its part file."""
     options: Options = ()
+    """Name and value of every way in which the model is used other than its file says."""
     apart: bool = False
+    """In processes of its own, since workers died of it."""
 
     def alone(self) -> RegionJob:
         """For executors: the same region, computed such that no tile of it kills a worker."""
@@ -78,22 +80,22 @@ def process_region(job: RegionJob) -> RegionReport:
     with clock.stage("read"):
         source = cached_slide(job.slide)
         pixels = list(read_region(source, job.task))
-    failed = [blamed(job, one.tile.index, one.cause) for one in pixels if one.status == "failed"]
-    gaps = {one.tile.index: one.gaps for one in pixels if one.gaps}
+    failed = [blamed(job, tile.tile.index, tile.cause) for tile in pixels if tile.status == "failed"]
+    gaps = {tile.tile.index: tile.gaps for tile in pixels if tile.gaps}
     tables, own, repairs, cut = [NucleiTable.empty(len(model.spec.classes))], [np.zeros(0, np.bool_)], 0, 0
     looks = _looks(pixels) if model.spec.domain else ()
     for batch in _batches(pixels, model.spec.batch):
         with clock.stage("predict"):
-            found, problems = _predict_or_blame(model, batch, job)
+            predictions, problems = _predict_or_blame(model, batch, job)
         failed += problems
         with clock.stage("level0"):
-            for one in found:
-                table, kept, changed = _to_slide(one.nuclei, job, source.info)
+            for prediction in predictions:
+                table, kept, changed = _to_slide(prediction.nuclei, job, source.info)
                 whole = ~touching(table, gaps, _margin_l0(job.task))
-                cut += int(np.sum(one.own[kept] & ~whole))
+                cut += int(np.sum(prediction.own[kept] & ~whole))
                 tables.append(table.select(whole) if not whole.all() else table)
-                own.append(one.own[kept[whole]])
-                repairs += one.repaired + changed
+                own.append(prediction.own[kept[whole]])
+                repairs += prediction.repaired + changed
     tally = Tally.of(pixels, failed, repairs=repairs, cut=cut, looks=looks)
     with clock.stage("write part"):
         part = write_report(job, NucleiTable.concat(tables), np.concatenate(own), tally)
@@ -154,9 +156,11 @@ def loaded_model(name: str, device: str, options: Options = ()) -> NucleiModel:
 
 
 def _batches(pixels: Sequence[TilePixels], size: int) -> Iterator[TileBatch]:
-    usable = (one for one in pixels if one.rgb is not None)
-    while some := list(islice(usable, size)):
-        yield TileBatch(np.stack([one.rgb for one in some if one.rgb is not None]), tuple(p.tile for p in some))
+    usable = (tile for tile in pixels if tile.rgb is not None)
+    while group := list(islice(usable, size)):
+        yield TileBatch(
+            np.stack([tile.rgb for tile in group if tile.rgb is not None]), tuple(t.tile for t in group)
+        )
 
 
 def _predict_or_blame(
@@ -171,14 +175,14 @@ def _predict_or_blame(
         if len(batch.tiles) == 1:
             cause = error.cause if isinstance(error, SlideError) else f"{type(error).__name__}: {error}"
             return [], [blamed(job, batch.tiles[0].index, cause)]
-    found: list[Prediction] = []
+    predictions: list[Prediction] = []
     bad: list[BadPlace] = []
     for row, tile in enumerate(batch.tiles):
         alone = TileBatch(batch.rgb[row : row + 1], (tile,))
         good, problems = _predict_or_blame(model, alone, job)
-        found += good
+        predictions += good
         bad += problems
-    return found, bad
+    return predictions, bad
 
 
 def _to_slide(nuclei: TileNuclei, job: RegionJob, info: SlideInfo) -> tuple[NucleiTable, Int64, int]:
@@ -200,5 +204,5 @@ def blamed(job: RegionJob, tile: int, cause: str) -> BadPlace:
 
 
 def _looks(pixels: Sequence[TilePixels]) -> tuple[tuple[float, ...], ...]:
-    found = (looks_of(one.rgb) for one in pixels if one.rgb is not None)
-    return tuple(one for one in found if one is not None)
+    looks = (looks_of(tile.rgb) for tile in pixels if tile.rgb is not None)
+    return tuple(numbers for numbers in looks if numbers is not None)

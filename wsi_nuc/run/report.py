@@ -75,7 +75,7 @@ class Tally:
         places = {
             name: tuple(BadPlace(tile, tuple(box), cause) for tile, box, cause in stored[name]) for name in _PLACES
         }
-        looks = tuple(tuple(one) for one in stored["looks"])
+        looks = tuple(tuple(numbers) for numbers in stored["looks"])
         return cls(stored["tiles"], repairs=stored["repairs"], cut=stored["cut"], looks=looks, **places)
 
 

@@ -48,7 +48,7 @@ def gaps_in(block: PixelBlock, block_level: Box, tile_level: Box, downsample: fl
         ("missing", block.missing, NO_DATA),
         ("damaged", block.damaged, block.cause),
     )
-    found = []
+    gaps = []
     for kind, mask, cause in kinds:
         if mask is None:
             continue
@@ -56,8 +56,8 @@ def gaps_in(block: PixelBlock, block_level: Box, tile_level: Box, downsample: fl
         for box in boxes_of(mask[y : y + tile_level.height, x : x + tile_level.width]):
             at = box.shift(tile_level.x0, tile_level.y0)
             x0, y0, x1, y1 = (edge * downsample for edge in (at.x0, at.y0, at.x1, at.y1))
-            found.append(Gap((x0, y0, x1, y1), kind, cause))
-    return tuple(found)
+            gaps.append(Gap((x0, y0, x1, y1), kind, cause))
+    return tuple(gaps)
 
 
 def boxes_of(mask: Bool) -> list[Box]:

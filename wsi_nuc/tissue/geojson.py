@@ -39,10 +39,10 @@ def read_polygons(path: str, info: SlideInfo) -> Any:
 
 def parse_polygons(path: str, document: Any) -> Any:
     """The valid union of every Polygon and MultiPolygon in the document; other geometries are passed over."""
-    found = [_polygon(path, rings) for rings in _rings(path, document)]
-    if not found:
+    polygons = [_polygon(path, rings) for rings in _rings(path, document)]
+    if not polygons:
         raise UsageError(path, "it holds no polygon", REMEDY)
-    merged = polygons_only(shapely.make_valid(np.array(found, dtype=object)))
+    merged = polygons_only(shapely.make_valid(np.array(polygons, dtype=object)))
     if merged.is_empty:
         raise UsageError(path, "none of its polygons has an area", REMEDY)
     return merged

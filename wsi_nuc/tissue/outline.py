@@ -51,12 +51,12 @@ def pieces(area: Any, most_vertices: int = MOST_VERTICES) -> list[Any]:
 
 def inside(area_pieces: Sequence[Any], xy_l0: Float64) -> Bool:
     """Which of the points (N x 2) lie in a piece or on its border."""
-    found = np.zeros(len(xy_l0), np.bool_)
+    is_inside = np.zeros(len(xy_l0), np.bool_)
     for piece in area_pieces:
         shapely.prepare(piece)
-        rest = np.flatnonzero(~found)
-        found[rest] = shapely.intersects_xy(piece, xy_l0[rest, 0], xy_l0[rest, 1])
-    return found
+        rest = np.flatnonzero(~is_inside)
+        is_inside[rest] = shapely.intersects_xy(piece, xy_l0[rest, 0], xy_l0[rest, 1])
+    return is_inside
 
 
 def _halves(x0: float, y0: float, x1: float, y1: float) -> tuple[Any, Any]:

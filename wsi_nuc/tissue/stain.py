@@ -154,13 +154,13 @@ def _inked(view: Overview, od_sharp: Float32) -> Bool:
     """Pen marks of any colour with their fringes, and black fill."""
     od = blurred(od_sharp, INK_SMOOTH_UM / view.um_per_px)
     sharp_black = extremes(view.rgb)[1] < BLACK
-    found = sharp_black.copy()
+    ink = sharp_black.copy()
     smallest_px = INK_SMALLEST_MM2 * 1e6 / view.um_per_px**2
     for seeds, fringe in _ink_colours(od, sharp_black):
         kept = without_specks(seeds, smallest_px)
         if kept.any():
-            found |= kept | (fringe & grown(kept, INK_FRINGE_UM / view.um_per_px))
-    return found
+            ink |= kept | (fringe & grown(kept, INK_FRINGE_UM / view.um_per_px))
+    return ink
 
 
 def _ink_colours(od: Float32, black: Bool) -> list[tuple[Bool, Bool]]:
