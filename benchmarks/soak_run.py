@@ -13,7 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import closing, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -233,6 +233,8 @@ class _Ordeal:
             self._wrong(f"exit 0 with {self._stores()}")
         self._finished = end == OK
         if self._finished and self._blows and not self._report.wrong:
+            # Quicker than the blows were timed for, since the machine has less to do now.
+            self._blows = deque(replace(blow, after_s=blow.after_s / 2) for blow in self._blows)
             shutil.rmtree(self._out)
 
     def _wrong(self, text: str) -> None:
