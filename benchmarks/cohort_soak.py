@@ -201,7 +201,7 @@ def job(root: Path, index: int, count: int) -> None:
     from wsi_nuc.cohort.shards import Shard
     from wsi_nuc.run import session
     from wsi_nuc.run.region import RegionJob, process_region
-    from wsi_nuc.run.report import RegionReport
+    from wsi_nuc.run.tally import RegionReport
 
     folder = CohortFolder(root)
 

@@ -13,7 +13,7 @@ from tests.faults.one_run import assert_told, draw, published, run_one
 from wsi_nuc.errors import SLIDES
 from wsi_nuc.executors import dask
 from wsi_nuc.nuclei import NucleiTable
-from wsi_nuc.run.report import Tally
+from wsi_nuc.run.tally import Tally
 from wsi_nuc.store.names import made_folder
 from wsi_nuc.store.parts import read_part
 from wsi_nuc.types import TileCounts

@@ -18,8 +18,8 @@ import numpy as np
 from wsi_nuc.errors import SlideError
 from wsi_nuc.executors.apart import Died, call_apart
 from wsi_nuc.nuclei import NucleiTable
-from wsi_nuc.run.region import RegionJob, blamed, loaded_model, prepare_worker, process_region, write_report
-from wsi_nuc.run.report import RegionReport, Tally
+from wsi_nuc.run.region import RegionJob, blamed, leave_part, loaded_model, prepare_worker, process_region
+from wsi_nuc.run.tally import RegionReport, Tally
 from wsi_nuc.store.parts import read_part
 from wsi_nuc.store.place import open_folder
 from wsi_nuc.types import Bool
@@ -42,7 +42,7 @@ def _process_apart(job: RegionJob) -> RegionReport:
     if len(alone) == tally.tiles > 1 and all(death.returncode == -signal.SIGKILL for death in alone):
         # No tile is to blame where none can be computed: something kills whatever runs.
         raise SlideError(job, f"every process that computed a tile of it was killed ({alone[0]})", MEMORY)
-    return write_report(
+    return leave_part(
         job,
         NucleiTable.concat([part[0] for part in parts]),
         np.concatenate([part[1] for part in parts]),

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 
 from wsi_nuc.events import SlideStarted, Warned
 from wsi_nuc.executors.base import Outcome
-from wsi_nuc.run.folders import StagedSlide
 from wsi_nuc.run.job import SlideJob, prepare
 from wsi_nuc.run.publish import acceptable
 from wsi_nuc.run.region import RegionJob, read_report
-from wsi_nuc.run.report import RegionReport
 from wsi_nuc.run.request import Call, SlideRequest
+from wsi_nuc.run.staging import StagedSlide
+from wsi_nuc.run.tally import RegionReport
 from wsi_nuc.safezip import other_form
 from wsi_nuc.store.commit import Published, check_target
 from wsi_nuc.store.durable import remove_file

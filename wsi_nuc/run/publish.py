@@ -12,8 +12,7 @@ import shapely
 from wsi_nuc.config import RunConfig
 from wsi_nuc.models.domain import unlike
 from wsi_nuc.run.job import SlideJob
-from wsi_nuc.run.region import Clock
-from wsi_nuc.run.report import BadPlace, RegionReport
+from wsi_nuc.run.tally import BadPlace, Clock, RegionReport
 from wsi_nuc.stitch import RegionCandidates, StitchGeometry, StitchRule, StitchStats, stitch
 from wsi_nuc.store import layout
 from wsi_nuc.store import manifest as manifests

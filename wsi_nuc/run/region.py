@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
@@ -22,7 +19,8 @@ from wsi_nuc.models.domain import looks_of
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.nuclei import NucleiTable, TileNuclei
 from wsi_nuc.run.level0 import inside_and_valid, to_level0, touching
-from wsi_nuc.run.report import BadPlace, RegionReport, Tally
+from wsi_nuc.run.resources import TILES_A_TRIM, Heap
+from wsi_nuc.run.tally import BadPlace, Clock, RegionReport, Tally
 from wsi_nuc.slides.cache import cached_slide
 from wsi_nuc.store.parts import read_part, write_part
 from wsi_nuc.store.place import Place, PlaceRef
@@ -34,7 +32,6 @@ Options = tuple[tuple[str, Any], ...]
 
 # A nucleus that comes as near to a gap as this has lost a part to it, as far as anybody can tell.
 CUT_WITHIN_UM = 1.0
-TILES_A_TRIM = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +95,13 @@ def process_region(job: RegionJob) -> RegionReport:
                 repairs += prediction.repaired + changed
     tally = Tally.of(pixels, failed, repairs=repairs, cut=cut, looks=looks)
     with clock.stage("write part"):
-        part = write_report(job, NucleiTable.concat(tables), np.concatenate(own), tally)
+        part = leave_part(job, NucleiTable.concat(tables), np.concatenate(own), tally)
     memory = psutil.Process().memory_info().rss
     _heap.used(len(job.task.region.tiles))
     return replace(part, seconds=dict(clock.seconds), rss_bytes=memory)
 
 
-def write_report(job: RegionJob, table: NucleiTable, own: Bool, tally: Tally) -> RegionReport:
+def leave_part(job: RegionJob, table: NucleiTable, own: Bool, tally: Tally) -> RegionReport:
     """The part carries the report without its timings: the same region has the same bytes each time."""
     name = write_part(job.parts.opened(), job.task.index, table, own, tally.document())
     return RegionReport(job.task.index, name, len(table), tally)
@@ -114,36 +111,6 @@ def read_report(index: int, part: Place) -> RegionReport:
     """The report that a part file carries."""
     table, _, stored = read_part(part)
     return RegionReport(index, part.name, len(table), Tally.from_document(stored))
-
-
-class Clock:
-    """Seconds by stage, summed over repeated stages."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-
-class Heap:
-    """What the allocator keeps for later lies in pieces, so the process would grow from region to region. Handing
-    it back costs about a hundredth of the time of TILES_A_TRIM tiles; after each single tile it would cost 5 %."""
-
-    def __init__(self) -> None:
-        self._tiles = 0
-
-    def used(self, tiles: int) -> None:
-        self._tiles += tiles
-        if self._tiles >= TILES_A_TRIM:
-            self._tiles = 0
-            with suppress(OSError, AttributeError):  # only glibc has it
-                ctypes.CDLL(None).malloc_trim(0)
 
 
 _heap = Heap()

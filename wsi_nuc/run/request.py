@@ -1,4 +1,4 @@
-"""What a call asks for: which slides, with which settings, names and models."""
+"""What a call asks for: which slides, with which settings, names and models, and the folders that it works in."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from wsi_nuc.events import Emit
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.models.registry import is_file, load_model, model_spec
 from wsi_nuc.run.executor import executor_device
-from wsi_nuc.run.folders import Folders
 from wsi_nuc.run.measures import Measures
+from wsi_nuc.run.staging import remove_abandoned
 from wsi_nuc.slides.address import shown
-from wsi_nuc.store.names import NameClaim, claim_name, plain_name
+from wsi_nuc.store.commit import clean_up
+from wsi_nuc.store.names import NameClaim, claim_name, output_folder, plain_name
 from wsi_nuc.store.place import Place
 
 
@@ -95,3 +96,28 @@ def checked_spec(model: str, options: Mapping[str, Any]) -> ModelSpec:
 
 def _model_key(config: RunConfig) -> str:
     return f"{config.model} {sorted(config.inference.items())}"
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where results lie, where the parts of regions do, and where slides are copied to, if they are."""
+
+    out: Place
+    parts: Place
+    stage: Place | None = None
+
+    def clean_up(self) -> list[Place]:
+        """What dead runs left goes. Returns what lies there and is none of ours: it stays."""
+        return clean_up(self.out) + (remove_abandoned(self.stage) if self.stage is not None else [])
+
+
+def open_folders(config: RunConfig, out: Place | None = None) -> Folders:
+    """Those of the configuration; `out` where the caller has that one open."""
+    out = out or output_folder(config.out)
+    parts = output_folder(config.scratch) if config.scratch is not None else out
+    if config.stage is None:
+        return Folders(out, parts)
+    if config.scheduler not in ("serial", "local"):
+        cause = f"the workers of --scheduler {config.scheduler} do not see this machine's own disk"
+        raise UsageError(f"--stage {config.stage}", cause, "leave one of the two out")
+    return Folders(out, parts, output_folder(config.stage))

@@ -1,8 +1,11 @@
-"""What is told of a region besides its nuclei: what became of its tiles, and where there are no pixels."""
+"""What a region gives besides its nuclei: what became of its tiles, where there are no pixels, and how long each
+stage took."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, fields
 from typing import Any, Self
 
@@ -15,10 +18,11 @@ MOST_NAMED = 5
 
 @dataclass(frozen=True, slots=True, order=True)
 class BadPlace:
-    """A place in the core of a tile; `box_l0`: x0, y0, x1, y1 in level-0 pixels."""
+    """A place in the core of a tile."""
 
     tile: int
     box_l0: BoxL0
+    """x0, y0, x1, y1 in level-0 pixels."""
     cause: str
 
     def __str__(self) -> str:
@@ -27,9 +31,10 @@ class BadPlace:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Of `tiles`. A place is listed once: those of a tile that failed are not told apart."""
+    """What became of the tiles of a region. A place is listed once: those of a failed tile are not told apart."""
 
     tiles: int = 0
+    """How many there are."""
     missing: tuple[BadPlace, ...] = ()
     """Where the file holds no data."""
     damaged: tuple[BadPlace, ...] = ()
@@ -84,14 +89,17 @@ _PLACES = ("missing", "damaged", "failed")
 
 @dataclass(frozen=True, slots=True)
 class RegionReport:
-    """One region; `part` names its file, where all but `seconds` by stage and memory is stored."""
+    """What a worker says of a region that it has computed."""
 
     index: int
     part: str
+    """Name of its part file, which holds all of this but the seconds and the memory."""
     nuclei: int
     tally: Tally
     seconds: dict[str, float] = field(default_factory=dict)
+    """By stage."""
     rss_bytes: int = 0
+    """Memory of the worker when it was done."""
 
 
 def lacking(reports: Sequence[RegionReport]) -> tuple[str, str]:
@@ -109,3 +117,18 @@ def _named(places: Sequence[BadPlace], noun: str, what: str) -> str:
     named = [*map(str, places[:MOST_NAMED])]
     named += [f"and {len(places) - MOST_NAMED} more"] if len(places) > MOST_NAMED else []
     return f"{len(places)} {noun}{'s' * (len(places) > 1)} {what} ({'; '.join(named)})"
+
+
+class Clock:
+    """Seconds by stage, summed over repeated stages."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start

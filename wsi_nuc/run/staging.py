@@ -1,6 +1,4 @@
-"""The folders that a call works in, held open as long as it lasts.
-
-Slides copied to the node's own disk, for shared file systems that are slow to read in small pieces.
+"""Slides copied to the node's own disk, for shared file systems that are slow to read in small pieces.
 
 A copy is used once its whole content has the hash that the slide has. It goes when its slide is done, and at the
 latest with the next run on this node: a lock tells the copies of the living from those of the dead.
@@ -12,20 +10,17 @@ import os
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from wsi_nuc.config import RunConfig
-from wsi_nuc.errors import SlideError, StorageError, UsageError
+from wsi_nuc.errors import SlideError, StorageError
 from wsi_nuc.slides.address import is_url
 from wsi_nuc.slides.files import content_files
 from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.slides.localfile import CHECK_PATH
 from wsi_nuc.store import durable
-from wsi_nuc.store.commit import clean_up
 from wsi_nuc.store.locks import Held, try_lock
-from wsi_nuc.store.names import output_folder
 from wsi_nuc.store.oserror import free_bytes
 from wsi_nuc.store.place import Place
 from wsi_nuc.store.private import Private, private, sweep_trees
@@ -118,28 +113,3 @@ def _read(reader: BinaryIO, source: Path) -> bytes:
         return reader.read(CHUNK_BYTES)
     except OSError as error:
         raise SlideError(source, f"cannot be read ({error.strerror})", CHECK_PATH) from error
-
-
-@dataclass(frozen=True, slots=True)
-class Folders:
-    """Where results lie, where the parts of regions do, and where slides are copied to, if they are."""
-
-    out: Place
-    parts: Place
-    stage: Place | None = None
-
-    def clean_up(self) -> list[Place]:
-        """What dead runs left goes. Returns what lies there and is none of ours: it stays."""
-        return clean_up(self.out) + (remove_abandoned(self.stage) if self.stage is not None else [])
-
-
-def open_folders(config: RunConfig, out: Place | None = None) -> Folders:
-    """Those of the configuration; `out` where the caller has that one open."""
-    out = out or output_folder(config.out)
-    parts = output_folder(config.scratch) if config.scratch is not None else out
-    if config.stage is None:
-        return Folders(out, parts)
-    if config.scheduler not in ("serial", "local"):
-        cause = f"the workers of --scheduler {config.scheduler} do not see this machine's own disk"
-        raise UsageError(f"--stage {config.stage}", cause, "leave one of the two out")
-    return Folders(out, parts, output_folder(config.stage))
