@@ -9,12 +9,12 @@ from wsi_nuc.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class StitchRule:
-    """Two candidates are rivals if one of the two shares is exceeded."""
+    """Two candidates are rivals if they exceed one of these limits."""
 
     iou: float = 0.5
-    """Of intersection / union."""
+    """For intersection / union."""
     containment: float = 0.8
-    """Of intersection / smaller area. It catches what IoU cannot: a part nested in its whole. 1.0 is off."""
+    """For intersection / smaller area. It catches what IoU cannot: a part nested in its whole. 1.0 is off."""
 
     def __post_init__(self) -> None:
         if not 0 < self.iou < 1:
