@@ -23,8 +23,15 @@ READERS: dict[str, str] = {
 
 
 class Reader(Protocol):
-    def recognises(self, root: Path) -> bool: ...
-    def entries(self, root: Path, card: Card) -> list[Entry]: ...
+    """A module that reads one layout of labelled images."""
+
+    def recognises(self, root: Path) -> bool:
+        """Whether the folder has this layout."""
+        ...
+
+    def entries(self, root: Path, card: Card) -> list[Entry]:
+        """The images of the folder, not read yet."""
+        ...
 
 
 def reader(name: str) -> Reader:

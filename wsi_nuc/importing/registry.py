@@ -21,8 +21,15 @@ KNOWN = "QuPath's GeoJSON, CellViT's cells.json, TIAToolbox's AnnotationStore an
 
 
 class Reader(Protocol):
-    def recognises(self, path: Path) -> bool: ...
-    def cells(self, path: Path, wanted: Wanted) -> Iterator[Cells]: ...
+    """A module that reads the cells of one format."""
+
+    def recognises(self, path: Path) -> bool:
+        """Whether the file or folder has this format."""
+        ...
+
+    def cells(self, path: Path, wanted: Wanted) -> Iterator[Cells]:
+        """The cells, in batches."""
+        ...
 
 
 def reader(name: str) -> Reader:

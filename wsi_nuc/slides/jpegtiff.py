@@ -24,7 +24,7 @@ from wsi_nuc.types import Box, PixelBlock, SlideInfo, SlideRef, UInt8
 
 JPEG, J2K_RGB = 7, 33005
 RGB, YCBCR = 2, 6
-# Twice the halo of a region: so many pixels neighbouring boxes share.
+# Twice the halo of a region: the overlap of neighbouring boxes.
 EDGE_PX = 512
 CACHE_BYTES = 24 * 2**20
 VENDOR_MARKS = ("Philips", "<scn", "<iScan", "iScan", "MedScan", "Ventana", "NDPI", "Hamamatsu")
