@@ -47,7 +47,7 @@ def test_verify_tells_damage_from_what_never_was_a_result(tmp_path: Path) -> Non
     assert runner.invoke(app, ["verify", str(store)]).exit_code == 0
     stranger = runner.invoke(app, ["verify", str(store), str(tmp_path / "none")])
     assert stranger.exit_code == USAGE
-    assert "is no result of wsi-nuc" in stranger.stderr
+    assert "is not a result of wsi-nuc" in stranger.stderr
     assert "damaged" not in stranger.stderr
     (store / "zarr.json").unlink()
     damaged = runner.invoke(app, ["verify", str(store), str(tmp_path / "none")])

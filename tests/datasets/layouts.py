@@ -1,4 +1,4 @@
-"""One tiny labelled image, written in every published layout."""
+"""A tiny labelled image, written in every published layout."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from wsi_nuc.nuclei import NucleiTable
 
 CLASSES = ("round", "long")
-# Boxes x, y, width, height of three nuclei and their class index; the picture is 48 wide and 40 high.
+# Boxes (x, y, width, height) of three nuclei, and their class indices. The picture is 48 px wide and 40 px high.
 BOXES = ((4, 5, 8, 7), (20, 10, 14, 5), (6, 26, 9, 9))
 TYPES = (0, 1, 0)
 WIDTH, HEIGHT = 48, 40
@@ -123,14 +123,14 @@ def results(root: Path, nuclei: int = len(BOXES)) -> None:
     card(root)
     save(root / "one.png", rgb())
     n = len(BOXES)
-    one, xy = np.ones(n, np.float32), np.array(rings(), float).reshape(-1, 2)
+    certain, xy = np.ones(n, np.float32), np.array(rings(), float).reshape(-1, 2)
     table = NucleiTable(
         xy=xy,
         offsets=np.arange(n + 1) * 4,
         prompt_xy=np.zeros((n, 2)),
-        score=one,
-        prompt_score=one,
-        predicted_iou=one,
+        score=certain,
+        prompt_score=certain,
+        predicted_iou=certain,
         class_probs=np.eye(len(CLASSES), dtype=np.float32)[list(TYPES)],
         tile=np.zeros(n, np.int64),
     )

@@ -1,4 +1,4 @@
-"""The check counts what is there, goes on after a broken image, and draws a sheet; real data is as described."""
+"""The check counts what is there, goes on after a broken image, and draws a sheet. Real data is as described."""
 
 from __future__ import annotations
 
@@ -119,9 +119,9 @@ def test_monuseg_is_for_evaluation_only_and_its_xml_agrees_with_its_labels(real_
     assert a.mpp == 0.252
     assert a.count == b.count == 359
     # The published label images are about 9 % larger and shifted, so outlines agree well but not exactly.
-    found = panoptic(overlaps_of_labels(b.instances, a.instances))
-    assert found.dq > 0.98
-    assert 0.82 < found.sq < 0.95
+    agreement = panoptic(overlaps_of_labels(b.instances, a.instances))
+    assert agreement.dq > 0.98
+    assert 0.82 < agreement.sq < 0.95
 
 
 @pytest.mark.real_data

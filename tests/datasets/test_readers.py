@@ -1,4 +1,4 @@
-"""Every layout gives the same record; splits, groups and what only one layout has."""
+"""Every layout gives the same record. Also splits, groups, and what only one layout has."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def test_typed_layouts_give_each_nucleus_its_class(name: str, tmp_path: Path) ->
 def test_datasets_travel_to_workers(name: str, tmp_path: Path) -> None:
     layouts.LAYOUTS[name](tmp_path)
     dataset = load_dataset(tmp_path, name="tnbc" if name == "tnbc" else "")
-    there = pickle.loads(pickle.dumps(dataset))
-    assert there.ids == dataset.ids
-    assert np.array_equal(there[0].instances, dataset[0].instances)
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert copy.ids == dataset.ids
+    assert np.array_equal(copy[0].instances, dataset[0].instances)
 
 
 def test_points_are_pixel_centres_with_their_class(tmp_path: Path) -> None:

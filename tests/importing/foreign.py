@@ -1,4 +1,4 @@
-"""Writes cells as other programs do, from their documented layouts."""
+"""Writers of cells in the documented layouts of other programs."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def tiatoolbox_plain(path: Path, cells: Named) -> Path:
 
 
 def spatialdata(path: Path, cells: Named, l0_per_px: float = 1.0) -> Path:
-    """By the library itself; `l0_per_px`: the transformation that it stores."""
+    """Written by the library itself. `l0_per_px` is the transformation that it stores."""
     from spatialdata import SpatialData
     from spatialdata.models import ShapesModel
     from spatialdata.transformations import Scale

@@ -1,4 +1,4 @@
-"""Cells from elsewhere: one suite for every format, then what broken files and broken outlines come to."""
+"""Cells of other programs: the same tests for every format, then broken files and broken outlines."""
 
 from __future__ import annotations
 
@@ -55,8 +55,10 @@ def test_every_format_gives_the_same_nuclei(kind: str, slide: Path, tmp_path: Pa
     assert len(nuclei) == 500
     assert nuclei.is_valid.all()
     assert nuclei.area_um2.to_numpy() == pytest.approx(nuclei.area.to_numpy() * 0.25**2)
-    found = {(g.normalize().wkt, name) for g, name in zip(nuclei.geometry, nuclei["class"], strict=True)}
-    assert found == {(shape.normalize().wkt, name) for shape, name in cells}
+    rows = zip(nuclei.geometry, nuclei["class"], strict=True)
+    assert {(shape.normalize().wkt, name) for shape, name in rows} == {
+        (shape.normalize().wkt, name) for shape, name in cells
+    }
     assert done.published.manifest["counts"]["classes"] == {"lymphocyte": 167, "stroma": 166, "tumour": 167}
 
 
@@ -107,12 +109,12 @@ def test_features_are_measured_on_foreign_nuclei_and_kept(slide: Path, tmp_path:
 
 
 def test_another_file_does_not_replace_a_store_unasked(slide: Path, tmp_path: Path) -> None:
-    one = qupath(tmp_path / "one.geojson", lattice(50))
-    two = cellvit(tmp_path / "two.json", lattice(60))
-    imported(one, slide, tmp_path / "out")
+    first = qupath(tmp_path / "one.geojson", lattice(50))
+    second = cellvit(tmp_path / "two.json", lattice(60))
+    imported(first, slide, tmp_path / "out")
     with pytest.raises(UsageError, match="--overwrite"):
-        imported(two, slide, tmp_path / "out")
-    done = imported(two, slide, tmp_path / "out", overwrite=True)
+        imported(second, slide, tmp_path / "out")
+    done = imported(second, slide, tmp_path / "out", overwrite=True)
     assert done.published.manifest["counts"]["nuclei"] == 60
 
 
@@ -165,7 +167,7 @@ ring = st.lists(st.tuples(coordinate, coordinate), min_size=0, max_size=9)
 def test_whatever_comes_in_valid_outlines_on_the_slide_come_out(rings: list[Any], scale: float) -> None:
     info = SlideInfo("r", "v", 256, 256, (Level(256, 256, 1.0),), 0.25, "header")
     mender = Mender(info, 0.25, scale)
-    shapes = [polygon([one]) for one in rings]
+    shapes = [polygon([vertices]) for vertices in rings]
     out = mender.mend(Cells(shapes, [""] * len(shapes), [1.0] * len(shapes)))
     assert len(out) + sum(mender.dropped.values()) == len(rings)
     for start, stop in zip(out.offsets[:-1], out.offsets[1:], strict=True):
@@ -179,31 +181,31 @@ def test_rows_are_in_spatial_order_however_they_came(tmp_path: Path) -> None:
     info = SlideInfo("r", "v", 20_000, 20_000, (Level(20_000, 20_000, 1.0),), 0.25, "header")
     cells = lattice(2000, pitch=400.0, across=48)
     orders = [np.arange(2000), np.random.default_rng(0).permutation(2000)]
-    found = []
+    written = []
     for number, order in enumerate(orders):
         spool, mender = Spool(made_folder(tmp_path) / str(number)), Mender(info, 0.25, 1.0)
-        for some in np.array_split(order, 7):
-            listed = [cells[i] for i in some]
-            spool.add(mender.mend(Cells([s for s, _ in listed], [n for _, n in listed], [1.0] * len(listed))))
-        found.append(np.concatenate([outlines.xy for outlines in spool.squares()]))
-    np.testing.assert_array_equal(found[0], found[1])
+        for rows in np.array_split(order, 7):
+            shapes, names = zip(*(cells[i] for i in rows), strict=True)
+            spool.add(mender.mend(Cells(shapes, names, [1.0] * len(rows))))
+        written.append(np.concatenate([outlines.xy for outlines in spool.squares()]))
+    np.testing.assert_array_equal(written[0], written[1])
 
 
 FEATURE = b'{"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": {"coordinates": %b}}]}'
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "cause"),
     [
         (b"", "format is not known"),
         (b"x,y,class\n1,2,a\n", "format is not known"),
         (b'{"cells": [{"centroid": [1, 2]}], "type_map": {}}', "without a contour"),
         (b'{"type": "FeatureCollection", "features": [{"type": "Feature", "geom', "cut off"),
         (b'{"type": "FeatureCollection", "features": [3]}', "where an object is expected"),
-        (FEATURE % b"[1]" + b" and more", "no valid JSON"),
-        (FEATURE % b"[1e999]", "no valid JSON"),
-        (FEATURE % (b"[" + b"9" * 6000 + b"]"), "no valid JSON"),
-        (FEATURE % b'["\xff"]', "no valid JSON"),
+        (FEATURE % b"[1]" + b" and more", "not valid JSON"),
+        (FEATURE % b"[1e999]", "not valid JSON"),
+        (FEATURE % (b"[" + b"9" * 6000 + b"]"), "not valid JSON"),
+        (FEATURE % b'["\xff"]', "not valid JSON"),
         (FEATURE % (b"[" * 100_000 + b"]" * 100_000), "nested too deeply"),
         (FEATURE % (b'{"a":' * 300 + b"1" + b"}" * 300), "nested too deeply"),
         (FEATURE % (b'["}",' * 100_000), "nested too deeply"),
@@ -212,29 +214,29 @@ FEATURE = b'{"type": "FeatureCollection", "features": [{"type": "Feature", "geom
     ],
 )
 def test_what_cannot_be_read_is_refused_with_a_remedy(
-    content: bytes, said: str, slide: Path, tmp_path: Path
+    content: bytes, cause: str, slide: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "cells"
     path.write_bytes(content)
-    with pytest.raises(UsageError, match=said) as told:
+    with pytest.raises(UsageError, match=cause) as caught:
         imported(path, slide, tmp_path / "out")
-    assert told.value.remedy
+    assert caught.value.remedy
     assert not list((tmp_path / "out").glob("*.zarr"))
     assert not list((tmp_path / "out").rglob("import-*"))
 
 
 def test_cells_of_another_slide_are_refused(slide: Path, tmp_path: Path) -> None:
     far = [(shapely.transform(shape, lambda xy: xy + 50_000), name) for shape, name in lattice(40)]
-    with pytest.raises(UsageError, match=r"40 of its cells lie off the slide") as told:
+    with pytest.raises(UsageError, match=r"40 of its cells lie off the slide") as caught:
         imported(tiatoolbox(tmp_path / "store.db", far), slide, tmp_path / "out")
-    assert "--scale" in told.value.remedy
+    assert "--scale" in caught.value.remedy
 
 
 def test_the_class_and_the_element_can_be_chosen(slide: Path, tmp_path: Path) -> None:
     path = spatialdata(tmp_path / "cells.zarr", lattice(30))
-    with pytest.raises(UsageError, match="no such column") as told:
+    with pytest.raises(UsageError, match="no such column") as caught:
         imported(path, slide, tmp_path / "out", wanted=Wanted(class_column="nonsense"))
-    assert "cell_type" in told.value.remedy
+    assert "cell_type" in caught.value.remedy
     with pytest.raises(UsageError, match="no such shapes"):
         imported(path, slide, tmp_path / "out", wanted=Wanted(element="nonsense"))
     done = imported(path, slide, tmp_path / "out", wanted=Wanted("cells", "cell_type"))
@@ -271,7 +273,7 @@ def test_objects_are_read_wherever_chunks_end(
 
 
 def test_numbers_that_are_not_finite_are_nothing_and_words_in_strings_stay(tmp_path: Path) -> None:
-    """Python and QuPath up to 0.4 write them; ijson refuses them."""
+    """Python and QuPath up to 0.4 write such numbers; ijson refuses them."""
     words = 'NaN, "NaN", -Infinity \\'
     cell = {"text": words, words: [float("nan"), float("inf"), 1.5, float("-inf")], "last": float("nan")}
     path = tmp_path / "cells.json"
@@ -314,10 +316,10 @@ def test_the_command_says_what_became_of_the_cells(slide: Path, tmp_path: Path) 
     path = qupath(tmp_path / "cells.geojson", [*lattice(20), (crossed, "tumour")])
     done = wsi_nuc("import", path, "--slide", slide, "--out", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr
-    (told,) = answers(done)
-    assert (told["nuclei"], told["format"], told["status"]) == (21, "qupath", "published")
-    assert told["repaired"] == {"crossed themselves": 1}
-    assert wsi_nuc("verify", told["store"]).returncode == 0
+    (answer,) = answers(done)
+    assert (answer["nuclei"], answer["format"], answer["status"]) == (21, "qupath", "published")
+    assert answer["repaired"] == {"crossed themselves": 1}
+    assert wsi_nuc("verify", answer["store"]).returncode == 0
     again = wsi_nuc("import", path, "--slide", slide, "--out", tmp_path / "out")
     assert again.returncode == 0
     assert "mended: 1 crossed themselves" in again.stdout

@@ -1,4 +1,4 @@
-"""Small files with headers that ask for the impossible: a maker writes one below a folder and returns its path."""
+"""Small files whose headers ask for the impossible: a maker writes a file into a folder and returns its path."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def described(tag: int, text: str) -> Callable[[Path], Path]:
 
     def make(folder: Path) -> Path:
         path = ome(folder / "a.ome.tif")
-        with tifffile.TiffFile(path) as found:
-            at = found.pages[0].tags[270 if tag == 270 else 305].offset
+        with tifffile.TiffFile(path) as tiff:
+            at = tiff.pages[0].tags[270 if tag == 270 else 305].offset
         data = path.read_bytes()
         entry = struct.pack("<HHQQ", tag, 2, len(text) + 1, len(data))
         path.write_bytes(data[:at] + entry + data[at + 20 :] + text.encode() + b"\0")
@@ -147,7 +147,7 @@ BYTES, ZSTD = {"name": "bytes"}, {"name": "zstd", "configuration": {"level": 0, 
 def zarr(
     shape: list[int], chunk: list[int], codecs: list[Any], levels: int = 1, data: bytes = b"x"
 ) -> Callable[[Path], Path]:
-    """A picture in OME-Zarr 0.5 by its metadata and its first chunk alone."""
+    """A picture in OME-Zarr 0.5 that has only its metadata and its first chunk."""
 
     def make(folder: Path) -> Path:
         space = {"type": "space", "unit": "micrometer"}
@@ -185,7 +185,7 @@ def of_mirax(**changes: str) -> Callable[[Path], Path]:
 
 
 INDEXED = zstd_bomb() + struct.pack("<QQ", 0, len(zstd_bomb()))
-# What is written, and what its error says.
+# The maker of each file, and what its error says.
 HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "tiff, one huge tile": (tiff(*size(LARGE, LARGE), *tiles(LARGE)), "tiles of 400000 x 400000 px"),
     "tiff, tiles that are not there": (tiff(*size(LARGE, LARGE), *tiles(256)), "need 2442969 tiles"),

@@ -1,4 +1,4 @@
-"""Small slides of every kind, written here and nowhere else, from one picture that has no two equal places."""
+"""Makers of small slides of every kind, all from one picture that has no two equal places."""
 
 from __future__ import annotations
 
@@ -160,11 +160,11 @@ def tail_at(tags: int) -> int:
 def tile_entry(path: Path, page: int, tile: int) -> tuple[int, int, int]:
     """Offset and length of a tile's data, and where the file keeps that length."""
     with tifffile.TiffFile(path) as tiff:
-        found = tiff.pages[page]
-        tag = found.tags[325]
+        directory = tiff.pages[page]
+        tag = directory.tags[325]
         return (
-            found.dataoffsets[tile],
-            found.databytecounts[tile],
+            directory.dataoffsets[tile],
+            directory.databytecounts[tile],
             tag.valueoffset + tile * (tag.valuebytecount // tag.count),
         )
 
@@ -176,7 +176,7 @@ def patch(path: Path, offset: int, data: bytes) -> None:
 
 
 def flips(path: Path, page: int, tile: int, seed: int, times: int) -> Iterator[None]:
-    """Twenty bits of a tile's data flipped, other ones at each turn."""
+    """Flip twenty bits of a tile's data, different ones at each turn."""
     offset, count, _ = tile_entry(path, page, tile)
     original, draw = path.read_bytes()[offset : offset + count], random.Random(seed)
     for _ in range(times):
@@ -198,12 +198,12 @@ def drop_tile(path: Path, page: int, tile: int) -> None:
 
 def structure_offsets(path: Path) -> list[int]:
     """Where each directory, tag value and tile of a TIFF starts and ends."""
-    found: set[int] = {4, 8}
+    offsets: set[int] = {4, 8}
     with tifffile.TiffFile(path) as tiff:
         for page in tiff.pages:
-            found |= {page.offset, page.offset + 2}
+            offsets |= {page.offset, page.offset + 2}
             for tag in page.tags:
-                found |= {tag.offset, tag.valueoffset, tag.valueoffset + tag.valuebytecount}
+                offsets |= {tag.offset, tag.valueoffset, tag.valueoffset + tag.valuebytecount}
             for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
-                found |= {offset, offset + count}
-    return sorted(found)
+                offsets |= {offset, offset + count}
+    return sorted(offsets)

@@ -1,4 +1,4 @@
-"""Slides of several files, written here and nowhere else: DICOM, MIRAX, Hamamatsu's VMS and VMU, OME-TIFF sets."""
+"""Makers of slides with several files: DICOM, MIRAX, Hamamatsu's VMS and VMU, OME-TIFF sets."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def mirax(folder: Path, changes: dict[str, str] | None = None) -> Path:
 
 
 def ome_set(folder: Path) -> Path:
-    """One colour a file; the first one's description names all three."""
+    """One colour per file; the description of the first file names all three."""
     identifiers = [f"urn:uuid:{number:08d}-0000-0000-0000-000000000000" for number in range(3)]
     planes = "".join(
         f'<TiffData FirstC="{c}" IFD="0" PlaneCount="1"><UUID FileName="{c}.ome.tif">{name}</UUID></TiffData>'

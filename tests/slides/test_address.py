@@ -1,4 +1,4 @@
-"""Addresses: errors of any backend end as the slide's, and secrets in them are never told."""
+"""Addresses: errors of any backend become errors of the slide, and their secrets are never shown."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEXT = st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=8)
 
 
 class NoCredentials(Exception):
-    """As botocore's: related to no error that Python knows."""
+    """As botocore's: it inherits from none of Python's errors."""
 
 
 class Locked(fsspec.AbstractFileSystem):
@@ -59,7 +59,7 @@ def test_an_address_that_leads_nowhere_is_called_so() -> None:
     assert SECRET not in str(caught.value)
 
 
-def test_a_file_that_is_no_slide_is_named_without_its_secret() -> None:
+def test_a_file_that_is_not_a_slide_is_named_without_its_secret() -> None:
     place = f"memory://{uuid.uuid4().hex}.svs?key={SECRET}"
     with fsspec.open(place, "wb") as file:
         file.write(b"not a slide" * 40)

@@ -1,4 +1,4 @@
-"""Reading around damage, through every reader: all that the file still has, and exactly what it lost."""
+"""Reading around damage, with every reader: all good pixels come back, and exactly the lost ones are marked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEIGHT, WIDTH = AROUND.height, AROUND.width
 
 
 def placed(box: Box) -> np.ndarray:
-    """A box of the level in the frame of what is read."""
+    """A mask of a box of the level, in the frame of AROUND."""
     mask = np.zeros((HEIGHT, WIDTH), bool)
     mask[box.y0 - AROUND.y0 : box.y1 - AROUND.y0, box.x0 - AROUND.x0 : box.x1 - AROUND.x0] = True
     return mask
@@ -52,7 +52,7 @@ def test_one_bad_tile_of_a_file_is_all_that_is_lost(slide: Find, reader: str, tm
 def test_one_bad_chunk_is_all_that_is_lost(slide: Find, version: str, tmp_path: Path) -> None:
     path = tmp_path / "copy.zarr"
     shutil.copytree(slide(f"v{version}.zarr"), path)
-    # The slide opens whatever chunk it is, be it the first one of the smallest level.
+    # The slide opens whichever chunk is damaged, even the first chunk of the smallest level.
     for chunk in {"04": ("0/0.1.1", "2/0.0.0"), "05": ("0/c/0/1/1", "2/c/0/0/0")}[version]:
         (path / chunk).write_bytes(b"\1\2\3")
     good = open_slide(SlideRef(str(slide(f"v{version}.zarr")))).read(0, AROUND).rgb

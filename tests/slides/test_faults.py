@@ -1,4 +1,4 @@
-"""Files that are broken, hostile or no slides at all: a SlideError that says why, quickly and in little memory."""
+"""Files that are broken, hostile or not slides: a SlideError that says why, quickly and in little memory."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from wsi_nuc.types import Box, SlideRef
 
 Find = Callable[[str], Path]
 
-# What every file of the folder of edge cases does; a new file there fails until it is listed.
+# The reader or the error of every file in the folder of edge cases. A new file there fails until it is listed.
 EDGE = {
     "boxes.tiff": "openslide",
     "boxes_0.dcm": "openslide",
     "broken.svs": "no reader opens it",
     "small.svs": "jpegtiff",
-    "unopenable.tiff": "tiffslide",  # its tiles cannot be decoded, which reading tells
+    "unopenable.tiff": "tiffslide",  # its tiles cannot be decoded, which shows only when it is read
     "unreadable.svs": "jpegtiff",
     "yb10kx5k.zstd.tiff": "openslide",
 }
@@ -52,15 +52,15 @@ def fails(path: Path, match: str) -> SlideError:
 
 @pytest.mark.real_data
 def test_every_edge_file_opens_or_says_why(wsi: Path) -> None:
-    found, named = {}, []
+    outcomes, named = {}, []
     for path in sorted((wsi / "edge").iterdir()):
         try:
-            found[path.name] = open_slide(SlideRef(str(path))).info.reader
+            outcomes[path.name] = open_slide(SlideRef(str(path))).info.reader
         except SlideError as error:
-            found[path.name] = error.cause.split(";")[0]
+            outcomes[path.name] = error.cause.split(";")[0]
             named.append(path.name in str(error))
     assert all(named)
-    assert found == EDGE
+    assert outcomes == EDGE
 
 
 @pytest.mark.real_data
@@ -95,7 +95,7 @@ def test_a_tile_cut_short_is_damage_though_the_decoder_accepts_it(slide: Find, t
         open_slide(SlideRef(str(path))).read(0, Box(0, 0, 8, 8))
 
 
-def test_what_is_no_slide_is_refused_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_a_slide_is_refused_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "notes.svs").write_text("This is not a slide.\n" * 30)
     (tmp_path / "empty.svs").touch()
     (tmp_path / "folder").mkdir()

@@ -1,4 +1,4 @@
-"""Which files a slide consists of: whatever its pixels come from makes its identity, or it is refused."""
+"""Which files a slide consists of: every file with its pixels is part of its identity, or the slide is refused."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def test_whatever_changes_pixels_changes_the_identity(
         SETS[name](folder(tmp_path / "other"))
     before, sha256, signature = pixels(slide), content_sha256(ref), stat_signature(ref)
     changed = set()
-    for other in (path for path in (tmp_path / "other").rglob("*") if path.is_file()):
-        place = slide.parent / other.relative_to(tmp_path / "other")
+    for source in (path for path in (tmp_path / "other").rglob("*") if path.is_file()):
+        place = slide.parent / source.relative_to(tmp_path / "other")
         data = place.read_bytes()
-        place.write_bytes(other.read_bytes())
+        place.write_bytes(source.read_bytes())
         if pixels(slide) != before:
             changed.add(place.name)
             assert content_sha256(ref) != sha256, place
@@ -88,8 +88,8 @@ def test_the_files_found_are_enough_to_read_the_slide(name: str, tmp_path: Path)
 @pytest.mark.parametrize("name", sorted(SETS))
 def test_a_cohort_lists_the_slide_and_none_of_its_parts(name: str, tmp_path: Path) -> None:
     slide = SETS[name](tmp_path)
-    found, notes = slides_below(tmp_path)
-    assert [path.name for path in found] == [slide.name]
+    slides, notes = slides_below(tmp_path)
+    assert [path.name for path in slides] == [slide.name]
     assert notes == []
 
 
@@ -169,9 +169,9 @@ def open_database(place: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (outside_vms, "not the name of one beside it"),
-        (escaped_vms, "not the name of one beside it"),
-        (outside_mirax, "not the name of one beside it"),
+        (outside_vms, "not the name of a file beside it"),
+        (escaped_vms, "not the name of a file beside it"),
+        (outside_mirax, "not the name of a file beside it"),
         (pipe_beside_dicom, "not a regular file"),
         (pipe_in_vms, "not a regular file"),
         (pipe_in_zarr, "not a regular file"),
@@ -186,7 +186,7 @@ def test_files_that_cannot_belong_to_a_slide_are_refused(make: Make, match: str,
 
 
 def test_a_format_that_only_openslide_recognises_is_refused(tmp_path: Path) -> None:
-    """GLib takes lines of zero bytes for comments, so that this does not look like an index of text."""
+    """GLib takes lines of zero bytes for comments, and so this index does not look like text."""
     slide = vms(tmp_path)
     slide.write_bytes(b"#" + bytes(300) + b"\n" + slide.read_bytes())
     assert contents(str(slide)).rule == "file"
@@ -216,7 +216,7 @@ def test_an_address_is_one_file_too(tmp_path: Path) -> None:
 
 
 def test_the_parts_of_a_slide_may_lie_nowhere_else(tmp_path: Path) -> None:
-    """An image file that is missing is told by name, and the pixels of its neighbour are not taken for it."""
+    """A missing image file is an error, and the pixels of its neighbour are not taken instead."""
     slide = vms(tmp_path)
     (tmp_path / "right.jpg").unlink()
     with pytest.raises(SlideError, match="states 2 x 1 images and names 2 files"):

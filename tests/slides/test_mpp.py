@@ -1,4 +1,4 @@
-"""Microns per pixel: every source, every way to be unusable, and the remedy."""
+"""Microns per pixel: every source, every unusable value, and the remedy."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def header(text: str) -> str:
     return APERIO.replace("MPP = 0.5", text)
 
 
-@given(value=usable, other=st.text(max_size=8))
-def test_the_user_is_always_right(value: float, other: str) -> None:
-    assert resolve(value, Stated((other, other), (0.3, 0.3), "40")).value == value
+@given(value=usable, stated=st.text(max_size=8))
+def test_the_user_is_always_right(value: float, stated: str) -> None:
+    assert resolve(value, Stated((stated, stated), (0.3, 0.3), "40")).value == value
 
 
 @given(value=st.one_of(st.just(math.nan), st.floats(max_value=0.0199), st.floats(min_value=100.01)))
@@ -36,23 +36,23 @@ def test_the_user_may_not_be_absurd(value: float) -> None:
 
 @given(x=usable, factor=st.floats(0.5, 2.0))
 def test_unequal_axes_are_a_problem_and_equal_ones_an_answer(x: float, factor: float) -> None:
-    found = resolve(None, Stated((repr(x), repr(x * factor)), objective="20"))
+    answer = resolve(None, Stated((repr(x), repr(x * factor)), objective="20"))
     if abs(x - x * factor) > 0.02 * max(x, x * factor) or not 0.02 <= x * factor <= 100:
-        assert found.value is None
-        assert repr(x)[:24] in found.problem
+        assert answer.value is None
+        assert repr(x)[:24] in answer.problem
     else:
-        assert found.value == pytest.approx(x * (1 + factor) / 2)
-        assert found.source == "header"
+        assert answer.value == pytest.approx(x * (1 + factor) / 2)
+        assert answer.source == "header"
 
 
 @given(bad=unusable, good=st.one_of(unusable, usable.map(repr)))
 def test_an_unusable_header_is_not_replaced_by_a_guess(bad: str, good: str) -> None:
-    found = resolve(None, Stated((bad, good), (0.25, 0.25), "40"))
+    answer = resolve(None, Stated((bad, good), (0.25, 0.25), "40"))
     if bad or good:
-        assert found.value is None
-        assert repr(bad) in found.problem
+        assert answer.value is None
+        assert repr(bad) in answer.problem
     else:
-        assert (found.value, found.source) == (0.25, "resolution tags")
+        assert (answer.value, answer.source) == (0.25, "resolution tags")
 
 
 @given(dpi=st.sampled_from([72, 96, 100, 150, 200, 300, 600, 1200]))
@@ -88,7 +88,7 @@ def test_without_mpp_the_objective_answers(tmp_path: Path, reader: str) -> None:
 
 
 def test_each_format_says_where_its_mpp_is_from(tmp_path: Path) -> None:
-    found = {
+    answers = {
         path.name: (info.mpp, info.mpp_source)
         for path in (
             svs(tmp_path / "a.svs"),
@@ -99,7 +99,7 @@ def test_each_format_says_where_its_mpp_is_from(tmp_path: Path) -> None:
         )
         for info in [open_slide(SlideRef(str(path))).info]
     }
-    assert found == {
+    assert answers == {
         "a.svs": (0.5, "header"),
         "b.ome.tif": (0.25, "header"),
         "c.tif": (0.25, "resolution tags"),

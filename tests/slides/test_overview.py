@@ -1,4 +1,4 @@
-"""The low-resolution view: small, from the cheapest level, in little memory, and told where it cannot be had."""
+"""The low-resolution view: small, from the cheapest level, in little memory, and an error where there is none."""
 
 from __future__ import annotations
 

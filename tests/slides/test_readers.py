@@ -1,4 +1,4 @@
-"""The one suite that every reader passes on every file that it opens."""
+"""The tests that every reader passes on every file that it opens."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_whole_factors_are_told_from_rounded_sizes_and_others_kept() -> None:
     assert downsample((10_000, 8_000), (2_490, 1_992)) == pytest.approx(4.016, abs=1e-3)
 
 
-def test_pictures_of_another_shape_are_no_levels() -> None:
+def test_pictures_of_another_shape_are_not_levels() -> None:
     kept, levels = select_levels("a.svs", [(4000, 3000), (1280, 431), (1000, 750), (2000, 1500), (387, 463)])
     assert kept == [0, 3, 2]
     assert [level.downsample for level in levels] == [1.0, 2.0, 4.0]
@@ -236,15 +236,15 @@ def test_the_tile_cache_stays_within_its_bytes_and_reuses_its_buffers() -> None:
 
 
 def test_slides_share_one_cache_and_never_each_others_tiles(slide: Find) -> None:
-    one = jpegtiff.open_slide(SlideRef(str(slide("aperio.svs"))))
-    other = jpegtiff.open_slide(SlideRef(str(slide("generic.tif"))))
+    aperio = jpegtiff.open_slide(SlideRef(str(slide("aperio.svs"))))
+    generic = jpegtiff.open_slide(SlideRef(str(slide("generic.tif"))))
     box = Box(0, 0, 300, 300)
-    alone = [source.read(0, box).rgb.copy() for source in (one, other)]
+    alone = [source.read(0, box).rgb.copy() for source in (aperio, generic)]
     for _ in range(2):
-        for source, before in zip((one, other), alone, strict=True):
+        for source, before in zip((aperio, generic), alone, strict=True):
             np.testing.assert_array_equal(source.read(0, box).rgb, before)
-    one.close()
-    np.testing.assert_array_equal(other.read(0, box).rgb, alone[1])
+    aperio.close()
+    np.testing.assert_array_equal(generic.read(0, box).rgb, alone[1])
 
 
 @pytest.mark.parametrize("name", ["aperio.svs", "generic.tif", "pyramid.ome.tif"])

@@ -1,4 +1,4 @@
-"""Scenes of candidates, ways to cut them into regions, and the slow, obvious stitching to compare with."""
+"""Scenes of candidates, ways to cut them into regions, and a slow, obvious stitching to compare with."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def table(
     tile: Sequence[int] | None = None,
     prompt: Float64 | None = None,
 ) -> NucleiTable:
-    """A table of these rings (K x 2 each); prompts are the middle of the boxes unless given."""
+    """A table of these rings (K x 2 each). Prompts are the middles of their boxes unless they are given."""
     count = len(rings)
     if not count:
         return NucleiTable.empty(2)
@@ -57,7 +57,7 @@ def ellipse(x: float, y: float, long: float, short: float, turn: float) -> Float
 
 
 def crowd(seed: int, count: int, edge: float) -> tuple[NucleiTable, Bool]:
-    """Ellipses strewn so densely over a square that rivals form chains and clumps; some are exact copies."""
+    """Ellipses so dense in a square that rivals form chains and clumps. Some are exact copies."""
     rng = np.random.default_rng(seed)
     rings = [
         ellipse(*rng.uniform(0, edge, 2), *rng.uniform(4, 14, 2), rng.uniform(0, np.pi)) for _ in range(count)
@@ -65,13 +65,13 @@ def crowd(seed: int, count: int, edge: float) -> tuple[NucleiTable, Bool]:
     copies = [rings[k] for k in rng.integers(0, count, count // 4)]
     shifted = [_on_slide(ring + rng.normal(0, 2, 2)) for ring in copies]
     rings = rings + copies + shifted
-    # Few distinct scores, so that the ties are put to the test as well.
+    # Few distinct scores, so that ties are tested too.
     score = rng.integers(1, 6, len(rings)) / 8
     return table(rings, score, rng.integers(0, 3, len(rings))), rng.random(len(rings)) < 0.7
 
 
 def _on_slide(ring: Float64) -> Float64:
-    """Moved until its prompt, the middle of its box, is not left of or above the slide, where no tile is."""
+    """The ring, moved so that its prompt, the middle of its box, is not left of or above the slide."""
     middle = (ring.min(axis=0) + ring.max(axis=0)) / 2
     return ring + (np.maximum(middle, 0) - middle)
 
@@ -79,7 +79,7 @@ def _on_slide(ring: Float64) -> Float64:
 def cut(
     candidates: NucleiTable, own: Bool, region_l0: float, rng: np.random.Generator
 ) -> Iterator[RegionCandidates]:
-    """Every row goes to some region whose core, grown by the margin, holds its prompt; rows in any order."""
+    """Every row goes to a region whose core, grown by the margin, holds its prompt. The rows come in any order."""
     cells = defaultdict(list)
     for row in rng.permutation(len(candidates)).tolist():
         x, y = candidates.prompt_xy[row] + rng.uniform(-MARGIN, MARGIN, 2)
@@ -109,7 +109,7 @@ def reference_rows(candidates: NucleiTable, own: Bool, rule: StitchRule) -> list
     shapes = [shapely.Polygon(candidates.xy[a:b]) for a, b in pairwise(offsets)]
     kept: list[int] = []
     for row in sorted(range(len(candidates)), key=lambda row: precedence(candidates, own, row)):
-        if not any(_rivals(shapes[row], shapes[other], rule) for other in kept):
+        if not any(_rivals(shapes[row], shapes[winner], rule) for winner in kept):
             kept.append(row)
     return sorted(kept)
 
@@ -121,7 +121,7 @@ def _rivals(a: shapely.Polygon, b: shapely.Polygon, rule: StitchRule) -> bool:
 
 
 def rows_of(candidates: NucleiTable) -> list[tuple[object, ...]]:
-    """Every row as plain values, sorted: for comparing tables as sets."""
+    """Every row as plain values, sorted, to compare tables as sets."""
     return sorted(
         (*xy, float(score), int(tile), candidates.xy[a:b].tobytes())
         for xy, score, tile, a, b in zip(
@@ -135,6 +135,6 @@ def rows_of(candidates: NucleiTable) -> list[tuple[object, ...]]:
     )
 
 
-def identical(one: NucleiTable, other: NucleiTable) -> bool:
+def identical(a: NucleiTable, b: NucleiTable) -> bool:
     """The same bytes in every column, in the same order."""
-    return all(getattr(one, f.name).tobytes() == getattr(other, f.name).tobytes() for f in fields(one))
+    return all(getattr(a, column.name).tobytes() == getattr(b, column.name).tobytes() for column in fields(a))

@@ -13,15 +13,15 @@ def test_nucleus_across_a_seam_comes_from_the_tile_that_owns_its_prompt():
     left = ellipse(99.0, 50.0, 10, 7, 0.2)
     right = ellipse(99.5, 50.3, 10, 7, 0.2)
     seen = table([left, right], [0.6, 0.9], tile=[0, 1])
-    found = stitched(seen, np.array([True, False]), 100)
-    assert found.tile.tolist() == [0]
-    assert np.array_equal(found.xy, left)
+    kept = stitched(seen, np.array([True, False]), 100)
+    assert kept.tile.tolist() == [0]
+    assert np.array_equal(kept.xy, left)
 
 
 def test_nucleus_that_each_tile_places_in_the_other_core_is_kept_once():
     seen = table([ellipse(101.0, 50, 10, 7, 0), ellipse(99.0, 50, 10, 7, 0)], [0.6, 0.9], tile=[0, 1])
-    found = stitched(seen, np.array([False, False]), 100)
-    assert found.tile.tolist() == [1]
+    kept = stitched(seen, np.array([False, False]), 100)
+    assert kept.tile.tolist() == [1]
 
 
 @pytest.mark.parametrize("region_l0", [50.0, 100.0, 200.0])
@@ -37,23 +37,23 @@ def test_row_of_nuclei_across_region_borders_is_complete_and_whole():
     centres = np.arange(10.0, 990.0, 25.0)
     rings = [ellipse(x, x, 10, 8, 0.5) for x in centres]
     seen = table(rings + rings, [0.5] * 2 * len(rings), tile=[0] * len(rings) + [1] * len(rings))
-    found = stitched(seen, seen.tile == 0, 100)
-    assert len(found) == len(rings)
-    assert found.tile.tolist() == [0] * len(rings)
-    assert {ring.tobytes() for ring in rings} == {row[-1] for row in rows_of(found)}
+    kept = stitched(seen, seen.tile == 0, 100)
+    assert len(kept) == len(rings)
+    assert kept.tile.tolist() == [0] * len(rings)
+    assert {ring.tobytes() for ring in rings} == {row[-1] for row in rows_of(kept)}
 
 
 @pytest.mark.parametrize("region_l0", [40.0, 128.0, 3000.0])
 @pytest.mark.parametrize("rising", [1, -1])
 @pytest.mark.parametrize("down", [False, True])
 def test_chain_of_rivals_over_many_regions(region_l0, rising, down):
-    """Each suppresses the next, so every verdict hangs on the far end of a chain of 300 over 30 regions."""
+    """Each suppresses the next, so every verdict depends on the far end of a chain of 300 over 30 regions."""
     place = np.arange(300) * 4.0
     rings = [box(10, at, 30, at + 20) if down else box(at, 10, at + 20, 30) for at in place]
     score = np.linspace(0.1, 0.9, 300)[::rising]
-    found = stitched(table(rings, score), np.ones(300, bool), region_l0, rule=StitchRule(iou=0.6))
+    kept = stitched(table(rings, score), np.ones(300, bool), region_l0, rule=StitchRule(iou=0.6))
     expected = np.sort(place[::-1][::2] if rising == 1 else place[::2])
-    assert np.sort(found.xy[::4, 1 if down else 0]).tolist() == expected.tolist()
+    assert np.sort(kept.xy[::4, 1 if down else 0]).tolist() == expected.tolist()
 
 
 def test_part_nested_in_its_whole_is_one_nucleus():

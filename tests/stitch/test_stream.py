@@ -55,7 +55,7 @@ def test_blocks_come_out_while_regions_still_go_in():
 def test_stream_may_leave_out_regions():
     sparse = [region(0, 3), region(4, 0), region(4, 7), region(9, 2)]
     parts = list(stitch(sparse, FRAME))
-    alone = [part for one in sparse for part in stitch([one], FRAME)]
+    alone = [part for candidates in sparse for part in stitch([candidates], FRAME)]
     assert sum(map(len, parts)) == sum(map(len, alone))
 
 
@@ -79,8 +79,8 @@ def test_nothing_in_nothing_out():
 )
 def test_invalid_rings_pass_without_harm(ring):
     seen = table([np.array(ring, float), box(50, 50, 60, 60), box(50, 50, 60, 60)], [0.5, 0.6, 0.7])
-    found = stitched(seen, np.ones(3, bool), 100)
-    assert sorted(found.score.round(1).tolist()) == pytest.approx([0.5, 0.7])
+    kept = stitched(seen, np.ones(3, bool), 100)
+    assert sorted(kept.score.round(1).tolist()) == pytest.approx([0.5, 0.7])
 
 
 def test_nucleus_larger_than_the_halo_allows_is_refused_by_name():

@@ -1,4 +1,4 @@
-"""Where every ordinary column is equal the content of the outline decides, never the order of arrival."""
+"""If every other column is equal, the content of the outline decides, and never the order of arrival."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def both_ways(rings):
 
 
 def test_rivals_that_differ_in_outline_only():
-    found = [both_ways([box(40, 40, 60, 60), box(41, 40, 60, 60), box(40, 41, 60, 60)]) for _ in range(2)]
-    assert all(len(one) == 1 and identical(one, found[0][0]) for pair in found for one in pair)
+    pairs = [both_ways([box(40, 40, 60, 60), box(41, 40, 60, 60), box(40, 41, 60, 60)]) for _ in range(2)]
+    assert all(len(kept) == 1 and identical(kept, pairs[0][0]) for pair in pairs for kept in pair)
 
 
 def test_neighbours_that_share_a_prompt_are_written_in_one_order():

@@ -1,4 +1,4 @@
-"""Archives that no packed store of ours can be, each made from one that is."""
+"""Archives that cannot be a packed store, each made from a real packed store."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _directory(data: bytearray) -> int:
 
 
 def _overlapping(data: bytearray) -> bytearray:
-    """The second member begins where the first one does."""
+    """The second member begins at the same byte as the first."""
     first = _directory(data)
     second = first + 46 + sum(struct.unpack_from("<3H", data, first + 28))
     struct.pack_into("<L", data, second + 42, 0)

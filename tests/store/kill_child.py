@@ -1,4 +1,4 @@
-"""Run by the tests: publishes stores in forked children, each killed at another durable call."""
+"""A program that the tests run: it publishes stores in forked children, each killed at another durable call."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wsi_nuc.store.names import made_folder
 from wsi_nuc.store.verify import verify
 
 NAME, PACKED = "x.svs.zarr", "x.svs.zarr.zip"
-# What is there, and what takes its place.
+# The name of the store before, and of the store that replaces it.
 FORMS = {"pack": (NAME, PACKED), "unpack": (PACKED, NAME)}
 
 
@@ -51,7 +51,7 @@ def count_calls(out_dir: Path, overwrite: bool, before: str, after: str) -> int:
 def main(folder: str, mode: str, step: int) -> None:
     overwrite = mode != "fresh"
     if mode == "two-steps":
-        durable.exchange = lambda one, other: False
+        durable.exchange = lambda source, target: False
     before, name = FORMS.get(mode, (NAME, NAME))
     calls = count_calls(Path(folder, "count"), overwrite, before, name)
     # The last calls make the result visible; what lies before them only fills the private folder.

@@ -1,4 +1,4 @@
-"""A folder outside of the output that holds everything the program would remove or take for its own."""
+"""A folder outside of the output that holds everything that the program would remove or take for its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DEAD = HEX * 2
 
 
 def tempting(folder: Path) -> Path:
-    """Names and contents as the program leaves them in all of its private folders, and of a cohort's."""
+    """Names and contents as the program leaves them in all of its private folders, and in those of a cohort."""
     for tree in (f"{DEAD}.zarr", DEAD, HEX, f"{HEX}/{HEX}", "x.svs.zarr", "tissue.svs.zarr", "deep/er"):
         (folder / tree).mkdir(parents=True, exist_ok=True)
         (folder / tree / "data").write_text("precious")
@@ -29,7 +29,7 @@ def tempting(folder: Path) -> Path:
 
 def everything(folder: Path) -> dict[str, str]:
     """Every name below `folder` with what it is: a folder, where a link leads, or the hash of a file."""
-    found = {}
+    contents = {}
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
             what = f"link to {path.readlink()}"
@@ -37,12 +37,12 @@ def everything(folder: Path) -> dict[str, str]:
             what = "folder"
         else:
             what = hashlib.sha256(path.read_bytes()).hexdigest()
-        found[path.relative_to(folder).as_posix()] = what
-    return found
+        contents[path.relative_to(folder).as_posix()] = what
+    return contents
 
 
 def link(place: Path, target: Path) -> None:
-    """A link at `place`; what was there is moved aside."""
+    """A link at `place`. A file or folder that was there is moved aside."""
     place.parent.mkdir(parents=True, exist_ok=True)
     if place.exists() or place.is_symlink():
         place.rename(place.with_name(f"{place.name}-aside"))

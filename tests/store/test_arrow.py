@@ -20,10 +20,10 @@ KINDS = st.sampled_from([np.bool_, np.int8, np.int16, np.int64, np.float32, np.f
 
 @given(values=KINDS.flatmap(lambda kind: arrays.arrays(kind, st.integers(0, 40))), start=st.integers(0, 40))
 def test_numbers_and_flags_go_there_and_back(values: np.ndarray, start: int) -> None:
-    there = to_arrow(values)
-    assert there.type == pa.array(values).type
-    there.validate(full=True)
-    back = to_numpy(there[start:])
+    array = to_arrow(values)
+    assert array.type == pa.array(values).type
+    array.validate(full=True)
+    back = to_numpy(array[start:])
     assert back.dtype == values.dtype
     assert back.tobytes() == values[start:].tobytes()
 

@@ -1,4 +1,4 @@
-"""Statistics per class do not depend on order or cut of the stream, and agree with NumPy on whole columns."""
+"""Statistics per class do not depend on the order and pieces of the stream, and agree with NumPy on whole data."""
 
 from __future__ import annotations
 

@@ -76,9 +76,9 @@ def test_the_same_result_again_is_verified_not_replaced(tmp_path: Path) -> None:
     again = publish_store(tmp_path, overwrite=True)
     assert not again.new
     assert again.path.stat().st_ino == inode
-    found = check_target(made_folder(tmp_path), NAME, origin().key)
-    assert found is not None
-    assert found.manifest == first.manifest
+    published = check_target(made_folder(tmp_path), NAME, origin().key)
+    assert published is not None
+    assert published.manifest == first.manifest
 
 
 def test_other_settings_are_refused_with_the_difference(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_other_settings_are_refused_with_the_difference(tmp_path: Path) -> None:
 @pytest.mark.parametrize("atomic", [True, False])
 def test_overwrite_replaces_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, atomic: bool) -> None:
     if not atomic:
-        monkeypatch.setattr(durable, "exchange", lambda one, other: False)
+        monkeypatch.setattr(durable, "exchange", lambda source, target: False)
     publish_store(tmp_path)
     other = origin(region_px=2048)
     assert check_target(made_folder(tmp_path), NAME, other.key, overwrite=True) is None
@@ -113,7 +113,7 @@ def test_overwrite_replaces_the_whole(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_overwrite_in_two_steps_recovers_from_a_stop_in_between(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(durable, "exchange", lambda one, other: False)
+    monkeypatch.setattr(durable, "exchange", lambda source, target: False)
     before = publish_store(tmp_path).manifest
     other = origin(region_px=2048)
     renames = [c for c in calls_of_one_commit(tmp_path / "count") if c == "rename"]
@@ -130,7 +130,7 @@ def test_foreign_folder_is_never_touched(tmp_path: Path) -> None:
     (tmp_path / NAME).mkdir(parents=True)
     (tmp_path / NAME / "mine.txt").write_text("precious")
     for overwrite in (False, True):
-        with pytest.raises(StorageError, match="no result of wsi-nuc"):
+        with pytest.raises(StorageError, match="not a result of wsi-nuc"):
             publish_store(tmp_path, overwrite=overwrite)
     assert (tmp_path / NAME / "mine.txt").read_text() == "precious"
 
@@ -227,9 +227,9 @@ def test_damage_is_named_and_republished(tmp_path: Path, victim: str, how: str) 
         file.write_bytes(data if how == "flipped" else data[:-1])
     if how == "link":
         file.symlink_to(tmp_path / "elsewhere")
-    found = problems_of(path)
-    assert set(found) == {victim}
-    assert verify(path) == [f"{victim} {found[victim]}"]
+    problems = problems_of(path)
+    assert set(problems) == {victim}
+    assert verify(path) == [f"{victim} {problems[victim]}"]
     assert is_result(path)
     assert check_target(made_folder(tmp_path), NAME, origin().key) is None
     again = publish_store(tmp_path)
@@ -266,7 +266,7 @@ def test_what_never_was_a_result_is_told_from_a_damaged_one(tmp_path: Path, kind
         (path / "manifest.json").write_text('{"name": "x"}' if kind == "other manifest" else '{"made_from"')
     (problem,) = verify(path)
     assert is_result(path) == (kind == "result")
-    assert problem.startswith("is no result of wsi-nuc") == (kind != "result")
+    assert problem.startswith("is not a result of wsi-nuc") == (kind != "result")
 
 
 def all_good(manifest: dict[str, dict[str, int]]) -> bool:
@@ -279,9 +279,9 @@ def test_a_result_with_failed_tiles_gives_way_to_a_good_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool, atomic: bool
 ) -> None:
     if not atomic:
-        monkeypatch.setattr(durable, "exchange", lambda one, other: False)
+        monkeypatch.setattr(durable, "exchange", lambda source, target: False)
     publish_store(tmp_path, 20, failed=3)
-    # Who accepts failed tiles gets it as it is.
+    # A caller that accepts failed tiles gets it as it is.
     assert check_target(made_folder(tmp_path), NAME, origin().key, overwrite) is not None
     assert not publish_store(tmp_path, 50, overwrite=overwrite).new
     assert check_target(made_folder(tmp_path), NAME, origin().key, overwrite, all_good) is None
@@ -292,11 +292,11 @@ def test_a_result_with_failed_tiles_gives_way_to_a_good_one(
     assert read(good.path)["counts"]["nuclei"] == 50
     assert visible(tmp_path) == [NAME]
     assert staged(tmp_path) == []
-    # The good one stays, whoever asks.
+    # The good result stays, whatever a caller accepts.
     assert not publish_store(tmp_path, 20, failed=3, overwrite=overwrite, acceptable=all_good).new
-    found = check_target(made_folder(tmp_path), NAME, origin().key, overwrite, all_good)
-    assert found is not None
-    assert found.manifest == good.manifest
+    published = check_target(made_folder(tmp_path), NAME, origin().key, overwrite, all_good)
+    assert published is not None
+    assert published.manifest == good.manifest
 
 
 def test_a_failed_file_never_writes_into_the_next_one(tmp_path: Path) -> None:
@@ -335,9 +335,9 @@ def test_a_published_store_keeps_no_lock(tmp_path: Path) -> None:
     check_target(made_folder(tmp_path), NAME, origin().key)
     private = tmp_path / ".wsi-nuc"
     assert [path for path in private.rglob("*") if not path.is_dir()] == []
-    # One that a killed process left goes with the next run.
+    # A lock that a killed process left is removed by the next run.
     (private / "commit" / f"{NAME}.lock").touch()
-    # What NFS keeps of one that was unlinked while it is held is no stranger; other files are.
+    # What NFS keeps of a lock that was unlinked while it is held is not a stranger; other files are.
     for name in (".nfs0001", "notes"):
         (private / "commit" / name).touch()
     assert [stranger.name for stranger in clean_up(made_folder(tmp_path))] == ["notes"]

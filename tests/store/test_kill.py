@@ -29,7 +29,7 @@ def check(rows: list[list[str]], allowed_at_once: set[str], allowed_after: set[s
 
 @pytest.mark.parametrize("mode", ["pack", "unpack"])
 def test_killed_while_one_form_takes_the_place_of_the_other(tmp_path: Path, mode: str) -> None:
-    # As there: the old form is moved away before the new one is visible.
+    # As above: the old form is moved away before the new form is visible.
     check(run(tmp_path, mode, 60), {"old", "1", "nothing"}, {"old", "1"})
 
 
@@ -40,5 +40,5 @@ def test_killed_while_overwriting(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_killed_while_overwriting_without_an_atomic_exchange(tmp_path: Path) -> None:
-    # Between the two renames neither is visible; the next run puts the old one back.
+    # Between the two renames, neither result is visible; the next run puts the old one back.
     check(run(tmp_path, "two-steps", 20), {"old", "1", "nothing"}, {"old", "1"})

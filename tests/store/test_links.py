@@ -38,7 +38,7 @@ def staged(out: Place) -> None:
 
 
 def replaced_in_two_steps(out: Place) -> None:
-    exchange, durable.exchange = durable.exchange, lambda one, other: False
+    exchange, durable.exchange = durable.exchange, lambda source, target: False
     try:
         publish_store(out.path)
         publish_store(out.path, made=origin(b=1), overwrite=True)
@@ -46,7 +46,7 @@ def replaced_in_two_steps(out: Place) -> None:
         durable.exchange = exchange
 
 
-# Everything that works in a private folder, by that folder.
+# Everything that works in a private folder, by its folder.
 USES: dict[Private, dict[str, Callable[[Place], object]]] = {
     Private.BACKUP: {
         "clean up": clean_up,
@@ -126,7 +126,7 @@ def test_a_command_looks_for_links_before_it_does_anything(
     ],
 )
 def test_no_link_deeper_down_is_followed(place: str, out: Place, outside: Path) -> None:
-    """Swapped in after the first look: whoever comes by refuses it."""
+    """The link is swapped in after the first look: the next code that gets there refuses it."""
     private_folder = out.path / ".wsi-nuc"
     if place.startswith(("staging", "slides")):
         (private_folder / place).parent.mkdir(parents=True)
@@ -162,7 +162,7 @@ def test_a_tree_with_a_link_inside_is_removed_without_what_it_leads_to(out: Plac
 
 
 def swap_at(operation: str, suffix: str, place: Path, target: Path) -> Callable[[str, Path], None]:
-    """A link takes the place of a folder right before the first such call."""
+    """Replaces a folder by a link right before the first such call."""
 
     def swap(kind: str, path: Path) -> None:
         if kind == operation and path.name.endswith(suffix) and not place.is_symlink():
@@ -212,7 +212,7 @@ def test_a_worker_writes_into_the_folder_that_was_meant_or_nowhere(tmp_path: Pat
     meant = parts_dir(out, SLIDE, KEY)
     write_part(meant.ref().opened(), 0, table, own, {})
     assert list(find_parts(meant)) == [0]
-    # The same folder by another path is the same folder; another one at the same path is not.
+    # The same folder by another path is the same folder; another folder at the same path is not.
     out.path.rename(tmp_path / "aside")
     out.path.symlink_to(tmp_path / "aside")
     write_part(meant.ref().opened(), 1, table, own, {})
@@ -225,7 +225,7 @@ def test_a_worker_writes_into_the_folder_that_was_meant_or_nowhere(tmp_path: Pat
 def test_a_worker_elsewhere_makes_no_folder_on_its_way(
     tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It cannot tell folders by their numbers: those are another machine's."""
+    """The worker cannot compare the numbers of folders, because these are another machine's."""
     out = made_folder(tmp_path / "out")
     hold_parts(out, SLIDE, KEY)
     ref = parts_dir(out, SLIDE, KEY).ref()

@@ -1,4 +1,4 @@
-"""A damaged manifest is named, never believed, and never in the way of its own repair."""
+"""A damaged manifest is named, never believed, and never prevents its own repair."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def intact(store: Path) -> Iterator[Path]:
 
 
 def places(document: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to every key and entry, of however deep a document."""
+    """The way to every key and entry of a document, at any depth."""
     inner = document.items() if isinstance(document, dict) else enumerate(document)
     for key, value in inner:
         yield (*above, key)
@@ -49,7 +49,7 @@ def places(document: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ..
 
 
 def changed(document: Json, place: tuple[Any, ...]) -> Iterator[Json]:
-    """Copies without what is at `place`, and with anything else there."""
+    """Copies of a document without the entry at `place`, and with something else there."""
     *above, last = place
     for value in ("delete", *OTHER_VALUES):
         copy = deepcopy(document)
@@ -66,7 +66,7 @@ def changed(document: Json, place: tuple[Any, ...]) -> Iterator[Json]:
 
 
 def assert_named_and_repairable(store: Path, files: set[str]) -> None:
-    """`verify` names the files, and a run of the same settings makes the store anew."""
+    """`verify` names the files, and a run with the same settings makes the store again."""
     named = {line.partition(" ")[0] for line in verify(store)}
     assert files <= named
     assert is_result(store)
@@ -164,7 +164,7 @@ def test_names_of_files_never_lead_out_of_the_store(intact: Path) -> None:
     for name in ("/etc/passwd", "../x", "a/../../x", "", "a//b", "a\0b", "\ud800"):
         other = {**document, "files": {**document["files"], name: {"sha256": "0" * 64, "size": 3}}}
         (intact / MANIFEST).write_text(json.dumps({**other, "digest": digest(other)}))
-        # The last is a name that no file system has; it is missing, like any other.
+        # No file system has the last name, so its file is missing, like any other.
         assert_named_and_repairable(intact, {name if name == "\ud800" else MANIFEST})
 
 
@@ -178,9 +178,9 @@ def test_a_store_of_the_first_format_still_verifies(intact: Path) -> None:
     document["digest"] = digest(document)
     (intact / MANIFEST).write_text(json.dumps(document))
     assert verify(intact) == []
-    found = check_target(made_folder(intact.parent), NAME, origin().key)
-    assert found is not None
-    assert found.manifest == document
+    published = check_target(made_folder(intact.parent), NAME, origin().key)
+    assert published is not None
+    assert published.manifest == document
     (intact / MANIFEST).unlink()
     assert_named_and_repairable(intact, {MANIFEST})
 

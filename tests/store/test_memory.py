@@ -1,4 +1,4 @@
-"""Memory of the writer ends at a few row groups, however many nuclei come."""
+"""The writer needs memory for a few row groups, however many nuclei come."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two slides never share a name, one slide always gets its own again, and any file name will do."""
+"""Two slides never share a name, a slide always gets its own name again, and any file name is accepted."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_race_for_one_name_has_one_winner(tmp_path: Path) -> None:
 
 
 def _claim_often(out_dir: str, content: str, counted: object) -> None:
-    """Whoever holds the plain name must hold it alone."""
+    """A process that holds the plain name must be the only one."""
     for _ in range(40):
         with claim_name("x.svs", made_folder(Path(out_dir)), content) as claim:
             if claim.name == PLAIN:
@@ -181,7 +181,7 @@ def test_claims_that_come_and_go_never_overlap(tmp_path: Path) -> None:
 
 def test_identity_depends_on_content_not_on_order() -> None:
     first, second = {"pipeline": 1}, {"pipeline": 2}
-    one = identity(A, B, {"x": 1, "y": {"p": 2, "q": 3}}, first)
-    assert one == identity(A, B, {"y": {"q": 3, "p": 2}, "x": 1}, first)
+    original = identity(A, B, {"x": 1, "y": {"p": 2, "q": 3}}, first)
+    assert original == identity(A, B, {"y": {"q": 3, "p": 2}, "x": 1}, first)
     changed = [(B, B, {"x": 1}, first), (A, A, {"x": 1}, first), (A, B, {"x": 2}, first), (A, B, {"x": 1}, second)]
-    assert len({one, *(identity(*c) for c in changed)}) == 5
+    assert len({original, *(identity(*arguments) for arguments in changed)}) == 5

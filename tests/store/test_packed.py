@@ -1,4 +1,4 @@
-"""A store as one file: the same members, published and converted in one step, and refused where it is not ours."""
+"""A store as one file: the same members, published and converted in one step, and refused if it is not a store."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def visible(out: Path) -> list[str]:
 
 
 def private_files(out: Path) -> list[Path]:
-    """Of which one stays for all slides together."""
+    """All private files but the lock that stays for all slides together."""
     files = [path for path in (out / ".wsi-nuc").rglob("*") if not path.is_dir()]
     return [path for path in files if path.name != "names.lock"]
 
@@ -88,8 +88,7 @@ def test_a_store_of_the_format_before_is_read_packed_and_unpacked(tmp_path: Path
         assert class_names(place) == CLASSES
         with NucleiReader(place, ["class", *CLASSES]) as reader:
             assert len(reader.nuclei(0)) == read(place)["counts"]["nuclei"] == 20
-    found = check_target(made_folder(tmp_path), FOLDER, origin().key)
-    assert found is not None
+    assert check_target(made_folder(tmp_path), FOLDER, origin().key) is not None
 
 
 def test_keep_leaves_both_and_the_same_again_is_verified(tmp_path: Path) -> None:
@@ -118,7 +117,7 @@ def test_damage_stops_a_conversion(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"X/c\.0\.0 is missing"):
         convert(store, packed=True)
     assert visible(tmp_path) == [FOLDER]
-    with pytest.raises(UsageError, match="no result"):
+    with pytest.raises(UsageError, match="not a result"):
         convert(tmp_path / "nothing.zarr", packed=True)
 
 
@@ -131,37 +130,37 @@ def test_zarr_and_pyarrow_read_the_members_where_they_lie(tmp_path: Path) -> Non
         assert np.array_equal(file.rings(0).xy, plain.rings(0).xy)
         assert np.array_equal(file.points(0).area_um2, plain.points(0).area_um2)
     columns = ("score", "class", *CLASSES)
-    with NucleiReader(packed, columns) as one, NucleiReader(folder, columns) as other:
+    with NucleiReader(packed, columns) as reader, NucleiReader(folder, columns) as plain_reader:
         for name in columns:
-            assert np.array_equal(one.nuclei(0).columns[name], other.nuclei(0).columns[name])
+            assert np.array_equal(reader.nuclei(0).columns[name], plain_reader.nuclei(0).columns[name])
     array = open_array(contents(packed) / layout.NUCLEI_TABLE / "X")
     assert np.array_equal(array[40:60], open_array(folder / layout.NUCLEI_TABLE / "X")[40:60])
-    # As any other reader of Zarr sees it.
+    # Other readers of Zarr see the same.
     store = zarr.storage.ZipStore(packed, mode="r")
     assert np.array_equal(zarr.open_group(store, mode="r")[layout.NUCLEI_TABLE]["X"][:], array[:])
 
 
 def test_a_result_counts_in_either_form(tmp_path: Path) -> None:
     out, key = made_folder(tmp_path), origin().key
-    for there, asked in ((FOLDER, PACKED), (PACKED, FOLDER)):
-        first = publish_store(tmp_path, name=there)
-        again = publish_store(tmp_path, name=asked)
+    for existing, wanted in ((FOLDER, PACKED), (PACKED, FOLDER)):
+        first = publish_store(tmp_path, name=existing)
+        again = publish_store(tmp_path, name=wanted)
         assert not again.new
         assert again.path == first.path
-        looked = check_target(out, asked, key)
-        assert looked is not None
-        assert looked.path == first.path
+        published = check_target(out, wanted, key)
+        assert published is not None
+        assert published.path == first.path
         with pytest.raises(UsageError, match="other settings"):
-            check_target(out, asked, origin(b=1).key)
+            check_target(out, wanted, origin(b=1).key)
         with claim_name("x.svs", out, "a" * 64) as own, claim_name("x.svs", out, "c" * 64) as other:
             assert own.name == FOLDER
             assert other.name != FOLDER
-        replaced = publish_store(tmp_path, 20, name=asked, made=origin(b=1), overwrite=True)
+        replaced = publish_store(tmp_path, 20, name=wanted, made=origin(b=1), overwrite=True)
         assert replaced.new
-        assert visible(tmp_path) == [asked]
-        assert read(tmp_path / asked)["counts"]["nuclei"] == 20
+        assert visible(tmp_path) == [wanted]
+        assert read(tmp_path / wanted)["counts"]["nuclei"] == 20
         assert private_files(tmp_path) == []
-        shutil.rmtree(tmp_path / asked) if asked == FOLDER else (tmp_path / asked).unlink()
+        shutil.rmtree(tmp_path / wanted) if wanted == FOLDER else (tmp_path / wanted).unlink()
 
 
 @pytest.mark.parametrize("where", ["shapes/nuclei/shapes.parquet", "tables/nuclei_table/X/c.0.0", MANIFEST])
@@ -211,13 +210,13 @@ def test_a_zip_of_somebody_else_is_never_replaced(tmp_path: Path) -> None:
         archive.writestr("zarr.json", "{}" * 100)
     before = path.read_bytes()
     for overwrite in (False, True):
-        with pytest.raises(StorageError, match="no result of wsi-nuc"):
+        with pytest.raises(StorageError, match="not a result of wsi-nuc"):
             publish_store(tmp_path, name=PACKED, overwrite=overwrite)
     assert path.read_bytes() == before
 
 
 def test_large_archives_are_read_by_their_larger_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What Python writes beyond 2 GiB, for archives of any size.
+    # Python writes this for archives beyond 2 GiB; here it is written for any size.
     monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 100)
     monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)
     path = publish_store(tmp_path, name=PACKED).path
@@ -252,7 +251,7 @@ def test_whenever_a_conversion_stops_the_store_is_there(
         return visible(out)
 
     store, seen = prepared("whole"), []
-    # A kill leaves the disk as it is, so looking before each call sees what a kill there would leave.
+    # A kill leaves the disk as it is. So a look before each call shows what a kill would leave there.
     with before_call(lambda operation, path: seen.append(intact(store.parent))):
         convert(store, packed)
     assert [] not in seen

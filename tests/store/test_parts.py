@@ -1,4 +1,4 @@
-"""Parts survive kills and come back exactly; a damaged one is as good as none."""
+"""Parts survive kills and come back exactly; a damaged part counts as missing."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def test_damaged_and_half_written_parts_are_thrown_away(tmp_path: Path) -> None:
     (tmp_path / f".tmp-{'a' * 32}").write_bytes(data)
     with pytest.raises(StorageError, match="does not match its name"):
         read_part(folder / paths[1].name)
-    found = find_parts(folder)
-    assert {index: part.path for index, part in found.items()} == {0: paths[0], 2: paths[2]}
+    parts = find_parts(folder)
+    assert {index: part.path for index, part in parts.items()} == {0: paths[0], 2: paths[2]}
     assert sorted(tmp_path.iterdir()) == sorted([paths[0], paths[2]])
     assert find_parts(folder / "none") == {}
 
@@ -78,7 +78,7 @@ def test_full_disk_leaves_no_part(tmp_path: Path, number: int) -> None:
     folder, table = made_folder(tmp_path) / "parts", nuclei(20)
     with failing(number, errno.ENOSPC), pytest.raises(StorageError):
         write_part(folder, 1, table, own(table), {})
-    # The last call syncs the folder: by then the part itself is whole.
+    # The last call syncs the folder: by then, the part itself is complete.
     assert len(find_parts(folder)) == int(number == 5)
     assert len(read_part(folder / write_part(folder, 1, table, own(table), {}))[0]) == 20
 

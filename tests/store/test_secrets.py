@@ -1,4 +1,4 @@
-"""A key is its owner's alone, and does not outlive its run by more than one run."""
+"""Only its owner can read a key, and a later run removes it at the latest."""
 
 from __future__ import annotations
 

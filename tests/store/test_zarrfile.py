@@ -21,5 +21,5 @@ def test_texts_that_grow_row_by_row_come_back(tmp_path: Path, rows: int) -> None
         column.append(texts[start : start + 1000])
     column.finish()
     folder.seal({})
-    found = zarr.open_group(tmp_path / "store.zarr", mode="r")["texts"][:]
-    assert found.tolist() == texts.tolist()
+    stored = zarr.open_group(tmp_path / "store.zarr", mode="r")["texts"][:]
+    assert stored.tolist() == texts.tolist()

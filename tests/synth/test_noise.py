@@ -1,4 +1,4 @@
-"""The random fields depend on seed and place only, not on how they are asked for."""
+"""The random fields depend only on seed and place, not on how they are computed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blocks: independent of one another, cheap where blank, and dark where the truth says so."""
+"""Blocks: independent of one another, cheap if they are blank, and dark where the truth has nuclei."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a synthetic slide goes: what is there is kept, what cannot be written is told."""
+"""The target of a synthetic slide: existing files are kept, and what cannot be written is an error."""
 
 from __future__ import annotations
 

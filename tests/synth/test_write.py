@@ -69,7 +69,7 @@ def test_pixels_are_the_painted_ones(written):
 
 def test_each_level_is_the_mean_of_the_finest(written):
     with tifffile.TiffFile(written.slide) as tiff:
-        # The colour channels are subsampled by JPEG; brightness is what has to agree.
+        # JPEG subsamples the colour channels, so only the brightness has to agree.
         finest, *smaller = [level.asarray() @ np.array([0.299, 0.587, 0.114]) for level in tiff.series[0].levels]
     for level, factor in zip(smaller, (4, 16), strict=True):
         rows, columns = level.shape
@@ -171,7 +171,7 @@ def test_a_sparse_slide_costs_little_memory_and_disk(tmp_path):
     slide = tmp_path / "sparse.svs"
     command = [sys.executable, "-c", _SPARSE, str(tmp_path / "warm.svs"), str(slide), str(size)]
     grown_kib = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    # Its pixels are 3.3 GB; what is held is a row of blocks and the tiles on their way into the file.
+    # Its pixels are 3.3 GB. Memory holds a row of blocks and the tiles on their way into the file.
     assert grown_kib < 256 * 1024
     assert slide.stat().st_size < 40e6
     assert slide.read_bytes()[2] == 43

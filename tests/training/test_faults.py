@@ -82,9 +82,9 @@ def test_ids_over_65535_are_renumbered_and_counted() -> None:
 @pytest.mark.parametrize(
     ("raw", "cause"),
     [
-        (np.full((3, 3), 0.5), "no integers"),
-        (np.full((3, 3), np.nan), "no integers"),
-        (np.full((3, 3), 1e300), "no integers"),
+        (np.full((3, 3), 0.5), "not integers"),
+        (np.full((3, 3), np.nan), "not integers"),
+        (np.full((3, 3), 1e300), "not integers"),
         (np.full((3, 3), -1), "negative id -1"),
         (np.ones((3, 3), bool), "yes/no mask"),
         (np.ones((3, 3), complex), "complex128"),
@@ -175,7 +175,7 @@ def small_mask(root: Path) -> None:
         (layouts.plain, no_picture, "cannot be read"),
         (layouts.plain, deep, "uint16 image"),
         (layouts.points, wrong_class, "class 'square' is not among round, long"),
-        (layouts.points, no_number, "no number"),
+        (layouts.points, no_number, "not a number"),
         (layouts.points, not_finite, "not finite"),
         (layouts.points, no_column, "no column x, y"),
         (layouts.foreground, colour_mask, "more than two values"),
@@ -218,7 +218,7 @@ def test_alpha_and_grey_images_are_read_and_counted(tmp_path: Path) -> None:
 
 
 def test_empty_and_unknown_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         load_dataset(tmp_path / "nowhere")
     with pytest.raises(DataError, match="no labelled images of a known layout"):
         load_dataset(tmp_path)
@@ -279,7 +279,7 @@ def test_unknown_names_of_readers_and_data_sets_are_refused(tmp_path: Path) -> N
     layouts.plain(tmp_path)
     with pytest.raises(UsageError, match="Did you mean folder"):
         load_dataset(tmp_path, reader_name="foldr")
-    with pytest.raises(UsageError, match="no known data set"):
+    with pytest.raises(UsageError, match="not a known data set"):
         load_dataset(tmp_path, name="consepp")
 
 
@@ -287,7 +287,7 @@ def test_other_layouts_name_their_broken_files(tmp_path: Path) -> None:
     xml, geo, mat = tmp_path / "xml", tmp_path / "geo", tmp_path / "mat"
     layouts.imagescope(xml)
     layouts.write(xml / "train/Annotations/one.xml", "<Annotations><Region>")
-    with pytest.raises(DataError, match="no ImageScope annotation"):
+    with pytest.raises(DataError, match="not an ImageScope annotation"):
         load_dataset(xml)[0]
     layouts.geojson(geo)
     layouts.write(geo / "one.geojson", json.dumps([{"geometry": {"type": "LineString", "coordinates": [[0, 0]]}}]))
@@ -295,7 +295,7 @@ def test_other_layouts_name_their_broken_files(tmp_path: Path) -> None:
         load_dataset(geo)[0]
     layouts.mat(mat)
     (mat / "Train/Labels/one.mat").write_bytes(b"nothing")
-    with pytest.raises(DataError, match="no MATLAB file"):
+    with pytest.raises(DataError, match="not a MATLAB file"):
         load_dataset(mat)[0]
 
 

@@ -150,7 +150,7 @@ def test_images_come_at_the_models_resolution() -> None:
 def test_class_names_are_mapped_or_refused() -> None:
     assert class_table(("a", "b"), ("x", "a"), {"b": "x"}, "here").tolist() == [1, 0, -1]
     assert class_table(("a", "b"), ("a",), {"b": ""}, "here").tolist() == [0, -1, -1]
-    with pytest.raises(UsageError, match="b are none of the model's"):
+    with pytest.raises(UsageError, match="b are not among the model's"):
         class_table(("a", "b"), ("a",), {}, "here")
 
 

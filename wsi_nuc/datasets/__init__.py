@@ -1,6 +1,6 @@
-"""Labelled images of every published form, read into one record, and their check.
+"""Labelled images in every published layout, read into the same record, and their check.
 
-`load_dataset(folder)` gives a `Dataset` of `LabelledImage`; `check_dataset(folder)` a `Report` of what is in it.
+`load_dataset(folder)` returns a `Dataset` of `LabelledImage`; `check_dataset(folder)` returns a `Report` about it.
 """
 
 from wsi_nuc.datasets.check import Report, check_dataset

@@ -1,5 +1,5 @@
-"""What must be known of a data set beside its files: classes, resolution, licence, and whether released weights
-may be trained on it. A `dataset.json` in the folder says it for one's own data."""
+"""What must be known about a data set beside its files: classes, resolution, licence, and whether released weights
+may be trained on it. For your own data, a `dataset.json` in the folder says it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from wsi_nuc.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """`classes`: names of the types, value 1 of a type image being the first. `point_classes`: names in point
-    files where they differ. `mpp`: microns per pixel of all images, None where the files say it or nobody knows.
-    `reader`: name in the registry, "" to find out by content. `trains_released`: whether weights that are given
-    to others may be trained on it; None where the licence has not been looked at, which counts as no."""
+    """What is known about a data set."""
 
     name: str
     licence: str = "unknown"
     trains_released: bool | None = None
+    """Whether weights that others get may be trained on it. None if nobody has read the licence: counts as no."""
     classes: tuple[str, ...] = ()
+    """Names of the types; the first is value 1 of a type image."""
     point_classes: tuple[str, ...] = ()
+    """Names in point files, if they differ."""
     mpp: float | None = None
+    """Microns per pixel of all images. None if the files say it, or if nobody knows."""
     reader: str = ""
+    """A name in the registry; "" to decide by content."""
     note: str = ""
+    """A remark for the report of the check."""
 
 
 _PANNUKE = ("neoplastic", "inflammatory", "connective", "dead", "epithelial")
@@ -68,11 +71,11 @@ KNOWN: dict[str, Card] = {
 
 
 def card_of(root: Path, name: str = "") -> Card:
-    """The card of the name asked for, else of `dataset.json`, else of the folder's own name, else a blank one."""
+    """The card of the given name, else of `dataset.json`, else of the name of the folder, else a blank card."""
     if name:
         if name not in KNOWN:
             raise UsageError(
-                name, "is no known data set", f"use one of {', '.join(KNOWN)}, or write a dataset.json"
+                name, "is not a known data set", f"use one of {', '.join(KNOWN)}, or write a dataset.json"
             )
         return KNOWN[name]
     path = root / "dataset.json"
@@ -83,25 +86,25 @@ def card_of(root: Path, name: str = "") -> Card:
 
 
 def _read(path: Path) -> Card:
-    remedy = f"write an object with some of {', '.join(f.name for f in dataclasses.fields(Card))}"
+    known = [field.name for field in dataclasses.fields(Card)]
+    remedy = f"write an object with some of {', '.join(known)}"
     try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
+        document: Any = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UsageError(path, f"is no JSON ({error})", remedy) from error
-    known = {f.name for f in dataclasses.fields(Card)}
-    if not isinstance(found, dict) or set(found) - known:
-        extra = sorted(set(found) - known) if isinstance(found, dict) else type(found).__name__
+        raise UsageError(path, f"is not JSON ({error})", remedy) from error
+    if not isinstance(document, dict) or set(document) - set(known):
+        extra = sorted(set(document) - set(known)) if isinstance(document, dict) else type(document).__name__
         raise UsageError(path, f"has unknown entries {extra}", remedy)
     for key in ("classes", "point_classes"):
-        names = found.get(key, [])
+        names = document.get(key, [])
         if (
             not isinstance(names, list)
-            or not all(isinstance(n, str) for n in names)
+            or not all(isinstance(name, str) for name in names)
             or len(set(names)) != len(names)
         ):
             raise UsageError(path, f"{key} is {names!r}", "give a list of different names")
-        found[key] = tuple(names)
-    mpp = found.get("mpp")
+        document[key] = tuple(names)
+    mpp = document.get("mpp")
     if mpp is not None and not (isinstance(mpp, int | float) and 0.01 < mpp < 100):
         raise UsageError(path, f"mpp is {mpp!r}", "give microns per pixel, such as 0.25")
-    return Card(**{"name": path.parent.name, **found})
+    return Card(**{"name": path.parent.name, **document})

@@ -1,4 +1,4 @@
-"""What is in a data set and what is wrong with it: every image is read, and no fault stops the check."""
+"""The check of a data set: every image is read, broken ones included, and the report says what is there."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from wsi_nuc.datasets.record import Dataset, LabelledImage
 from wsi_nuc.datasets.registry import load_dataset
 from wsi_nuc.errors import WsiNucError
 
-# Mean diameter of a nucleus in histology; a median outside says that mpp is wrong.
+# Mean diameters of nuclei in histology. If the median lies outside, mpp is wrong.
 PLAUSIBLE_UM = (3.0, 20.0)
 
 
 @dataclass(frozen=True)
 class Report:
-    """Counts over all images that could be read. `broken` names those that could not and why, `warnings` what
-    a person should look at, `repairs` what was mended or noticed while reading, summed over images."""
+    """What the check of a data set says; the counts are over all images that could be read."""
 
     folder: str
     name: str
@@ -31,20 +30,31 @@ class Report:
     trains_released: bool | None
     images: int
     supervision: dict[str, int]
+    """Images by their strongest label: masks, points or foreground."""
     splits: dict[str, int]
+    """Images by split."""
     groups: int
     sizes: dict[str, int]
+    """Images by width and height in pixels."""
     mpp: dict[str, int]
+    """Images by microns per pixel."""
     nuclei: int
+    """With a mask."""
     nuclei_by_class: dict[str, int]
     points: int
     points_by_class: dict[str, int]
     foreground_share: float | None
+    """Of the area of the images that have a foreground; None if there are none."""
     diameter_px: tuple[float, float, float] | None
+    """5 %, 50 % and 95 % of the nuclei are smaller; None without masks."""
     diameter_um: float | None
+    """Median, over the images whose resolution is known."""
     repairs: dict[str, int]
+    """What was mended or noticed while reading, summed over images."""
     broken: dict[str, str]
+    """The images that could not be read, and why."""
     warnings: list[str]
+    """What a person should look at."""
 
     @property
     def ok(self) -> bool:
@@ -71,19 +81,19 @@ class Report:
             low, middle, high = self.diameter_px
             um = "" if self.diameter_um is None else f", median {self.diameter_um:.1f} um"
             lines.append(f"diameter           5 % {low:.1f}, median {middle:.1f}, 95 % {high:.1f} px{um}")
-        lines += [f"repair             {what}: {n}" for what, n in self.repairs.items()]
+        lines += [f"repair             {repair}: {count}" for repair, count in self.repairs.items()]
         lines += [f"warning            {text}" for text in self.warnings]
         lines += [f"BROKEN             {name}: {why}" for name, why in self.broken.items()]
         return "\n".join(lines) + "\n"
 
 
 def _list(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {n}" for name, n in counts.items())
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 @dataclass
 class _Tally:
-    """Running counts, an image at a time, so that a large data set needs the memory of one image."""
+    """Running counts, image by image, so that a large data set needs the memory of a single image."""
 
     images: int = 0
     counters: dict[str, Counter[str]] = field(
@@ -95,10 +105,12 @@ class _Tally:
     nuclei: int = 0
     points: int = 0
     foreground: tuple[int, int] = (0, 0)
+    """Pixels of the foreground, and pixels of the images that have one."""
     diameters_px: list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]] = field(default_factory=list)
     diameters_um: list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]] = field(default_factory=list)
     broken: dict[str, str] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
+    """Images without a nucleus."""
 
     def add(self, image: LabelledImage) -> None:
         self.images += 1
@@ -139,7 +151,7 @@ def _count_classes(into: Counter[str], types: Iterable[int] | None, classes: tup
 
 
 def check_dataset(root: Path | str, *, name: str = "", reader_name: str = "", sheet: Path | None = None) -> Report:
-    """Read every image of the folder and report. `sheet`: also draw an overlay of some images to this PNG."""
+    """Read every image of the folder and report. With `sheet`, also draw an overlay of some images to this PNG."""
     dataset = load_dataset(root, name=name, reader_name=reader_name)
     tally = _Tally()
     for i, entry in enumerate(dataset.entries):
@@ -198,25 +210,25 @@ def _warnings(
     diameters_px: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
     median_um: float | None,
 ) -> list[str]:
-    found = []
+    warnings = []
     if dataset.card.note:
-        found.append(dataset.card.note)
+        warnings.append(dataset.card.note)
     if tally.counters["mpp"]["unknown"]:
-        found.append("no mpp: set it in dataset.json, or scale and detection radius cannot be right")
+        warnings.append("no mpp: set it in dataset.json, or scale and detection radius cannot be right")
     if median_um is not None and not PLAUSIBLE_UM[0] <= median_um <= PLAUSIBLE_UM[1]:
-        found.append(f"the median nucleus has {median_um:.1f} um: check mpp")
+        warnings.append(f"the median nucleus has {median_um:.1f} um: check mpp")
     if specks := int((diameters_px < 4).sum()):
-        found.append(f"{specks} nuclei are under 4 px across")
+        warnings.append(f"{specks} nuclei are under 4 px across")
     if tally.empty:
-        found.append(f"{len(tally.empty)} images without a nucleus, such as {tally.empty[0]}")
+        warnings.append(f"{len(tally.empty)} images without a nucleus, such as {tally.empty[0]}")
     across = _split_groups(dataset)
     if across:
-        found.append(f"{len(across)} groups lie in several splits, such as {across[0]}")
-    return found
+        warnings.append(f"{len(across)} groups lie in several splits, such as {across[0]}")
+    return warnings
 
 
 def _split_groups(dataset: Dataset) -> list[str]:
-    """Groups whose images are in more than one split. PanNuke's tissues are in every fold by design."""
+    """Groups with images in more than one split. PanNuke's groups, its tissues, are in every fold by design."""
     if dataset.reader == "pannuke":
         return []
     pairs = {(entry.group, entry.split) for entry in dataset.entries}

@@ -1,4 +1,4 @@
-"""Images, label images, tables and JSON from disk, with errors that name the file and its remedy."""
+"""Images, label images, tables and JSON from disk, with errors that name the file and a remedy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wsi_nuc.datasets.record import DataError
 from wsi_nuc.safezip import Folder
 from wsi_nuc.types import UInt8
 
-# What decoders raise on damaged files, found by damaging files; imagecodecs' own errors are RuntimeErrors.
+# What decoders raise for damaged files, as found by damaging files. imagecodecs' own errors are RuntimeErrors.
 _UNREADABLE = (
     *(OSError, SyntaxError, ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, MemoryError),
     *(struct.error, zlib.error),
@@ -28,7 +28,7 @@ IMAGES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 
 
 def read_array(path: Path) -> npt.NDArray[Any]:
-    """Pixels as stored: H x W or H x W x channels; a palette is resolved."""
+    """The pixels as stored: H x W or H x W x channels. A palette becomes RGB."""
     from PIL import Image
 
     try:
@@ -49,11 +49,11 @@ def read_rgb(path: Path, repairs: Counter[str]) -> UInt8:
 
 
 def as_rgb(pixels: npt.NDArray[Any], where: object, repairs: Counter[str]) -> UInt8:
-    """H x W x 3 uint8. Alpha is dropped and grey repeated, both counted; other depths are refused."""
+    """H x W x 3 uint8. Alpha is dropped and grey repeated, and both are counted. Other depths are refused."""
     if pixels.dtype.kind == "f" and pixels.size and _holds_bytes(pixels):
         pixels = pixels.astype(np.uint8)  # PanNuke keeps 0..255 in float64
     if pixels.dtype != np.uint8:
-        raise DataError(where, f"is a {pixels.dtype} image", "convert it to 8 bits a channel")
+        raise DataError(where, f"is a {pixels.dtype} image", "convert it to 8 bits per channel")
     if pixels.ndim == 2:
         repairs["grey images"] += 1
         pixels = np.repeat(pixels[:, :, None], 3, axis=2)
@@ -94,13 +94,13 @@ def read_json(path: Folder) -> Any:
 
 
 def by_stem(folder: Path, suffixes: Iterable[str] = IMAGES) -> dict[str, Path]:
-    """Files of a folder by name without suffix; two files of one stem are an error."""
-    found: dict[str, Path] = {}
+    """Files of a folder by name without suffix; two files with the same stem are an error."""
+    files: dict[str, Path] = {}
     wanted = set(suffixes)
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.suffix.lower() not in wanted or path.name.startswith("."):
             continue
-        if path.stem in found:
-            raise DataError(path, f"and {found[path.stem].name} have one name", "keep one of them")
-        found[path.stem] = path
-    return found
+        if path.stem in files:
+            raise DataError(path, f"and {files[path.stem].name} have the same name", "keep one of them")
+        files[path.stem] = path
+    return files

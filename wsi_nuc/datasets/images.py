@@ -1,4 +1,4 @@
-"""Labelled images of several data sets as one list at the model's resolution and with the model's classes."""
+"""Labelled images of several data sets in one list, at the model's resolution and with the model's classes."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from wsi_nuc.types import Int64, UInt8
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """`sources`: name and licence of each data set, and whether released weights may be trained on it. `repairs`:
-    what was mended or noticed while reading, summed over images."""
+    """All images of the sources, in memory."""
 
     images: tuple[LabelledImage, ...]
     sources: tuple[dict[str, object], ...]
+    """Name, licence and number of images of each data set, and whether released weights may be trained on it."""
     repairs: Mapping[str, int] = field(default_factory=dict)
+    """What was mended or noticed while reading, summed over images."""
 
 
 def load_images(sources: Sequence[SourceConfig], classes: tuple[str, ...], mpp: float) -> Loaded:
-    """All images in memory, in the order of the sources; any image that cannot be read is an error."""
+    """All images, in the order of the sources. An image that cannot be read is an error."""
     images: list[LabelledImage] = []
     about: list[dict[str, object]] = []
     for source in sources:
@@ -43,7 +44,7 @@ def load_images(sources: Sequence[SourceConfig], classes: tuple[str, ...], mpp: 
 
 
 def chosen(source: SourceConfig) -> Dataset:
-    """The images of a source; nothing left, or an unknown name, is an error that says what there is."""
+    """The images of a source. An unknown name or a choice without images is an error that says what there is."""
     dataset = load_dataset(source.path, name=source.name, reader_name=source.reader)
     if source.split or source.groups:
         dataset = dataset.select(split=source.split or None, groups=source.groups or None)
@@ -53,14 +54,15 @@ def chosen(source: SourceConfig) -> Dataset:
             source.path, f"has no image {missing[0]}", f"some of its images: {', '.join(dataset.ids[:8])}"
         )
     if source.images:
-        dataset = replace(dataset, entries=tuple(e for e in dataset.entries if e.id in source.images))
+        entries = tuple(entry for entry in dataset.entries if entry.id in source.images)
+        dataset = replace(dataset, entries=entries)
     return dataset
 
 
 def with_classes(image: LabelledImage, classes: tuple[str, ...], source: SourceConfig) -> LabelledImage:
-    """Types as indices into the model's classes. A model of one class has all nuclei in it."""
+    """The image with types as indices into the model's classes. If there is only one, all nuclei are of it."""
     if image.instances is not None:
-        # Masks say where the nuclei are; points of other classes beside them are not needed.
+        # Masks say where the nuclei are, so points with classes of their own are not needed.
         image = replace(image, points_xy=None, point_types=None)
     return replace(
         image,
@@ -88,22 +90,22 @@ def _mapped(
 
 
 def class_table(own: Sequence[str], classes: Sequence[str], mapping: Mapping[str, str], where: str) -> Int64:
-    """Index into `classes` for each of `own` and, last, for -1: not said, so not said here either."""
+    """The index into `classes` for each name of `own`. A last entry keeps -1, which stands for no class."""
     wanted = [mapping.get(name, name) for name in own]
     unknown = [f"{name} -> {to}" if name != to else name for name, to in zip(own, wanted, strict=True)
                if to and to not in classes]  # fmt: skip
     if unknown:
         raise UsageError(
             where,
-            f"its classes {', '.join(unknown)} are none of the model's ({', '.join(classes)})",
-            'map them in the source\'s `classes`, such as {"other": "nucleus"}, or to "" for not said',
+            f"its classes {', '.join(unknown)} are not among the model's ({', '.join(classes)})",
+            'map them in the source\'s `classes`, such as {"other": "nucleus"}, or to "" for no class',
         )
     return np.array([classes.index(to) if to else -1 for to in wanted] + [-1], np.int64)
 
 
 def pixels_at(image: LabelledImage, mpp: float) -> tuple[UInt8, float]:
-    """Pixels as a model of this resolution wants them, and how many of them make one of the image's. As for
-    slides, a resolution that is nearly the model's is taken as it is."""
+    """Pixels at the resolution of a model, and how many of them make a pixel of the image. As for slides, a
+    resolution that is nearly the model's is taken as it is."""
     scale = 1.0 if image.mpp is None else image.mpp / mpp
     if nearly_one(1 / scale):
         return image.rgb, 1.0
@@ -112,7 +114,7 @@ def pixels_at(image: LabelledImage, mpp: float) -> tuple[UInt8, float]:
 
 
 def at_mpp(image: LabelledImage, mpp: float) -> LabelledImage:
-    """The image at the model's resolution; nuclei that vanish in it are dropped and counted."""
+    """The image at the model's resolution. Nuclei that vanish there are dropped and counted."""
     rgb, scale = pixels_at(image, mpp)
     if scale == 1.0:
         return image

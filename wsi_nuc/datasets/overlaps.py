@@ -1,4 +1,4 @@
-"""Which true and which predicted nuclei share area: one sparse matrix an image, from which every score follows."""
+"""Which true and which predicted nuclei share area: one sparse matrix per image, for all scores."""
 
 from __future__ import annotations
 
@@ -17,20 +17,25 @@ Labels = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Overlaps:
-    """Areas of T true and P predicted nuclei and the K pairs that share area.
+    """Areas of T true and P predicted nuclei, and the K pairs that share area, sorted by (truth, predicted).
 
-    Pair k: true row `truth[k]` and predicted row `predicted[k]` share `shared[k]` > 0. Pairs are sorted by
-    (truth, predicted). `truth_ids` and `predicted_ids` name the rows (label values, or positions of polygons).
-    Areas are in px^2; nuclei of one side may overlap each other when they come from polygons.
+    Areas are in px^2. True nuclei, or predicted ones, may overlap each other if they come from polygons.
     """
 
     truth_ids: Int64
+    """T: label values, or positions of polygons."""
     predicted_ids: Int64
+    """P: likewise."""
     truth_area: Float64
+    """T."""
     predicted_area: Float64
+    """P."""
     truth: Int64
+    """K: the row of the pair's true nucleus."""
     predicted: Int64
+    """K: the row of the pair's predicted nucleus."""
     shared: Float64
+    """K: the area that both share, > 0."""
 
     @property
     def union(self) -> Float64:
@@ -43,7 +48,7 @@ class Overlaps:
 
 
 def overlaps_of_labels(truth: Labels, predicted: Labels) -> Overlaps:
-    """From two label images of one size (integers, 0 = background, ids in any order)."""
+    """From two label images of the same size (integers, 0 = background, ids in any order)."""
     if truth.shape != predicted.shape:
         raise UsageError(
             "label images",
@@ -72,7 +77,7 @@ def compact(labels: Labels) -> tuple[npt.NDArray[np.int32], Int64]:
     if labels.dtype.kind not in "ui" or (labels.size and labels.min() < 0):
         raise UsageError("label image", f"needs integers >= 0, got {labels.dtype}", "convert the labels first")
     top = int(labels.max(initial=0))
-    # A table over all ids is far faster than sorting the pixels, unless ids are sparse and huge.
+    # A table of all ids is far faster than sorting the pixels, unless the ids are sparse and huge.
     if top <= 4 * labels.size + 1024:
         used = np.bincount(labels.ravel(), minlength=top + 1) > 0
         used[0] = False
@@ -84,7 +89,7 @@ def compact(labels: Labels) -> tuple[npt.NDArray[np.int32], Int64]:
 
 
 def overlaps_of_polygons(truth: Geometries, predicted: Geometries) -> Overlaps:
-    """From two arrays of valid shapely polygons in one frame; exact areas, nothing is rasterised."""
+    """From two arrays of valid shapely polygons in the same frame. The areas are exact; nothing is rasterised."""
     import shapely
 
     tree = shapely.STRtree(predicted)

@@ -1,7 +1,4 @@
-"""The one record of a labelled image, and the data set that loads such records one at a time.
-
-How a configuration names labelled images.
-"""
+"""The record of a labelled image, the data set that loads such records one by one, and its configuration."""
 
 from __future__ import annotations
 
@@ -21,18 +18,18 @@ from wsi_nuc.types import Bool, Float64, Int64, UInt8
 
 
 class SourceConfig(Section):
-    """Images of one folder. Where a choice of images is empty, all of them are taken."""
+    """Images of a folder. An empty choice of split, groups or images takes all."""
 
     path: Path
     name: str = ""
     """A known data set, for its classes, resolution and licence."""
     reader: str = ""
-    """One of `registry.READERS`, else decided by content."""
+    """One of `registry.READERS`; "" to decide by content."""
     split: str = ""
     groups: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
     classes: dict[str, str] = Field(default_factory=dict)
-    """This set's class names -> the model's; not needed where they are the same."""
+    """This set's class names -> the model's; not needed for names that are the same."""
 
 
 Int32 = npt.NDArray[np.int32]
@@ -44,29 +41,32 @@ class DataError(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class LabelledImage:
-    """An image and what is known about its nuclei; what is not known is None.
-
-    `rgb` H x W x 3 uint8. `instances` H x W int32, ids 1..N without gaps, 0 = background. `types` N int64, entry
-    i is the class of id i + 1 as an index into `classes`, -1 = not said. `points_xy` M x 2 float64 in image
-    pixels (the centre of the first pixel is 0.5, 0.5), with `point_types` M int64 into `point_classes`.
-    `foreground` H x W bool, touching nuclei merged. `mpp` microns per pixel. `group` is the patient, field or
-    tissue that must not be split over training and validation. `repairs` counts what was mended or noticed.
-    """
+    """An image and what is known about its nuclei. What is not known is None."""
 
     id: str
     rgb: UInt8
+    """H x W x 3."""
     instances: Int32 | None = None
+    """H x W: ids 1..N without gaps, 0 = background."""
     types: Int64 | None = None
+    """N: the class of id i + 1 as an index into `classes`, -1 if it has none."""
     points_xy: Float64 | None = None
+    """M x 2, in image pixels; the centre of the first pixel is 0.5, 0.5."""
     point_types: Int64 | None = None
+    """M: the class of each point as an index into `point_classes`, -1 if it has none."""
     foreground: Bool | None = None
+    """H x W: the pixels of all nuclei; nuclei that touch are not told apart."""
     mpp: float | None = None
+    """Microns per pixel."""
     classes: tuple[str, ...] = ()
     point_classes: tuple[str, ...] = ()
     source: str = ""
+    """The name of the data set."""
     group: str = ""
+    """The patient, field or tissue that must not be split over training and validation."""
     split: str = ""
     repairs: Mapping[str, int] = field(default_factory=dict)
+    """How often each kind of fault was mended or noticed."""
 
     @property
     def supervision(self) -> str:
@@ -77,7 +77,7 @@ class LabelledImage:
 
     @property
     def count(self) -> int | None:
-        """Number of nuclei, None where only the foreground is known."""
+        """Number of nuclei; None if only the foreground is known."""
         if self.instances is not None:
             return int(self.instances.max(initial=0))
         return None if self.points_xy is None else len(self.points_xy)
@@ -85,10 +85,11 @@ class LabelledImage:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An image of a data set that is not read yet; `load` is picklable, so that workers can read it."""
+    """An image of a data set that is not read yet."""
 
     id: str
     load: Callable[[], LabelledImage]
+    """Reads the image. It is picklable, so that workers can call it."""
     group: str = ""
     split: str = ""
 
@@ -123,9 +124,13 @@ class Dataset:
         return tuple(entry.id for entry in self.entries)
 
     def select(self, *, split: str | None = None, groups: Collection[str] | None = None) -> Dataset:
-        """The images of a split and of these groups; nothing left is an error that names what there is."""
-        kept = tuple(e for e in self.entries if split in (None, e.split) and (groups is None or e.group in groups))
+        """The images of a split and of these groups. If there are none, the error names what there is."""
+        kept = tuple(
+            entry
+            for entry in self.entries
+            if split in (None, entry.split) and (groups is None or entry.group in groups)
+        )
         if not kept:
-            splits = ", ".join(sorted({e.split or "(none)" for e in self.entries}))
+            splits = ", ".join(sorted({entry.split or "(none)" for entry in self.entries}))
             raise DataError(self.root, f"has no image of split {split}", f"its splits are {splits}")
         return replace(self, entries=kept)

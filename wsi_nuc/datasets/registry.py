@@ -1,4 +1,4 @@
-"""The readers of labelled data. A new one is one file with `recognises` and `entries`, and one line here."""
+"""The readers of labelled data. A new reader is a file with `recognises` and `entries`, and a line here."""
 
 from __future__ import annotations
 
@@ -23,8 +23,15 @@ READERS: dict[str, str] = {
 
 
 class Reader(Protocol):
-    def recognises(self, root: Path) -> bool: ...
-    def entries(self, root: Path, card: Card) -> list[Entry]: ...
+    """A module that reads one layout of labelled images."""
+
+    def recognises(self, root: Path) -> bool:
+        """Whether the folder has this layout."""
+        ...
+
+    def entries(self, root: Path, card: Card) -> list[Entry]:
+        """The images of the folder, not read yet."""
+        ...
 
 
 def reader(name: str) -> Reader:
@@ -34,18 +41,18 @@ def reader(name: str) -> Reader:
 
 
 def load_dataset(root: Path | str, *, name: str = "", reader_name: str = "") -> Dataset:
-    """The labelled images below a folder. `name`: a known data set, for its classes, resolution and licence
-    (else `dataset.json` or the folder's name says it); `reader_name`: a reader, else decided by content."""
+    """The labelled images below a folder. `name`: a known data set, for its classes, resolution and licence;
+    without it, `dataset.json` or the folder's name decides. `reader_name`: without it, the content decides."""
     root = Path(root)
     if not root.is_dir():
-        raise DataError(root, "is no folder", "name the folder of the data set")
+        raise DataError(root, "is not a folder", "name the folder of the data set")
     card = card_of(root, name)
     chosen = reader_name or card.reader or detect(root)
     entries = reader(chosen).entries(root, card)
     if not entries:
         raise DataError(root, f"the reader {chosen} finds no labelled image", "check the folder's layout")
     ids = [entry.id for entry in entries]
-    twice = sorted({i for i in ids if ids.count(i) > 1}) if len(set(ids)) < len(ids) else []
+    twice = sorted({entry_id for entry_id in ids if ids.count(entry_id) > 1}) if len(set(ids)) < len(ids) else []
     if twice:
         raise DataError(root, f"two images are called {twice[0]}", "give every image its own name")
     return Dataset(root, card, chosen, tuple(sorted(entries, key=lambda entry: entry.id)))

@@ -1,4 +1,4 @@
-"""An overlay sheet: some labelled images with their outlines, points and foreground drawn in, to be looked at."""
+"""An overlay sheet to look at: labelled images with their outlines, points and foreground drawn in."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NO_CLASS = (140, 255, 200)
 
 
 def draw_sheet(images: Sequence[LabelledImage], path: Path) -> None:
-    """Draw a cell an image, the middle of it at twice its size, and write the sheet as PNG."""
+    """Draw a cell per image, with the image's middle at twice its size, and write the sheet as PNG."""
     if not images:
         raise DataError(path, "there is no readable image to draw", "mend the broken ones first")
     rows = -(-len(images) // COLUMNS)
@@ -68,7 +68,7 @@ def _colour(kind: int) -> tuple[int, int, int]:
 
 
 def overlay(image: LabelledImage) -> UInt8:
-    """CELL_PX x CELL_PX x 3: a window of the image at twice its size, outlines inside the nuclei's borders."""
+    """CELL_PX x CELL_PX x 3: a window of the image at twice its size, with outlines inside of the nuclei."""
     half = CELL_PX // 2
     left, top = _corner(image, half)
     window = (slice(top, top + half), slice(left, left + half))
@@ -89,7 +89,7 @@ def overlay(image: LabelledImage) -> UInt8:
 
 
 def _corner(image: LabelledImage, side: int) -> tuple[int, int]:
-    """x, y of a window around the nucleus that is nearest to the middle of the image, within the image."""
+    """x, y of a window within the image, around the nucleus that is nearest to the image's middle."""
     size = np.array(image.rgb.shape[1::-1])
     xy = np.zeros((0, 2)) if image.points_xy is None else image.points_xy
     labelled = image.instances if image.instances is not None else image.foreground
@@ -109,10 +109,10 @@ def _borders(ids: npt.NDArray[np.generic]) -> Bool:
     edge = np.zeros(ids.shape, bool)
     for axis in (0, 1):
         differs = np.diff(ids, axis=axis) != 0
-        one, two = [slice(None)] * 2, [slice(None)] * 2
-        one[axis], two[axis] = slice(1, None), slice(None, -1)
-        edge[tuple(one)] |= differs
-        edge[tuple(two)] |= differs
+        after, before = [slice(None)] * 2, [slice(None)] * 2
+        after[axis], before[axis] = slice(1, None), slice(None, -1)
+        edge[tuple(after)] |= differs
+        edge[tuple(before)] |= differs
     return np.asarray(edge & (ids != 0))
 
 

@@ -1,1 +1,1 @@
-"""Cells that other programs found become a store like one of our own."""
+"""Cells that other programs found become a store like the result of a run."""

@@ -1,4 +1,4 @@
-"""Cells of a file become the store of a slide: same layout, same manifest, published in one step."""
+"""Cells of a file become the store of a slide, with the layout and manifest of a run, published in one step."""
 
 from __future__ import annotations
 
@@ -38,33 +38,41 @@ from wsi_nuc.tissue.find import Tissue, tissue_for
 from wsi_nuc.types import Float64, Int64, SlideInfo, SlideRef, TileCounts
 
 MOST_CLASSES = 1000
-# Inside of the private folder: it goes where that goes, after a kill too.
+# In the private folder, so that it disappears together with that folder, even after a kill.
 SPOOL = ".cells"
 
 
 @dataclass(frozen=True, slots=True)
 class ImportRequest:
-    """What to import where. `scale`: level-0 pixels a pixel of the file; `format`: of the registry, or "auto"."""
+    """What to import, and where to."""
 
     cells: Path
+    """A file, or a folder such as a zarr."""
     slide: str
     out: Path
+    """The folder of results."""
     format: str = "auto"
+    """A name of the registry, or "auto" to decide by content."""
     wanted: Wanted = field(default_factory=Wanted)
     reader: str = "auto"
+    """The reader of the slide."""
     mpp: float | None = None
+    """The user's own resolution of the slide, in microns per pixel."""
     scale: float = 1.0
+    """Level-0 pixels per pixel of the file."""
     overwrite: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """`repaired` and `dropped`: numbers of cells by what was wrong with them; empty where the store was there."""
+    """The result of an import."""
 
     published: Published
     format: str
     repaired: dict[str, int]
+    """Numbers of mended cells, by what was wrong with them; empty if the store existed before."""
     dropped: dict[str, int]
+    """Numbers of cells that were left out, by what was wrong with them; empty if the store existed before."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ class _Slide:
 
 
 def import_cells(request: ImportRequest, emit: Emit = ignore) -> Imported:
-    """Read, mend, write and publish. The same call again finds its result and does nothing."""
+    """Read, mend, write and publish. If the result exists already, the call does nothing."""
     name = format_of(request.cells, request.format)
     out = output_folder(request.out)
     tell_of_strangers(clean_up(out), emit)
@@ -85,9 +93,9 @@ def import_cells(request: ImportRequest, emit: Emit = ignore) -> Imported:
     origin = _origin(request, name, slide)
     with claim_name(request.slide, out, slide.sha256) as claim:
         final = out / claim.name
-        there = check_target(out, claim.name, _key(present(final).path, origin), request.overwrite)
-        if there is not None:
-            return Imported(there, name, {}, {})
+        published = check_target(out, claim.name, _key(present(final).path, origin), request.overwrite)
+        if published is not None:
+            return Imported(published, name, {}, {})
         with Staging(out, claim.name) as staging:
             spool, mender = Spool(staging.root / SPOOL), Mender(slide.info, slide.mpp, request.scale)
             for cells in reader(name).cells(request.cells, request.wanted):
@@ -111,7 +119,7 @@ def _slide(request: ImportRequest) -> _Slide:
 
 
 def _origin(request: ImportRequest, name: str, slide: _Slide) -> Origin:
-    """The content of the file stands where a run has its weights."""
+    """The origin has the content of the file in the place where a run has its weights."""
     config = {
         "model": f"import: {name}",
         "reader": slide.info.reader,
@@ -125,18 +133,18 @@ def _origin(request: ImportRequest, name: str, slide: _Slide) -> Origin:
 
 
 def _key(final: Path, origin: Origin) -> manifests.Json:
-    """That of the result which is there, if features were added to these very nuclei; else our own."""
-    there = manifests.made_from(final)
-    return there if there is not None and covers(there, origin.key) else origin.key
+    """The key of the existing result if it is these nuclei with features added, else the key of this import."""
+    existing = manifests.made_from(final)
+    return existing if existing is not None and covers(existing, origin.key) else origin.key
 
 
 def _cells_sha256(path: Path) -> str:
-    """Of a file's content; of a folder, of its files' names and contents."""
+    """The hash of a file's content or, for a folder, of the names and contents of its files."""
     try:
         if path.is_file():
             return manifests.hash_file(path)
         digest = hashlib.sha256()
-        for file in sorted(one for one in path.rglob("*") if one.is_file()):
+        for file in sorted(entry for entry in path.rglob("*") if entry.is_file()):
             digest.update(f"{file.relative_to(path).as_posix()}\0{manifests.hash_file(file)}\n".encode())
         return digest.hexdigest()
     except OSError as error:
@@ -153,14 +161,14 @@ def _refuse_senseless(request: ImportRequest, mender: Mender) -> None:
         raise UsageError(
             request.cells,
             cause,
-            "give the slide that they belong to, or --scale where they are not level-0 pixels",
+            "give the slide that they belong to, or --scale if they are not in level-0 pixels",
         )
 
 
 def _publish(
-    request: ImportRequest, slide: _Slide, origin: Origin, staging: Staging, found: tuple[Spool, Mender]
+    request: ImportRequest, slide: _Slide, origin: Origin, staging: Staging, cells: tuple[Spool, Mender]
 ) -> Published:
-    spool, mender = found
+    spool, mender = cells
     folder = ZarrFolder(staging.root)
     summary = _write_nuclei(folder, slide, spool, mender)
     durable.remove_whole(staging.root / SPOOL)
@@ -193,7 +201,7 @@ def _write_nuclei(folder: ZarrFolder, slide: _Slide, spool: Spool, mender: Mende
 
 
 def _table(outlines: Outlines, place: Int64, classes: int) -> NucleiTable:
-    """The class is certain as far as the file says: its probability is 1."""
+    """The class of the file is taken as certain: its probability is 1."""
     count = len(outlines)
     probabilities = np.zeros((count, classes), np.float32)
     probabilities[np.arange(count), place[outlines.class_id]] = 1.0

@@ -16,7 +16,7 @@ ENOUGH_BYTES = 1 << 20
 
 
 def recognises(path: Path) -> bool:
-    """The keys of a cell, or of the file, before the end of a first megabyte: long lists may come first."""
+    """Whether the first megabyte has the keys of a cell or of the file. Other long lists may come before them."""
     start = head(path)
     if start.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] != b"{" or b'"Feature' in start:
         return False

@@ -1,7 +1,7 @@
-"""A list of objects inside a large JSON file, one at a time: memory holds the largest object, not the file.
+"""The objects of a list inside a large JSON file, one by one: memory holds the largest object, not the file.
 
-ijson parses. `_Source` stands before it and refuses what would fill the memory: the memory of ijson grows with the
-square of the depth, and it holds names and numbers of any length.
+ijson parses. `_Source` checks the bytes before and refuses what would fill the memory: the memory of ijson grows
+with the square of the depth, and ijson holds names and numbers of any length.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def objects(path: Path, key: str) -> Iterator[dict[str, Any]]:
-    """The objects of the top-level list `key`, or of the list that the whole file is.
+    """The objects of the top-level list `key`, or of a file that is a list itself.
 
-    A file that is a single object without that list is handed over as the one object.
+    If the file is a single object without that list, this object is the only one.
     """
     empty = True
     with _opened(path) as source:
@@ -47,7 +47,7 @@ def objects(path: Path, key: str) -> Iterator[dict[str, Any]]:
 
 
 def value_of(path: Path, key: str) -> Any:
-    """The top-level value `key`, None where there is none."""
+    """The top-level value `key`; None if there is no such value."""
     with _opened(path) as source:
         source.pending_from = b'"%s"' % key.encode()
         return next(_items(source, key), None)
@@ -62,9 +62,9 @@ def _items(source: _Source, prefix: str) -> Iterator[Any]:
             yield value
     except (ijson.JSONError, ValueError) as error:
         cause = str(error).removeprefix("b'").partition("\n")[0].partition("\\n")[0][:80]
-        source.refuse(source.refusal or f"is no valid JSON, or was cut off ({cause}, near byte {source.at:,})")
+        source.refuse(source.refusal or f"is not valid JSON, or was cut off ({cause}, near byte {source.at:,})")
     finally:
-        # Without C the parser prints a traceback where it is left before its end.
+        # ijson's parser without C prints a traceback unless it reaches its end.
         source.ended = True
         with suppress(ijson.JSONError, ValueError):
             deque(values, maxlen=0)
@@ -86,7 +86,7 @@ def _opened(path: Path) -> Iterator[_Source]:
 class _Source:
     """The bytes of a file as ijson asks for them, cut where neither a string nor a word is open.
 
-    NaN and infinities are no JSON, but older QuPath and Python write them: they are handed over as null.
+    NaN and infinities are not JSON, but older QuPath and Python write them. They become null.
     """
 
     def __init__(self, path: Path, file: Any) -> None:
@@ -94,21 +94,21 @@ class _Source:
         self._held = file.read(CHUNK).removeprefix(b"\xef\xbb\xbf")
         self._brackets = b""
         self.at = 0
-        """Bytes that were handed over."""
+        """How many bytes ijson got."""
         self.pending = 0
-        """How many of them since the last whole object."""
+        """How many of these came after the last whole object."""
         self.pending_from = b""
-        """They are counted from this name on."""
+        """The name from which on `pending` counts."""
         self.refusal = ""
-        """Why nothing more is handed over."""
+        """Why ijson gets nothing more."""
         self.ended = False
-        """Nobody wants more of it."""
+        """Whether the caller wants nothing more."""
 
     def starts_with(self, start: bytes) -> bool:
         return bool(self._held.lstrip().startswith(start))
 
     def read(self, size: int) -> bytes:
-        """Nothing any more where `refusal` says why: the parser is brought to its end, and the caller refuses."""
+        """The next bytes; none after a refusal, so that the parser ends and the caller raises `refusal`."""
         if not size or self.ended or self.refusal:
             return b""
         data, outside = self._whole(size)
@@ -122,13 +122,13 @@ class _Source:
         if self.refusal:
             return b""
         if b"NaN" in outside or b"Infinity" in outside:
-            return _NOT_FINITE.sub(lambda found: found[0] if found[0][:1] == b'"' else b"null", data)
+            return _NOT_FINITE.sub(lambda match: match[0] if match[0][:1] == b'"' else b"null", data)
         return data
 
     def _whole(self, size: int) -> tuple[bytes, bytes]:
-        """The next bytes, and what of them is outside of strings.
+        """The next bytes, and the part of them outside of strings.
 
-        At least doubles what is held, so that a long string is not looked at again for every chunk.
+        Reads at least as much as is held, so that a long string is not searched again for every chunk.
         """
         while True:
             read = self._file.read(max(size, len(self._held)))
@@ -143,7 +143,7 @@ class _Source:
                 return data[:cut], outside[:start]
 
     def _shallow(self, outside: bytes) -> bool:
-        """Takes away the innermost pairs until only brackets that are open stay."""
+        """Whether few enough brackets are open: removes innermost pairs until only open brackets are left."""
         self._brackets += outside.translate(None, _NO_BRACKETS)
         for _ in range(DEEPEST):
             length = len(self._brackets)

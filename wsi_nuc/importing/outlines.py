@@ -1,4 +1,4 @@
-"""From whatever geometry a file holds to valid one-ring outlines inside the slide; every change is counted."""
+"""Valid outlines of one ring inside the slide, from any geometry that a file holds. Every change is counted."""
 
 from __future__ import annotations
 
@@ -23,31 +23,33 @@ TOO_LARGE, OFF_SLIDE = f"larger than {LARGEST_UM:g} um", "off the slide"
 
 @dataclass(frozen=True, slots=True)
 class Outlines(Rings):
-    """In level-0 pixels."""
+    """Outlines in level-0 pixels, with class and score."""
 
     class_id: Int64
-    """N: into the names met so far."""
+    """N: index into the class names so far."""
     score: Float32
+    """N: 0 to 1."""
 
 
 class Mender:
-    """Turns batches into outlines. `scale`: level-0 pixels a pixel of the file.
-
-    `repaired` and `dropped` count cells by what was wrong; `names`: the classes in the order in which they came.
-    """
+    """Turns batches of cells into outlines. `scale`: level-0 pixels per pixel of the file."""
 
     def __init__(self, info: SlideInfo, mpp: float, scale: float) -> None:
         self._info, self._scale, self._largest_px = info, scale, LARGEST_UM / mpp
         self.names: dict[str, int] = {}
+        """The index of each class, in the order in which the classes came."""
         self.repaired: Counter[str] = Counter()
+        """Mended cells, by what was wrong with them."""
         self.dropped: Counter[str] = Counter()
+        """Cells that were left out, by what was wrong with them."""
         self.kept = 0
+        """How many cells were not left out."""
 
     def mend(self, cells: Cells) -> Outlines:
-        shapes, there = self._sound(np.array(cells.geometry, dtype=object))
+        shapes, rows = self._sound(np.array(cells.geometry, dtype=object))
         ids = np.array([self.names.setdefault(name or UNCLASSIFIED, len(self.names)) for name in cells.names])
-        score = np.asarray(cells.score, np.float32)[there]
-        table = _table(shapes, ids[there].astype(np.int64), score)
+        score = np.asarray(cells.score, np.float32)[rows]
+        table = _table(shapes, ids[rows].astype(np.int64), score)
         table, kept, changed = inside_and_valid(table, self._info)
         self._count(self.repaired, "at the edge of the slide or by rounding", changed - int(np.sum(~kept)))
         self._count(self.dropped, OFF_SLIDE, int(np.sum(~kept)))
@@ -55,7 +57,7 @@ class Mender:
         return Outlines(table.xy, table.offsets, table.tile, table.score)
 
     def _sound(self, shapes: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Int64]:
-        """Valid polygons without holes, and which of the given cells they are."""
+        """Valid polygons without holes, and the positions of their cells."""
         rows = self._without(np.arange(len(shapes)), shapely.is_missing(shapes), NO_OUTLINE)
         shapes = shapes[rows]
         if self._scale != 1.0:
@@ -87,7 +89,7 @@ class Mender:
 
 
 def _table(shapes: npt.NDArray[Any], class_id: Int64, score: Float32) -> NucleiTable:
-    """The outer rings as a table whose column `tile` carries the class, and whose other columns say nothing."""
+    """The outer rings as a table. Its column `tile` carries the class; the columns without a source are blank."""
     rings = Rings.of_polygons(shapes)
     blank, count = np.full(len(shapes), np.nan, np.float32), len(shapes)
     return NucleiTable(

@@ -1,6 +1,6 @@
 """QuPath's GeoJSON: cells, detections or annotations with their classification, in level-0 pixels.
 
-A cell's `nucleusGeometry` is preferred to its outline. Tiles and cores of a tissue array are no cells.
+A cell's `nucleusGeometry` is preferred to its outline. Tiles and cores of a tissue array are not cells.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _cells(path: Path, wanted: Wanted) -> Iterator[tuple[Any, str, float]]:
         properties = feature.get("properties") or {}
         if not isinstance(properties, Mapping) or "geometry" not in feature:
             raise UsageError(
-                path, "holds an object that is no GeoJSON feature", "export objects from QuPath again"
+                path, "holds an object that is not a GeoJSON feature", "export objects from QuPath again"
             )
         if str(properties.get("objectType", "")).lower() in NO_CELLS:
             continue
@@ -42,17 +42,17 @@ def _cells(path: Path, wanted: Wanted) -> Iterator[tuple[Any, str, float]]:
 
 
 def _name(properties: Mapping[str, Any], column: str) -> str:
-    """Older files hold the classification as plain text; derived ones as a list of names."""
-    found = properties.get(column) or ""
-    if isinstance(found, Mapping):
-        found = found.get("name") or ": ".join(map(str, found.get("names") or []))
-    return str(found)
+    """The class. Older files hold it as plain text, and derived classifications are a list of names."""
+    value = properties.get(column) or ""
+    if isinstance(value, Mapping):
+        value = value.get("name") or ": ".join(map(str, value.get("names") or []))
+    return str(value)
 
 
 def _probability(properties: Mapping[str, Any]) -> float:
     measured = properties.get("measurements")
-    found = measured.get("Detection probability") if isinstance(measured, Mapping) else None
-    return float(found) if isinstance(found, int | float) and 0 <= found <= 1 else 1.0
+    value = measured.get("Detection probability") if isinstance(measured, Mapping) else None
+    return float(value) if isinstance(value, int | float) and 0 <= value <= 1 else 1.0
 
 
 def _geometry(shape: Any) -> Any:

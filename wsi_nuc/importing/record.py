@@ -1,4 +1,4 @@
-"""What a reader hands over: outlines, class names and scores, a bounded number of cells at a time."""
+"""What a reader returns: outlines, class names and scores, in batches of a bounded number of cells."""
 
 from __future__ import annotations
 
@@ -20,26 +20,29 @@ UNCLASSIFIED = "unclassified"
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """`geometry`: N shapely polygons in the file's pixels, or None where a cell has no outline that can be read;
-    `names`: the class of each, "" for none; `score`: 0 to 1 each."""
+    """A batch of N cells."""
 
     geometry: Sequence[Any]
+    """N: shapely polygons in pixels of the file; None for a cell without a readable outline."""
     names: Sequence[str]
+    """N: the class of each cell, "" if it has none."""
     score: Sequence[float]
+    """N: 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the user said of the file. `element`: which of several sets of cells; `class_column`: the property or
-    column that holds the class; both "" to find out."""
+    """What the user said about the file. "" leaves the choice to the reader."""
 
     element: str = ""
+    """Which of several sets of cells."""
     class_column: str = ""
+    """The property or column that holds the class."""
 
 
 @dataclass(slots=True)
 class Gathered:
-    """Cells one by one into batches."""
+    """Cells that are collected one by one into a batch."""
 
     geometry: list[Any] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
@@ -70,12 +73,12 @@ def batches(cells: Iterator[tuple[Any, str, float]]) -> Iterator[Cells]:
 
 
 def polygon(rings: Any) -> Any:
-    """A polygon from nested coordinates; None where they make none."""
+    """A polygon from nested coordinates; None if they do not make a polygon."""
     try:
-        found = [np.asarray(ring, np.float64)[:, :2] for ring in rings]
-        if not found or len(found[0]) < 3 or not all(np.isfinite(ring).all() for ring in found):
+        vertices = [np.asarray(ring, np.float64)[:, :2] for ring in rings]
+        if not vertices or len(vertices[0]) < 3 or not all(np.isfinite(ring).all() for ring in vertices):
             return None
-        return shapely.Polygon(found[0], [ring for ring in found[1:] if len(ring) >= 3])
+        return shapely.Polygon(vertices[0], [hole for hole in vertices[1:] if len(hole) >= 3])
     except (TypeError, ValueError, IndexError, OverflowError, shapely.errors.ShapelyError):
         return None
 

@@ -1,4 +1,4 @@
-"""The readers of cells from elsewhere. A new one is a file with `recognises` and `cells`, and one line here."""
+"""The readers of other programs' cells. A new reader is a file with `recognises` and `cells`, and a line here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol, cast
 from wsi_nuc.errors import UsageError, choices
 from wsi_nuc.importing.record import Cells, Wanted
 
-# In the order in which they are asked; each decides by content.
+# In the order in which they are asked. Each decides by content.
 READERS: dict[str, str] = {
     "spatialdata": "wsi_nuc.importing.spatialdata",
     "tiatoolbox": "wsi_nuc.importing.tiatoolbox",
@@ -21,8 +21,15 @@ KNOWN = "QuPath's GeoJSON, CellViT's cells.json, TIAToolbox's AnnotationStore an
 
 
 class Reader(Protocol):
-    def recognises(self, path: Path) -> bool: ...
-    def cells(self, path: Path, wanted: Wanted) -> Iterator[Cells]: ...
+    """A module that reads the cells of one format."""
+
+    def recognises(self, path: Path) -> bool:
+        """Whether the file or folder has this format."""
+        ...
+
+    def cells(self, path: Path, wanted: Wanted) -> Iterator[Cells]:
+        """The cells, in batches."""
+        ...
 
 
 def reader(name: str) -> Reader:
@@ -34,7 +41,7 @@ def reader(name: str) -> Reader:
 
 
 def format_of(path: Path, wanted: str = "auto") -> str:
-    """The name of the reader that was asked for, or of the first that recognises the content."""
+    """The name of the reader that the user chose, or of the first reader that recognises the content."""
     if not path.exists():
         raise UsageError(path, "does not exist", "check the path")
     if wanted != "auto":

@@ -1,6 +1,6 @@
-"""This project's own results as labels, corrected or pseudo: `NAME.zarr` (or `.zarr.zip`) beside the image NAME.
+"""This program's results as labels, corrected or as they are: `NAME.zarr` (or `.zarr.zip`) beside the image NAME.
 
-A reader of `wsi_nuc.datasets`, whose registry names it. It lies here because it opens slides and stores.
+This is a reader of `wsi_nuc.datasets`, whose registry names it. It lies here because it opens slides and stores.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ def _stores(root: Path) -> list[Path]:
 
 
 def _has_shapes(packed: Path) -> bool:
-    """One that cannot be opened is a result, too: its flaw belongs told."""
+    """A file that cannot be opened counts as a result too, so that its reader reports what is wrong."""
     return bool(flaw_of(packed)) or (contents(packed) / SHAPES).is_file()
 
 
 def entries(root: Path, card: Card) -> list[Entry]:
     stores = _stores(root)
     if not card.classes:
-        # In the order of the model that wrote them, classes without a nucleus included.
+        # In the order of the model that wrote them, with the classes that have no nuclei.
         names = dict.fromkeys(name for store in stores for name in _classes(_read(store)))
         card = replace(card, classes=tuple(names))
     listed = []
     for store in stores:
         name = store.name.removesuffix(".zip").removesuffix(".zarr")
-        image = next((p for p in (root / name, root / "images" / name) if p.is_file()), None)
+        image = next((path for path in (root / name, root / "images" / name) if path.is_file()), None)
         if image is None:
             raise DataError(
                 store, f"the image {name} is neither beside it nor in images/", "copy or link it there"
@@ -59,7 +59,7 @@ def entries(root: Path, card: Card) -> list[Entry]:
 
 
 def load(store: Path, image: Path, card: Card) -> LabelledImage:
-    """Pixels and nuclei of the whole image, which therefore must be of moderate size."""
+    """Pixels and nuclei of the whole image, which must therefore be of moderate size."""
     import shapely
 
     repairs: Counter[str] = Counter()
@@ -76,8 +76,8 @@ def load(store: Path, image: Path, card: Card) -> LabelledImage:
     table = _read(store)
     polygons = np.asarray(shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False)), object)
     names = table["class"].to_pylist()
-    kinds = np.array([class_index(n or "", card.classes, store) for n in names], np.int64)
-    rings = [[shapely.get_coordinates(ring) for ring in shapely.get_rings(p)] for p in polygons]
+    kinds = np.array([class_index(name or "", card.classes, store) for name in names], np.int64)
+    rings = [[shapely.get_coordinates(ring) for ring in shapely.get_rings(polygon)] for polygon in polygons]
     labels, types = labels_of_polygons(rings, kinds, block.rgb, store, repairs)
     return LabelledImage(
         image.name,
@@ -106,14 +106,14 @@ def _classes(table: Any) -> list[str]:
     import pyarrow
 
     column = table["class"].combine_chunks()
-    if isinstance(column, pyarrow.ChunkedArray):  # what a table without rows gives
+    if isinstance(column, pyarrow.ChunkedArray):  # of a table without rows
         return []
     named = column.dictionary if pyarrow.types.is_dictionary(column.type) else column.unique().sort()
     return [name for name in named.to_pylist() if name]
 
 
 def _mpp(store: Path) -> float | None:
-    """As the manifest says; None where there is none. One that was changed since is an error."""
+    """As the manifest says; None without a manifest. A manifest that was changed afterwards is an error."""
     document, problem = manifest.load(store)
     path = contents(store) / manifest.MANIFEST
     if problem and path.is_file():

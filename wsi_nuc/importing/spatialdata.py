@@ -1,4 +1,4 @@
-"""Shapes of a SpatialData zarr: polygons, or circles with a radius, brought to the store's global coordinates."""
+"""Shapes of a SpatialData zarr: polygons, or circles with a radius, in the global coordinates of the zarr."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def cells(path: Path, wanted: Wanted) -> Iterator[Cells]:
         with pq.ParquetFile(element / PARQUET) as file:
             geometry, column = _columns(path, file.schema_arrow, wanted.class_column)
             score = next((name for name in SCORE_COLUMNS if name in file.schema_arrow.names), None)
-            names = [n for n in (geometry, column, score, "radius") if n and n in file.schema_arrow.names]
+            wished = (geometry, column, score, "radius")
+            names = [name for name in wished if name and name in file.schema_arrow.names]
             for batch in file.iter_batches(BATCH_CELLS, columns=names):
                 yield _cells(batch, (geometry, column, score), matrix)
     except (pa.ArrowException, OSError) as error:
@@ -45,8 +46,7 @@ def cells(path: Path, wanted: Wanted) -> Iterator[Cells]:
 
 
 def _element(path: Path, wanted: str) -> Path:
-    there = sorted(found.parent for found in path.glob(f"shapes/*/{PARQUET}"))
-    names = [found.name for found in there]
+    names = sorted(file.parent.name for file in path.glob(f"shapes/*/{PARQUET}"))
     if wanted and wanted not in names:
         raise UsageError(
             f"--element {wanted}", f"{path} has no such shapes", f"it has {', '.join(names) or 'none'}"
@@ -68,9 +68,9 @@ def _attributes(element: Path) -> dict[str, Any]:
 
 
 def _to_global(path: Path, attributes: Mapping[str, Any]) -> Float64:
-    """3 x 3: element coordinates (x, y, 1) to global ones."""
+    """3 x 3: from coordinates of the element (x, y, 1) to global ones."""
     listed = attributes.get("coordinateTransformations") or [{"type": "identity"}]
-    named = [one for one in listed if (one.get("output") or {}).get("name") == GLOBAL]
+    named = [entry for entry in listed if (entry.get("output") or {}).get("name") == GLOBAL]
     try:
         return _matrix((named or listed)[0])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -82,8 +82,8 @@ def _to_global(path: Path, attributes: Mapping[str, Any]) -> Float64:
 def _matrix(transformation: Mapping[str, Any]) -> Float64:
     kind, out = transformation["type"], np.eye(3)
     if kind == "sequence":
-        for one in transformation["transformations"]:
-            out = _matrix(one) @ out
+        for step in transformation["transformations"]:
+            out = _matrix(step) @ out
     elif kind == "scale":
         out[[0, 1], [0, 1]] = transformation["scale"][-2:]
     elif kind == "translation":
@@ -91,7 +91,7 @@ def _matrix(transformation: Mapping[str, Any]) -> Float64:
     elif kind == "affine":
         out[:2] = np.asarray(transformation["affine"], np.float64)[:2]
     elif kind != "identity":
-        raise ValueError(f"{kind} is none of identity, scale, translation, affine and sequence")
+        raise ValueError(f"{kind} is not identity, scale, translation, affine or sequence")
     return out
 
 

@@ -1,4 +1,4 @@
-"""Outlines sorted into squares of the slide on disk: rows come out in spatial order, and memory stays bounded."""
+"""Outlines on disk, sorted by squares of the slide: rows come out in spatial order, and memory stays bounded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HELD_ROWS = 200_000
 
 
 class Spool:
-    """`add` any number of batches, then read the squares, row by row, once."""
+    """`add` any number of batches, then read the squares once, row by row."""
 
     def __init__(self, folder: Place) -> None:
         self._folder = folder
@@ -46,7 +46,7 @@ class Spool:
         self._held, self._rows = {}, 0
 
     def squares(self) -> Iterator[Outlines]:
-        """Each square's outlines by the row and column of their first vertex."""
+        """The outlines of each square, sorted by y, then x, of their first vertex."""
         self._flush()
         for name in self._folder.names():
             outlines = Outlines.concat(list(_load(self._folder / name)))

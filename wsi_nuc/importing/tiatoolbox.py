@@ -1,4 +1,4 @@
-"""TIAToolbox's AnnotationStore: SQLite with WKB, packed by zlib or not, and properties as JSON."""
+"""TIAToolbox's AnnotationStore: SQLite with WKB, compressed by zlib or not, and properties as JSON."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def cells(path: Path, wanted: Wanted) -> Iterator[Cells]:
 
 
 def _cells(path: Path, wanted: Wanted) -> Iterator[tuple[Any, str, float]]:
-    # Immutable: a store on a disk that cannot be written to opens, and nothing is left beside it.
+    # Immutable, so that a store on a read-only disk opens, and no other file appears beside it.
     address = f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1"
     try:
         with closing(sqlite3.connect(address, uri=True)) as connection:
@@ -42,12 +42,12 @@ def _cells(path: Path, wanted: Wanted) -> Iterator[tuple[Any, str, float]]:
                 yield _geometry(blob), _name(properties, wanted.class_column), _score(properties)
     except (sqlite3.Error, json.JSONDecodeError) as error:
         raise UsageError(
-            path, f"is no AnnotationStore of TIAToolbox ({error})", "give the .db file that TIAToolbox wrote"
+            path, f"is not an AnnotationStore of TIAToolbox ({error})", "give the .db file that TIAToolbox wrote"
         ) from error
 
 
 def _geometry(blob: Any) -> Any:
-    """None for points, which have no blob, and for what is damaged."""
+    """The geometry; None for points, which have no blob, and for damaged data."""
     if not isinstance(blob, bytes):
         return None
     try:
@@ -60,15 +60,15 @@ def _geometry(blob: Any) -> Any:
 
 def _name(properties: Mapping[str, Any], column: str) -> str:
     for key in (column,) if column else CLASS_KEYS:
-        found = properties.get(key)
-        if found is not None:
-            return f"type {found}" if isinstance(found, int | float) else str(found)
+        value = properties.get(key)
+        if value is not None:
+            return f"type {value}" if isinstance(value, int | float) else str(value)
     return ""
 
 
 def _score(properties: Mapping[str, Any]) -> float:
     for key in SCORE_KEYS:
-        found = properties.get(key)
-        if isinstance(found, int | float) and 0 <= found <= 1:
-            return float(found)
+        value = properties.get(key)
+        if isinstance(value, int | float) and 0 <= value <= 1:
+            return float(value)
     return 1.0

@@ -1,4 +1,4 @@
-"""Addresses of slides (s3://, https://, ...): what may be said of them, and errors of those who fetch them."""
+"""Addresses of slides (s3://, https://, ...): how to show them without secrets, and errors of fetching them."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def shown(path: str) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """What an error says in one line, without the secrets of addresses that it repeats."""
+    """What an error says, in one line and without the secrets of the addresses in it."""
     if isinstance(error, FileNotFoundError):
-        # fsspec says no more than the address, or guesses at glob characters where there is a query.
+        # fsspec repeats only the address, or takes the characters of a query for a glob pattern.
         return "not found or not reachable"
-    words = " ".join(REMOTE_ADDRESS.sub(lambda found: shown(found[0]), str(error)).split())
+    words = " ".join(REMOTE_ADDRESS.sub(lambda match: shown(match[0]), str(error)).split())
     return words[:LONGEST_REASON] or type(error).__name__
 
 
 @contextmanager
 def reaching(path: str, problem: str = "cannot be read") -> Iterator[None]:
-    """Whatever goes wrong while an address is fetched becomes a SlideError; errors of local files pass."""
+    """Turn whatever goes wrong while an address is fetched into a SlideError; errors of local files pass."""
     try:
         yield
     except (SlideError, MemoryError):
         raise
-    # As broad as this because fsspec's backends raise errors of their own, such as botocore's NoCredentialsError.
+    # This broad because fsspec's backends raise errors of their own, such as botocore's NoCredentialsError.
     except Exception as error:
         if not is_url(path):
             raise

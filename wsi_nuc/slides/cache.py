@@ -1,4 +1,4 @@
-"""A few open slides a process: a worker gets a `SlideRef` with every region and opens the file once."""
+"""A few open slides per process: a worker gets a `SlideRef` with every region and opens the file once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _lock = threading.Lock()
 
 
 def cached_slide(ref: SlideRef) -> SlideSource:
-    """The open slide of `ref`; opened anew if its files changed.
+    """The open slide of `ref`, opened again if its files changed.
 
     Sources that leave the cache are not closed here, because another thread may be reading them: they close when
     the last reference goes. The process id is part of the key, since handles do not survive a fork.
@@ -30,8 +30,8 @@ def cached_slide(ref: SlideRef) -> SlideSource:
         if key in _open:
             _open.move_to_end(key)
             return _open[key]
-        # A copy on this node's disk that was removed keeps its space for as long as it is open.
-        for stale in [k for k in _open if k[1] == ref or _gone(k[1])]:
+        # A removed copy on this node's disk keeps its space for as long as it is open.
+        for stale in [cached for cached in _open if cached[1] == ref or _gone(cached[1])]:
             del _open[stale]
         source = _open[key] = open_slide(ref)
         while len(_open) > CAPACITY:

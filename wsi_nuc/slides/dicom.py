@@ -1,8 +1,8 @@
 """The header of a DICOM file, walked once and checked before libdicom sees it.
 
 libdicom believes what a header says: it allocates by the stated number of frames, recurses as deep as sequences
-are nested, and crashes where a sparse image has no list of its frames. Every file that it would parse passes here
-first. Nothing is kept but the numbers that say where pixels are.
+are nested, and crashes where a sparse image has no list of its frames. So every file is checked here before
+libdicom parses it. Of its values, only the numbers that say where pixels are stay.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ BYTES_ONLY = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"UN"}
 LONG_FORM = BYTES_ONLY | {b"SQ", b"SV", b"UC", b"UR", b"UT", b"UV"}
 SHORT_FORM = {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH"}
 SHORT_FORM |= {b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}
-# What libdicom and OpenSlide keep in memory, about a hundredfold: a slide's header has some 10 kB of it.
+# Of text and numbers: libdicom and OpenSlide need about a hundred times as much memory for them. A slide's header
+# has some 10 kB.
 MAX_KEPT_BYTES = 2 * 2**20
 # Each frame has at least the head of an item.
 SMALLEST_FRAME = 8
@@ -44,21 +45,28 @@ ELEMENT_HEAD, LONG_LENGTH, ITEM_HEAD = struct.Struct("<HH2sH"), struct.Struct("<
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What one file says of itself. `problem`: why it cannot be read; `hostile`: not even beside another slide.
-
-    `series` is None for what is no whole-slide image, "" where a broken header does not tell it.
-    """
+    """What one DICOM file says of itself."""
 
     series: str | None = None
+    """Identifier of its series; None if it is not a whole-slide image, "" if its header is too broken to tell."""
     level: bool = False
+    """Whether it is a level of the pyramid, and not a label or an overview."""
     sparse: bool = False
+    """Whether frames may be left out."""
     listed: bool = False
+    """Whether it lists the positions of its frames."""
     frames: int = 0
+    """The number of frames that it states."""
     tile: tuple[int, int] = (0, 0)
+    """Width and height of a frame, in pixels."""
     size: tuple[int, int] = (0, 0)
+    """Width and height of the whole image, in pixels."""
     bytes: int = 0
+    """The size of the file."""
     problem: str = ""
+    """Why it cannot be read; empty if it can."""
     hostile: bool = False
+    """Whether libdicom must not even see it beside another slide."""
 
 
 class _Unusable(Exception):
@@ -70,7 +78,7 @@ class _Unusable(Exception):
 
 
 class _Walker:
-    """Follows the elements exactly as libdicom does, but for the depth and the bytes that it allows."""
+    """Follows the elements exactly as libdicom does, but with limits on their depth and their bytes."""
 
     def __init__(self, file: LocalFile) -> None:
         self.file, self.at, self.kept = file, MAGIC_AT + len(MAGIC), 0
@@ -103,7 +111,7 @@ class _Walker:
         return tag, kind, length
 
     def body(self, tag: int, kind: bytes, length: int, depth: int = 0) -> bytes:
-        """Step over a value; it is returned where it is one of those that are wanted."""
+        """Step over a value, and return it if it is a wanted one."""
         if kind == b"SQ":
             self.sequence(length, depth, tag == PER_FRAME)
             return b""
@@ -133,7 +141,7 @@ class _Walker:
             if tag != ITEM:
                 raise _Unusable(f"its DICOM header has {tag:08X} where an item belongs")
             self.item(size, depth)
-            # The positions of frames are looked at and let go.
+            # libdicom reads the positions of frames and does not keep them.
             self.kept = before if uncounted else self.kept
         self.keep(0)
 
@@ -153,7 +161,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def header_of(path: Path) -> Header:
-    """What the header of a DICOM file says; a broken one is told by `problem`, not raised."""
+    """What the header of a DICOM file says. A broken header has a `problem` and raises nothing."""
     status = path.stat()
     return _header(
         str(path), (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
@@ -171,7 +179,7 @@ def _header(path: str, _: tuple[int, ...]) -> Header:
     finally:
         file.close()
     if CLASS in values and _text(values, CLASS) != SLIDE_CLASS:
-        return Header(problem="is no whole-slide image by its DICOM class")
+        return Header(problem="is not a whole-slide image by its DICOM class")
     kind, size = values.get(KIND, b"").split(b"\\"), file.size
     return Header(
         series=_text(values, SERIES),
@@ -200,7 +208,7 @@ def _walk(walker: _Walker, values: dict[int, bytes]) -> None:
     if _text(values, CLASS) != SLIDE_CLASS:
         return
     if _text(values, SYNTAX) == IMPLICIT_VR:
-        raise _Unusable("is DICOM of implicit value representation, which is not read", hostile=True)
+        raise _Unusable("is DICOM with implicit value representation, which is not read", hostile=True)
     while walker.at < walker.file.size:
         tag, kind, length = walker.element()
         if tag in (*PIXELS, PADDING):
@@ -215,7 +223,7 @@ def _text(values: dict[int, bytes], tag: int) -> str:
 
 
 def _number(values: dict[int, bytes], tag: int) -> int:
-    """A binary or written whole number, 0 where it is neither."""
+    """A whole number, in binary or as text; 0 where it is neither."""
     data = values.get(tag, b"")
     if tag != FRAMES:
         return int.from_bytes(data, "little") if len(data) <= 4 else 0
@@ -224,7 +232,7 @@ def _number(values: dict[int, bytes], tag: int) -> int:
 
 
 def check_series(name: str, series: Iterable[Path]) -> None:
-    """Refuse a slide of such files where their headers claim what they cannot hold."""
+    """Refuse a slide of these files if their headers claim more than the files can hold."""
     levels: dict[tuple[int, int], list[Header]] = {}
     for path in series:
         header = header_of(path)

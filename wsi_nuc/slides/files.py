@@ -1,7 +1,8 @@
-"""Which files a slide consists of: every file that its pixels come from, told by content before a reader opens it.
+"""Which files a slide consists of: every file that its pixels come from, decided before a reader opens it.
 
-Each format of several files has its rule here; everything else is one file, and no reader may go beyond it. Names
-that lead out of the slide's folder are refused, for a copy of the slide could not hold what they name.
+The content of a file decides, not its name. Each format with several files has its rule here; everything else is
+one file, and no reader may go beyond it. Names that lead out of the slide's folder are refused, because a copy of
+the slide could not hold what they name.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ DATABASE = b"SQLite format 3\0"
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """`rule`: file, zarr, dicom, mirax or hamamatsu. `files`: sorted by their path."""
+    """The files of a slide and how they were chosen."""
 
     rule: str
+    """The format's rule: file, zarr, dicom, mirax or hamamatsu."""
     files: tuple[Path, ...]
+    """Sorted by their path."""
 
 
 def contents(path: str) -> Contents:
@@ -64,7 +67,7 @@ def _of_folder(folder: Path) -> Contents:
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
-    """The files right in a folder. A pipe among them would block whoever looks through it."""
+    """The files directly in a folder. A pipe among them is refused, since opening it would block."""
     for path in folder.iterdir():
         refuse_special(str(path))
         if path.is_file():
@@ -72,7 +75,7 @@ def _files_in(folder: Path) -> Iterator[Path]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Every file below a folder. Links are followed, as readers do; a folder that is reached twice is refused."""
+    """Every file below a folder. Links are followed, as readers follow them, but not to a folder twice."""
     seen: set[tuple[int, int]] = set()
     waiting = [folder]
     while waiting:
@@ -90,19 +93,19 @@ def _series(folder: Path, first: Path) -> tuple[Path, ...]:
     wanted = header_of(first).series
     if not wanted:
         raise SlideError(first, header_of(first).problem or "its DICOM header names no series", COPY_AGAIN)
-    found = []
+    files = []
     for path in sorted(filter(is_dicom, _files_in(folder))):
         header = header_of(path)
         if header.hostile:
-            # Whoever opens one file of a folder has libdicom parse all of them.
-            raise SlideError(path, header.problem, "take it out of the folder of the slide")
+            # libdicom parses all files of a folder, whichever of them is opened.
+            raise SlideError(path, header.problem, "move it out of the slide's folder")
         if header.series in (wanted, ""):
-            found.append(path)
-    return tuple(found)
+            files.append(path)
+    return tuple(files)
 
 
 def _check_database(slide: Path) -> None:
-    """A database keeps pixels in a second file until it is closed, and a reader would write beside the slide."""
+    """Refuse a database that is not closed: it has pixels in a second file, and a reader would write beside it."""
     with slide.open("rb") as file:
         if file.read(len(DATABASE)) != DATABASE:
             return

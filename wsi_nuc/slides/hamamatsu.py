@@ -1,6 +1,7 @@
-"""Hamamatsu's VMS and VMU: an index in text names the files beside it that hold the pixels.
+"""Hamamatsu's VMS and VMU: a text index names the files beside it that hold the pixels.
 
-OpenSlide allocates by the sizes that these files state before it looks for their data, so they are compared first.
+OpenSlide allocates memory by the sizes that these files state, before it looks for their data. So the sizes are
+compared with the data first.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from wsi_nuc.slides.limits import NOT_A_SLIDE, check_size, check_tile
 from wsi_nuc.slides.localfile import COPY_AGAIN, LocalFile
 
 GROUPS = (b"[Virtual Microscope Specimen]", b"[Uncompressed Virtual Microscope Specimen]")
-# OpenSlide reads no larger index.
+# OpenSlide does not read a larger index.
 INDEX_BYTES = 64 * 2**10
 IMAGES, OTHERS = r"ImageFile.*|MapFile", r"MacroImage|OptimisationFile"
 NGR_MAGIC, NGR_ROWS, NGR_PIXEL_BYTES = b"GN", 64, 6
@@ -33,17 +34,19 @@ def is_index(path: Path) -> bool:
 
 
 def files_of(slide: Path) -> list[Path]:
-    """The index and all that it names."""
+    """The index and all files that it names."""
     return [slide, *named_files(slide, entries_of(slide, INDEX_BYTES), f"{IMAGES}|{OTHERS}")]
 
 
 def check_images(slide: Path) -> None:
-    """Refuse a slide whose files claim more than they hold, or that names fewer of them than it needs."""
+    """Refuse a slide whose files claim more than they hold, or that names fewer files than it needs."""
     entries = entries_of(slide, INDEX_BYTES)
     images = named_files(slide, entries, IMAGES)
     numbers = numbers_of(entries, "NoJpegColumns|NoJpegRows")
     if math.prod(numbers) >= len(images) or len(set(images)) < len(images):
-        cause = f"states {' x '.join(map(str, numbers))} images and names {len(set(images))} files with its map"
+        cause = (
+            f"states {' x '.join(map(str, numbers))} images and names {len(set(images))} files, its map included"
+        )
         raise SlideError(slide, cause, COPY_AGAIN)
     for image in images:
         with closing(LocalFile(str(image))) as file:

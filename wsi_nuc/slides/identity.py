@@ -1,4 +1,4 @@
-"""What makes two slides the same (their whole content) and what tells that one changed while it was read."""
+"""When two slides are the same (their whole content is) and when a slide changed while it was read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _relative(files: tuple[Path, ...], path: str) -> list[str]:
 
 
 def content_sha256(ref: SlideRef) -> str:
-    """Hash of the whole content: for one file as `sha256sum`; for several, of their sorted names and hashes."""
+    """Hash of the whole content: as `sha256sum` for one file, else over the sorted names and hashes of files."""
     if is_url(ref.path):
         return _url_sha256(ref.path)
     try:
@@ -57,7 +57,7 @@ def _url_sha256(url: str) -> str:
 
 
 def stat_signature(ref: SlideRef) -> Signature:
-    """Name, size, mtime, ctime and inode of every file: equal before and after a run, or the slide changed."""
+    """Name, size, mtime, ctime and inode of every file. They differ after a run if the slide changed."""
     if is_url(ref.path):
         return _url_signature(ref.path)
     try:
@@ -70,7 +70,7 @@ def stat_signature(ref: SlideRef) -> Signature:
 
 
 def refuse_change(ref: SlideRef, signature: Signature, name: str) -> None:
-    """Raise if any file of the slide is not the one that had this signature; `name` is the slide's for people."""
+    """Raise if any file of the slide no longer has this signature; `name` stands for the slide in the message."""
     try:
         unchanged = stat_signature(ref) == signature
     except SlideError:
@@ -81,7 +81,7 @@ def refuse_change(ref: SlideRef, signature: Signature, name: str) -> None:
 
 
 def refuse_other(ref: SlideRef, sha256: str, remedy: str) -> None:
-    """Raise if the slide's content is not the one that the nuclei of a result were found on."""
+    """Raise if the slide is not the one, by its content, on which the nuclei of a result were found."""
     if content_sha256(ref) != sha256:
         cause = f"is not the slide that the nuclei were found on (content {sha256}), or has changed since"
         raise SlideError(shown(ref.path), cause, remedy)

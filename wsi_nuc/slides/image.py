@@ -1,7 +1,7 @@
 """Plain images: PNG, JPEG and TIFF without tiles, decoded whole, with a cap on their size.
 
-Their dpi is never taken for microns per pixel (a screen's 72 or 96 is in most of them); a TIFF's resolution tags
-are, by the rules of `mpp`.
+Their dpi is never taken for microns per pixel, since most of them state a screen's 72 or 96. The resolution tags
+of a TIFF are, by the rules of `mpp`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PLAIN_COLOURS = (MIN_IS_WHITE, 1, 2, 6)
 
 
 class Picture:
-    """See `SlideSource`: one level, in memory."""
+    """See `SlideSource`. It has one level, in memory."""
 
     def __init__(self, rgb: UInt8, info: SlideInfo) -> None:
         self._rgb, self._info = rgb, info
@@ -53,7 +53,7 @@ class Picture:
 
 
 def _rgb(pixels: np.ndarray[Any, Any]) -> UInt8:
-    """RGB of what a decoder gave, a few rows at a time: in one go it would be in memory several times."""
+    """RGB of decoded pixels, a few rows at a time: in one go, they would be in memory several times."""
     if pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.flags.c_contiguous:
         return pixels
     shift = depth_shift(pixels)
@@ -102,7 +102,7 @@ def _pillow_pixels(path: str) -> UInt8:
 
 
 def _pillow_bytes(path: str, picture: Any) -> int:
-    """What Pillow's pixels take (one byte each, four, or two and a copy) with a pointer per row, and our RGB."""
+    """The memory for Pillow's pixels (one byte, four, or two and a copy), a pointer per row, and our RGB."""
     each = 1 if picture.mode in ("1", "L", "P") else 8 if picture.mode == "I" else 4
     if picture.format != "PNG":
         with closing(LocalFile(path)) as file:
@@ -115,7 +115,7 @@ def _pillow_bytes(path: str, picture: Any) -> int:
 
 
 def _check_scans(path: str) -> None:
-    """A scan of a few bytes goes over the whole picture once more."""
+    """Refuse many scans: each goes over the whole picture again, even if it has only a few bytes."""
     scans = Path(path).read_bytes().count(b"\xff\xda")
     if scans > MAX_SCANS:
         raise SlideError(path, f"comes in {scans} scans, over {MAX_SCANS}", TILE_AGAIN)

@@ -1,8 +1,8 @@
 """The direct path for tiled JPEG TIFF and SVS: `pread` at the tile's offset, one decoder call, one copy.
 
-It opens a file only where it understands all of it; anything a vendor adds (overlaps, padding, several areas) is
-left to OpenSlide. Tiles near the right and lower edge of a box are kept, so that neighbouring regions, which
-overlap by their halo, decode a shared tile once.
+It opens a file only if it understands all of it; whatever a vendor adds (overlaps, padding, several areas) is left
+to OpenSlide. Tiles near the right and lower edge of a box are kept, so that neighbouring regions, which overlap by
+their halo, decode a shared tile once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from wsi_nuc.types import Box, PixelBlock, SlideInfo, SlideRef, UInt8
 
 JPEG, J2K_RGB = 7, 33005
 RGB, YCBCR = 2, 6
-# Twice the halo of a region: what neighbouring boxes have in common.
+# Twice the halo of a region: the overlap of neighbouring boxes.
 EDGE_PX = 512
 CACHE_BYTES = 24 * 2**20
 VENDOR_MARKS = ("Philips", "<scn", "<iScan", "iScan", "MedScan", "Ventana", "NDPI", "Hamamatsu")
@@ -39,7 +39,7 @@ def _colourspaces(page: Page, first_tile: bytes) -> tuple[str, str]:
 class JpegTiff:
     """See `SlideSource`. `tiles_decoded` counts decoder calls, for the benchmark of reading twice."""
 
-    # One for all slides of the process: it is bounded however many are open, and the next one finds memory ready.
+    # One cache for all slides of the process: its size does not grow with open slides, and its memory is reused.
     _cache = TileCache(CACHE_BYTES)
     _numbers = count()
 
@@ -110,8 +110,8 @@ class JpegTiff:
         return True
 
     def _decode(self, level: int, data: bytes, buffer: UInt8) -> str:
-        """Decode one tile into `buffer`; what is wrong with it, or nothing."""
-        # The decoder fills a truncated JPEG with grey and says nothing, so its end is looked for first.
+        """Decode one tile into `buffer`; returns what is wrong with the tile, or an empty text."""
+        # The decoder fills a truncated JPEG with grey without an error, so the end is looked for first.
         if self._pages[level].compression == JPEG and (data[:2] != b"\xff\xd8" or data.find(b"\xff\xd9", -64) < 0):
             return "its JPEG data have no beginning or no end"
         try:
@@ -123,26 +123,26 @@ class JpegTiff:
 
 
 def _spans(tile: int, start: int, stop: int, origin: int) -> list[tuple[int, slice, slice, bool]]:
-    """Along one axis, for each tile that start..stop touches: its index, the part of it, where that lies from
-    `origin` on, and whether a later box may want the tile too.
+    """Along one axis, each tile that start..stop touches: its index, the touched part within the tile, the place
+    of this part counted from `origin`, and whether a later box may need the tile too.
 
-    In rows, columns or Morton order a box comes before its neighbours to the right and below, so only those count;
-    in another order the pixels are the same and more tiles are decoded twice.
+    In rows, columns or Morton order, a box comes before its neighbours to the right and below, so only these
+    count. In another order the pixels are the same, but more tiles are decoded twice.
     """
     first, last = start // tile, (stop - 1) // tile
     edge = max(2, -(-EDGE_PX // tile))
-    found = []
+    spans = []
     for index in range(first, last + 1 if stop > start else first):
         corner = index * tile
         low, high = max(corner, start), min(corner + tile, stop)
-        found.append(
+        spans.append(
             (index, slice(low - corner, high - corner), slice(low - origin, high - origin), last - index < edge)
         )
-    return found
+    return spans
 
 
 def _refusal(page: Page) -> str:
-    """Why a page is not one that this reader decodes; empty where it is."""
+    """Why this reader does not decode a page; empty if it does."""
     if not page.tiled:
         return "level 0 has no tiles"
     if page.compression not in (JPEG, J2K_RGB):
@@ -155,17 +155,21 @@ def _refusal(page: Page) -> str:
 
 
 def choose_pages(name: str, structure: Structure) -> list[Page]:
-    """The tiled pages that may be levels, level 0 first, or SlideError where the file is not plainly a pyramid."""
+    """The tiled pages that may be levels, level 0 first; SlideError if the file is not a plain pyramid."""
     if structure.ndpi:
         raise SlideError(name, "is an NDPI file", "use --reader openslide")
     base = structure.pages[0]
     cause = _refusal(base)
     mark = next(
-        (m for m in VENDOR_MARKS if m in base.description[:65536] or m in base.software or m in base.xmp[:4096]),
+        (
+            text
+            for text in VENDOR_MARKS
+            if text in base.description[:65536] or text in base.software or text in base.xmp[:4096]
+        ),
         "",
     )
     if mark:
-        cause = f"is of a vendor with rules of its own ({mark.strip('<')})"
+        cause = f"comes from a vendor with rules of its own ({mark.strip('<')})"
     tiled = [page for page in structure.pages if page.tiled]
     if not cause and sum((p.width, p.height) == (base.width, base.height) for p in tiled) > 1:
         cause = "has several planes of the size of level 0"
@@ -177,7 +181,7 @@ def choose_pages(name: str, structure: Structure) -> list[Page]:
 
 
 def stated_resolution(name: str, page: Page) -> tuple[str, mpp.Stated]:
-    """Vendor and what the first page says about the resolution; nothing else of its text is kept."""
+    """The vendor, and what the first page says about the resolution. Nothing else of its text is kept."""
     tags = mpp.tags_um(page.resolution)
     text = page.description
     if text.startswith("Aperio"):
@@ -194,7 +198,7 @@ def stated_resolution(name: str, page: Page) -> tuple[str, mpp.Stated]:
 
 
 def open_slide(ref: SlideRef) -> JpegTiff:
-    """Open a tiled JPEG TIFF, or SlideError with the reason why another reader must."""
+    """Open a tiled JPEG TIFF; SlideError with the reason if another reader has to."""
     file = LocalFile(ref.path)
     structure = read_structure(file)
     pages = choose_pages(ref.path, structure)

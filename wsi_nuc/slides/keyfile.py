@@ -1,4 +1,4 @@
-"""Index files in the manner of `key = value`, as GLib reads them, and the files that they name."""
+"""Index files with lines of `key = value`, as GLib reads them, and the files that they name."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from wsi_nuc.slides.limits import NOT_A_SLIDE
 from wsi_nuc.slides.localfile import refuse_special
 
 TOGETHER = "keep the files of a slide in one folder, as the scanner wrote them"
-
-
 Entries = Sequence[tuple[str, str]]
 
 
 def entries_of(index: Path, most_bytes: int) -> Entries:
-    """Every key with its value, in the order of the file, whatever their group."""
+    """Every key with its value, of all groups, in the order of the file."""
     with index.open("rb") as file:
         data = file.read(most_bytes + 1)
     if len(data) > most_bytes:
@@ -28,20 +26,19 @@ def entries_of(index: Path, most_bytes: int) -> Entries:
 
 def named_files(index: Path, entries: Entries, keys: str) -> list[Path]:
     """The files that the entries of `keys` (a regular expression) name and that lie beside it."""
-    found = []
+    files = []
     for name in (value for key, value in entries if value and re.fullmatch(keys, key)):
         if name in (".", "..") or set(name) & set("/\\\0"):
-            raise SlideError(
-                index, f"names the file {name[:64]!r}, which is not the name of one beside it", TOGETHER
-            )
+            cause = f"names the file {name[:64]!r}, which is not the name of a file beside it"
+            raise SlideError(index, cause, TOGETHER)
         place = index.with_name(name)
         refuse_special(str(place))
         if place.is_file():
-            found.append(place)
-    return found
+            files.append(place)
+    return files
 
 
 def numbers_of(entries: Entries, keys: str) -> list[int]:
     """The whole numbers of the entries of `keys` (a regular expression)."""
-    found = (re.match(r"\+?(\d{1,18})(\s|$)", value) for key, value in entries if re.fullmatch(keys, key))
-    return [int(number[1]) for number in found if number]
+    matches = (re.match(r"\+?(\d{1,18})(\s|$)", value) for key, value in entries if re.fullmatch(keys, key))
+    return [int(match[1]) for match in matches if match]

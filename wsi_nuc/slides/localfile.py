@@ -1,4 +1,4 @@
-"""Positioned reads of a local or remote file: the one thing that the TIFF parser and the readers need of it."""
+"""Positioned reads of a local or remote file: all that the TIFF parser and the readers need."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ SLIDES_ARE = "pass a slide file, an OME-Zarr folder or a folder of one DICOM ser
 
 
 class RandomAccess(Protocol):
-    """A file of `size` bytes that any thread may read anywhere."""
+    """A file that any thread may read at any place."""
 
     name: str
+    """Its path, or its address without secrets."""
     size: int
+    """In bytes."""
 
     def read_at(self, offset: int, count: int) -> bytes: ...
 
@@ -34,14 +36,14 @@ def refuse_url(path: str) -> None:
 
 
 def refuse_special(path: str) -> None:
-    """A pipe would block whoever opens it, and a device never ends: only files and folders are opened at all."""
+    """Refuse all but files and folders: opening a pipe would block, and a device never ends."""
     place = Path(path)
     if place.exists() and not (place.is_file() or place.is_dir()):
         raise SlideError(path, "is not a regular file", SLIDES_ARE)
 
 
 class LocalFile:
-    """`pread` needs no lock and no seek, so threads share one descriptor; closed at the latest with the object."""
+    """`pread` needs no lock and no seek, so threads share one descriptor. It closes with the object."""
 
     def __init__(self, path: str) -> None:
         self._fd = -1
@@ -73,7 +75,7 @@ class LocalFile:
 
 
 class RemoteFile:
-    """The same over an fsspec file, whose position is shared and therefore locked."""
+    """The same for an fsspec file. Threads share its position, so a lock guards it."""
 
     def __init__(self, url: str) -> None:
         import fsspec

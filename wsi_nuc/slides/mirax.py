@@ -1,6 +1,6 @@
-"""3DHISTECH's MIRAX: a picture that says what the slide is called, and a folder of that name with all of the rest.
+"""3DHISTECH's MIRAX: a small picture with the name of the slide, and a folder of that name with everything else.
 
-OpenSlide allocates by the numbers of images and tiles that the indices state, so they are judged first.
+OpenSlide allocates memory by the numbers of images and tiles that the indices state, so these are checked first.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ INDEX, INDEX_BYTES, NAMES = "Slidedat.ini", 2**20, r"INDEXFILE|FILE_\d.*"
 VERSION_BYTES, IMAGE_BYTES = 5, 16
 # A slide of 100,000 x 200,000 px has 400,000.
 MAX_IMAGES = 2**22
-# An image of a small level is cut into as many tiles as it has images of level 0: ten times as many on the whole.
+# An image of a small level is cut into a tile for each image of level 0 in it: in all, ten times as many tiles.
 TILES_PER_IMAGE, MOST_WITHOUT = 64, 4096
-# Of what the index lists, entry by entry.
+# Keys that count what the index lists with one entry each.
 COUNTS = r"(NON)?HIER_(\d+_)?COUNT|FILE_COUNT"
 POSITIONS = ("VIMSLIDE_POSITION_BUFFER", "StitchingIntensityLayer")
 
@@ -30,7 +30,7 @@ def folder_of(slide: Path) -> Path | None:
 
 
 def check_names(folder: Path) -> None:
-    """Refuse a slide that names files elsewhere: all that lies in its folder belongs to it, and nothing else."""
+    """Refuse a slide that names files elsewhere: its files are those in its folder, and no others."""
     index = folder / INDEX
     named_files(index, entries_of(index, INDEX_BYTES), NAMES)
 
@@ -64,17 +64,17 @@ def _tiles(index: Path, entries: Entries, most: int) -> tuple[int, int]:
 
 
 def _images(index: Path, identifier_bytes: int, levels: int) -> list[int]:
-    """How many images the pages of each level list; a broken index is left to OpenSlide."""
+    """How many images the pages of each level list. A broken index is left to OpenSlide."""
     data = index.read_bytes() if index.is_file() else b""
 
     def at(offset: int) -> int:
         return int.from_bytes(data[offset : offset + 4], "little") if 0 <= offset <= len(data) - 4 else -1
 
-    found = []
+    counts = []
     for level in range(levels):
         page, images = at(at(at(VERSION_BYTES + identifier_bytes) + 4 * level) + 4), 0
         while 0 <= page < len(data):
             images += at(page)
             page = page + 8 + IMAGE_BYTES * at(page) if at(page + 4) > 0 else -1
-        found.append(images)
-    return found
+        counts.append(images)
+    return counts

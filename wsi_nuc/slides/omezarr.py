@@ -1,7 +1,7 @@
 """OME-Zarr folders, 0.4 (Zarr v2) and 0.5 (Zarr v3): a colour picture as a pyramid of arrays.
 
-A chunk that is not stored is missing, not black: a writer that stopped half-way leaves the same trace as an
-empty area does, and the fill value is a claim about neither.
+A chunk that is not stored is missing, not black: a writer that stopped half-way leaves the same trace as an empty
+area, and the fill value says nothing about either.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class OmeZarr:
         self._path, self._arrays, self._axes, self._info = path, arrays, axes, info
         last = info.levels[-1]
         corner = Box(0, 0, min(last.width, 2048), min(last.height, 2048))
-        # Bytes are taken as they are, and none is read for that: it might be the one that is damaged.
+        # 8-bit values are taken as they are. No pixels are read for them, since these might be damaged.
         deep = arrays[-1].dtype != np.uint8
         self._shift = depth_shift(self._stored(len(arrays) - 1, corner)) if deep else 0
 
@@ -70,7 +70,7 @@ class OmeZarr:
         return pixels.transpose(wanted)
 
     def _missing(self, level: int, inside: Box) -> Bool:
-        """Pixels whose chunk (or shard) has no file; a chunk that lacks one of its channels is missing whole."""
+        """Pixels whose chunk (or shard) has no file. A chunk that lacks a channel is missing as a whole."""
         array = self._arrays[level]
         grid = array.shards or array.chunks
         y, x = self._axes.index("y"), self._axes.index("x")
@@ -96,12 +96,12 @@ def _keys(array: Any, indices: list[list[int]]) -> list[str]:
 
 
 def _check(path: str, array: Any, axes: str) -> None:
-    """Refuse arrays that are no plain pixels, before any chunk is decoded."""
+    """Refuse arrays that are not plain pixels, before any chunk is decoded."""
     if array.dtype not in (np.uint8, np.uint16) or len(array.shape) != len(axes):
         raise SlideError(
             path, f"its pixels are {array.dtype} with {len(array.shape)} axes", "convert it to 8 bits"
         )
-    # A channel axis of four without meaning is told from RGBA by nobody: three or one it must be.
+    # Nobody can tell four channels without a meaning from RGBA, so only one or three are read.
     counts = dict(zip(axes, array.shape, strict=True))
     others = [size for axis, size in counts.items() if axis not in "xyc"]
     if counts.get("c", 1) not in (1, 3) or any(size != 1 for size in others) or len(counts) != len(axes):
@@ -116,8 +116,8 @@ def _check(path: str, array: Any, axes: str) -> None:
 
 
 def _multiscale(path: str) -> Mapping[str, Any]:
-    found = attributes(Path(path))
-    listed = (found.get("ome") or found).get("multiscales")
+    metadata = attributes(Path(path))
+    listed = (metadata.get("ome") or metadata).get("multiscales")
     if not listed:
         raise SlideError(path, "is a Zarr folder without OME multiscales", "name the image group inside it")
     first: Mapping[str, Any] = listed[0]
@@ -128,7 +128,7 @@ def _multiscale(path: str) -> Mapping[str, Any]:
 
 
 def _stated(multiscale: Mapping[str, Any], axes: str) -> mpp.Stated:
-    """Microns per pixel of the first dataset, where the axes have a unit of length."""
+    """Microns per pixel of the first dataset, if the axes have a unit of length."""
     units = {axis["name"]: str(axis.get("unit", "")) for axis in multiscale["axes"]}
     steps = multiscale["datasets"][0].get("coordinateTransformations", [])
     scale = next((step["scale"] for step in steps if step.get("type") == "scale"), None)

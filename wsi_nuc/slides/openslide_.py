@@ -1,9 +1,9 @@
-"""Everything that OpenSlide knows: SVS, NDPI, MRXS, SCN, BIF, Philips, DICOM and more.
+"""Everything that OpenSlide reads: SVS, NDPI, MRXS, SCN, BIF, Philips, DICOM and more.
 
-Two of its habits are handled here. A handle that failed once repeats that error for ever, so it is reopened.
-And `read_region` takes level-0 coordinates: where a level's downsample is not whole, most of the level's pixels
-have no level-0 integer, and OpenSlide would interpolate between pixels, differently for each box. Such levels are
-read in fixed blocks, so that a pixel has one value whatever box asked for it; a block starts at most half a
+Two of its habits are handled here. A handle that failed once repeats its error for ever, so it is reopened.
+And `read_region` takes level-0 coordinates. Where a level's downsample is not whole, most pixels of the level do
+not start at a whole level-0 pixel, and OpenSlide would interpolate between pixels, differently for each box. Such
+levels are read in fixed blocks, so that a pixel has the same value in every box. A block starts at most half a
 level-0 pixel off.
 """
 
@@ -29,9 +29,9 @@ from wsi_nuc.types import Bool, Box, PixelBlock, SlideInfo, SlideRef, UInt8
 
 CHUNK_PX = 2048
 FIXED_BLOCK_PX = 512
-# These vendors' microns per pixel are TIFF resolution tags handed through, print resolutions included.
+# OpenSlide passes on the TIFF resolution tags of these vendors as microns per pixel, even print resolutions.
 TAG_VENDORS = ("generic-tiff",)
-# Whose slides are one file. Hamamatsu's are one (NDPI, a TIFF) or several.
+# Vendors whose slides are one file. Hamamatsu's are one file (NDPI, a TIFF) or several.
 ONE_FILE = {"aperio", "generic-tiff", "leica", "philips", "sakura", "trestle", "ventana", "zeiss"}
 
 
@@ -90,14 +90,14 @@ class OpenSlideSource:
         return over_white(rgba), rgba[..., 3] == 0
 
     def _replace(self, broken: Any) -> None:
-        """A fresh handle, once for all the threads that met the same error."""
+        """A fresh handle, opened once for all threads that met the same error."""
         with self._lock:
             if self._handle is broken:
                 self._handle = self._reopen()
 
 
 def _chunks(box: Box) -> Iterator[Box]:
-    """Pieces that bound the RGBA copies of one call."""
+    """Parts of `box`, small enough to bound the RGBA copy of one call."""
     for y in range(box.y0, box.y1, CHUNK_PX):
         for x in range(box.x0, box.x1, CHUNK_PX):
             yield Box(x, y, min(x + CHUNK_PX, box.x1), min(y + CHUNK_PX, box.y1))
@@ -112,20 +112,20 @@ def _fixed_blocks(box: Box) -> Iterator[Box]:
 
 
 def _stated(properties: Mapping[str, str]) -> mpp.Stated:
-    """Only numbers are looked up; the other properties hold free text and stay where they are."""
+    """What the properties say of the resolution. The other properties hold free text and are not looked up."""
     pair = properties.get("openslide.mpp-x", ""), properties.get("openslide.mpp-y", "")
     objective = properties.get("openslide.objective-power", "")
     if properties.get("openslide.vendor") in TAG_VENDORS:
         x, y = (mpp.number(text) if text else 0.0 for text in pair)
         return mpp.Stated(tags_um=(x, y), objective=objective)
     if raw := properties.get("aperio.MPP"):
-        # OpenSlide drops or repairs what it cannot parse; the vendor's own field tells absent from unusable.
+        # OpenSlide drops or repairs what it cannot parse; the vendor's own field tells which it was.
         pair = (raw, raw)
     return mpp.Stated(pair, objective=objective)
 
 
 def _check_vendor(path: str, rule: str, vendor: str) -> None:
-    """Refuse what OpenSlide takes for another format than we do: it might read files that are not hashed."""
+    """Refuse what OpenSlide takes for another format than `contents` does: it might read files without a hash."""
     if vendor in ONE_FILE or vendor == rule:
         return
     with closing(LocalFile(path)) as file:
@@ -136,7 +136,7 @@ def _check_vendor(path: str, rule: str, vendor: str) -> None:
 
 
 def open_slide(ref: SlideRef) -> OpenSlideSource:
-    """Open with OpenSlide, or SlideError with its reason."""
+    """Open a slide with OpenSlide; SlideError with OpenSlide's reason if it cannot."""
     import openslide
 
     refuse_url(ref.path)

@@ -1,7 +1,4 @@
-"""From what a file stores to white-padded RGB blocks.
-
-Reading around damage: what a box of a slide holds where some of it cannot be decoded.
-"""
+"""Pixels of a slide as white-padded RGB blocks: what readers make of decoded data, and reading around damage."""
 
 from __future__ import annotations
 
@@ -18,14 +15,17 @@ from wsi_nuc.slides.localfile import COPY_AGAIN
 from wsi_nuc.types import Box, Level, PixelBlock, UInt8
 
 WHITE = 255
-# Of a file that does not say how it stores its pixels, or stores them in no regular blocks.
+# For a file that does not say how it stores its pixels, or that stores them without regular blocks.
 USUAL_BLOCK_PX = (256, 256)
+# Where a file's blocks are smaller, `read_around` tries several at once: one call for each would take for ever.
+LEAST_EDGE_PX = 64
 # What imagecodecs, tifffile, zarr and Pillow raise for data they cannot decode.
 DECODE_ERRORS = (RuntimeError, ValueError, OSError, KeyError, IndexError, TypeError, EOFError, ArithmeticError)
+Size = tuple[int, int]
 
 
 def clip_to(level: Level, box: Box) -> Box:
-    """The part of `box` that lies on the level; of area 0 where they do not meet."""
+    """The part of `box` that lies on the level; its area is 0 if there is none."""
     inside = box.intersect(Box(0, 0, level.width, level.height))
     return inside if inside.area else Box(box.x0, box.y0, box.x0, box.y0)
 
@@ -50,7 +50,7 @@ def canvas(box: Box, inside: Box) -> UInt8:
 
 
 def place(box: Box, inside: Box, rgb: UInt8, missing: npt.NDArray[np.bool_] | None = None) -> PixelBlock:
-    """The block of `box` from the pixels of `inside`; what overhangs is white and not missing."""
+    """The block of `box` from the pixels of `inside`. Pixels outside of the level are white and not missing."""
     mask = missing if missing is not None and missing.any() else None
     if inside == box:
         return PixelBlock(np.ascontiguousarray(rgb), mask)
@@ -65,7 +65,7 @@ def place(box: Box, inside: Box, rgb: UInt8, missing: npt.NDArray[np.bool_] | No
 
 
 def damaged(path: str, level: int, where: Box | str, cause: object) -> DamagedPixels:
-    """The error of every reader for data that it cannot decode; `where` is a box or a tile of the level."""
+    """The error of every reader for data that it cannot decode. `where` is a box or a tile of the level."""
     place = where if isinstance(where, str) else f"x {where.x0}-{where.x1} y {where.y0}-{where.y1}"
     remedy = f"{COPY_AGAIN}, or pass --allow-bad-tiles"
     if isinstance(cause, BaseException):
@@ -76,7 +76,7 @@ def damaged(path: str, level: int, where: Box | str, cause: object) -> DamagedPi
 def depth_shift(sample: npt.NDArray[Any]) -> int:
     """Bits to drop so that the brightest value of a 16-bit `sample` of the slide fits into 8 bits.
 
-    One shift holds for the whole slide: a stretch by region would put seams into the picture.
+    The whole slide has the same shift, because a stretch per region would put seams into the picture.
     """
     if sample.dtype == np.uint8 or not sample.size:
         return 0
@@ -84,7 +84,7 @@ def depth_shift(sample: npt.NDArray[Any]) -> int:
 
 
 def to_rgb8(pixels: npt.NDArray[Any], shift: int = 0) -> UInt8:
-    """RGB uint8 from H x W, or H x W x 1, 2, 3 or 4 of uint8 or uint16; the fourth (second) plane is alpha."""
+    """RGB uint8 from H x W, or H x W x 1, 2, 3 or 4, of uint8 or uint16. Of 2 or 4 planes, the last is alpha."""
     if pixels.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.bool_)):
         raise ValueError(f"pixels of type {pixels.dtype} are not supported, only 8 and 16 bits")
     if pixels.dtype == np.bool_:
@@ -111,21 +111,15 @@ def over_white(pixels: UInt8) -> UInt8:
     return ((wide + 127) // WHITE).astype(np.uint8)
 
 
-Size = tuple[int, int]
-
-# Where a file's blocks are smaller, several are tried at once: a call for each would take for ever.
-LEAST_EDGE_PX = 64
-
-
 def read_around(source: SlideSource, level: int, box: Box) -> PixelBlock:
-    """As `source.read`, but pixels that cannot be decoded are white and marked, block of the file by block.
+    """As `source.read`, but the file's blocks that cannot be decoded are white and marked as damaged.
 
-    Errors other than DamagedPixels are the slide's and are raised.
+    Errors other than DamagedPixels concern the whole slide and are raised.
     """
     try:
         return source.read(level, box)
     except DamagedPixels:
-        # What follows is outside: within, the error would keep the pixels of the failed reading in memory.
+        # The rest stands below: in here, the error would keep the pixels of the failed reading in memory.
         pass
     rgb = np.full((box.height, box.width, 3), WHITE, np.uint8)
     missing, damaged = (np.zeros(rgb.shape[:2], np.bool_) for _ in range(2))
@@ -145,7 +139,7 @@ def read_around(source: SlideSource, level: int, box: Box) -> PixelBlock:
 
 
 def _sizes(source: SlideSource, level: int) -> list[Size]:
-    """Width and height of the parts to try: at last the blocks of the file themselves."""
+    """Width and height of the parts to try, one after the other; the last are the file's own blocks."""
     width, height = source.block_px(level)
     several = (width * -(-LEAST_EDGE_PX // width), height * -(-LEAST_EDGE_PX // height))
     return [several, (width, height)] if several != (width, height) else [several]
@@ -154,7 +148,7 @@ def _sizes(source: SlideSource, level: int) -> list[Size]:
 def _parts(
     source: SlideSource, level: int, box: Box, sizes: Sequence[Size]
 ) -> Iterator[tuple[Box, PixelBlock | None, str]]:
-    """All of `box` in parts, each with its pixels, or None and why they cannot be decoded."""
+    """All of `box` in parts, each with its pixels, or with None and the reason why they cannot be decoded."""
     (width, height), smaller = sizes[0], sizes[1:]
     for y in range(box.y0 // height * height, box.y1, height):
         for x in range(box.x0 // width * width, box.x1, width):

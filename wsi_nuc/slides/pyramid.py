@@ -1,4 +1,4 @@
-"""Which images of a file form its pyramid, and how far each level is from level 0."""
+"""Which images of a file form its pyramid, and the downsample of each level."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ASPECT_TOLERANCE = 0.01
 def downsample(base: Size, size: Size) -> float:
     """Level-0 pixels per pixel of a level of `size`.
 
-    A scanner shrinks by a whole factor and rounds the size to whole pixels, so that the ratio of the sizes is
-    slightly off the true factor: 4443 -> 2221 is a factor of 2, not 2.0005, which would be 4 px off at the far
-    edge of a slide of 16,000 px. The factor is therefore taken as whole exactly when it explains both sizes by
-    rounding down or up, and never by nearness alone; anything else is the mean ratio.
+    A scanner shrinks by a whole factor and rounds the size to whole pixels, so the ratio of the sizes is slightly
+    off the true factor. 4443 -> 2221 is a factor of 2, not 2.0005, which would be 4 px off at the far edge of a
+    slide of 16,000 px. The factor is therefore whole if it explains both sizes by rounding down or up; being close
+    to a whole number is not enough. Otherwise it is the mean ratio.
     """
     ratio = (base[0] / size[0] + base[1] / size[1]) / 2
     whole = max(1, round(ratio))
@@ -39,8 +39,8 @@ def same_picture(base: Size, size: Size) -> bool:
 def select_levels(name: str, sizes: Sequence[Size]) -> tuple[list[int], tuple[Level, ...]]:
     """Indices of the images that are levels, largest first, and their `Level`s.
 
-    The first image is level 0. Kept are those that follow it in descending size with its aspect; a thumbnail,
-    label or macro image with another aspect is dropped.
+    The first image is level 0. Smaller images with its aspect follow, in descending size. A thumbnail, label or
+    macro image with another aspect is dropped.
     """
     if not sizes:
         raise SlideError(name, "holds no image", "check that the file is a slide")

@@ -1,7 +1,7 @@
-"""The readers, and which of them opens a slide: decided by content, never by name.
+"""The readers, and which reader opens a slide: its content decides, never its name.
 
-A new reader is one file with ``open_slide(ref) -> SlideSource`` that raises SlideError for what it does not read,
-one line here, and one entry of the shared tests.
+A new reader is a file with ``open_slide(ref) -> SlideSource``, which raises SlideError for what it does not read,
+a line here, and an entry in the shared tests.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ OTHER = "use a slide format that OpenSlide or tifffile reads, or convert it to a
 
 
 def load(name: str) -> Open:
-    """The reader's function, imported now."""
+    """The reader's function; its module is imported now."""
     if name not in READERS:
         raise UsageError(
             f"--reader {name}", "no such reader", choices(name, ("auto", *READERS), "the readers are")
         )
     module, function = READERS[name].split(":")
-    found: Open = getattr(importlib.import_module(module), function)
-    return found
+    reader: Open = getattr(importlib.import_module(module), function)
+    return reader
 
 
 def open_slide(ref: SlideRef) -> SlideSource:
@@ -57,13 +57,13 @@ def open_slide(ref: SlideRef) -> SlideSource:
     kind = check(ref.path)
     if forced is not None:
         return forced(ref)
-    said = []
+    causes = []
     for name in BY_KIND.get(kind, tuple(READERS)):
         try:
             return load(name)(ref)
         except SlideError as error:
-            said.append(f"{name}: {error.cause[:200]}")
+            causes.append(f"{name}: {error.cause[:200]}")
             remedy = error.remedy
-    if len(said) == 1:
-        raise SlideError(shown(ref.path), said[0].partition(": ")[2], remedy)
-    raise SlideError(shown(ref.path), "no reader opens it; " + "; ".join(said), OTHER)
+    if len(causes) == 1:
+        raise SlideError(shown(ref.path), causes[0].partition(": ")[2], remedy)
+    raise SlideError(shown(ref.path), "no reader opens it; " + "; ".join(causes), OTHER)

@@ -1,4 +1,4 @@
-"""What is at a path, told by its content, and the refusals that need no reader."""
+"""The kind of slide at a path, by its content, and the refusals that need no reader."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wsi_nuc.slides.tiff import MAGIC, read_structure
 
 
 def kind_of(path: str) -> str:
-    """url, tiff, png, jpeg, dicom, hamamatsu, zarr, folder (DICOM, perhaps) or other, or SlideError."""
+    """url, tiff, png, jpeg, dicom, hamamatsu, zarr, folder (of DICOM, perhaps) or other; else SlideError."""
     if is_url(path):
         return "url"
     place = Path(path)
@@ -55,7 +55,7 @@ def _file_kind(head: bytes) -> str:
 
 
 def check(path: str) -> str:
-    """The kind, or mirax. What headers claim is compared with what is there before any library reads them."""
+    """The kind, or mirax. What the headers claim is compared with the files before any library reads them."""
     kind = kind_of(path)
     if kind in ("url", "zarr"):
         return kind
@@ -77,7 +77,7 @@ def check(path: str) -> str:
 def _check_tiff(path: str) -> None:
     file = LocalFile(path)
     for page in read_structure(file).pages:
-        # Each TIFF library has its own XML parser; none of them should meet a bomb.
+        # Each TIFF library has its own XML parser, and none should get an XML bomb.
         for text in (page.description, page.xmp):
             first_attributes(path, text, "")
     file.close()

@@ -1,8 +1,8 @@
 """The structure of a TIFF file, read once and checked against the bytes that are there.
 
-libtiff and tifffile trust headers to different degrees; every TIFF passes here before any of them sees it, so that
-truncation, IFD loops and impossible sizes end the same way: quickly, with a reason. Tile offsets stay numpy
-arrays, which a slide of a million tiles needs.
+libtiff and tifffile trust headers to different degrees. Every TIFF is checked here before either of them sees it,
+so that truncation, IFD loops and impossible sizes end the same way: quickly, with a reason. Tile offsets stay
+numpy arrays, because a slide may have a million tiles.
 """
 
 from __future__ import annotations
@@ -27,31 +27,42 @@ TYPES |= {12: "f8", 13: "u4", 16: "u8", 17: "i8", 18: "u8"}
 RATIONALS = (5, 10)
 NDPI_TAG = 65420
 SUB_IFDS = 330
+TEXTS = {270, 305, 700}
+KEPT = TEXTS | {254, 256, 257, 258, 259, 262, 273, 277, 279, 282, 283, 284, 296, 322, 323, 324, 325, SUB_IFDS, 347}
+KEPT |= {NDPI_TAG}
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One image file directory. `tile_width` is 0 where the page has strips; `resolution` is x, y, unit.
-
-    `description`, `software` and `xmp` are only searched, never shown.
-    """
+    """An image file directory: the values of its tags, with sizes in pixels."""
 
     width: int
     height: int
     tile_width: int
+    """0 if the page has strips."""
     tile_height: int
     compression: int
     photometric: int
+    """-1 if the tag is absent."""
     bits: tuple[int, ...]
+    """Per sample, of at most eight samples."""
     samples: int
+    """Per pixel."""
     planar: int
+    """2 if each sample has tiles of its own, else 1."""
     offsets: Int64
+    """Where the data of each tile or strip begin in the file."""
     byte_counts: Int64
+    """How many bytes these data have; 0 for a tile that is not stored."""
     jpeg_tables: bytes
     description: str
+    """Only searched, never shown."""
     software: str
+    """Only searched, never shown."""
     xmp: str
+    """Only searched, never shown."""
     resolution: tuple[float, float, int]
+    """Pixels per unit in x and y, and the tag of the unit."""
 
     @property
     def tiled(self) -> bool:
@@ -67,17 +78,19 @@ class Page:
 
     @property
     def whole_bytes(self) -> int:
-        """What it takes to decode the page at once: the page, with its strips first and its RGB later."""
+        """Memory to decode the page at once: for the page, with its strips at first and its RGB later."""
         stored = self.samples * -(-max(self.bits, default=8) // 8)
         return self.width * self.height * (stored + max(stored, 3))
 
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """All pages of a file in the order of the main chain, the sub-IFDs of a page right after it."""
+    """The pages of a TIFF file."""
 
     pages: tuple[Page, ...]
+    """In the order of the main chain, with the sub-IFDs of a page right after it."""
     ndpi: bool
+    """Whether it is an NDPI file, which has rules of its own; one past 4 GiB has no `pages` here."""
 
 
 Tags = dict[int, npt.NDArray[Any]]
@@ -96,7 +109,7 @@ class _Walker:
             raise self.truncated(16)
         self.first = struct.unpack(self.order + ("Q" if self.big else "I"), head[8:] if self.big else head[4:8])[0]
         self.seen: set[int] = set()
-        # Directories of one small file may all point at one large array: what is read in all is bounded too.
+        # All directories of a small file may point at the same large array, so all reads share a limit.
         self.budget = 2 * file.size + 65536
 
     def truncated(self, needed: int) -> SlideError:
@@ -151,11 +164,6 @@ class _Walker:
         return np.frombuffer(self.take(offset, size), dtype)
 
 
-TEXTS = {270, 305, 700}
-KEPT = TEXTS | {254, 256, 257, 258, 259, 262, 273, 277, 279, 282, 283, 284, 296, 322, 323, 324, 325, SUB_IFDS, 347}
-KEPT |= {NDPI_TAG}
-
-
 def _int(tags: Tags, tag: int, default: int) -> int:
     return int(tags[tag][0]) if tag in tags and tags[tag].size else default
 
@@ -171,8 +179,8 @@ def _text(tags: Tags, tag: int) -> str:
 
 
 def _int64(tags: Tags, *names: int) -> Int64:
-    found = [tags[name] for name in names if name in tags]
-    return found[0].astype(np.int64) if found else np.zeros(0, np.int64)
+    arrays = [tags[name] for name in names if name in tags]
+    return arrays[0].astype(np.int64) if arrays else np.zeros(0, np.int64)
 
 
 def _page(tags: Tags) -> Page:
@@ -183,7 +191,7 @@ def _page(tags: Tags) -> Page:
         tile_height=_int(tags, 323, 0),
         compression=_int(tags, 259, 1),
         photometric=_int(tags, 262, -1),
-        bits=tuple(int(b) for b in tags[258][:8]) if 258 in tags else (1,),
+        bits=tuple(int(bits) for bits in tags[258][:8]) if 258 in tags else (1,),
         samples=_int(tags, 277, 1),
         planar=_int(tags, 284, 1),
         offsets=_int64(tags, 324, 273),
@@ -214,7 +222,7 @@ def _check_page(name: str, page: Page, size: int) -> None:
 
 
 def read_structure(file: RandomAccess) -> Structure:
-    """Every page of a TIFF file, or SlideError that says what is wrong with it."""
+    """Every page of a TIFF file; SlideError that says what is wrong with a broken one."""
     walker = _Walker(file)
     if not walker.big and file.size >= 2**32:
         # Only NDPI stretches classic TIFF past 4 GiB, by rules of its own that OpenSlide knows.

@@ -1,6 +1,6 @@
 """tiffslide: tiled TIFFs that OpenSlide cannot open, and every address that fsspec knows (s3://, https://, memory://).
 
-The file's structure is read beside it, because tiffslide returns black where the file stores no tile.
+The structure of the file is read here as well, because tiffslide returns black for a tile that is not stored.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from wsi_nuc.slides.pyramid import select_levels
 from wsi_nuc.slides.tiff import Page, Structure, read_structure
 from wsi_nuc.types import Bool, Box, PixelBlock, SlideInfo, SlideRef
 
-# Black is zero, RGB, YCbCr: what tifffile turns into grey or RGB by itself.
+# Black is zero, RGB, YCbCr: tifffile turns these into grey or RGB by itself.
 COLOURS = (1, 2, 6)
-# Or else tifffile follows file names in the description, and looks for the other files of a stack.
+# Without these, tifffile follows file names in the description and looks for the other files of a stack.
 ONE_FILE = {"_multifile": False, "is_mmstack": False, "is_ndtiff": False}
 
 
 class TiffSlideSource:
-    """See `SlideSource`. `pages` holds the page of each level where it was found, for its missing tiles."""
+    """See `SlideSource`. `pages` holds the page of each level, for its missing tiles; None if not known."""
 
     def __init__(self, path: str, slide: Any, info: SlideInfo, kept: list[int], pages: list[Page | None]) -> None:
         self._path, self._slide, self._info, self._kept, self._pages = path, slide, info, kept, pages
         last = info.levels[-1]
         corner = Box(0, 0, min(last.width, 2048), min(last.height, 2048))
-        # Bytes are taken as they are, and none is read for that: it might be the one that is damaged.
+        # 8-bit values are taken as they are. No pixels are read for them, since these might be damaged.
         deep = pages[-1] is None or set(pages[-1].bits) != {8}
         self._shift = depth_shift(self._stored(len(info.levels) - 1, corner)) if deep else 0
 
@@ -76,7 +76,7 @@ class TiffSlideSource:
         return place(box, inside, rgb, missing)
 
     def _stored(self, level: int, inside: Box) -> np.ndarray[Any, Any]:
-        """The stored pixels; the location is the level-0 pixel that tiffslide truncates to the wanted one."""
+        """The stored pixels. Their location is a level-0 pixel that tiffslide truncates to the wanted one."""
         stored = self._kept[level]
         factor = self._slide.level_downsamples[stored]
         location = (_level0(inside.x0, factor), _level0(inside.y0, factor))
@@ -91,7 +91,7 @@ def _level0(pixel: int, factor: float) -> int:
 
 
 def _missing(page: Page | None, inside: Box) -> Bool | None:
-    """Which pixels of `inside` lie in tiles without data; None where every tile has some."""
+    """Which pixels of `inside` lie in tiles without data; None if every tile has data."""
     if page is None or not page.tiled or bool(page.byte_counts.all()):
         return None
     tile_rows = np.arange(inside.y0, inside.y1) // page.tile_height
@@ -116,7 +116,7 @@ def _open(path: str) -> Any:
 
 
 def _bound_tiles(file: Any) -> None:
-    """A tile has a header of its own, by which a decoder allocates: it may not claim more than its directory."""
+    """Refuse tiles whose own header, by which a decoder allocates, claims more pixels than their directory."""
     for page in {id(level.keyframe): level.keyframe for series in file.series for level in series.levels}.values():
         page.decode = partial(
             _decoded, page.decode, page.tilewidth or page.imagewidth, page.tilelength or page.rowsperstrip
@@ -126,7 +126,7 @@ def _bound_tiles(file: Any) -> None:
 def _decoded(
     decode: Callable[..., Any], width: int, height: int, data: bytes | None, *rest: Any, **named: Any
 ) -> Any:
-    # Tiles of NDPI state no size: their header lies elsewhere in the file.
+    # Tiles of NDPI do not state a size: their header lies elsewhere in the file.
     claimed = claimed_size(data) if data is not None and "jpegheader" not in named else None
     if claimed is not None and (claimed[0] > width or claimed[1] > height):
         raise ValueError(f"a tile of {width} x {height} px claims {claimed[0]} x {claimed[1]} px")
@@ -134,7 +134,7 @@ def _decoded(
 
 
 def _refusal(name: str, structure: Structure) -> str:
-    """Why tiffslide would show wrong colours or decode the whole image for every box; empty where it is fine."""
+    """Why tiffslide would show wrong colours or decode the whole image for every box; empty if it would not."""
     if structure.ndpi:
         return ""
     base = structure.pages[0]
@@ -149,7 +149,7 @@ def _refusal(name: str, structure: Structure) -> str:
 
 
 def _named_files(name: str, description: str) -> set[str]:
-    return {found.get("FileName", "") for found in attributes_of(name, description, "UUID")}
+    return {attributes.get("FileName", "") for attributes in attributes_of(name, description, "UUID")}
 
 
 def _stated(properties: Any) -> mpp.Stated:
@@ -163,7 +163,7 @@ def _stated(properties: Any) -> mpp.Stated:
 
 
 def open_slide(ref: SlideRef) -> TiffSlideSource:
-    """Open a TIFF by path or URL with tiffslide, or SlideError with the reason."""
+    """Open a TIFF by path or URL with tiffslide; SlideError with the reason if that fails."""
     name = shown(ref.path)
     with closing(open_file(ref.path)) as file:
         structure = read_structure(file)

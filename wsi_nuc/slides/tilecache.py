@@ -1,7 +1,7 @@
-"""Decoded tiles that a neighbouring box may want again, in memory that is reused.
+"""Decoded tiles that a neighbouring box may need again, in memory that is reused.
 
-A fresh array a tile costs as much in page faults as half the decoding, so buffers come from large slabs and go
-back to them. A buffer may be reused once it was evicted, so cached pixels are only ever copied out under the lock.
+The page faults of a fresh array per tile cost half as much as the decoding, so buffers come from large slabs and
+go back to them. A buffer may be reused once it is evicted, so cached pixels are only copied out under the lock.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class TileCache:
         self._lock = threading.Lock()
 
     def copy(self, key: TileKey, window: Window, target: UInt8, keep: bool = True) -> bool:
-        """Copy `window` of a cached tile to `target`; False if it is not here. Without `keep` it is let go."""
+        """Copy `window` of a cached tile to `target`; False if it is not here. Without `keep`, the tile leaves."""
         with self._lock:
             pixels = self._tiles.pop(key, None)
             if pixels is None:
@@ -46,7 +46,7 @@ class TileCache:
         with self._lock:
             free = self._free.setdefault(shape, [])
             if not free:
-                # What lies ready for tiles of another size goes back to the system.
+                # Buffers for tiles of another size go back to the system.
                 self._free = {shape: free}
                 free.extend(np.empty((max(1, SLAB_BYTES // (height * width * 3)), *shape), np.uint8))
             return free.pop()
@@ -57,7 +57,7 @@ class TileCache:
             self._free.setdefault(buffer.shape, []).append(buffer)
 
     def put(self, key: TileKey, buffer: UInt8) -> None:
-        """Keep a decoded tile; the buffer is the cache's from now on."""
+        """Keep a decoded tile. The buffer belongs to the cache from now on."""
         with self._lock:
             self._bytes += buffer.nbytes
             # Two threads may have decoded the same tile: the second one replaces the first.
@@ -73,7 +73,7 @@ class TileCache:
         self._free.setdefault(buffer.shape, []).append(buffer)
 
     def forget(self, slide: int) -> None:
-        """Let go of all tiles of a slide; their memory serves the next one."""
+        """Drop all tiles of a slide; the next slide gets their memory."""
         with self._lock:
             for key in [key for key in self._tiles if key[0] == slide]:
                 self._drop(self._tiles.pop(key))

@@ -1,4 +1,4 @@
-"""Stitching: candidates of overlapping tiles in, every nucleus of the slide once out. See DESIGN.md."""
+"""Stitching: from the candidates of overlapping tiles to each nucleus of the slide, once. See DESIGN.md."""
 
 from wsi_nuc.stitch.candidates import RegionCandidates
 from wsi_nuc.stitch.geometry import StitchGeometry

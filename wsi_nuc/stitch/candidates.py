@@ -1,4 +1,4 @@
-"""Candidates on their way through: what a region delivers, and the checks that the proof rests on."""
+"""The candidates that a region delivers, and the checks that the proof rests on."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from wsi_nuc.types import Bool, Float64, Int64
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """`own` N bool: the prompt lies in the core of the candidate's own tile, not in the margin around it.
-    `bounds` N x 4: the box of each outline, level-0 pixels."""
+    """N candidates of any number of regions."""
 
     table: NucleiTable
     own: Bool
+    """N: whether the prompt lies in the core of the candidate's own tile, and not in the margin around it."""
     bounds: Float64
+    """N x 4: the box of each outline (x0, y0, x1, y1), in level-0 pixels."""
 
     def __len__(self) -> int:
         return len(self.own)
@@ -41,15 +42,17 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class RegionCandidates:
-    """All candidates of one region; `core_box_l0` is x0, y0, x1, y1 of its core in level-0 pixels."""
+    """All candidates of one region."""
 
     core_box_l0: tuple[float, float, float, float]
+    """x0, y0, x1, y1 of the region's core, in level-0 pixels."""
     table: NucleiTable
     own: Bool
+    """As in `Candidates`."""
 
 
 def admit(region: RegionCandidates, geometry: StitchGeometry) -> Candidates:
-    """The candidates of a region, unless one breaks a limit that the independence of the result rests on."""
+    """The candidates of a region; an error if one breaks a limit that the independence of the result rests on."""
     table, core = region.table, region.core_box_l0
     if len(region.own) != len(table) or (len(table) and int(table.ring_lengths.min()) < 1):
         raise ValueError(f"region {core}: {len(table)} rows, {len(region.own)} flags; every ring needs a vertex")
@@ -63,7 +66,7 @@ def admit(region: RegionCandidates, geometry: StitchGeometry) -> Candidates:
 def _check_prompts(region: RegionCandidates, geometry: StitchGeometry) -> None:
     core, (x, y) = region.core_box_l0, region.table.prompt_xy.T
     outside = max(core[0] - x.min(), core[1] - y.min(), x.max() - core[2], y.max() - core[3])
-    # Negated, here and below, so that NaN is refused as well.
+    # Negated, here and below, so that NaN is refused too.
     if not outside <= geometry.prompt_guard_l0:
         raise ValueError(f"region {core}: a prompt {outside:.1f} level-0 px outside, margin {geometry.margin_l0}")
 

@@ -1,9 +1,8 @@
-"""The conflict graph: which candidates outline the same nucleus.
+"""The conflict graph (which candidates outline the same nucleus), and which of its candidates are kept.
 
-Cheap certain answers first (boxes rule out, octagons prove), exact areas for the rest. Every test looks at the two
-rings alone, so a pair is judged the same wherever and whenever it meets.
-
-Greedy suppression in the order of precedence, as far as what has been seen allows.
+Cheap certain answers come first (boxes rule a pair out, octagons prove it), exact areas decide the rest. Every
+test looks only at the two rings, so a pair is judged in the same way wherever and whenever it meets. `settle` then
+goes through the candidates in the order of precedence and suppresses rivals, as far as the rows seen so far allow.
 """
 
 from __future__ import annotations
@@ -19,16 +18,19 @@ from wsi_nuc.stitch.overlap import intersection_areas, octagon_unions, overlappi
 from wsi_nuc.stitch.rule import StitchRule
 from wsi_nuc.types import Bool, Float64, Int64, UInt8
 
-# Shortcuts decide only what is clear by more than rounding; the exact area decides the rest.
+KEPT, OPEN, SUPPRESSED = 0, 1, 2
+# Shortcuts only decide pairs that are clear by more than rounding; the exact area decides the rest.
 _CLEAR = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Conflicts:
-    """Edge k: `winner[k]` has precedence over `loser[k]`; sorted by the precedence of the losers."""
+    """The K edges of the conflict graph, sorted by the precedence of the losers."""
 
     winner: Int64
+    """K: the row that has precedence."""
     loser: Int64
+    """K: its rival."""
 
     def __len__(self) -> int:
         return len(self.winner)
@@ -37,13 +39,13 @@ class Conflicts:
 def conflicts(candidates: Candidates, rule: StitchRule) -> Conflicts:
     """All pairs of rivals."""
     areas = ring_areas(candidates.table)
-    found = [_possible(candidates.bounds, areas, pair, rule) for pair in overlapping(candidates.bounds)]
-    a, b = np.concatenate([np.zeros((2, 0), np.int64), *found], axis=1)
+    possible = [_possible(candidates.bounds, areas, pair, rule) for pair in overlapping(candidates.bounds)]
+    a, b = np.concatenate([np.zeros((2, 0), np.int64), *possible], axis=1)
     rows, nodes = np.unique(np.concatenate([a, b]), return_inverse=True)
     place = rank(candidates.table, candidates.own, rows)
     by_place = np.argsort(place)
-    # From here on a row is known by its place, which content alone decides: rounding, too, cannot then
-    # depend on the order of arrival.
+    # From here on, a row is known by its place, which only its content decides. So not even rounding depends on
+    # the order of arrival.
     first, second = np.sort(place[nodes].reshape(2, -1), axis=0)
     order = np.lexsort((first, second))
     first, second = first[order], second[order]
@@ -62,6 +64,7 @@ def _possible(bounds: Float64, areas: Float64, pair: tuple[Int64, Int64], rule: 
 
 
 def _rivals(table: NucleiTable, areas: Float64, pair: tuple[Int64, Int64], rule: StitchRule) -> Bool:
+    """K: whether each pair is in conflict, by its octagon or else by its exact area."""
     a, b = pair
     least = areas[a] + areas[b] - octagon_unions(table, a, b)
     rivals = _in_conflict(least * (1 - _CLEAR) - _CLEAR, areas[a], areas[b], rule)
@@ -69,7 +72,7 @@ def _rivals(table: NucleiTable, areas: Float64, pair: tuple[Int64, Int64], rule:
     a, b = a[unclear], b[unclear]
     rows = np.union1d(a, b)
     common = intersection_areas(table.select(rows), np.searchsorted(rows, a), np.searchsorted(rows, b))
-    # Of a ring inside the other, rounding must not make more than the whole.
+    # Rounding must not make the common area larger than a ring that lies inside the other.
     common = np.minimum(common, np.minimum(areas[a], areas[b]))
     rivals[unclear] = _in_conflict(common, areas[a], areas[b], rule)
     return rivals
@@ -83,14 +86,11 @@ def _in_conflict(common: Float64, area_a: Float64, area_b: Float64, rule: Stitch
     return conflict
 
 
-KEPT, OPEN, SUPPRESSED = 0, 1, 2
-
-
 def settle(closed: Bool, edges: Conflicts) -> UInt8:
-    """N uint8: KEPT, SUPPRESSED or OPEN. `closed`: all rivals of the row are among the rows given.
+    """N: KEPT, SUPPRESSED or OPEN. `closed`: whether all rivals of the row are among the given rows.
 
-    The edges come in the order of precedence of their losers, so a winner's state is final when it is used:
-    one pass decides all, and in a complete graph nothing stays open.
+    The edges come in the order of precedence of their losers, so a winner's state is final when it is used. One
+    pass decides all rows, and in a complete graph no row stays open.
     """
     state = np.where(closed, KEPT, OPEN).astype(np.uint8).tolist()
     for winner, loser in zip(edges.winner.tolist(), edges.loser.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""Where candidates can lie, and what the stream can no longer touch. Pure arithmetic; see DESIGN.md."""
+"""Where candidates can lie, and which places the stream can no longer touch. Pure arithmetic; see DESIGN.md."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from wsi_nuc.errors import UsageError
 from wsi_nuc.types import Bool, Float64, Int64
 
-# Frame changes round: a prompt may lie this far outside the box that it was tested against in grid pixels.
+# A change of frame rounds: a prompt may lie this far outside of the box that held it in grid pixels.
 SLACK_L0 = 0.5
 
 BlockKey = tuple[int, int]
@@ -17,15 +17,16 @@ _FIRST_COLUMN = -(2**62)
 
 @dataclass(frozen=True, slots=True)
 class StitchGeometry:
-    """All in level-0 pixels. `region_l0`: edge of a region's core. `margin_l0`: how far beyond its core a tile
-    keeps candidates. `reach_l0`: how far a polygon extends at most from its own prompt in x or y.
-    `block_l0`: edge of the squares that order the output; it must not depend on the size of a region.
-    """
+    """The lengths that stitching needs, in level-0 pixels."""
 
     region_l0: float
+    """Edge of a region's core."""
     margin_l0: float
+    """How far beyond its core a tile keeps candidates."""
     reach_l0: float
+    """How far a polygon extends at most from its own prompt, in x or y."""
     block_l0: float
+    """Edge of the squares that order the output. It must not depend on the size of a region."""
 
     def __post_init__(self) -> None:
         positive = {"region_l0": self.region_l0, "reach_l0": self.reach_l0, "block_l0": self.block_l0}
@@ -50,10 +51,10 @@ class StitchGeometry:
 
     @property
     def block_shift_l0(self) -> float:
-        """Blocks start this much up and left of the multiples of `block_l0`.
+        """Blocks start this far up and left of the multiples of `block_l0`.
 
-        With regions as large as blocks a block is then decided as soon as its region is through, instead of a
-        whole row of regions later; one more reach than needed leaves room for chains of rivals.
+        If regions are as large as blocks, a block is then decided right after its region, instead of a whole row
+        of regions later. One more reach than needed leaves room for chains of rivals.
         """
         return self.prompt_guard_l0 + 3 * (self.reach_l0 + SLACK_L0)
 
@@ -75,7 +76,7 @@ class StitchGeometry:
 
 @dataclass(frozen=True, slots=True)
 class Frontier:
-    """What is still to come: the cores at y >= `y1_l0`, and those at y >= `y0_l0` that also have x >= `x0_l0`."""
+    """What is still to come: the cores at y >= `y1_l0`, and the cores at y >= `y0_l0` with x >= `x0_l0`."""
 
     geometry: StitchGeometry
     x0_l0: float
@@ -84,7 +85,7 @@ class Frontier:
 
     @classmethod
     def before(cls, geometry: StitchGeometry, cell: BlockKey) -> Frontier:
-        """All regions before `cell` (row, column) have been seen, `cell` itself has not."""
+        """All regions before `cell` (row, column) have come; `cell` itself has not."""
         edge = geometry.region_l0
         return cls(geometry, cell[1] * edge, cell[0] * edge, (cell[0] + 1) * edge)
 
@@ -93,7 +94,7 @@ class Frontier:
         return cls(geometry, math.inf, math.inf, math.inf)
 
     def closed(self, bounds_l0: Float64) -> Bool:
-        """N bool: no candidate still to come can overlap this box (N x 4: x0, y0, x1, y1)."""
+        """N: whether no later candidate can overlap the box (N x 4: x0, y0, x1, y1)."""
         right, bottom = bounds_l0[:, 2], bounds_l0[:, 3]
         guard = self.geometry.polygon_guard_l0
         above, left = bottom <= self.y0_l0 - guard, right <= self.x0_l0 - guard
@@ -101,12 +102,12 @@ class Frontier:
         return closed
 
     def first_open_block(self) -> BlockKey:
-        """In the order of the output, the first block in which a prompt may still arrive."""
+        """The first block, in the order of the output, in which a prompt may still arrive."""
         if math.isinf(self.y0_l0):
             return (2**62, 0)
         block, shift = self.geometry.block_l0, self.geometry.block_shift_l0 - self.geometry.prompt_guard_l0
         row = math.floor((self.y0_l0 + shift) / block)
-        # The row's bottom edge must be out of reach too, or else nothing of it can be complete.
+        # The bottom edge of the row must be out of reach too, or no block in it is complete.
         if (row + 1) * block > self.y1_l0 + shift:
             return (row, _FIRST_COLUMN)
         return (row, math.floor((self.x0_l0 + shift) / block))

@@ -1,4 +1,4 @@
-"""Two total orders over nuclei that look at nothing but their content: who wins, and who is written first."""
+"""Two total orders of nuclei that depend only on their content: which one wins, and which is written first."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ UInt64 = npt.NDArray[np.uint64]
 def rank(table: NucleiTable, own: Bool, rows: Int64) -> Int64:
     """Position of each of `rows` in the order of precedence, 0 first.
 
-    Candidates of a tile's own core first, then higher scores; y, x, tile and at last all other columns break
-    ties, so that only rows that are equal in every column can change places, which nobody can see.
+    Candidates of a tile's own core come first, then higher scores. Ties are broken by y, x, tile and, at last, all
+    other columns. So only rows that are equal in every column can change places, which makes no difference.
     """
     place = np.empty(len(rows), np.int64)
     place[_order(table, own, rows)] = np.arange(len(rows))
@@ -56,7 +56,7 @@ def _runs(keys: Sequence[npt.NDArray[np.generic]], order: Int64) -> Iterator[tup
 
 
 def canonical(table: NucleiTable, geometry: StitchGeometry) -> Int64:
-    """The order in which the nuclei of one block are written: along a Morton curve over their prompts."""
+    """The order in which the nuclei of a block are written: along a Morton curve over their prompts."""
     xy = table.prompt_xy
     curve = _morton((xy + geometry.block_shift_l0) % geometry.block_l0)
     keys: list[npt.NDArray[np.generic]] = [curve, xy[:, 1], xy[:, 0]]

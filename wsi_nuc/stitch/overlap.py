@@ -1,11 +1,10 @@
-"""Areas of rings and of their intersections, without building a geometry object.
+"""Which boxes overlap, and the areas of rings and of their intersections, all in arrays.
 
-The area under an edge, taken with the sign of its direction in x, adds up over a ring to plus or minus the
-indicator of its inside. So the area of A and B together is the sum, over the pairs of an edge of A and an edge of
-B, of the signed integral of the lower of the two lines over their common range of x: a closed form for each
-pair, exact to rounding, that cannot fail on an invalid ring (it then counts winding numbers).
-
-Which boxes overlap: a sweep down vertical strips, all in arrays.
+Boxes are compared by a sweep down vertical strips. Areas need no geometry objects: the areas under the edges of a
+ring, each with the sign of the edge's direction in x, add up to plus or minus the ring's area. So the common area
+of A and B is a sum over the pairs of an edge of A and an edge of B: of the signed integral of the lower of the two
+lines over their common range of x. This is a closed form for each pair, exact to rounding. It cannot fail on an
+invalid ring, for which it counts winding numbers.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from wsi_nuc.rings import chunks, offsets_of, ranges
 from wsi_nuc.types import Float64, Int64
 
 _PAIRS_AT_ONCE = 1 << 21
+_EDGE_PAIRS_AT_ONCE = 1 << 20
 
 
 def overlapping(bounds: Float64) -> Iterator[tuple[Int64, Int64]]:
@@ -37,7 +37,7 @@ def overlapping(bounds: Float64) -> Iterator[tuple[Int64, Int64]]:
         upper = np.repeat(np.arange(start, stop), reaches[start:stop])
         lower = ranges(np.arange(start, stop) + 1, reaches[start:stop])
         a, b = box[upper], box[lower]
-        # Two wide boxes may meet in several strips; only the first that both lie in reports them.
+        # Two wide boxes may meet in several strips; only the first strip of both reports them.
         once = np.maximum(first[a], first[b]) == strip[upper]
         share = (bounds[a, 0] < bounds[b, 2]) & (bounds[b, 0] < bounds[a, 2]) & (bounds[b, 1] < bounds[a, 3])
         share &= (bounds[a, 1] < bounds[b, 3]) & once
@@ -51,7 +51,7 @@ def _spread(box: Int64, first: Int64, last: Int64) -> tuple[Int64, Int64]:
 
 
 def _followers(bounds: Float64, box: Int64, strip: Int64) -> Int64:
-    """How many of the next entries of the same strip start above the bottom of each entry."""
+    """For each entry, how many of the next entries in its strip start above its bottom."""
     low, high = bounds[:, 1].min(), bounds[:, 3].max()
     lift = strip * (2 * (high - low) + 1)
     tops = bounds[box, 1] - low + lift
@@ -62,24 +62,22 @@ def _followers(bounds: Float64, box: Int64, strip: Int64) -> Int64:
     return followers
 
 
-_EDGE_PAIRS_AT_ONCE = 1 << 20
-
-
 def ring_areas(table: NucleiTable) -> Float64:
-    """N: the area of each ring, about its prompt: about its first vertex the last digits would be others, and they
-    may decide whether two nuclei are rivals."""
+    """N: the area of each ring, relative to its prompt. Relative to its first vertex, the last digits would
+    differ, and they may decide whether two nuclei are rivals."""
     return np.asarray(np.abs(table.signed_areas(table.prompt_xy)))
 
 
 @dataclass(frozen=True, slots=True)
 class _Edges:
-    """Edge k runs from `left` to `right` in x; `sign` is 0 for a vertical edge."""
+    """The edges of all rings, each seen from left to right."""
 
     x_left: Float64
     x_right: Float64
     y_left: Float64
     slope: Float64
     sign: Float64
+    """1 if the ring runs from left to right here, -1 if from right to left, 0 if the edge is vertical."""
 
     @classmethod
     def of(cls, table: NucleiTable) -> _Edges:
@@ -119,22 +117,22 @@ def intersection_areas(table: NucleiTable, a: Int64, b: Int64) -> Float64:
 def _edge_pairs(
     table: NucleiTable, edges: _Edges, rings: tuple[Int64, Int64], window: tuple[Float64, Float64]
 ) -> tuple[Int64, Int64, Int64]:
-    """Pair, edge of its first ring, edge of its second ring, where the two edges share a range of x."""
+    """All edges of two rings that share a range of x: pair, edge of its first ring, edge of its second ring."""
     (pair_a, edge_a), (pair_b, edge_b) = (_edges_within(table, edges, ring, window) for ring in rings)
     per_pair = np.bincount(pair_b, minlength=len(rings[0]))
     count = per_pair[pair_a]
-    row = np.repeat(np.arange(len(edge_a)), count)
-    other = ranges(offsets_of(per_pair)[pair_a], count)
-    meet = edges.x_left[edge_a][row] < edges.x_right[edge_b][other]
-    meet &= edges.x_left[edge_b][other] < edges.x_right[edge_a][row]
-    row, other = row[meet], other[meet]
-    return pair_a[row], edge_a[row], edge_b[other]
+    row_a = np.repeat(np.arange(len(edge_a)), count)
+    row_b = ranges(offsets_of(per_pair)[pair_a], count)
+    meet = edges.x_left[edge_a][row_a] < edges.x_right[edge_b][row_b]
+    meet &= edges.x_left[edge_b][row_b] < edges.x_right[edge_a][row_a]
+    row_a, row_b = row_a[meet], row_b[meet]
+    return pair_a[row_a], edge_a[row_a], edge_b[row_b]
 
 
 def _edges_within(
     table: NucleiTable, edges: _Edges, ring: Int64, window: tuple[Float64, Float64]
 ) -> tuple[Int64, Int64]:
-    """Pair and edge for all edges of the rings that are not vertical and reach into the pair's window of x."""
+    """Pair and edge, for all edges of the rings that are not vertical and reach into the pair's window of x."""
     count = table.ring_lengths[ring]
     pair = np.repeat(np.arange(len(ring)), count)
     edge = ranges(table.starts[ring], count)
@@ -151,7 +149,7 @@ def _common(edges: _Edges, a: Int64, b: Int64, floor: Float64) -> Float64:
     d_left, d_right = edges.height(a, left) - b_left, edges.height(a, right) - b_right
     below = np.minimum(d_left, 0) + np.minimum(d_right, 0)
     spread = np.abs(d_left) + np.abs(d_right)
-    # min(a, b) = b + min(a - b, 0); where the lines cross only a triangle of the difference is negative.
+    # min(a, b) = b + min(a - b, 0); where the lines cross, only a triangle of the difference is negative.
     lower = below * np.divide(-below, spread, out=np.zeros(len(a)), where=spread > 0)
     sign = edges.sign[a] * edges.sign[b]
     common: Float64 = sign * (right - left) * ((b_left + b_right) / 2 - floor + lower / 2)
@@ -161,7 +159,7 @@ def _common(edges: _Edges, a: Int64, b: Int64, floor: Float64) -> Float64:
 def octagon_unions(table: NucleiTable, a: Int64, b: Int64) -> Float64:
     """Area of the smallest octagon (sides at 0, 45, 90, 135 degrees) around ring a[k] and ring b[k] together.
 
-    The union of the two is no larger, which for outlines as round as nuclei nearly always proves a duplicate.
+    The union of the two is not larger. For outlines as round as nuclei, this nearly always proves a duplicate.
     """
     if not len(a):
         return np.zeros(0)

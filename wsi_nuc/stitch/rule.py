@@ -1,4 +1,4 @@
-"""What counts as the same nucleus twice: the thresholds of the conflict graph."""
+"""When two candidates count as the same nucleus: the thresholds of the conflict graph."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from wsi_nuc.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class StitchRule:
-    """Two candidates are rivals when intersection / union > `iou`, or intersection / smaller area > `containment`.
-
-    `containment` catches what IoU cannot: a part nested in its whole. 1.0 switches it off.
-    """
+    """Two candidates are rivals if they exceed one of these limits."""
 
     iou: float = 0.5
+    """For intersection / union."""
     containment: float = 0.8
+    """For intersection / smaller area. It catches what IoU cannot: a part nested in its whole. 1.0 is off."""
 
     def __post_init__(self) -> None:
         if not 0 < self.iou < 1:

@@ -1,4 +1,4 @@
-"""The stream: candidates of regions in, each nucleus once out, holding only what is not yet decided or written."""
+"""The stream: from candidates of regions to each nucleus once. It holds what is not decided or written yet."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ _AFTER_ALL: BlockKey = (2**62, 0)
 
 @dataclass(slots=True)
 class StitchStats:
-    """Counted while the stream runs, complete when it ends. `peak_held`: most rows in memory at once."""
+    """Counted while the stream runs, complete when it ends."""
 
     candidates: int = 0
     peak_held: int = 0
+    """The most rows in memory at the same time."""
 
 
 def stitch(
@@ -36,10 +37,10 @@ def stitch(
     rule: StitchRule | None = None,
     stats: StitchStats | None = None,
 ) -> Iterator[NucleiTable]:
-    """Each nucleus once, one table a block, in an order that only the nuclei themselves decide.
+    """Each nucleus once, one table per block, in an order that only the nuclei themselves decide.
 
-    `regions` come row by row, left to right; empty ones may be left out. Neither their size nor the order of
-    rows inside them shows in the result.
+    `regions` come row by row, left to right; empty ones may be left out. Neither their size nor the order of the
+    rows inside them changes the result.
     """
     counts = stats or StitchStats()
     held = _Held(geometry, rule or StitchRule(), counts)
@@ -57,18 +58,19 @@ def stitch(
 
 @dataclass(slots=True)
 class _Held:
-    """`undecided` by column of regions; `kept`, by block, the survivors that are not written yet.
-
-    `first_undecided` is the first block, in the order of the output, that each column still has a say in.
-    """
+    """All rows in memory."""
 
     geometry: StitchGeometry
     rule: StitchRule
     stats: StitchStats
     undecided: defaultdict[int, list[Candidates]] = field(default_factory=lambda: defaultdict(list))
+    """By column of regions."""
     first_undecided: dict[int, BlockKey] = field(default_factory=dict)
+    """For each column, the first block in the order of the output with an undecided row."""
     kept: defaultdict[BlockKey, list[NucleiTable]] = field(default_factory=lambda: defaultdict(list))
+    """By block, the survivors that are not written yet."""
     rows: int = 0
+    """How many rows there are in all."""
 
     def add(self, column: int, candidates: Candidates) -> None:
         if len(candidates):
@@ -78,7 +80,7 @@ class _Held:
             self.stats.peak_held = max(self.stats.peak_held, self.rows)
 
     def advance(self, last: BlockKey, cell: BlockKey) -> Iterator[NucleiTable]:
-        """All regions before `cell` are in; `last` was the previous one."""
+        """All regions before `cell` have come; `last` was the previous one."""
         frontier = Frontier.before(self.geometry, cell)
         same_row = last[0] == cell[0]
         windows = [_Window.between(self.geometry, last, cell)] if same_row else self._sweep()
@@ -100,7 +102,7 @@ class _Held:
         self.first_undecided[column] = min(known, (int(first[0]), int(first[1])))
 
     def _sweep(self) -> list[_Window]:
-        """All columns, a few at a time: the frontier of a wide slide is never in memory twice."""
+        """All columns, a few at a time, so that the frontier of a wide slide is never in memory twice."""
         return _Window.sweep(self.geometry, min(self.undecided, default=0), max(self.undecided, default=0))
 
     def _take(self, window: _Window) -> list[Candidates]:
@@ -116,12 +118,12 @@ class _Held:
         pool = Candidates.concat(parts)
         closed = frontier.closed(pool.bounds) & window.decidable(pool.table.prompt_xy[:, 0])
         state = settle(closed, conflicts(pool, self.rule))
-        kept, still = np.flatnonzero(state == KEPT), np.flatnonzero(state == OPEN)
+        kept, undecided = np.flatnonzero(state == KEPT), np.flatnonzero(state == OPEN)
         self._keep(pool.table, kept)
-        columns = np.floor(pool.table.prompt_xy[still, 0] / self.geometry.region_l0).astype(np.int64)
+        columns = np.floor(pool.table.prompt_xy[undecided, 0] / self.geometry.region_l0).astype(np.int64)
         for column in np.unique(columns).tolist():
-            self._put(column, pool.select(still[columns == column]))
-        self.rows -= len(pool) - len(kept) - len(still)
+            self._put(column, pool.select(undecided[columns == column]))
+        self.rows -= len(pool) - len(kept) - len(undecided)
 
     def _keep(self, table: NucleiTable, rows: Int64) -> None:
         blocks = self.geometry.blocks(table.prompt_xy[rows])
@@ -141,15 +143,15 @@ class _Held:
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """The columns of regions in which something can change; the rest of the staircase is left in peace.
-
-    A row can be decided only if every possible rival is at hand too: not at the rim of the window.
-    """
+    """The columns of regions in which something can change. The rest of the staircase is not looked at."""
 
     first: float
     last: float
+    """Both columns belong to the window."""
     from_l0: float
+    """From this x of its prompt on, a row can be decided; nearer to the rim, a rival may be out of the window."""
     to_l0: float
+    """Up to this x of its prompt, a row can be decided."""
 
     @classmethod
     def all(cls) -> _Window:
@@ -164,7 +166,7 @@ class _Window:
 
     @classmethod
     def sweep(cls, geometry: StitchGeometry, first: int, final: int) -> list[_Window]:
-        """Overlapping windows over the columns `first` to `final`, open at both ends."""
+        """Overlapping windows over the columns `first` to `final`, without a rim at both ends."""
         lap = math.ceil(cls._around(geometry) / geometry.region_l0)
         starts = range(first, final + 1, SWEEP_COLUMNS)
         windows = [cls._of(geometry, start - lap, start + SWEEP_COLUMNS - 1 + lap) for start in starts]
@@ -174,7 +176,7 @@ class _Window:
 
     @staticmethod
     def _around(geometry: StitchGeometry) -> float:
-        """One contact for rivals at the rim, one for the boxes that a step closes, one for chains."""
+        """A contact for rivals at the rim, a second for the boxes that a step closes, a third for chains."""
         return 3 * geometry.contact_l0 + 2 * geometry.prompt_guard_l0
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Statistics per class from a stream: exact integers and counts, so that no order or cut of the stream shows."""
+"""Statistics per class from a stream: exact integers and counts, so its order and its pieces do not matter."""
 
 from __future__ import annotations
 
@@ -10,27 +10,33 @@ import numpy as np
 from wsi_nuc.types import Float64, Int64
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-# 256 bins an octave from 2^-8 to 2^24 um2: a bin is 0.27 % wide, an eighth of a 40x pixel at a usual nucleus.
+# 256 bins per octave from 2^-8 to 2^24 um2: a bin is 0.27 % wide. For a usual nucleus, this is an eighth of a
+# pixel at 40x.
 _LOW_OCTAVE, _HIGH_OCTAVE, _BINS_PER_OCTAVE = -8, 24, 256
 _BINS = (_HIGH_OCTAVE - _LOW_OCTAVE) * _BINS_PER_OCTAVE
-# Areas are summed as multiples of 2^-20 um2 in integers, which add up to the same in any order.
+# Areas are summed as integer multiples of 2^-20 um2, whose sum is the same in any order.
 _FIXED = 2.0**20
 
 
 @dataclass(frozen=True, slots=True)
 class ClassRow:
-    """One class of a slide; what cannot be known (no nucleus, no tissue) is NaN."""
+    """The figures of one class of a slide. What cannot be known (no nucleus, no tissue) is NaN."""
 
     name: str
     count: int
     share: float
+    """Of all nuclei."""
     per_mm2: float
+    """Nuclei per mm2 of tissue."""
     area_share_of_tissue: float
+    """The area of its nuclei, as a share of the tissue."""
     mean_um2: float
+    """Mean area of its nuclei."""
     quantiles_um2: tuple[float, ...]
+    """Areas at `QUANTILES`."""
 
     def figures(self) -> dict[str, int | float]:
-        """By the names that they have in stores and tables."""
+        """The figures under their names in stores and tables."""
         quantiles = zip(QUANTILES, self.quantiles_um2, strict=True)
         return {
             "count": self.count,
@@ -43,7 +49,7 @@ class ClassRow:
 
 
 class ClassCounter:
-    """Counts and areas per class. Adding rows in any order and any pieces gives the same result."""
+    """Counts and areas per class. Rows may come in any order and in any pieces: the result is the same."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = list(names)
@@ -69,10 +75,10 @@ class ClassCounter:
 
     @property
     def counts(self) -> list[int]:
-        return [int(n) for n in self._histogram.sum(axis=1)]
+        return [int(count) for count in self._histogram.sum(axis=1)]
 
     def rows(self, tissue_mm2: float) -> list[ClassRow]:
-        """`tissue_mm2`: what could be looked at."""
+        """One row per class. `tissue_mm2`: the tissue that could be looked at."""
         total = sum(self.counts)
         return [self._row(label, count, total, tissue_mm2) for label, count in enumerate(self.counts)]
 
@@ -89,14 +95,14 @@ class ClassCounter:
         )
 
     def _quantile(self, label: int, count: int, q: float) -> float:
-        """Linear between the neighbouring order statistics' places, geometric inside of a bin."""
+        """Linear between the places of neighbouring order statistics, geometric inside of a bin."""
         if not count:
             return float("nan")
         ends = np.cumsum(self._histogram[label])
         place = q * (count - 1) + 0.5
-        found = int(np.searchsorted(ends, place, side="left"))
-        inside = (place - (ends[found - 1] if found else 0)) / self._histogram[label, found]
-        area = 2.0 ** (_LOW_OCTAVE + (found + inside) / _BINS_PER_OCTAVE)
+        area_bin = int(np.searchsorted(ends, place, side="left"))
+        inside = (place - (ends[area_bin - 1] if area_bin else 0)) / self._histogram[label, area_bin]
+        area = 2.0 ** (_LOW_OCTAVE + (area_bin + inside) / _BINS_PER_OCTAVE)
         return float(np.clip(area, self._least[label], self._most[label]))
 
 

@@ -27,25 +27,27 @@ _TREE = ".zarr"
 
 
 def accept_all(manifest: Json) -> bool:
-    """The usual judgement of a manifest: what is intact will do."""
+    """The usual judgement of a manifest: every intact result is good enough."""
     return True
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """`new` is False where a verified result of the same identity was there already."""
+    """A published result."""
 
     path: Path
     manifest: Json
     new: bool
+    """False if a verified result of the same identity existed already."""
 
 
 class Staging:
     """A private folder on the file system of the result, open as `root`. It vanishes unless it is published.
 
-    `name` says what is published: the folder itself as `SLIDE.zarr`, or one file of it as `SLIDE.zarr.zip`.
+    `name` says what is published: the folder itself as `SLIDE.zarr`, or the folder as one file, `SLIDE.zarr.zip`.
 
-    Its lock is held as long as this process lives, so whoever gets the lock knows that the folder is abandoned.
+    The folder's lock is held as long as this process lives. Whoever gets the lock knows that the folder is
+    abandoned.
     """
 
     def __init__(self, out: Place, name: str) -> None:
@@ -68,7 +70,7 @@ class Staging:
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         self._let_go()
         if isinstance(error, Exception):
-            # A folder that is taken away makes readers fail in many ways; that is what the user must know.
+            # If the folder was taken away, readers fail in many ways. The user must know of the real cause.
             self.refuse_swaps()
 
     def _let_go(self) -> None:
@@ -83,33 +85,33 @@ class Staging:
         return self.out / self.name
 
     def refuse_swaps(self) -> None:
-        """The folder that we publish into must be the one that was opened at the start, and no link lie there."""
+        """Raise unless the output folder is the one that was opened at the start, without a link as the target."""
         self.out.refuse_swap()
         self.final.exists()
 
     def packed(self, store: Folder) -> Place:
-        """That store as one file, written and flushed in the private folder."""
+        """The store as one file, written and flushed in the private folder."""
         target = self.root / f"packed{SUFFIX}"
         pack_into(store, target)
         return target
 
     def refuse_broken(self, written: Place) -> None:
-        """Raise where the folder or packed store that was written does not read back."""
+        """Raise if the folder or packed store that was written does not read back."""
         if broken := problems_of(written.path):
             self.refuse_swaps()
             lines = "; ".join(f"{file} {problem}" for file, problem in broken.items())
             raise StorageError(written, f"did not read back as written: {lines}", "check the disk")
 
     def refuse_other_tree(self) -> None:
-        """What is about to be published must be the folder that was written."""
+        """Raise unless the folder that is about to be published is the one that was written."""
         now = self.tree.stat()
         if now is None or not os.path.samestat(now, os.fstat(self.root.base.fd)):
             raise StorageError(self.tree, "was replaced during the run", "repeat the same command")
 
 
 def clean_up(out: Place) -> list[Place]:
-    """Delete what dead runs left behind, staging folders, keys and locks, and put back what a killed overwrite
-    had moved away. Returns what lies among these and is none of ours: it stays."""
+    """Delete what dead runs left behind (staging folders, keys and locks), and put back what a killed overwrite
+    had moved away. Returns what lies there and was not made by wsi-nuc: it stays."""
     remove_abandoned(private(out, Private.SLURM))
     strangers = sweep_trees(private(out, Private.STAGING), _TREE) + sweep_locks(out)
     for name in private(out, Private.BACKUP).names():
@@ -123,14 +125,14 @@ def clean_up(out: Place) -> list[Place]:
 
 @contextmanager
 def commit_lock(out: Place, name: str) -> Iterator[None]:
-    """Of both forms of a store."""
+    """Hold the lock of a store, which is the same for both of its forms."""
     lock = private(out, Private.COMMIT) / f"{name.removesuffix('.zip')}.lock"
     with hold(lock) as held:
         try:
             yield
         finally:
             if held:
-                # Unlinked while it is held: whoever waits for it sees that, and makes another.
+                # Unlinked while it is held: whoever waits for it notices this, and makes another.
                 durable.remove_file(lock)
 
 
@@ -139,12 +141,12 @@ def _backup(out: Place, name: str) -> Place:
 
 
 def _is_backup(place: Place) -> bool:
-    """Only results of ours are ever moved there."""
+    """Whether it is a result of wsi-nuc: nothing else is ever moved there."""
     return place.exists() and is_result(place.path)
 
 
 def recover(out: Place, name: str) -> None:
-    """After a kill while a result was moved away for another: it comes back, or its remains go."""
+    """Clean up after a kill while a result was replaced: the old one comes back, or its remains are removed."""
     for final in forms(out / name):
         backup = _backup(out, final.name)
         if not _is_backup(backup):
@@ -160,11 +162,11 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
     """`key: old -> new` for every leaf in which two JSON documents differ."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return [] if old == new else [f"{prefix}: {old!r} -> {new!r}"]
-    found = []
+    lines = []
     for key in sorted(old.keys() | new.keys()):
         inner = f"{prefix}.{key}" if prefix else str(key)
-        found += differences(old.get(key), new.get(key), inner)
-    return found
+        lines += differences(old.get(key), new.get(key), inner)
+    return lines
 
 
 def check_target(
@@ -172,10 +174,10 @@ def check_target(
 ) -> Published | None:
     """Look at the place of a result before computing it.
 
-    Returns the result if it is there, intact, made from the same `key`, and `acceptable` by its manifest; None if
-    there is work to do: nothing there, the same result damaged or not acceptable, or another one that may be
-    overwritten. Raises UsageError if it may not. What is there stays visible, damaged or not, until `publish`
-    replaces the whole of it.
+    Returns the result if it exists, is intact, was made from the same `key`, and is `acceptable` by its manifest.
+    Returns None if there is work to do: there is no result, or the same one is damaged or not acceptable, or
+    another one may be overwritten. Raises UsageError if it may not. An existing result stays visible, damaged or
+    not, until `publish` replaces it as a whole.
     """
     out.refuse_swap()
     with commit_lock(out, name):
@@ -185,8 +187,8 @@ def check_target(
 
 def _look_at(final: Place, key: Json, overwrite: bool, acceptable: Acceptable) -> Published | None:
     for place in forms(final):
-        if (there := _look_at_form(place, key, overwrite, acceptable)) is not None:
-            return there
+        if (published := _look_at_form(place, key, overwrite, acceptable)) is not None:
+            return published
     return None
 
 
@@ -194,23 +196,23 @@ def _look_at_form(final: Place, key: Json, overwrite: bool, acceptable: Acceptab
     if not final.exists():
         return None
     if not is_result(final.path):
-        raise StorageError(final, "exists and is no result of wsi-nuc", "move it away or choose another --out")
-    there = manifests.made_from(final.path)
-    if there == key:
+        raise StorageError(final, "exists and is not a result of wsi-nuc", "move it away or choose another --out")
+    made_from = manifests.made_from(final.path)
+    if made_from == key:
         return _intact(final.path, acceptable)
     if overwrite:
         return None
     remedy = "choose another --out, or pass --overwrite to replace it"
-    raise UsageError(final, f"holds a result {_how_other(there, key)}", remedy)
+    raise UsageError(final, f"holds a result {_how_other(made_from, key)}", remedy)
 
 
-def _how_other(there: Json | None, key: Json) -> str:
-    if there is None:
+def _how_other(made_from: Json | None, key: Json) -> str:
+    if made_from is None:
         return "so damaged that it does not say what it was made from"
-    if "results" not in there:
-        made_by = f"of wsi-nuc {there.get('version')}, which did not number its results"
+    if "results" not in made_from:
+        made_by = f"of wsi-nuc {made_from.get('version')}, which did not number its results"
         return f"{made_by}: nobody knows whether this version gives the same"
-    return f"made with other settings ({'; '.join(differences(there, key))})"
+    return f"made with other settings ({'; '.join(differences(made_from, key))})"
 
 
 def _intact(final: Path, acceptable: Acceptable) -> Published | None:
@@ -228,13 +230,13 @@ def publish(
     check: Callable[[], None] = lambda: None,
     acceptable: Acceptable = accept_all,
 ) -> Published:
-    """Sync, describe, verify and rename the staging folder. Afterwards there is the old or the new result.
+    """Sync, describe, verify and rename the staging folder. Whatever fails, there is the old or the new result.
 
-    A result of the same origin that appeared meanwhile is kept if it is intact and `acceptable`, as in
-    `check_target`; otherwise the new one takes its place as a whole.
+    If a result of the same origin appeared meanwhile, it is kept if it is intact and `acceptable`, as in
+    `check_target`. Otherwise the new one replaces it as a whole.
 
-    `finish` gets the synced folder and returns its manifest; `check` is called last before anything becomes
-    visible and raises to stop it (the slide changed, the run was interrupted).
+    `finish` gets the synced folder and returns its manifest. `check` is called right before anything becomes
+    visible, and raises to stop it (because the slide changed, or the run was interrupted).
     """
     durable.sync_tree(staging.root)
     manifest = finish(staging.root.path)
@@ -244,9 +246,9 @@ def publish(
     with commit_lock(staging.out, staging.name):
         staging.refuse_swaps()
         recover(staging.out, staging.name)
-        there = _look_at(staging.final, origin.key, overwrite, acceptable)
-        if there is not None:
-            return there
+        published = _look_at(staging.final, origin.key, overwrite, acceptable)
+        if published is not None:
+            return published
         check()
         staging.refuse_other_tree()
         make_visible(staging)
@@ -260,7 +262,7 @@ def _readable(manifest: Json) -> bytes:
 
 
 def make_visible(staging: Staging, keep_other: bool = False) -> None:
-    """Under its name, in place of a result of that name, and of its other form unless that is to be kept."""
+    """Give the store its name. It replaces a result of this name and, without `keep_other`, its other form."""
     final, other = forms(staging.final)
     written = staging.root / f"packed{SUFFIX}" if final.name.endswith(SUFFIX) else staging.tree
     away = [other] if other.exists() and not keep_other else []
@@ -282,7 +284,7 @@ def make_visible(staging: Staging, keep_other: bool = False) -> None:
 
 
 def move_away(final: Place) -> Place:
-    """Out of sight, to where `recover` finds it after a kill; returns where that is."""
+    """Move a result to where `recover` finds it after a kill. Returns this place."""
     backup = _backup(final.parent, final.name)
     durable.make_dir(backup.parent)
     durable.rename(final, backup)

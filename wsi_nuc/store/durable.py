@@ -1,4 +1,4 @@
-"""Every call that makes something durable or visible goes through here, so that tests can break each one."""
+"""Every call that makes something durable or visible goes through here, so that tests can make each one fail."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ _SYNC_THREADS = 16
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 _COPIED_AT_ONCE = 1 << 24
 _NO_EXCHANGE = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
-# How often somebody who clears a folder away may come between its making and its use.
+# How often a folder may disappear between its making and its use, because somebody clears it away.
 _TRIES = 100
 
 
-# Tests have it called before each durable call, with its kind and path, to raise an OSError or kill the process.
+# A hook for tests. It is called before each durable call, with the call's kind and path, and may raise an OSError
+# or kill the process.
 before: Callable[[str, Path], None] | None = None
 
 
 @contextmanager
 def reported(operation: str, place: Place, needed: int = 0) -> Iterator[None]:
-    """Whatever the system refuses to do to `place` becomes a StorageError with its remedy."""
+    """Turn whatever the system refuses to do with `place` into a StorageError with a remedy."""
     try:
         if before is not None:
             before(operation, place.path)
@@ -44,9 +45,10 @@ def reported(operation: str, place: Place, needed: int = 0) -> Iterator[None]:
 
 
 def open_file(place: Place, flags: int) -> int:
-    """A descriptor of a file that is made where it is not there, with the folders that it lies in.
+    """A descriptor of a file. If the file does not exist, it is made, together with its folders.
 
-    What is there is opened without O_CREAT: in a sticky folder the system may refuse it for another user's file.
+    An existing file is opened without O_CREAT: in a sticky folder the system may refuse that for another user's
+    file.
     """
     for attempt in range(_TRIES):
         try:
@@ -61,7 +63,7 @@ def open_file(place: Place, flags: int) -> int:
 
 
 class DurableFile:
-    """A new file that is written front to back. It never follows a link and never opens what is there already."""
+    """A new file that is written front to back. It never follows a link and never opens an existing file."""
 
     closed = False
 
@@ -71,7 +73,8 @@ class DurableFile:
             self._fd = open_file(place, os.O_WRONLY | os.O_EXCL)
 
     def write(self, data: bytes | memoryview) -> int:
-        # pyarrow writes the footer of an abandoned file when it is collected; the descriptor is another's by then.
+        # pyarrow writes the footer of an abandoned file when it is collected. By then, the number of the
+        # descriptor may belong to another file.
         if self.closed:
             raise ValueError(f"{self.place} is closed")
         view = memoryview(data).cast("B")
@@ -98,7 +101,7 @@ class DurableFile:
         return False
 
     def close(self) -> None:
-        """A network file system reports lost writes only here, so the result of close counts."""
+        """Errors count here: a network file system may report lost writes only on close."""
         if not self.closed:
             self.closed = True
             with reported("close", self.place):
@@ -108,7 +111,7 @@ class DurableFile:
         return self
 
     def abandon(self) -> None:
-        """Give the descriptor back after a failure; what was written is worthless."""
+        """Close the descriptor after a failure. What was written does not matter any more."""
         if not self.closed:
             self.closed = True
             with suppress(OSError):
@@ -128,7 +131,7 @@ def make_dir(place: Place) -> None:
 
 
 def write_file(place: Place, data: bytes) -> None:
-    """A new file, not yet synced: `sync_tree` does that for a whole staging folder at once."""
+    """A new file, not yet synced: `sync_tree` does this for a whole staging folder at once."""
     with DurableFile(place) as file:
         file.write(data)
 
@@ -148,11 +151,11 @@ def sync(place: Place) -> None:
 
 
 def sync_tree(root: Place) -> None:
-    """Flush every file below the open folder `root`, and every folder and `root` itself after its files."""
+    """Flush every file below the open folder `root`, and after its files every folder, `root` included."""
     folders: list[tuple[Place, list[str]]] = []
     for relative, _, names, _ in os.fwalk(".", topdown=False, onerror=_raise, dir_fd=root.base.fd):
         folders.append((root / relative[2:] if relative != "." else root, sorted(names)))
-    # A flush waits for the journal; many waiting at once share one commit of it.
+    # A flush waits for the journal, and many that wait at once share one commit of it.
     with ThreadPoolExecutor(_SYNC_THREADS) as pool:
         list(pool.map(_sync_folder, *zip(*folders, strict=True)))
 
@@ -174,7 +177,7 @@ def rename(source: Place, target: Place) -> None:
 
 
 def atomic_write(place: Place, data: bytes) -> None:
-    """Create or replace one small file: afterwards it is complete and durable, or it is as it was."""
+    """Create or replace a small file. Afterwards it is complete and durable, or it is as it was before."""
     temporary = place.parent / f".tmp-{uuid.uuid4().hex}"
     try:
         write_file(temporary, data)
@@ -186,7 +189,7 @@ def atomic_write(place: Place, data: bytes) -> None:
 
 
 def link_or_copy(source: Place, target: Place) -> None:
-    """The same file under a second name; a copy where the file system has no links. Neither is ever written to."""
+    """The same file under a second name, or a copy if the file system has no links. Neither is ever written to."""
     make_dir(target.parent)
     with reported("link", target), source.above() as from_fd, target.above() as to_fd:
         try:
@@ -201,16 +204,16 @@ def link_or_copy(source: Place, target: Place) -> None:
 
 
 def rename_new(source: Place, target: Place) -> None:
-    """Give a file or folder a name that nothing has yet, wherever the file system can tell."""
+    """Give a file or folder a new name. If the file system can check it, the name must not exist."""
     with reported("rename", target):
         if not _rename_at(source, target, _NO_REPLACE):
             source.rename(target)
 
 
-def exchange(one: Place, other: Place) -> bool:
-    """Swap two folders in one step. False where the file system cannot; then nothing has changed."""
-    with reported("exchange", other):
-        return _rename_at(one, other, _EXCHANGE)
+def exchange(source: Place, target: Place) -> bool:
+    """Swap two folders in one step. False if the file system cannot do that; then nothing has changed."""
+    with reported("exchange", target):
+        return _rename_at(source, target, _EXCHANGE)
 
 
 def _rename_at(source: Place, target: Place, how: int) -> bool:
@@ -227,16 +230,16 @@ def _rename_at(source: Place, target: Place, how: int) -> bool:
 
 
 def remove_file(place: Place) -> None:
-    """Delete what nobody needs any more. In a shared folder it may be another user's to delete: then it stays."""
+    """Delete what nobody needs any more. If only another user may delete it in a shared folder, it stays."""
     with forgiving():
         place.unlink()
 
 
 def remove_tree(place: Place) -> bool:
-    """Delete what nobody can see any more, a folder or a file. A leftover is cleaned up by the next run, so it is
-    no error: False.
+    """Delete a folder or a file that nobody can see any more. Returns False if something is left, which is not an
+    error: the next run cleans it up.
 
-    A link in place of the tree is refused; one inside is removed, and what it leads to stays.
+    A link in place of the tree is refused. A link inside is removed, and its target stays.
     """
     with forgiving():
         if place.exists() and not place.is_dir():

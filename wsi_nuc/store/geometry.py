@@ -14,13 +14,13 @@ _POLYGON, _POINT_BYTES = 3, 16
 
 
 def crosses_core(bounds_l0: Float64, core_boxes_l0: Float64) -> Bool:
-    """N bool: the polygon reaches over its tile's core, so more than one tile saw it."""
+    """N: whether the polygon reaches beyond its tile's core, so that more than one tile saw it."""
     low = (bounds_l0[:, :2] < core_boxes_l0[:, :2]).any(axis=1)
     return np.asarray(low | (bounds_l0[:, 2:] > core_boxes_l0[:, 2:]).any(axis=1))
 
 
 def polygons_wkb(rings: Rings) -> tuple[UInt8, Int64]:
-    """Little-endian WKB of one-ring polygons, end to end, and the N + 1 byte offsets. Rings get closed."""
+    """Little-endian WKB of one-ring polygons, end to end, and the N + 1 byte offsets. Rings are closed here."""
     closed = rings.closed()
     points = closed.ring_lengths
     byte_offsets = offsets_of(_HEAD.itemsize + _POINT_BYTES * points)
@@ -29,7 +29,7 @@ def polygons_wkb(rings: Rings) -> tuple[UInt8, Int64]:
         return out, byte_offsets
     head = np.zeros(len(points), _HEAD)
     head["order"], head["type"], head["rings"], head["points"] = 1, _POLYGON, 1, points
-    # Views that begin at every byte: one assignment then scatters whole heads and whole points.
+    # These views have an element at every byte, so one assignment scatters whole heads or whole points.
     heads = np.ndarray(len(out) - _HEAD.itemsize + 1, f"V{_HEAD.itemsize}", out, strides=(1,))
     slots = np.ndarray(len(out) - _POINT_BYTES + 1, np.complex128, out, strides=(1,))
     heads[byte_offsets[:-1]] = head.view(f"V{_HEAD.itemsize}")
@@ -38,7 +38,7 @@ def polygons_wkb(rings: Rings) -> tuple[UInt8, Int64]:
 
 
 def rings_of_wkb(data: UInt8, byte_offsets: Int64) -> Rings:
-    """The way back: every head has 13 bytes, every point 16."""
+    """The inverse of `polygons_wkb`: every head has 13 bytes, every point 16."""
     lengths = (np.diff(byte_offsets) - _HEAD.itemsize) // _POINT_BYTES - 1
     rings = Rings(np.zeros((0, 2)), offsets_of(lengths))
     slots = np.ndarray(len(data) - _POINT_BYTES + 1, np.complex128, data, strides=(1,))

@@ -1,4 +1,4 @@
-"""GeoParquet 1.1, written row group by row group from column arrays: no geometry object is ever made."""
+"""GeoParquet 1.1, written row group by row group from column arrays, without geometry objects."""
 
 from __future__ import annotations
 
@@ -25,14 +25,19 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """One row group with what is derived from its rings. `first_id` numbers the rows on from there."""
+    """A row group of N nuclei, with what is derived from their rings."""
 
     table: NucleiTable
     first_id: int
+    """The number of the first row; the others follow."""
     seam: Bool
+    """N: whether more than one tile saw the nucleus."""
     bounds_l0: Float64
+    """N x 4: x0, y0, x1, y1, in level-0 pixels."""
     area_px: Float64
+    """N: in level-0 pixels."""
     centre_l0: Float64
+    """N x 2: centroids, in level-0 pixels."""
 
     @classmethod
     def of(cls, table: NucleiTable, first_id: int, bounds_l0: Float64, seam: Bool) -> Rows:
@@ -51,11 +56,11 @@ class Extent:
             low, high = bounds[:, :2].min(axis=0), bounds[:, 2:].max(axis=0)
             if self.box is not None:
                 low, high = np.minimum(low, self.box[:2]), np.maximum(high, self.box[2:])
-            self.box = [float(v) for v in (*low, *high)]
+            self.box = [float(value) for value in (*low, *high)]
 
 
 def geo_metadata(kinds: Sequence[str], box: list[float] | None) -> bytes:
-    """The "geo" key. Image space has no coordinate reference system, which `crs: null` says."""
+    """The "geo" key. An image has no coordinate reference system, so `crs` is null."""
     column: dict[str, Any] = {
         "encoding": "WKB",
         "geometry_types": list(kinds),
@@ -69,7 +74,7 @@ def geo_metadata(kinds: Sequence[str], box: list[float] | None) -> bytes:
 
 
 def _pandas_metadata() -> bytes:
-    """Tells pandas, and so geopandas and SpatialData, that `id` is the index."""
+    """Tells pandas, and thereby geopandas and SpatialData, that `id` is the index."""
     columns = [{"name": "id", "field_name": "id", "pandas_type": "int64", "numpy_type": "int64", "metadata": None}]
     document = {
         "index_columns": ["id"],
@@ -82,18 +87,18 @@ def _pandas_metadata() -> bytes:
 
 
 class GeoParquetFile:
-    """A GeoParquet file that grows by record batches, one row group each; the footer is written by `close`."""
+    """A GeoParquet file that grows by record batches, one row group per batch. `close` writes the footer."""
 
     def __init__(self, place: Place, schema: Any, kinds: Sequence[str], dictionaries: Sequence[str] = ()) -> None:
         import pyarrow.parquet as pq
 
         self._kinds, self._extent = kinds, Extent()
         self._file = DurableFile(place)
-        # Compressing one row group and computing the next one overlap; one pending group bounds the memory.
+        # A row group is compressed while the next one is computed. Only one may be pending, to bound the memory.
         self._pool = ThreadPoolExecutor(1)
         self._pending: Future[None] | None = None
         metadata = {"pandas": _pandas_metadata()}
-        columns = [n for n in schema.names if n not in ("geometry", "bbox")]
+        columns = [name for name in schema.names if name not in ("geometry", "bbox")]
         self._writer = pq.ParquetWriter(
             self._file,
             schema.with_metadata(metadata),
@@ -114,7 +119,7 @@ class GeoParquetFile:
             self._pending = self._pool.submit(self._writer.write_table, table, row_group_size=len(batch))
 
     def _settle(self) -> None:
-        """Wait for the row group in the background and raise what became of it."""
+        """Wait for the row group in the background, and raise its error."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
@@ -127,7 +132,7 @@ class GeoParquetFile:
         self._file.close()
 
     def abandon(self) -> None:
-        """Let go of the file after a failure; the staging folder that holds it is thrown away."""
+        """Close the file after a failure. The staging folder that holds it will be removed."""
         self._pool.shutdown(cancel_futures=True)
         self._file.abandon()
         self._writer.is_open = False
@@ -151,7 +156,7 @@ def wkb_array(rings: Rings) -> Any:
 def binary_array(data: Any, byte_offsets: Int64) -> Any:
     import pyarrow as pa
 
-    # 65,536 rows stay below 2^31 bytes up to 2,000 vertices a ring; beyond that the cast below would wrap.
+    # 65,536 rows stay below 2^31 bytes up to 2,000 vertices per ring; beyond that, the cast below would wrap.
     if byte_offsets[-1] >= 2**31:
         raise ValueError("a row group of more than 2 GiB of WKB")
     buffers = [None, pa.py_buffer(byte_offsets.astype(np.int32)), pa.py_buffer(data)]

@@ -1,4 +1,4 @@
-"""The optional label image: a pyramid of nucleus ids, written shard by shard from the written polygons."""
+"""The optional label image: a pyramid of nucleus ids, made shard by shard from the polygons of the store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GROUPS_HELD = 6
 
 
 class _RowGroups:
-    """Rings of the written Parquet file by row group; a few groups are held, since rows are in spatial order."""
+    """Rings of the Parquet file by row group. A few groups are enough to hold, since rows are in spatial order."""
 
     def __init__(self, folder: ZarrFolder, summary: Summary) -> None:
         self._boxes = summary.group_boxes_l0
@@ -34,7 +34,7 @@ class _RowGroups:
         return self._held[group]
 
     def fill(self, box_l0: Box) -> Labels:
-        """Labels of a box; groups come in ascending order, so a higher id covers a lower one."""
+        """Labels of a box. The groups are in ascending order, so a higher id covers a lower one."""
         out = np.zeros((box_l0.height, box_l0.width), np.int32)
         box = (box_l0.x0, box_l0.y0, box_l0.x1, box_l0.y1)
         for group in np.flatnonzero(meet(self._boxes, box)):
@@ -48,7 +48,7 @@ class _RowGroups:
 
 
 class _Pyramid:
-    """Depth first over the shards: a shard of a level is put together from its children before they are let go."""
+    """Goes over the shards depth first: a shard of a level is made from its children while they are in memory."""
 
     def __init__(self, folder: ZarrFolder, groups: _RowGroups, width: int, height: int) -> None:
         self._folder, self._groups = folder, groups
@@ -104,7 +104,7 @@ class _Pyramid:
 
 
 def write_labels(folder: ZarrFolder, summary: Summary, width_l0: int, height_l0: int) -> None:
-    """Needs the finished nuclei; holds one shard a level and a few row groups, whatever the slide's size."""
+    """Needs the finished nuclei. Holds one shard per level and a few row groups, whatever the slide's size."""
     groups = _RowGroups(folder, summary)
     pyramid = _Pyramid(folder, groups, width_l0, height_l0)
     try:

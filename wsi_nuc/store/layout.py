@@ -1,6 +1,6 @@
 """SpatialData's layout on disk: where the elements lie and what their groups say. Written without spatialdata.
 
-SpatialData wants names that are unique over shapes, labels and tables, hence the suffixes.
+SpatialData requires names that are unique over shapes, labels and tables, hence the suffixes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _space(axes: str, name: str) -> Json:
 
 
 def to_global(axes: str, scale: float = 1.0) -> list[Json]:
-    """Element pixels to level-0 pixels, which are SpatialData's "global" coordinates here."""
+    """The transformation from pixels of the element to level-0 pixels, which are the "global" coordinates here."""
     ends = {"input": _space(axes, axes), "output": _space(axes, "global")}
     if scale == 1.0:
         return [{"type": "identity", **ends}]
@@ -41,7 +41,7 @@ def to_global(axes: str, scale: float = 1.0) -> list[Json]:
 
 
 def shapes_group(folder: ZarrFolder, path: str, count: int) -> None:
-    """Make the Parquet file below `path` an element. SpatialData refuses those without rows."""
+    """Make the Parquet file below `path` an element, if it has rows: SpatialData refuses empty ones."""
     if not count:
         return
     attributes = {
@@ -54,7 +54,8 @@ def shapes_group(folder: ZarrFolder, path: str, count: int) -> None:
 
 
 def raster_group(folder: ZarrFolder, path: str, axes: str, levels: list[float], l0_per_px: float) -> None:
-    """`levels`: pixels of the first array per pixel of each array s0, s1, ...; `l0_per_px` that of the first."""
+    """The group of a pyramid of arrays s0, s1, ... `levels`: pixels of s0 per pixel of each array. `l0_per_px`:
+    level-0 pixels per pixel of s0."""
     datasets = [
         {
             "path": f"s{i}",
@@ -75,17 +76,17 @@ def raster_group(folder: ZarrFolder, path: str, axes: str, levels: list[float], 
 
 
 def seal(folder: ZarrFolder, made_from: Json, classes: Sequence[Json] = (), labels: bool = False) -> None:
-    """The groups above the elements and the root; call it when all elements are written.
+    """Write the root and the groups above the elements. Call it when all elements are written.
 
-    The root keeps a copy of what the result was made from, so that a store that lost its manifest is still known,
-    and the figures of the `classes`, which SpatialData shows as `attrs`.
+    The root keeps a copy of what the result was made from, so that a store is still known if it lost its manifest.
+    It also keeps the figures of the `classes`, which SpatialData shows as `attrs`.
     """
     folder.group("images")
     folder.group("shapes")
     folder.group("tables")
     if labels:
         folder.group("labels", {"ome": {"labels": [NUCLEI_LABELS.partition("/")[2]]}})
-    # In one order, wherever the document came from: equal results have equal bytes.
+    # In the same order wherever the document came from, so that equal results have equal bytes.
     made_from = json.loads(canonical(made_from))
     identity = sha256_of(made_from)
     software = {"version": "0.2", "spatialdata_software_version": "0.7.3"}

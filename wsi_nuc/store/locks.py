@@ -1,4 +1,4 @@
-"""Advisory locks that die with their holder. They only save work: correctness rests on atomic renames."""
+"""Advisory locks that end with their process. They only save work; atomic renames keep the results correct."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 def _nothing() -> None:
-    """Called where nobody wants to hear of the waiting."""
+    """For callers that report nothing while they wait."""
 
 
 def _still_there(fd: int, place: Place) -> bool:
-    # Whoever cleans up unlinks the file under the lock, so a lock on an unlinked file protects nothing.
+    # A clean-up unlinks the file while it holds the lock, so a lock on an unlinked file protects nothing.
     now = place.stat()
     return now is not None and os.path.samestat(os.fstat(fd), now)
 
 
 def _acquire(fd: int, waiting: Callable[[], None] | None, kind: int) -> bool | None:
-    """True: locked. False: somebody else holds it and we shall not wait. None: no locks on this file system."""
+    """True: locked. False: somebody else holds it, and `waiting` is None. None: this file system has no locks."""
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -47,7 +47,7 @@ def _acquire(fd: int, waiting: Callable[[], None] | None, kind: int) -> bool | N
 def try_lock(
     place: Place, waiting: Callable[[], None] | None = None, shared: bool = False
 ) -> tuple[int, bool | None]:
-    """Open the file and lock it. Returns the descriptor, which the caller closes, and what `_acquire` says."""
+    """Open the file and lock it. Returns the descriptor, which the caller closes, and the answer of `_acquire`."""
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
         while True:
@@ -61,12 +61,12 @@ def try_lock(
 
 
 def relock(fd: int, shared: bool) -> bool:
-    """Lock an open file without waiting, or turn the one kind of lock into the other."""
+    """Lock an open file without waiting, or change the kind of its lock."""
     return bool(_acquire(fd, None, fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
 
 
 def is_held(place: Place) -> bool | None:
-    """Whether somebody has locked the file, without changing anything. None where nobody can tell."""
+    """Whether somebody has locked the file, without changing anything. None if this cannot be known."""
     try:
         fd = place.open(os.O_RDONLY)
     except FileNotFoundError:
@@ -101,22 +101,22 @@ class Held:
 
 @contextmanager
 def hold(place: Place, waiting: Callable[[], None] = _nothing) -> Iterator[bool]:
-    """Hold the lock, waiting for its holder. Yields False where the file system knows no locks."""
+    """Hold the lock, after waiting for its holder. Yields False if the file system has no locks."""
     fd, locked = try_lock(place, waiting)
     with Held(fd):
         yield bool(locked)
 
 
 def _all_gone() -> bool:
-    """Of a lock that stands for nothing but itself."""
+    """For a lock that stands for nothing but itself."""
     return True
 
 
 def discard_dead(lock: Place, remove: Callable[[], bool] = _all_gone) -> bool | None:
-    """If nobody holds `lock`: `remove` what it stands for, then the lock file, which stays if that failed.
+    """If nobody holds `lock`: `remove` what it stands for, then the lock file, which stays if `remove` failed.
 
-    False if somebody does; None where nobody can tell, since the file system has no locks or the file is another
-    user's: nothing is removed.
+    Returns False if somebody holds it, and None if this cannot be known, because the file system has no locks or
+    the file is another user's. In both cases nothing is removed.
     """
     try:
         fd, locked = try_lock(lock)

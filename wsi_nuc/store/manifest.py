@@ -1,4 +1,4 @@
-"""The manifest: what a result consists of, what it was made from, and whether it still is what was published."""
+"""The manifest: the files of a result, what it was made from, and whether it is still as it was published."""
 
 from __future__ import annotations
 
@@ -17,33 +17,34 @@ from wsi_nuc.types import TileCounts
 MANIFEST = "manifest.json"
 ROOT = "zarr.json"
 FORMAT = 3
-# In 1 `run` has no checksum; up to 2 the figures of the classes are a table of their own.
+# In format 1, `run` has no checksum. Up to format 2, the figures of the classes are a table of their own.
 FORMATS = (1, 2, FORMAT)
 Json = dict[str, Any]
-# What may differ when the same run is repeated, and the checksums themselves.
+# The entries that may differ when the same run is repeated, and the checksums themselves.
 _OUTSIDE_OF_DIGEST = ("run", "run_sha256", "digest")
 _AGAIN = "run the slide again"
 
 
 def canonical(document: Any) -> bytes:
-    """One byte string per document: sorted keys, no spaces, no NaN."""
+    """The same bytes for equal documents: sorted keys, no spaces, no NaN."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def identity(slide_sha256: str, weights_sha256: str, config: Mapping[str, Any], results: Mapping[str, int]) -> str:
-    """What a result depends on, and nothing else: no path, no clock, no machine, no version."""
+    """The hash of everything that a result depends on, and of nothing else: no path, clock, machine or version."""
     return sha256_of(identity_key(slide_sha256, weights_sha256, config, results))
 
 
 def sha256_of(document: Any) -> str:
-    """ValueError for NaN, infinity and what is no JSON."""
+    """The hash of a document. ValueError for NaN, infinity and what is not JSON."""
     return hashlib.sha256(canonical(document)).hexdigest()
 
 
 def identity_key(
     slide_sha256: str, weights_sha256: str, config: Mapping[str, Any], results: Mapping[str, int]
 ) -> Json:
-    """`results`: the numbers of `wsi_nuc.results` that it hangs on. Keys from before these had a `version`."""
+    """What a result depends on. `results`: the numbers of `wsi_nuc.results` that apply; older keys have a
+    `version` instead."""
     return {
         "config": dict(config),
         "results": dict(results),
@@ -54,22 +55,27 @@ def identity_key(
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Where no result is from, for one reason: level-0 boxes x0, y0, x1, y1, and their searched area."""
+    """The places without a result, for one of the reasons."""
 
     boxes_l0: tuple[tuple[int, int, int, int], ...] = ()
+    """x0, y0, x1, y1 of each place, in level-0 pixels."""
     mm2: float = 0.0
+    """Their area, as far as it lies in the tissue that is searched."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accounting:
-    """What became of every tile. `missing`: the file holds no data there; `damaged`: its data cannot be decoded,
-    in tiles that are processed otherwise; `failed`: whole tiles. No two of their boxes overlap."""
+    """What became of every tile. The boxes of the lost places do not overlap."""
 
     tiles: TileCounts
     missing: Lost = Lost()
+    """The file holds no data there."""
     damaged: Lost = Lost()
+    """The data cannot be decoded there, in tiles whose other pixels were processed."""
     failed: Lost = Lost()
+    """Whole tiles."""
     repairs: int = 0
+    """How many outlines were mended."""
 
     def document(self) -> Json:
         counts = {name: getattr(self.tiles, name) for name in ("processed", "background", "missing", "failed")}
@@ -77,8 +83,8 @@ class Accounting:
         return {
             **counts,
             "total": self.tiles.total,
-            **{f"{name}_boxes_l0": sorted(map(list, one.boxes_l0)) for name, one in lost.items()},
-            **{f"{name}_mm2": one.mm2 for name, one in lost.items()},
+            **{f"{name}_boxes_l0": sorted(map(list, places.boxes_l0)) for name, places in lost.items()},
+            **{f"{name}_mm2": places.mm2 for name, places in lost.items()},
         }
 
     @property
@@ -88,11 +94,14 @@ class Accounting:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a result was made from. `key` is that of `identity_key`; `slide` holds numbers and names only."""
+    """What a result was made from."""
 
     key: Json
+    """As `identity_key` returns it."""
     slide: Json
+    """Only numbers and names."""
     versions: dict[str, str]
+    """Of this program and of the libraries that it used."""
 
     @property
     def identity(self) -> str:
@@ -105,12 +114,12 @@ def hash_file(path: Folder) -> str:
 
 
 def walk(store: Folder) -> Iterator[str]:
-    """Every file, and every link to a folder, below `store` with `/` between the parts; not the manifest."""
+    """Every file, and every link to a folder, below `store`, except the manifest. Parts are separated by `/`."""
     if isinstance(store, Member):
         yield from sorted(store.packed.members.keys() - {MANIFEST})
         return
     root = os.fspath(store)
-    # Texts rather than paths: of a small slide, taking paths apart is a good part of the work.
+    # Texts rather than paths: for a small slide, taking paths apart is a good part of the work.
     for folder, folders, files in os.walk(root):
         links = [name for name in folders if os.path.islink(f"{folder}/{name}")]  # noqa: PTH114
         for name in sorted(files + links):
@@ -120,7 +129,7 @@ def walk(store: Folder) -> Iterator[str]:
 
 
 def build(store: Path, origin: Origin, accounting: Accounting, counts: Json, run: Json) -> Json:
-    """The manifest of the files that lie in `store`. `run` (times, workers) stays outside of the digest."""
+    """The manifest of the files in `store`. `run` (times, workers) is not part of the digest."""
     body: Json = {
         "format": FORMAT,
         "identity": origin.identity,
@@ -145,19 +154,19 @@ def _files(store: Path) -> Json:
 
 
 def rebuild(store: Path, old: Json, key: Json, run: Json) -> Json:
-    """The manifest of `old` for other files of the same nuclei, made from `key`."""
-    body = {k: v for k, v in old.items() if k not in _OUTSIDE_OF_DIGEST}
+    """The manifest `old` for other files of the same nuclei, made from `key`."""
+    body = {name: entry for name, entry in old.items() if name not in _OUTSIDE_OF_DIGEST}
     body |= {"format": FORMAT, "identity": sha256_of(key), "made_from": key, "files": _files(store)}
     return _sealed(body, {**old["run"], **run})
 
 
 def digest(manifest: Mapping[str, Any]) -> str:
     """sha256 over everything that has to be identical when the same run is repeated."""
-    return sha256_of({k: v for k, v in manifest.items() if k not in _OUTSIDE_OF_DIGEST})
+    return sha256_of({name: entry for name, entry in manifest.items() if name not in _OUTSIDE_OF_DIGEST})
 
 
 def read(store: Path) -> Json:
-    """The manifest of a published store as it was published; StorageError where it is not that, or lost."""
+    """The manifest of a published store, as it was published; StorageError if it was changed or lost."""
     manifest, problem = load(store)
     if problem:
         raise StorageError(Path(store) / MANIFEST, problem, _AGAIN)
@@ -165,8 +174,8 @@ def read(store: Path) -> Json:
 
 
 def load(store: Path) -> tuple[Json, str]:
-    """The manifest that lies there, and what is wrong with it: "" if nothing is, and only then its content may be
-    believed. Whatever lies there, nothing is raised; what has not the shape of a manifest counts as empty."""
+    """The manifest of a store, and what is wrong with it: "" if nothing is, and only then its content may be
+    believed. Nothing is raised; a file without the shape of a manifest counts as an empty manifest."""
     try:
         document = json.loads((contents(store) / MANIFEST).read_bytes())
     except FileNotFoundError:
@@ -179,7 +188,7 @@ def load(store: Path) -> tuple[Json, str]:
 
 
 def _is_list_of_files(files: Any) -> bool:
-    """Names inside of the store, each with the size and the sha256 of its content."""
+    """Whether these are names inside of a store, each with the size and the sha256 of its content."""
     return isinstance(files, dict) and all(
         isinstance(entry, dict)
         and isinstance(entry.get("size"), int)
@@ -208,21 +217,21 @@ def _is_sha256_of(stated: Any, hashed: Callable[[Any], str], document: Any) -> b
 
 
 def is_partial(manifest: Json) -> bool:
-    """Whether places of a result could not be decoded or computed: good enough only where that is allowed."""
+    """Whether places of a result could not be decoded or computed. The user has to allow such a result."""
     tiles = manifest["tiles"]
     return bool(tiles["failed"] or tiles.get("damaged_boxes_l0"))
 
 
 def owner_of(store: Path) -> str:
-    """The content hash of the slide that `store` belongs to, "" if there is none or it is unreadable."""
+    """The content hash of the slide that `store` belongs to; "" if there is no store, or if it is unreadable."""
     key = made_from(store)
     return str(key.get("slide_sha256", "")) if key else ""
 
 
 def made_from(store: Path) -> Json | None:
-    """The identity key of a result: from its manifest or, if that is damaged or lost, from the root group's copy.
+    """The identity key of a result, from its manifest or, if that is damaged or lost, from the root group's copy.
 
-    A key is believed where its hash stands beside it; roots that were written with the first format have none.
+    A key is believed if the hash beside it matches. Roots of the first format have no hash.
     """
     root = _parsed(store, ROOT)
     copies = (_parsed(store, MANIFEST), _dict(_dict(root.get("attributes")).get("wsi_nuc")))
@@ -230,8 +239,8 @@ def made_from(store: Path) -> Json | None:
 
 
 def is_ours(store: Path) -> bool:
-    """Whether a folder or packed store is a result, intact or not: the manifest or the root still speaks of what
-    it was made from. Files of these names alone say nothing."""
+    """Whether a folder or packed store is a result, intact or not: its manifest or its root mentions what it was
+    made from. Files with these names are not enough."""
     sign = b'"made_from"'
     if any(sign in _bytes(store, name) for name in (MANIFEST, ROOT)):
         return True

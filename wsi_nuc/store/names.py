@@ -1,6 +1,7 @@
-"""The name of a slide's result: readable, and never shared by two slides of different content.
+"""Output folders, and the names of results in them.
 
-Checks of an output folder before anything is computed there, and of links that somebody put into it.
+An output folder is checked before anything is computed for it, also for links that somebody put into it. The name
+of a slide's result is readable, and never shared by two slides of different content.
 """
 
 from __future__ import annotations
@@ -28,20 +29,25 @@ from wsi_nuc.store.oserror import free_bytes, storage_error
 from wsi_nuc.store.place import Place, forgiving, open_folder
 from wsi_nuc.store.private import FOLDER, Private, private
 
-# Levels at which the program goes by names: .wsi-nuc/parts/SLIDE/SETTINGS.
+# Levels of folders whose names the program relies on: .wsi-nuc/parts/SLIDE/SETTINGS.
 _DEEPEST = 3
+_LONGEST_BYTES = 200
+_URL = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+# Control, format, surrogate and line-separating characters: neither a terminal nor a JSON file should get them.
+_ESCAPED = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}
+_SHA256_CHARACTERS = 64
 
 
 def output_folder(path: Path, needed: int = 0) -> Place:
-    """The folder at `path`, which may be a link to it, made if need be and held open from now on.
+    """The folder at `path`, which may be a link to it. It is made if need be, and held open from now on.
 
-    Fails early, before a model is loaded: creates, writes, syncs, renames and deletes a probe file.
+    Fails early, before a model is loaded: it creates, writes, syncs, renames and deletes a probe file.
     """
     return checked(made_folder(path), needed)
 
 
 def checked(out: Place, needed: int = 0) -> Place:
-    """An open folder once it is known that results can be written there."""
+    """The same open folder; an error if results cannot be written there."""
     refuse_links(out)
     folder = out / FOLDER
     durable.make_dir(folder)
@@ -59,7 +65,7 @@ def checked(out: Place, needed: int = 0) -> Place:
 
 
 def made_folder(path: Path) -> Place:
-    """Open the folder at `path`; one that is not there is made, with those above it."""
+    """Open the folder at `path`. If it does not exist, it is made, together with the folders above it."""
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise StorageError(path, "is not a folder", "choose another output folder with --out")
@@ -75,34 +81,27 @@ def made_folder(path: Path) -> Place:
     except OSError as error:
         raise storage_error(path, error) from error
     for folder in missing:
-        # Or else a power cut could take the folder itself, with all results in it.
+        # Without this, a power cut could lose the folder itself, with all results in it.
         durable.sync(open_folder(folder.parent))
     return open_folder(path)
 
 
 def refuse_links(out: Place) -> None:
-    """No link may lie where the program works below `out`: it would lead out of the folder."""
+    """Refuse links in the places below `out` where the program works: they would lead out of the folder."""
     folders = [out / FOLDER] if (out / FOLDER).exists() else []
     for _ in range(_DEEPEST):
         inner: list[Place] = []
         for folder in folders:
-            # Who may not look into a folder will not work there either.
+            # A folder that this user may not look into is a folder that this run does not use.
             with forgiving():
                 inner += folder.folders()
         folders = inner
 
 
 def tell_of_strangers(strangers: Iterable[Place], emit: Emit) -> None:
-    """Warn of what lies where only the program should have left something."""
+    """Warn of files in places where only the program should have left something."""
     for stranger in strangers:
         emit(Warned(str(stranger), "was not made by wsi-nuc, so it stays; move it away"))
-
-
-_LONGEST_BYTES = 200
-_URL = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-# Control, format, surrogate and line-separating characters: nothing a terminal or a JSON file should meet.
-_ESCAPED = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}
-_SHA256_CHARACTERS = 64
 
 
 def _file_name(slide: str) -> str:
@@ -120,25 +119,26 @@ def _escape(character: str) -> str:
 
 
 def plain_name(slide: str) -> str:
-    """The slide's file name with everything unprintable percent-escaped, cut to what file systems take."""
-    # Joiners build emoji ("family"); they are the one format character that belongs into a name.
-    name = "".join(c if c == "\u200d" else _escape(c) for c in _file_name(slide))
+    """The slide's file name, with everything unprintable percent-escaped, not too long for any file system."""
+    # Joiners build emoji ("family"), and are the only format character that belongs into a name.
+    name = "".join(character if character == "\u200d" else _escape(character) for character in _file_name(slide))
     return name.encode()[:_LONGEST_BYTES].decode("utf-8", "ignore") or "slide"
 
 
 class NameClaim:
-    """`name` is the store's name below the output folder. The claim lasts until `close` or the process ends."""
+    """The claim of a name. `name` is the store's name in the output folder. It lasts until `close` or the process
+    ends."""
 
     def __init__(self, out: Place, name: str, fd: int) -> None:
         self.name = f"{name}.zarr"
         self._names_lock, self._file, self._fd = _names_lock(out), _claim_file(out, name), fd
 
     def close(self) -> None:
-        """Give the name back; from now on it is kept only by a store that was published under it."""
+        """Give the name back. From now on, only a store that was published under this name keeps it."""
         fd, self._fd = self._fd, -1
         if fd < 0:
             return
-        # The claim file is litter by now; a folder that somebody took away is not made again for it.
+        # The claim file is not needed any more. If somebody removed its folder, it is not made again.
         with suppress(StorageError):
             if self._names_lock.exists():
                 with hold(self._names_lock) as locked:
@@ -162,26 +162,27 @@ def _claim_file(out: Place, name: str) -> Place:
 
 
 def _owner(out: Place, name: str) -> str:
-    """Of the store of this name, be it packed."""
+    """The content hash of the store with this name, packed or not."""
     folder = (out / f"{name}.zarr").path
     return owner_of(folder) or owner_of(folder.with_name(other_form(folder.name)))
 
 
 def _take(out: Place, name: str, content_sha256: str) -> int | None:
-    """A descriptor that keeps `name` for this content; None if another slide has it. Under the lock of names."""
+    """A descriptor that keeps `name` for this content; None if another slide has it. The caller holds the lock of
+    names."""
     file = _claim_file(out, name)
     owner = _owner(out, name)
     if owner not in ("", content_sha256):
         return None
     fd, unclaimed = try_lock(file)
     if unclaimed:
-        # The claimant of before is gone and left no store, or left ours.
+        # The earlier claimant is gone, and has left no store or the store of this slide.
         _write(fd, file, content_sha256)
         relock(fd, shared=True)
         return fd
     claimant = owner or os.pread(fd, _SHA256_CHARACTERS, 0).decode("ascii", "replace")
     if unclaimed is None and not claimant:
-        # No locks here: the file itself is the claim and stays.
+        # This file system has no locks: the file itself is the claim, and stays.
         _write(fd, file, content_sha256)
         claimant = content_sha256
     if claimant != content_sha256:
@@ -192,7 +193,7 @@ def _take(out: Place, name: str, content_sha256: str) -> int | None:
 
 
 def _write(fd: int, file: Place, content_sha256: str) -> None:
-    """In place: replacing the file would leave the lock on a file that nobody finds any more."""
+    """Write in place: replacing the file would leave the lock on a file that nobody finds any more."""
     try:
         os.pwrite(fd, content_sha256.encode(), 0)
     except OSError as error:
@@ -203,9 +204,9 @@ def _write(fd: int, file: Place, content_sha256: str) -> None:
 def claim_name(slide: str, out: Place, content_sha256: str) -> NameClaim:
     """Claim the name for the result of `slide` (a path or URL) below `out`, against all threads and processes.
 
-    The first content to ask gets the plain name as long as it holds the claim or has a store of that name; any
-    other content gets eight digits of its hash appended, and keeps that name once a store has it. Claim the name
-    after the slide's own lock is taken: whoever held that lock may have published under either name.
+    The first content that asks gets the plain name, for as long as it holds the claim or has a store of that name.
+    Any other content gets eight digits of its hash appended, and keeps that name once a store has it. Claim the
+    name only with the slide's own lock: an earlier holder of this lock may have published under either name.
     """
     plain = plain_name(slide)
     own = f"{plain}-{content_sha256[:8]}"

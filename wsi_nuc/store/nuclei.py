@@ -1,4 +1,4 @@
-"""The stream of stitched nuclei becomes the GeoParquet, the probability table and the figures of the classes."""
+"""From the stream of stitched nuclei to the GeoParquet, the probability table and the figures of the classes."""
 
 from __future__ import annotations
 
@@ -31,16 +31,19 @@ CoreBoxes = Callable[[Int64], Float64]
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What was written. `group_boxes_l0` holds the extent of every row group, for those who read parts of it."""
+    """What was written."""
 
     nuclei: int
     seam: int
+    """How many nuclei more than one tile saw."""
     classes: tuple[ClassRow, ...]
     area_um2: float
+    """Of all nuclei."""
     tissue_mm2: float
     usable_mm2: float
-    """What of the tissue could be looked at; the densities of the classes refer to it."""
+    """The tissue that could be looked at. The densities of the classes refer to it."""
     group_boxes_l0: Float64 = field(repr=False)
+    """G x 4: the extent of every row group, for readers of a part."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -48,7 +51,7 @@ class Summary:
 
     @property
     def class_figures(self) -> list[dict[str, Any]]:
-        """One row per class, as the root of the store has them; None for what cannot be known."""
+        """One row per class, as in the root of the store, with None for what cannot be known."""
         areas = {"tissue_mm2": self.tissue_mm2, "usable_mm2": self.usable_mm2}
         rows = [(row.name, {**row.figures(), **areas}) for row in self.classes]
         return [
@@ -58,9 +61,9 @@ class Summary:
 
 
 class NucleiWriter:
-    """Append tables in their final order, then `finish`. Row groups are cut alike for any cut of the input.
+    """Append tables in their final order, then `finish`. The row groups do not depend on the pieces of the input.
 
-    `core_boxes_l0` maps N tile indices to the N x 4 boxes of those tiles' cores; `mpp` is microns per level-0 px.
+    `core_boxes_l0` maps N tile indices to the N x 4 boxes of these tiles' cores. `mpp` is microns per level-0 px.
     """
 
     def __init__(self, folder: ZarrFolder, classes: Sequence[str], mpp: float, core_boxes_l0: CoreBoxes) -> None:
@@ -102,8 +105,8 @@ class NucleiWriter:
         self._seam += int(seam.sum())
 
     def finish(self, tissue_mm2: float, usable_mm2: float | None = None) -> Summary:
-        """Write what is held and the footers. `usable_mm2`: of the tissue, what could be looked at; all of it if
-        not given."""
+        """Write the rows that are held, and the footers. `usable_mm2`: the part of the tissue that could be looked
+        at; all of it by default."""
         if self._held:
             self._write_group(NucleiTable.concat(self._held))
             self._held = []

@@ -1,4 +1,4 @@
-"""The nuclei of a published store with everything that is known of them, row group by row group."""
+"""The nuclei of a published store with everything that is known about them, row group by row group."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _OUTLINE = ("id", "bbox", "geometry")
 
 @dataclass(frozen=True, slots=True)
 class NucleiRows:
-    """Some nuclei, in the order of the store."""
+    """N nuclei, in the order of the store."""
 
     rings: StoredRings
     columns: dict[str, Column]
-    """N numbers, or texts for `class`, under each name that was asked for."""
+    """Under each wanted name: N numbers, or N texts for `class`."""
 
     def __len__(self) -> int:
         return len(self.rings)
@@ -38,18 +38,16 @@ class NucleiRows:
 
 
 class NucleiReader(NucleiFile):
-    """Outline, class, scores and any measured column together. Memory holds one row group at a time.
-
-    `shape_columns` lie beside the outlines, `measured_columns` in the table: the probability of every class under
-    its name, then the features.
-    """
+    """Outline, class, scores and any measured column together. Memory holds one row group at a time."""
 
     def __init__(self, store: Path, columns: Sequence[str] = ()) -> None:
         super().__init__(store)
         self.store, self._columns = Path(store), tuple(columns)
         self._inside = contents(self.store)
-        self.shape_columns = tuple(n for n in self.column_names if n not in _OUTLINE)
+        self.shape_columns = tuple(name for name in self.column_names if name not in _OUTLINE)
+        """The columns beside the outlines."""
         self.measured_columns = _measured(self._inside)
+        """The columns of the table: the probability of each class under its name, then the features."""
         unknown = [name for name in columns if name not in self.shape_columns + self.measured_columns]
         if unknown:
             known = ", ".join(self.shape_columns + self.measured_columns)
@@ -67,7 +65,7 @@ class NucleiReader(NucleiFile):
         return NucleiRows(decode_rings(table), {name: columns[name] for name in self._columns})
 
     def each(self, box_l0: tuple[float, float, float, float] | None = None) -> Iterator[NucleiRows]:
-        """The row groups one after the other; with a box (x0, y0, x1, y1) those nuclei whose own boxes meet it."""
+        """The row groups, one after the other. With a box (x0, y0, x1, y1), only nuclei whose boxes meet it."""
         if box_l0 is None:
             yield from map(self.nuclei, range(self.groups))
             return
@@ -92,7 +90,7 @@ def _measured(store: Folder) -> tuple[str, ...]:
 
 
 def _values(column: Any) -> Column:
-    """Of one row group; texts as an array of str."""
+    """The values of a column of one row group. Texts become an array of str."""
     values = column.combine_chunks()
     values = values.chunk(0) if hasattr(values, "chunk") else values
     if hasattr(values, "dictionary"):
@@ -102,5 +100,5 @@ def _values(column: Any) -> Column:
 
 
 def of_classes(classes: Column, wanted: Sequence[str]) -> Bool:
-    """N bool: which nuclei are of the `wanted` classes."""
+    """N: whether each nucleus is of one of the `wanted` classes."""
     return np.isin(classes.astype(str), list(wanted))

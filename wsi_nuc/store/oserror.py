@@ -1,4 +1,4 @@
-"""What the system refuses, in words that a user can act on."""
+"""Errors of the system, in words that a user can act on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def free_bytes(path: Path) -> int:
 
 
 def storage_error(path: Path, error: OSError, needed: int = 0) -> StorageError:
-    """What to tell the user about a failed call on `path` that wanted to write `needed` bytes."""
+    """The error for the user after a failed call on `path` that wanted to write `needed` bytes."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     if error.errno in _FULL:
         sizes = f"{needed:,} bytes needed, {free_bytes(path.parent):,} free"
@@ -36,23 +36,23 @@ def storage_error(path: Path, error: OSError, needed: int = 0) -> StorageError:
 
 
 def _forbidden(path: Path, reason: str) -> StorageError:
-    """In a folder that several people share, whose it is and what they can do."""
+    """The error in a folder that several people share: it names the owner, and what they can do."""
     own = "choose another output folder with --out, or make this one writable"
-    there = next((place for place in (path, *path.parents) if os.path.lexists(place)), path)
+    nearest = next((place for place in (path, *path.parents) if os.path.lexists(place)), path)
     try:
-        status, above = there.lstat(), there.parent.lstat()
+        status, above = nearest.lstat(), nearest.parent.lstat()
         owner = _user(status.st_uid)
     except OSError:
         return StorageError(path, reason, own)
     if status.st_uid == os.geteuid():
         return StorageError(path, reason, own)
-    if there == path and above.st_mode & stat.S_ISVTX:
+    if nearest == path and above.st_mode & stat.S_ISVTX:
         cause = (
-            f"{reason}: it belongs to {owner}, and in the sticky folder {there.parent} nobody else may replace it"
+            f"{reason}: it belongs to {owner}, and in the sticky folder {path.parent} nobody else may replace it"
         )
         return StorageError(path, cause, f"have it removed by {owner}, or the folder opened (chmod -t)")
     remedy = f"share it: {owner} sets umask 002 and calls chmod -R g+w; or choose another output folder with --out"
-    return StorageError(path, f"{reason}: {there} belongs to {owner}", remedy)
+    return StorageError(path, f"{reason}: {nearest} belongs to {owner}", remedy)
 
 
 def _user(uid: int) -> str:

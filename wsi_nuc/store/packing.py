@@ -1,4 +1,4 @@
-"""A published store becomes one file, and a packed one a folder again."""
+"""A published store is packed into one file, or becomes a folder again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _AGAIN = "run the same `wsi-nuc run` again to restore it"
 
 
 def convert(path: Path, packed: bool, keep: bool = False, emit: Emit = ignore) -> Path:
-    """The store at `path` packed, or as a folder, and where it is then. One that is so already is verified."""
+    """Pack the store at `path`, or make it a folder, and return its path. If it is so already, it is verified."""
     path = Path(os.path.abspath(path))
     out = open_folder(path.parent)
     refuse_links(out)
@@ -30,7 +30,7 @@ def convert(path: Path, packed: bool, keep: bool = False, emit: Emit = ignore) -
     if flaw := flaw_of(store.path):
         raise StorageError(store, flaw, _AGAIN)
     if not is_result(store.path):
-        raise UsageError(path, "is no result of wsi-nuc", "give a published SLIDE.zarr or SLIDE.zarr.zip")
+        raise UsageError(path, "is not a result of wsi-nuc", "give a published SLIDE.zarr or SLIDE.zarr.zip")
     if not store.name.endswith((FOLDER_SUFFIX, SUFFIX)):
         raise UsageError(path, "has another name than a store", f"give it one that ends in {FOLDER_SUFFIX}")
     if store.name.endswith(SUFFIX) != packed:
@@ -43,8 +43,8 @@ def convert(path: Path, packed: bool, keep: bool = False, emit: Emit = ignore) -
 def _convert(store: Place, keep: bool) -> None:
     """Pack a published store, or unpack a packed one.
 
-    The old form goes once the new one is there and verified, unless it is to be kept. A kill at any moment leaves
-    the store in one form, or in both.
+    Without `keep`, the old form is removed as soon as the new one is published and verified. A kill at any moment
+    leaves the store in one form, or in both.
     """
     out = store.parent
     if problems := verify(store.path):

@@ -1,4 +1,4 @@
-"""Region parts: what a worker leaves behind, so that a killed run costs minutes. Written twice, they are one."""
+"""Region parts: results of workers on disk, so that a kill costs minutes. Writing a part twice does no harm."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from wsi_nuc.types import Bool
 
 _NAME = re.compile(r"^region-(\d+)\.([0-9a-f]{16})\.arrow$")
 _HALF_WRITTEN = re.compile(r"^\.tmp-[0-9a-f]{32}$")
-# Of these settings; older versions knew no size of regions.
+# A `parts_key`, maybe with its lock. Those of older versions have no size of regions.
 _KEY = re.compile(r"^([0-9a-f]{16}(?:-\d+)?)(\.lock)?$")
 _SCALARS = ("score", "prompt_score", "predicted_iou", "tile")
 
@@ -32,17 +32,18 @@ def _slide_dir(root: Place, slide_sha256: str) -> Place:
 
 
 def parts_key(work_key: str, tiles_per_region: int) -> str:
-    """Names one set of settings and one size of regions."""
+    """The name for one set of settings and one size of regions."""
     return f"{work_key[:16]}-{tiles_per_region}"
 
 
 def parts_dir(root: Place, slide_sha256: str, key: str) -> Place:
-    """Where the parts of one slide with one `parts_key` lie, below the output or the scratch folder."""
+    """The folder for the parts of a slide with one `parts_key`, below the output or the scratch folder."""
     return _slide_dir(root, slide_sha256) / key
 
 
 def begun(root: Place, slide_sha256: str, work_key: str) -> int | None:
-    """Tiles along an edge of the regions that most of the slide was computed in; None where nothing was yet."""
+    """How many tiles an edge of a region has, for the regions in which most of the slide was computed. None if
+    nothing was."""
     done: dict[int, int] = {}
     for folder in _slide_dir(root, slide_sha256).folders():
         key, _, edge = folder.name.partition("-")
@@ -52,10 +53,10 @@ def begun(root: Place, slide_sha256: str, work_key: str) -> int | None:
 
 
 def hold_parts(root: Place, slide_sha256: str, key: str) -> Held:
-    """Make the folder of these parts, and keep `remove_parts` of other runs off it until the returned handle is
-    closed. Many may hold it.
+    """Make the folder of these parts, and keep `remove_parts` of other runs away from it until the returned handle
+    is closed. Many may hold it at once.
 
-    This is not the lock of the run: runs into other output folders may share a scratch folder, and so its parts.
+    This is not the lock of the run: runs into other output folders may share a scratch folder and thus its parts.
     """
     folder = parts_dir(root, slide_sha256, key)
     held = Held(try_lock(_lock(folder), shared=True, waiting=_no_matter)[0])
@@ -68,7 +69,7 @@ def hold_parts(root: Place, slide_sha256: str, key: str) -> Held:
 
 
 def _no_matter() -> None:
-    """Whoever removes parts is done at once, so nobody is told of the waiting."""
+    """Parts are removed quickly, so nobody is told about the waiting."""
 
 
 def _lock(folder: Place) -> Place:
@@ -76,10 +77,10 @@ def _lock(folder: Place) -> Place:
 
 
 def remove_parts(root: Place, slide_sha256: str, own_key: str = "") -> list[Place]:
-    """Remove the parts of a slide, of whatever settings, except those that somebody holds. Returns what lies among
-    them and is none of ours: it stays.
+    """Remove the parts of a slide, with any settings, except those that somebody holds. Returns what lies there
+    and was not made by wsi-nuc: it stays.
 
-    Where the file system has no locks nobody can tell, and only the parts of `own_key` go.
+    If the file system has no locks, nobody knows what is held, and only the parts of `own_key` are removed.
     """
     folder = _slide_dir(root, slide_sha256)
     names = folder.names()
@@ -94,7 +95,7 @@ def remove_parts(root: Place, slide_sha256: str, own_key: str = "") -> list[Plac
 
 
 def _remove(folder: Place, strangers: list[Place]) -> bool:
-    """Remove the parts and then the folder; what else lies there is added to `strangers`."""
+    """Remove the parts and then the folder. Anything else that lies there is added to `strangers`."""
     for name in folder.names():
         if _NAME.match(name) or _HALF_WRITTEN.match(name):
             durable.remove_file(folder / name)
@@ -111,7 +112,7 @@ def _encode(table: NucleiTable, own: Bool, report: dict[str, Any]) -> bytes:
         flat = to_arrow(np.ascontiguousarray(values).reshape(-1))
         return pa.FixedSizeListArray.from_arrays(flat, width)
 
-    # Region parts stay far below the 2^31 vertices that 32-bit offsets allow; large lists cost nothing here.
+    # Region parts stay far below the 2^31 vertices of 32-bit offsets, but large lists cost nothing here.
     columns = {
         "xy": pa.LargeListArray.from_arrays(to_arrow(table.offsets), fixed(table.xy, 2)),
         "prompt_xy": fixed(table.prompt_xy, 2),
@@ -151,8 +152,8 @@ def _decode(data: bytes) -> tuple[NucleiTable, Bool, dict[str, Any]]:
 
 
 def write_part(folder: Place, region: int, table: NucleiTable, own: Bool, report: dict[str, Any]) -> str:
-    """Leave the rows of one region, durable when it returns; the name of their file. Two writers of the same rows
-    write the same file."""
+    """Write the rows of a region and return the name of their file. They are durable when this returns. Two
+    writers of the same rows write the same file."""
     data = _encode(table, own, report)
     sha256 = hashlib.sha256(data).hexdigest()
     part = folder / f"region-{region}.{sha256[:16]}.arrow"
@@ -172,7 +173,7 @@ def _intact(part: Place) -> bool:
 
 
 def read_part(part: Place) -> tuple[NucleiTable, Bool, dict[str, Any]]:
-    """Rows, `own` and report of a part, after its content was checked against the hash in its name."""
+    """Rows, `own` and report of a part, whose content is checked against the hash in its name."""
     try:
         with part.reader() as file:
             data = file.read()
@@ -186,12 +187,12 @@ def read_part(part: Place) -> tuple[NucleiTable, Bool, dict[str, Any]]:
 
 
 def find_parts(folder: Place) -> dict[int, Place]:
-    """The intact parts by region. Damaged ones and half-written files of dead workers are deleted."""
-    found: dict[int, Place] = {}
+    """The intact parts by region. Damaged parts and half-written files of dead workers are deleted."""
+    parts: dict[int, Place] = {}
     for name in folder.names():
         part, match = folder / name, _NAME.match(name)
         if match and _intact(part):
-            found.setdefault(int(match[1]), part)
+            parts.setdefault(int(match[1]), part)
         elif match or _HALF_WRITTEN.match(name):
             durable.remove_file(part)
-    return found
+    return parts

@@ -1,8 +1,9 @@
-"""Places below a folder that is held open: on the way to them no link is followed.
+"""Places below a folder that is held open: no link is followed on the way to them.
 
-A folder that a user names may be a link; it is opened once. From there each step down opens the next folder itself
-and refuses a link, and a name is made, replaced or removed relative to the open folder that it lies in. So nothing
-outside is reached, whatever is put or swapped in below. Reading may go by `path`: it harms nobody.
+A folder that a user names may be a link; it is opened once. From there, each step down opens the next folder
+itself and refuses a link. A name is made, replaced or removed relative to the open folder that it lies in. So
+nothing outside is reached, whatever somebody puts or swaps in below. Reading may go by `path`, since it changes
+nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _STEP = _FOLDER | os.O_NOFOLLOW
 
 @lru_cache(maxsize=1)
 def _machine() -> str:
-    """Where numbers of devices mean the same."""
+    """The machine since its start: within it, a device keeps its number."""
     with suppress(OSError):
         return f"{socket.gethostname()} {Path('/proc/sys/kernel/random/boot_id').read_text()}"
     return socket.gethostname()
@@ -35,15 +36,16 @@ def _machine() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A folder that a user named, and which one that was when it was opened."""
+    """A folder that a user named, and its identity when it was opened."""
 
     path: str
     device: int
     inode: int
     machine: str
+    """Where `device` and `inode` are valid."""
 
     def refuse_other(self, now: os.stat_result) -> None:
-        """Raise if `now` is of another folder. Other machines number their devices, and some their files, anew."""
+        """Raise if `now` is of another folder. Other machines have other numbers of devices, and some of files."""
         if self.machine == _machine() and (now.st_dev, now.st_ino) != (self.device, self.inode):
             raise StorageError(
                 self.path, "was replaced by another folder during the run", "repeat the same command"
@@ -51,12 +53,12 @@ class Root:
 
 
 class IsLink(StorageError):
-    """There is a link where the program works: that is nothing to pass over."""
+    """There is a link where the program works, which must never be ignored."""
 
 
 @contextmanager
 def forgiving() -> Iterator[None]:
-    """What the system refuses is left undone: in a shared folder it may be another user's. A link is refused."""
+    """Ignore what the system refuses: files in a shared folder may be another user's. A link is still an error."""
     try:
         yield
     except IsLink:
@@ -66,7 +68,7 @@ def forgiving() -> Iterator[None]:
 
 
 class _Opened:
-    """The descriptor of a folder, closed when nothing refers to it: a thread may outlive its run."""
+    """The descriptor of a folder. It closes when nothing refers to it, since a thread may outlive its run."""
 
     __slots__ = ("fd", "parts", "root")
 
@@ -77,7 +79,7 @@ class _Opened:
         os.close(self.fd)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("an open folder stays in its process; `Place.ref` is what travels")
+        raise TypeError("an open folder stays in its process; send `Place.ref` instead")
 
 
 class _Entry(NamedTuple):
@@ -88,13 +90,15 @@ class _Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A file or folder, or where one will be: the folder that was opened, and the names from there on."""
+    """A file or folder, or the place for one."""
 
     base: _Opened
+    """The folder that was opened."""
     parts: tuple[str, ...] = ()
+    """The names from there on."""
 
     def __truediv__(self, relative: str) -> Place:
-        """`relative`: names with `/` between them, none of them `.` or `..`."""
+        """The place at `relative`: names with `/` between them, without `.` and `..`."""
         parts = tuple(relative.split("/"))
         if not {"", ".", ".."}.isdisjoint(parts):
             raise ValueError(f"{relative!r} is not below {self}")
@@ -105,7 +109,7 @@ class Place:
 
     @property
     def path(self) -> Path:
-        """For messages, and for those who only read."""
+        """For messages, and for code that only reads."""
         return Path(self.base.root.path, *self.base.parts, *self.parts)
 
     @property
@@ -121,8 +125,8 @@ class Place:
 
     @contextmanager
     def above(self, make: bool = False) -> Iterator[int]:
-        """The descriptor of the folder that it lies in; FileNotFoundError where that is not there, unless it is to
-        be made."""
+        """The descriptor of the folder that it lies in. FileNotFoundError if there is none; with `make`, it is
+        made."""
         fd = self.base.fd
         try:
             for depth, name in enumerate(self.parts[:-1], 1):
@@ -166,14 +170,14 @@ class Place:
         raise IsLink(self.path, f"is a symbolic link to {target!r}", remedy)
 
     def open(self, flags: int, make: bool = False) -> int:
-        """A descriptor of the file or folder itself; a file that is made has the usual mode. `make`: as above."""
+        """A descriptor of the file or folder itself. A new file has the usual mode. `make`: as in `above`."""
         if not self.parts:
             return os.open(".", flags, dir_fd=self.base.fd)
         with self.above(make) as fd:
             return self._open_in(fd, flags)
 
     def opened(self) -> Place:
-        """The folder that is here, held open from now on."""
+        """This folder, held open from now on."""
         try:
             fd = self.open(_FOLDER)
         except FileNotFoundError as error:
@@ -181,7 +185,7 @@ class Place:
         return Place(_Opened(fd, self.base.root, self.base.parts + self.parts))
 
     def stat(self) -> os.stat_result | None:
-        """None where nothing is. A link is refused."""
+        """None if there is nothing. A link is refused."""
         if not self.parts:
             return os.fstat(self.base.fd)
         try:
@@ -206,11 +210,11 @@ class Place:
         return here is not None and stat.S_ISDIR(here.st_mode)
 
     def names(self) -> list[str]:
-        """What lies in the folder, in order; nothing where there is none."""
+        """The names in the folder, sorted; none if there is no folder."""
         return sorted(entry.name for entry in self._entries())
 
     def folders(self) -> list[Place]:
-        """The folders in the folder. A link among what lies there is refused."""
+        """The folders in the folder. A link beside them is refused."""
         entries = self._entries()
         for link in (entry.name for entry in entries if entry.is_link):
             (self / link).stat()
@@ -223,22 +227,25 @@ class Place:
             return []
         try:
             with os.scandir(fd) as entries:
-                return [_Entry(e.name, e.is_symlink(), e.is_dir(follow_symlinks=False)) for e in entries]
+                return [
+                    _Entry(entry.name, entry.is_symlink(), entry.is_dir(follow_symlinks=False))
+                    for entry in entries
+                ]
         finally:
             os.close(fd)
 
     def make(self) -> None:
-        """The folder, and those above it below the open one, where they are not there."""
+        """Make the folder, and the folders between it and the open one, if they do not exist."""
         with self.above(make=True) as fd, suppress(FileExistsError):
             os.mkdir(self.name, dir_fd=fd)
 
     def rename(self, target: Place) -> None:
-        """Atomically, in place of what `target` is."""
+        """Rename in one step. An existing `target` is replaced."""
         with self.above() as from_fd, target.above() as to_fd:
             os.rename(self.name, target.name, src_dir_fd=from_fd, dst_dir_fd=to_fd)
 
     def unlink(self) -> None:
-        """Remove a file or a link, if it is there."""
+        """Remove a file or a link, if it exists."""
         with suppress(FileNotFoundError), self.above() as fd:
             os.unlink(self.name, dir_fd=fd)
 
@@ -248,7 +255,7 @@ class Place:
             os.rmdir(self.name, dir_fd=fd)
 
     def refuse_swap(self) -> None:
-        """Raise where the path that the user gave leads to another folder than was opened."""
+        """Raise if the path that the user gave leads to another folder than the one that was opened."""
         root = self.base.root
         try:
             now = Path(root.path).stat()
@@ -259,13 +266,13 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class PlaceRef:
-    """A place as it travels to a worker, maybe on another machine."""
+    """A place that is sent to a worker, maybe on another machine."""
 
     root: Root
     parts: tuple[str, ...]
 
     def opened(self) -> Place:
-        """The folder, reached anew. Nothing is made on the way: where a step is missing this is another place."""
+        """The folder, opened again. Nothing is made on the way: if a step is missing, this is another place."""
         top = open_folder(Path(self.root.path))
         self.root.refuse_other(os.fstat(top.base.fd))
         return Place(top.base, self.parts).opened()

@@ -1,6 +1,7 @@
-"""What lies in `.wsi-nuc` beside the results, and how the remains of dead runs are told from anything else.
+"""The private folders in `.wsi-nuc` beside the results, files that nobody else may read, and what dead runs left.
 
-Files that nobody else may read, and that live as long as their run; the next removes those of killed ones.
+Everything private has a lock that ends with its run. So the next run can tell the remains of killed runs from
+everything else, and removes them.
 """
 
 from __future__ import annotations
@@ -18,11 +19,17 @@ from wsi_nuc.store.locks import Held, discard_dead, try_lock
 from wsi_nuc.store.oserror import storage_error
 from wsi_nuc.store.place import Place
 
+FOLDER = ".wsi-nuc"
 _SECRET = re.compile(r"[0-9a-f]{32}\.pem")
+_MADE_HERE = re.compile(r"[0-9a-f]{32}")
+_SLIDE_LOCK = re.compile(r"[0-9a-f]{16}\.lock")
+# What NFS calls a file that was unlinked while a process has it open.
+_UNLINKED = ".nfs"
+_COMMIT_LOCK = re.compile(r".+\.zarr\.lock", re.DOTALL)
 
 
 class SecretFile:
-    """`path` holds the text until `close`, or until `remove_abandoned` after this process was killed."""
+    """The file at `path` holds the text until `close` or, if this process is killed, until `remove_abandoned`."""
 
     def __init__(self, folder: Place, text: str) -> None:
         make_dir(folder)
@@ -49,7 +56,7 @@ class SecretFile:
 
 
 def remove_abandoned(folder: Place) -> None:
-    """Where the file system has no locks nobody can tell, and all stay; so do those of another user."""
+    """Remove the secret files of dead runs. Other users' files stay; all stay if the file system has no locks."""
     for name in filter(_SECRET.fullmatch, folder.names()):
         discard_dead(_lock(folder / name), partial(_remove, folder / name))
 
@@ -63,16 +70,8 @@ def _lock(place: Place) -> Place:
     return place.parent / f"{place.name.removesuffix('.pem')}.lock"
 
 
-FOLDER = ".wsi-nuc"
-_MADE_HERE = re.compile(r"[0-9a-f]{32}")
-_SLIDE_LOCK = re.compile(r"[0-9a-f]{16}\.lock")
-# What NFS calls a file that was unlinked while a process has it open.
-_UNLINKED = ".nfs"
-_COMMIT_LOCK = re.compile(r".+\.zarr\.lock", re.DOTALL)
-
-
 class Private(StrEnum):
-    """Every folder in which something private lies, by what it holds."""
+    """The private folders, by what they hold."""
 
     BACKUP = "backup"
     COMMIT = "commit"
@@ -85,17 +84,17 @@ class Private(StrEnum):
 
 
 def private(out: Place, kind: Private) -> Place:
-    """That folder below an output, scratch or stage folder."""
+    """The private folder of this kind below an output, scratch or stage folder."""
     return out / FOLDER / kind
 
 
 def slide_lock(out: Place, key: str) -> Place:
-    """The lock of whoever computes the slide with this key, for `try_lock`: one process an output folder."""
+    """The lock of the process that computes the slide with this key: one process per output folder."""
     return private(out, Private.RUNS) / f"{key[:16]}.lock"
 
 
 def sweep_locks(out: Place) -> list[Place]:
-    """Remove the locks of dead runs. Returns what lies there and is none of ours."""
+    """Remove the locks of dead runs. Returns what lies there and was not made by wsi-nuc."""
     strangers = []
     for kind, ours in ((Private.RUNS, _SLIDE_LOCK), (Private.COMMIT, _COMMIT_LOCK)):
         folder = private(out, kind)
@@ -108,15 +107,16 @@ def sweep_locks(out: Place) -> list[Place]:
 
 
 def sweep_trees(folder: Place, suffix: str = "") -> list[Place]:
-    """Remove the trees whose makers are dead. Returns what lies there and is none of ours: it stays.
+    """Remove the trees whose makers are dead. Returns what lies there and was not made by wsi-nuc: it stays.
 
-    Ours has a random name of 32 digits and `suffix`, and a lock beside it: that is made first and removed last.
+    A tree of wsi-nuc has a name of 32 random digits and `suffix`, and a lock beside it, which is made first and
+    removed last.
     """
     names = set(folder.names())
     locks = {name for name in names if name.endswith(".lock") and _MADE_HERE.fullmatch(name[:-5])}
     trees = {f"{name[:-5]}{suffix}": folder / name for name in locks}
     for tree, lock in sorted(trees.items()):
         discard_dead(lock, partial(durable.remove_tree, folder / tree))
-    # A tree that was removed together with its lock while we looked is no stranger.
+    # A tree may have been removed together with its lock meanwhile; it is not a stranger.
     strangers = [folder / name for name in sorted(names - locks - trees.keys())]
     return [stranger for stranger in strangers if stranger.exists()]

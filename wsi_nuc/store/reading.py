@@ -1,4 +1,4 @@
-"""A written store read back row group by row group: rings, points, places of the groups, classes, tissue."""
+"""Reads a written store row group by row group: rings, points, places of the groups, classes, tissue."""
 
 from __future__ import annotations
 
@@ -27,24 +27,25 @@ class StoredRings(Rings):
     """Outlines of nuclei in level-0 pixels."""
 
     ids: Int64
-    """N."""
+    """N: from 1 on."""
     bounds_l0: Float64
-    """N x 4."""
+    """N x 4: x0, y0, x1, y1."""
 
     def within(self, box_l0: tuple[float, float, float, float]) -> StoredRings:
-        """Those whose box meets the given one: x0, y0, x1, y1."""
+        """The outlines whose boxes meet the given box: x0, y0, x1, y1."""
         return self.select(np.flatnonzero(self.meeting(box_l0)))
 
     def meeting(self, box_l0: tuple[float, float, float, float]) -> Any:
-        """N bool: which of them have a box that meets the given one."""
+        """N: whether the box of each outline meets the given box."""
         return meet(self.bounds_l0, box_l0)
 
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """Centroids of nuclei: `xy_l0` N x 2, with class and area."""
+    """Centroids of N nuclei, with class and area."""
 
     xy_l0: Float64
+    """N x 2: in level-0 pixels."""
     class_id: Int64
     area_um2: Float64
 
@@ -58,13 +59,13 @@ class Points:
 
 
 def meet(bounds: Float64, box: tuple[float, float, float, float]) -> Any:
-    """N bool: which boxes (N x 4) have more than a border in common with `box`."""
+    """N: whether each of the boxes (N x 4) has more than a border in common with `box`."""
     low = (bounds[:, 0] < box[2]) & (bounds[:, 1] < box[3])
     return low & (bounds[:, 2] > box[0]) & (bounds[:, 3] > box[1])
 
 
 class NucleiFile:
-    """The Parquet file of the nuclei. `group_boxes_l0`: G x 4, what each row group covers."""
+    """The Parquet file of the nuclei."""
 
     def __init__(self, store: Path) -> None:
         import pyarrow as pa
@@ -79,7 +80,9 @@ class NucleiFile:
         self.rows = int(meta.num_rows)
         sizes = [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
         self.starts = offsets_of(sizes)
+        """G + 1: the first row of each row group, and the number of rows."""
         self.group_boxes_l0 = _group_boxes(meta)
+        """G x 4: the box that each row group covers."""
 
     @property
     def groups(self) -> int:
@@ -91,7 +94,7 @@ class NucleiFile:
         return names
 
     def table(self, group: int, columns: list[str]) -> Any:
-        """An Arrow table of some columns of a row group."""
+        """An Arrow table with these columns of a row group."""
         return self._file.read_row_group(group, columns=columns)
 
     def rings(self, group: int) -> StoredRings:
@@ -103,9 +106,9 @@ class NucleiFile:
         return Points(np.column_stack([x, y]), class_id.astype(np.int64), area)
 
     def meeting(self, box_l0: tuple[float, float, float, float]) -> list[int]:
-        """The row groups that reach into the box, ascending."""
-        found: list[int] = np.flatnonzero(meet(self.group_boxes_l0, box_l0)).tolist()
-        return found
+        """The row groups that reach into the box, in ascending order."""
+        groups: list[int] = np.flatnonzero(meet(self.group_boxes_l0, box_l0)).tolist()
+        return groups
 
     def close(self) -> None:
         self._file.close()
@@ -118,7 +121,7 @@ class NucleiFile:
 
 
 def _group_boxes(meta: Any) -> Float64:
-    """From the statistics that the writer left for every corner."""
+    """The boxes, from the statistics that the writer left for every corner."""
     names = [meta.schema.column(i).path for i in range(meta.num_columns)]
     columns = [names.index(f"bbox.{corner}") for corner in CORNERS]
     boxes = np.zeros((meta.num_row_groups, 4))
@@ -129,12 +132,12 @@ def _group_boxes(meta: Any) -> Float64:
 
 
 def decode_rings(table: Any) -> StoredRings:
-    """From the columns `id`, `bbox` and `geometry` of one row group."""
+    """The rings of the columns `id`, `bbox` and `geometry` of one row group."""
     geometry = table.column("geometry").combine_chunks()
     geometry = geometry.chunk(0) if hasattr(geometry, "chunk") else geometry
     ends = np.frombuffer(geometry.buffers()[1], np.int32)[geometry.offset : geometry.offset + len(geometry) + 1]
     rings = rings_of_wkb(np.frombuffer(geometry.buffers()[2], np.uint8), ends.astype(np.int64))
-    # One row group was read, so every column is one chunk.
+    # This is a single row group, so every column is a single chunk.
     flat = table.combine_chunks().flatten()
     columns = [flat.column(name).chunk(0) for name in ("id", *(f"bbox.{corner}" for corner in CORNERS))]
     ids, *bounds = map(to_numpy, columns)
@@ -151,7 +154,7 @@ def class_names(store: Path) -> tuple[str, ...]:
 
 
 def read_tissue(store: Path) -> tuple[Any, float]:
-    """The searched polygons as an array of Shapely geometries in level-0 pixels, and their mm2."""
+    """The searched polygons as an array of Shapely geometries in level-0 pixels, and their area in mm2."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     import shapely

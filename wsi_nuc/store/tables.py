@@ -1,8 +1,7 @@
-"""AnnData tables on Zarr v3, written as SpatialData expects them, the large one row by row.
+"""AnnData tables on Zarr v3 as SpatialData expects them, written row by row, and NumPy to Arrow and back.
 
-NumPy to Arrow and back over shared buffers.
-
-`pyarrow.array` and `to_numpy` import pandas when they are first called: 46 MiB in every process, for nothing.
+The conversions share buffers. They do not call pyarrow's own `array` and `to_numpy`, which import pandas: 46 MiB
+in every process that nobody needs.
 """
 
 from __future__ import annotations
@@ -19,6 +18,12 @@ from wsi_nuc.store.zarrfile import Json, RowArray, ZarrFolder
 from wsi_nuc.types import Float32, Int64
 
 AnyArray = npt.NDArray[Any]
+
+_ARRAY = {"encoding-type": "array", "encoding-version": "0.2.0"}
+_TEXTS = {"encoding-type": "string-array", "encoding-version": "0.2.0"}
+_TEXT = {"encoding-type": "string", "encoding-version": "0.2.0"}
+_DICT = {"encoding-type": "dict", "encoding-version": "0.1.0"}
+_CATEGORICAL = {"ordered": False, "encoding-type": "categorical", "encoding-version": "0.2.0"}
 
 
 def _bits(flags: AnyArray) -> Any:
@@ -48,7 +53,7 @@ def texts(values: Sequence[str]) -> Any:
 
 
 def to_numpy(array: Any) -> AnyArray:
-    """The values of an Arrow array of numbers or flags without nulls; numbers share its memory, read only."""
+    """The values of an Arrow array of numbers or flags without nulls. Numbers share its memory, read-only."""
     import pyarrow as pa
 
     flags = array.type == pa.bool_()
@@ -57,13 +62,6 @@ def to_numpy(array: Any) -> AnyArray:
         bits = np.unpackbits(np.frombuffer(data or b"", np.uint8), bitorder="little")
         return bits[start:stop].astype(np.bool_)
     return np.frombuffer(data or b"", np.dtype(array.type.to_pandas_dtype()))[start:stop]
-
-
-_ARRAY = {"encoding-type": "array", "encoding-version": "0.2.0"}
-_TEXTS = {"encoding-type": "string-array", "encoding-version": "0.2.0"}
-_TEXT = {"encoding-type": "string", "encoding-version": "0.2.0"}
-_DICT = {"encoding-type": "dict", "encoding-version": "0.1.0"}
-_CATEGORICAL = {"ordered": False, "encoding-type": "categorical", "encoding-version": "0.2.0"}
 
 
 def _frame(order: Sequence[str]) -> Json:
@@ -146,7 +144,7 @@ class ProbabilityTable:
     def finish(self) -> None:
         for column in self._columns:
             column.finish()
-        # SpatialData refuses shapes without rows and a table that annotates what is not there.
+        # SpatialData refuses shapes without rows, and a table that annotates missing shapes.
         annotated = self._id.rows > 0
         _anndata_group(self._folder, self._path, layout.REGION if annotated else None)
         if annotated:
@@ -167,13 +165,14 @@ def write_columns(
 ) -> None:
     """X and `var` of `tables/nuclei_table` with more columns than the class probabilities.
 
-    `about`: column of `var` -> a text for each further column of X; "name" becomes its index. `rows`: N x (C + F).
+    `about`: the columns of `var`, each with a text per further column of X. "name" becomes the index. `rows`:
+    pieces of the N x (C + F) table.
     """
     path, names = layout.NUCLEI_TABLE, [*classes, *about["name"]]
     table = RowArray(folder, f"{path}/X", np.zeros((0, len(names)), np.float32), _ARRAY)
     try:
-        for some in rows:
-            table.append(some)
+        for values in rows:
+            table.append(values)
         table.finish()
     finally:
         table.abandon()

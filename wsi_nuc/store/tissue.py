@@ -1,7 +1,4 @@
-"""The area that was searched, as shapes: one row a polygon.
-
-The thumbnail as an OME-Zarr image that lies over the polygons.
-"""
+"""The searched area as shapes, with one row per polygon, and the thumbnail as an OME-Zarr image under them."""
 
 from __future__ import annotations
 
@@ -18,14 +15,14 @@ from wsi_nuc.types import UInt8
 
 
 def write_thumbnail(folder: ZarrFolder, rgb: UInt8, l0_per_px: float) -> None:
-    """`rgb`: H x W x 3. One chunk: a thumbnail is read whole."""
+    """Write H x W x 3 pixels. They are one chunk, because a thumbnail is read as a whole."""
     layout.raster_group(folder, layout.THUMBNAIL, "cyx", [1.0], l0_per_px)
     planes = np.ascontiguousarray(np.moveaxis(rgb, 2, 0))
     folder.array(f"{layout.THUMBNAIL}/s0", planes, names=list("cyx"))
 
 
 def write_tissue(folder: ZarrFolder, area_l0: Any, mpp: float) -> float:
-    """Write a Shapely geometry in level-0 pixels (only its polygons). Returns its mm2."""
+    """Write the polygons of a Shapely geometry in level-0 pixels. Returns their area in mm2."""
     import shapely
 
     parts = shapely.get_parts(shapely.get_parts([area_l0] if area_l0 is not None else []))
@@ -43,7 +40,7 @@ def write_tissue(folder: ZarrFolder, area_l0: Any, mpp: float) -> float:
 def _batch(wkb: Any, bounds: Any, area_mm2: Any) -> Any:
     import pyarrow as pa
 
-    offsets = offsets_of([len(w) for w in wkb])
+    offsets = offsets_of([len(polygon) for polygon in wkb])
     data = np.frombuffer(b"".join(wkb), np.uint8)
     schema = pa.schema(
         [

@@ -1,4 +1,4 @@
-"""Is a published result still what was published? Names every file that is not. Repair replaces the whole."""
+"""Checks whether a result is as it was published, and names every file that is not. A repair replaces them all."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _examine(store: Folder, name: str, expected: dict[str, Any]) -> str:
 
 
 def is_result(path: Path) -> bool:
-    """True if `path` is a result of wsi-nuc, intact or not."""
+    """Whether `path` is a result of wsi-nuc, intact or not."""
     return manifests.is_ours(path)
 
 
@@ -53,15 +53,15 @@ def _no_result(path: Path) -> str:
         why = f"this folder has neither the {manifests.MANIFEST} nor the {manifests.ROOT} of one"
     else:
         why = (
-            "it is a file, a result is a folder or a .zarr.zip"
+            "it is a file, and a result is a folder or a .zarr.zip"
             if path.exists()
             else "there is nothing at this path"
         )
-    return f"is no result of wsi-nuc: {why}"
+    return f"is not a result of wsi-nuc: {why}"
 
 
 def problems_of(store: Path) -> dict[str, str]:
-    """File -> what is wrong with it, of a result. It needs no other file than those of the store itself."""
+    """The broken files of a result, and what is wrong with each. Only files of the store itself are read."""
     if flaw := flaw_of(store):
         return {Path(store).name: flaw}
     (manifest, flaw), inside = manifests.load(store), contents(store)
@@ -75,9 +75,9 @@ def problems_of(store: Path) -> dict[str, str]:
 
 
 def verify(store: Path) -> list[str]:
-    """Problems of a published store, one line each; an empty list means it is intact.
+    """Problems of a published store, one per line. An empty list means that it is intact.
 
-    A path that never was one has one problem, which says so; `is_result` tells the two apart.
+    A path that is not a result has one problem, which says so. `is_result` tells both cases apart.
     """
     if not is_result(store) and not flaw_of(store):
         return [_no_result(Path(store))]

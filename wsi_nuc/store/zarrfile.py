@@ -1,7 +1,7 @@
 """A small Zarr v3 writer: groups, whole arrays, and arrays that grow row by row into sharded files.
 
-Written front to back through `durable`, so memory stays constant, the order of system calls is fixed and the
-bytes depend on the data alone. Reading is left to zarr-python and every other reader of the format.
+Everything is written front to back through `durable`. So memory stays constant, the order of system calls is
+fixed, and the bytes depend only on the data. Reading is left to zarr-python and other readers of the format.
 """
 
 from __future__ import annotations
@@ -62,18 +62,18 @@ def _codecs(values: AnyArray) -> list[Json]:
 
 
 def chunk_file(index: Sequence[int]) -> str:
-    """The name of a chunk (or shard) in the folder of its array: no folders of their own for rows and columns."""
+    """The name of a chunk (or shard) in the folder of its array. Rows and columns have no folders of their own."""
     return ".".join(["c", *map(str, index)])
 
 
 def encode_chunk(values: AnyArray, fill: Any = None) -> bytes:
-    """One chunk, encoded and compressed; empty where all of it is the fill value and need not be stored."""
+    """One chunk, encoded and compressed. Empty if all of it is the fill value, so that it need not be stored."""
     given = np.flatnonzero(values != (_fill(values) if fill is None else fill))
     if not len(given):
         return b""
     if not _is_text(values):
         return compress(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).tobytes())
-    # Most of a small slide's only chunk is padding.
+    # A small slide has a single chunk, and most of it is padding.
     flat, used = values.ravel(), int(given[-1]) + 1
     texts = [str(text).encode() for text in flat[:used]]
     framed = b"".join(struct.pack("<I", len(text)) + text for text in texts)
@@ -81,15 +81,16 @@ def encode_chunk(values: AnyArray, fill: Any = None) -> bytes:
 
 
 class ZarrFolder:
-    """The store being written: remembers each node's metadata for the consolidated copy in the root."""
+    """The store that is being written. It remembers the metadata of each node, for the consolidated copy in the
+    root."""
 
     def __init__(self, root: Place) -> None:
         self.root = root
         self._nodes: dict[str, Json] = {}
 
     def adopt(self, store: Path, drop: Callable[[str], bool]) -> Json:
-        """Take over what the root of another store says of its nodes, except of those that `drop` names. Returns
-        the attributes of that root."""
+        """Take over the metadata of nodes from the root of another store, except of paths that `drop` accepts.
+        Returns the attributes of that root."""
         document = json.loads((contents(store) / "zarr.json").read_bytes())
         for path, node in document["consolidated_metadata"]["metadata"].items():
             if not drop(path):
@@ -99,7 +100,7 @@ class ZarrFolder:
 
     @property
     def paths(self) -> list[str]:
-        """Of all nodes that were written."""
+        """The paths of all nodes that were written."""
         return sorted(self._nodes)
 
     def _node(self, path: str, document: Json) -> None:
@@ -120,8 +121,8 @@ class ZarrFolder:
         names: Sequence[str] | None = None,
         fill: Any = None,
     ) -> None:
-        """Metadata of an array; `inner` is the shape of the chunks inside of a shard of shape `chunk`, `fill` the
-        value of chunks that are not stored, where it is not the usual one."""
+        """Write the metadata of an array. `inner`: the shape of the chunks inside of a shard of shape `chunk`.
+        `fill`: the value of chunks that are not stored, if it is not the usual one."""
         codecs = _codecs(sample) if inner is None else [_sharding(sample, inner)]
         document: Json = {
             "shape": list(shape),
@@ -145,7 +146,7 @@ class ZarrFolder:
         """A small array as one chunk."""
         chunk, fill = [max(1, size) for size in values.shape], _fill(values)
         if _is_text(values) and len(set(values.ravel().tolist())) == 1:
-            # One text everywhere needs no file but the description.
+            # If all texts are the same, the metadata hold it, and no chunk is needed.
             fill = str(values.ravel()[0])
         self.describe(path, values, values.shape, chunk, None, attributes, names, fill)
         data = encode_chunk(values, fill)
@@ -153,10 +154,10 @@ class ZarrFolder:
             durable.write_file(self.root / path / chunk_file([0] * values.ndim), data)
 
     def seal(self, attributes: Json) -> None:
-        """The root group, written last, with the metadata of all nodes, so that a reader needs one request."""
+        """Write the root group, at last, with the metadata of all nodes, so that a reader needs one request."""
         nested = {"kind": "inline", "must_understand": False, "metadata": {}}
         metadata: Json = {}
-        for path in sorted(self._nodes, key=lambda p: (p.count("/"), p)):
+        for path in sorted(self._nodes, key=lambda name: (name.count("/"), name)):
             node = self._nodes[path]
             metadata[path] = {**node, "consolidated_metadata": nested} if node["node_type"] == "group" else node
         consolidated = {"kind": "inline", "must_understand": False, "metadata": metadata}
@@ -180,7 +181,7 @@ def _sharding(sample: AnyArray, inner: Sequence[int]) -> Json:
 
 
 class ShardFile:
-    """One shard: chunks in C order, each compressed as it comes, the index at the end. No file if all is empty."""
+    """A shard: chunks in C order, each compressed as it comes, then the index. An empty shard has no file."""
 
     def __init__(self, place: Place, chunks: int) -> None:
         self._place = place
@@ -209,10 +210,11 @@ class ShardFile:
 
 
 class RowArray:
-    """An array that grows along its first axis. It holds one chunk of rows, cut alike for any appends."""
+    """An array that grows along its first axis. Memory holds one chunk of rows; chunks do not depend on the pieces
+    that are appended."""
 
     def __init__(self, folder: ZarrFolder, path: str, sample: AnyArray, attributes: Json) -> None:
-        """`sample`: an array of no rows with the dtype and the trailing shape."""
+        """`sample`: an array without rows, with the dtype and the trailing shape."""
         self._folder, self._path, self._attributes = folder, path, attributes
         self._sample, self._pending, self.rows = sample, [sample], 0
         self._held = 0
@@ -251,6 +253,6 @@ class RowArray:
         self._folder.describe(self._path, self._sample, (self.rows, *tail), shard, inner, self._attributes)
 
     def abandon(self) -> None:
-        """Give the file descriptor back after a failure."""
+        """Close the file after a failure."""
         if self._shard is not None:
             self._shard.abandon()

@@ -1,4 +1,4 @@
-"""The two forms of a store, a folder and one file: writing each from the other. Reading is `wsi_nuc.safezip`."""
+"""The two forms of a store, a folder and one file: making each from the other. `wsi_nuc.safezip` reads both."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from wsi_nuc.store import manifest as manifests
 from wsi_nuc.store.place import Place
 
 _COPIED_AT_ONCE = 1 << 20
-# The first day that a Zip archive knows: equal stores are equal bytes.
+# The first day of Zip archives, so that equal stores have equal bytes.
 _NO_DATE = (1980, 1, 1, 0, 0, 0)
 _MODE = (stat.S_IFREG | 0o644) << 16
 _UNIX = 3
 
 
 def forms(final: Place) -> tuple[Place, Place]:
-    """Where a store may lie: as it is asked for, packed or not, and in the other form."""
+    """Where a store may lie: in the wanted form, packed or not, and in the other form."""
     return final, final.parent / other_form(final.name)
 
 
 def present(final: Place) -> Place:
-    """The store in the form that is there; as it is asked for where both or none are."""
-    asked, other = forms(final)
-    return other if other.exists() and not asked.exists() else asked
+    """The store in the form that exists; in the wanted form if both or none exist."""
+    wanted, other = forms(final)
+    return other if other.exists() and not wanted.exists() else wanted
 
 
 class _ArchiveFile(durable.DurableFile):
-    """The size of a member is written before its bytes, once these are known."""
+    """Seekable, because the size of a member stands before its bytes and is only known after them."""
 
     def seekable(self) -> bool:
         return True
@@ -58,7 +58,7 @@ def pack_into(store: Folder, target: Place) -> None:
 
 
 def unpack_into(store: Folder, names: Iterable[str], root: Place) -> None:
-    """Copy files of a store below the open folder `root`, not flushed yet."""
+    """Copy files of a store into the open folder `root`, without a flush."""
     for name in names:
         with (store / name).open("rb") as source, durable.DurableFile(root / name) as target:
             while block := source.read(_COPIED_AT_ONCE):

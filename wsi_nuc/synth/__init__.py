@@ -1,4 +1,4 @@
-"""Procedural H&E-like slides with the exact outline and class of every nucleus."""
+"""Drawn slides that look like H&E, with the exact outline and class of every nucleus."""
 
 from wsi_nuc.synth.spec import CLASSES, SynthSpec, SynthTruth
 from wsi_nuc.synth.write import synth_slide, truth_path, write_slide

@@ -1,4 +1,4 @@
-"""Where tissue, glands, tumour, inflammation, fibres and ink are. Frame: micrometres from the slide's corner."""
+"""Where tissue, glands, tumour, inflammation, fibres and ink are, in micrometres from the slide's corner."""
 
 from __future__ import annotations
 
@@ -15,38 +15,43 @@ from wsi_nuc.types import Bool, Float32, Float64
 BoxUm = tuple[float, float, float, float]
 
 GLAND_PITCH_UM = 112.0
-# Outlines of a gland, as a share of its radius: where nuclei sit and where the lumen begins.
+# Outlines of a gland as shares of its radius: its border, its nuclei, and the beginning of its lumen.
 BASAL, NUCLEAR, APICAL = 1.0, 0.83, 0.46
 _FINEST_EDGE_UM = 24.0
 _GLAND_CHANNEL = 40
-# Field values above which a place counts as tumour and as inflammation (variance 1).
+# Field values (of variance 1) above which a place counts as tumour, as inflammation and as gland.
 TUMOUR_LEVEL, LYMPH_LEVEL, GLAND_LEVEL = 0.55, 1.15, 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Glands:
-    """`xy_um` G x 2 centres; `radius_um` G; `wobble` and `phase` G x 3 waves; `key` G x 2 place on the lattice."""
+    """G glands."""
 
     xy_um: Float64
+    """G x 2: centres."""
     radius_um: Float64
+    """G."""
     wobble: Float64
+    """G x 3: amplitudes of the waves of the outline, as shares of the radius."""
     phase: Float64
+    """G x 3: phases of these waves, in radians."""
     key: Float64
+    """G x 2: column and row on the lattice of glands."""
 
     def outline_um(self, angle: Float64) -> Float64:
-        """Radius at the angles (G x M radians)."""
+        """G x M: the radius at these angles (G x M, in radians)."""
         waves = np.cos(angle[..., None] * np.array([2, 3, 5]) + self.phase[:, None, :])
         return np.asarray(self.radius_um[:, None] * (1 + (waves * self.wobble[:, None, :]).sum(-1)))
 
     def ring_um(self, share: float, vertices: int = 64) -> Float64:
-        """G x vertices x 2: the outline scaled about the centre."""
+        """G x vertices x 2: the outline, scaled about the centre."""
         angle = np.broadcast_to(np.arange(vertices) * (2 * np.pi / vertices), (len(self.radius_um), vertices))
         unit = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
         return np.asarray(self.xy_um[:, None, :] + unit * (share * self.outline_um(angle))[..., None])
 
 
 class Anatomy:
-    """The fields of one slide. Everything here depends on the spec and the place only."""
+    """The fields of a slide. Everything here depends only on the spec and the place."""
 
     def __init__(self, spec: SynthSpec) -> None:
         self.spec = spec
@@ -60,11 +65,14 @@ class Anatomy:
         self.heading = float(uniform(spec.seed, 70) * np.pi)
 
     def _field(self, channel: int, *parts: tuple[float, float]) -> Field:
-        return Field(tuple((a, Noise(self.spec.seed, 10 * channel + i, s)) for i, (a, s) in enumerate(parts)))
+        noises = (
+            (amount, Noise(self.spec.seed, 10 * channel + i, scale)) for i, (amount, scale) in enumerate(parts)
+        )
+        return Field(tuple(noises))
 
     @cached_property
     def tissue(self) -> Field:
-        """A fractal coast: each octave is weaker about as much as it is finer, so islands stay rare."""
+        """A fractal coast: each octave is about as much weaker as it is finer, so islands stay rare."""
         coarsest = max(60.0, max(self.spec.extent_um) / 4)
         scales = [coarsest]
         while scales[-1] / 3 > _FINEST_EDGE_UM:
@@ -79,7 +87,7 @@ class Anatomy:
 
     @cached_property
     def tissue_level(self) -> float:
-        """Field value at the coast, chosen so that the asked share lies above it."""
+        """The field value at the coast, chosen so that the wanted share of tissue lies above it."""
         share = self.spec.tissue_share
         if share in (0.0, 1.0):
             return np.inf if share == 0 else -np.inf
@@ -87,13 +95,13 @@ class Anatomy:
         return float(np.quantile(self.tissue.grid(x_um, y_um), 1 - share))
 
     def in_tissue(self, x_um: Float64, y_um: Float64, inset: float = 1.5) -> Bool:
-        """Whether the points lie in tissue, about `inset` x 5 um away from the coast at least."""
+        """Whether the points lie in tissue, at least about `inset` x 5 um away from the coast."""
         if not np.isfinite(self.tissue_level):
             return np.full(len(x_um), self.tissue_level < 0)
         return np.asarray(self.tissue.at(x_um, y_um) > self.tissue_level + inset * self.edge)
 
     def is_glass(self, box_um: BoxUm) -> bool:
-        """Whether the box holds nothing at all, neither tissue nor ink."""
+        """Whether the box holds neither tissue nor ink."""
         if any(shapely.distance(line, shapely.box(*box_um)) < width for line, width in self.ink):
             return False
         if not np.isfinite(self.tissue_level):
@@ -104,21 +112,21 @@ class Anatomy:
         return bool(field.max() < self.tissue_level - 2 * self.edge)
 
     def fibre_phase(self, x_um: Float64, y_um: Float64) -> Float32:
-        """Grid of the coordinate across the fibres, in um; fibres follow its level sets."""
+        """Grid of the coordinate across the fibres, in um. Fibres follow its level sets."""
         linear = np.cos(self.heading) * x_um[None, :] + np.sin(self.heading) * y_um[:, None]
         return np.asarray(linear.astype(np.float32) + self.warp.grid(x_um, y_um))
 
     def fibre_angle(self, x_um: Float64, y_um: Float64) -> Float64:
-        """Direction of the fibres at N points, radians."""
+        """Direction of the fibres at N points, in radians."""
         step_um = 3.0
         across_x = np.cos(self.heading) + (self.warp.at(x_um + step_um, y_um) - self.warp.at(x_um, y_um)) / step_um
         across_y = np.sin(self.heading) + (self.warp.at(x_um, y_um + step_um) - self.warp.at(x_um, y_um)) / step_um
         return np.asarray(np.arctan2(across_x, -across_y))
 
     def glands(self, box_um: BoxUm) -> Glands:
-        """Every gland that can reach into the box, and some beyond."""
-        first, last = (np.floor(np.array(c) / GLAND_PITCH_UM).astype(int) for c in (box_um[:2], box_um[2:]))
-        # Two places beyond: a smooth drift moves the glands by up to one pitch, so that no rows show.
+        """Every gland that can reach into the box, and more glands around it."""
+        first, last = (np.floor(np.array(xy) / GLAND_PITCH_UM).astype(int) for xy in (box_um[:2], box_um[2:]))
+        # Two places beyond, because a smooth drift moves the glands by up to one pitch to hide their rows.
         ranges = (np.arange(a - 2, b + 3) for a, b in zip(first, last, strict=True))
         column, row = (g.ravel() for g in np.meshgrid(*ranges))
         lots = [uniform(self.spec.seed, _GLAND_CHANNEL, column, row, k) for k in range(10)]
@@ -138,7 +146,7 @@ class Anatomy:
 
     @cached_property
     def ink(self) -> list[tuple[shapely.LineString, float]]:
-        """Pen strokes as centre lines and widths in um: wavy lines across the slide."""
+        """Pen strokes, wavy lines across the slide: centre lines and widths in um."""
         if not self.spec.pen:
             return []
         return [self._stroke(number) for number in range(2)]

@@ -1,6 +1,7 @@
-"""Randomness that is a pure function of (seed, place): the reason why any tile can be drawn alone.
+"""Randomness that is a pure function of (seed, place), so that any tile can be drawn alone.
 
-Periodic grain: computed once a slide, then only sliced, so fine detail costs nothing a tile.
+Fine detail is periodic: it is computed once per slide and then only sliced, so that it costs nothing per tile.
+Coarser detail is a `Field`: smooth noise on lattices, computed for the place.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import numpy.typing as npt
 from wsi_nuc.types import Float32, Float64, Int64
 
 PERIOD_PX = 512
+# Brings a cubic B-spline of uniform lattice values to unit variance (on average over the place).
+_UNIT_VARIANCE = 3.62
 
 
 def periodic(seed: int, channel: int, sigma_px: float) -> Float32:
-    """PERIOD x PERIOD white noise, blurred on the torus, unit variance."""
+    """PERIOD x PERIOD white noise of unit variance, blurred on the torus."""
     noise = np.random.default_rng([seed, channel]).standard_normal((PERIOD_PX, PERIOD_PX), np.float32)
     if sigma_px < 0.2:
         return noise
@@ -29,7 +32,7 @@ def periodic(seed: int, channel: int, sigma_px: float) -> Float32:
 
 
 class Grain:
-    """A periodic texture laid over the whole slide."""
+    """A periodic texture over the whole slide."""
 
     def __init__(self, seed: int, channel: int, sigma_px: float, side_px: int) -> None:
         tile = periodic(seed, channel, sigma_px)
@@ -48,20 +51,17 @@ class Fibres:
         self._texture = periodic(seed, channel, 2.0)
 
     def draw(self, across_um: Float32, along_um: Float32, width_um: float, length_um: float) -> Float32:
-        """Values at the fibre coordinates; a streak is about `width_um` wide and `length_um` long."""
+        """Values at the fibre coordinates. A streak is about `width_um` wide and `length_um` long."""
         u, v = (
-            self._wrapped(c * np.float32(4 / size)) for c, size in ((across_um, width_um), (along_um, length_um))
+            self._wrapped(coordinate * np.float32(4 / size))
+            for coordinate, size in ((across_um, width_um), (along_um, length_um))
         )
         return np.asarray(cv2.remap(self._texture, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP))
 
     @staticmethod
     def _wrapped(coordinate: Float32) -> Float32:
-        # OpenCV keeps coordinates in 16 bits; whole periods don't change the texture.
+        # OpenCV keeps coordinates in 16 bits, and whole periods do not change the texture.
         return coordinate - np.float32(np.floor(coordinate.min() / PERIOD_PX) * PERIOD_PX)
-
-
-# Brings a cubic B-spline of uniform lattice values to unit variance (on average over the place).
-_UNIT_VARIANCE = 3.62
 
 
 def uniform(seed: int, *keys: npt.ArrayLike) -> Float64:
@@ -77,7 +77,7 @@ def uniform(seed: int, *keys: npt.ArrayLike) -> Float64:
 
 
 def smoothstep(value: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[Any]:
-    """0 below `low`, 1 above `high`, smooth between; keeps the dtype."""
+    """0 below `low`, 1 above `high`, smooth in between. Keeps the dtype."""
     t = np.clip((value - float(low)) * (1 / (high - low)), 0, 1)
     return np.asarray(t * t * (3 - 2 * t), dtype=value.dtype)
 
@@ -109,7 +109,7 @@ class Noise:
     scale_um: float
 
     def grid(self, x_um: Float64, y_um: Float64) -> Float32:
-        """Values on the axis-aligned grid, len(y) x len(x). Separable, so two matrix products do it."""
+        """len(y) x len(x): values on the axis-aligned grid. They are separable, so two matrix products suffice."""
         columns, across = _spline_matrix(x_um / self.scale_um)
         rows, down = _spline_matrix(y_um / self.scale_um)
         lattice = self._lattice(columns[None, :], rows[:, None]).astype(np.float32)
@@ -132,6 +132,7 @@ class Field:
     """A weighted sum of noises."""
 
     parts: tuple[tuple[float, Noise], ...]
+    """Weights and noises."""
 
     def grid(self, x_um: Float64, y_um: Float64) -> Float32:
         return np.asarray(sum(np.float32(amount) * noise.grid(x_um, y_um) for amount, noise in self.parts))

@@ -1,4 +1,4 @@
-"""Candidate nuclei: which kinds stand where, and their outlines. A pure function of (spec, place)."""
+"""Candidate nuclei: where each kind lies, and their outlines. They are a pure function of (spec, place)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wsi_nuc.synth.noise import smoothstep, uniform
 from wsi_nuc.types import Bool, Float64, Int64
 
 GLAND, TUMOUR, LYMPH, SPINDLE, OTHER = range(5)
-# Class (into spec.CLASSES) of each kind.
+# The class of each kind, as an index into spec.CLASSES.
 CLASS_OF_KIND = np.array([0, 0, 1, 2, 3])
 # No nucleus reaches further than this from its centre.
 REACH_UM = 9.5
@@ -24,19 +24,24 @@ _RING_PLACES = 48
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """`xy_um` N x 2; `semi_um` N x 2 half axes; `angle` N; `kind` N; `lots` N x 14 uniform numbers."""
+    """N nuclei that may be drawn."""
 
     xy_um: Float64
+    """N x 2: centres."""
     semi_um: Float64
+    """N x 2: half axes."""
     angle: Float64
+    """N: direction of the first axis, in radians."""
     kind: Int64
+    """N: GLAND, TUMOUR, LYMPH, SPINDLE or OTHER."""
     lots: Float64
+    """N x 14: random numbers in [0, 1), for everything about a nucleus that varies."""
 
     def __len__(self) -> int:
         return len(self.kind)
 
     def select(self, rows: Bool | Int64) -> Candidates:
-        return Candidates(*(getattr(self, f.name)[rows] for f in fields(self)))
+        return Candidates(*(getattr(self, column.name)[rows] for column in fields(self)))
 
     def outlines_um(self) -> Float64:
         """N x VERTICES x 2: wavy ellipses, some bent like a bean."""
@@ -69,7 +74,7 @@ def candidates(anatomy: Anatomy, box_um: BoxUm) -> Candidates:
     inside = (x >= box_um[0]) & (x < box_um[2]) & (y >= box_um[1]) & (y < box_um[3])
     both = both.select(inside)
     both = both.select(anatomy.in_tissue(both.xy_um[:, 0], both.xy_um[:, 1]))
-    # Ink hides what lies below it: no nucleus there, so that the truth stays exact.
+    # Ink hides what lies below it, so there are no nuclei there, and the truth stays exact.
     points = shapely.points(both.xy_um)
     clear = np.full(len(both), anatomy.spec.density > 0)
     for line, width_um in anatomy.ink:
@@ -78,7 +83,7 @@ def candidates(anatomy: Anatomy, box_um: BoxUm) -> Candidates:
 
 
 def _scatter(anatomy: Anatomy, kind: int, pitch_um: float, box_um: BoxUm) -> tuple[Float64, Float64]:
-    """A jittered lattice of (places, lots) over the box; a higher density makes the lattice finer."""
+    """Places on a jittered lattice over the box, and their lots. A higher density makes the lattice finer."""
     pitch_um /= np.sqrt(max(anatomy.spec.density, 1e-3))
     ranges = [
         np.arange(np.floor(a / pitch_um) - 1, np.ceil(b / pitch_um) + 1)
@@ -104,7 +109,7 @@ def _tumour(anatomy: Anatomy, box_um: BoxUm) -> Candidates:
 def _lymph(anatomy: Anatomy, box_um: BoxUm) -> Candidates:
     xy_um, lots = _scatter(anatomy, LYMPH, 7.2, box_um)
     crowd = smoothstep(anatomy.lymph.at(*xy_um.T), LYMPH_LEVEL - 0.45, LYMPH_LEVEL + 0.4)
-    # Few of them enter the tumour.
+    # Only a few lymphocytes enter the tumour.
     crowd *= 1 - 0.75 * smoothstep(anatomy.tumour.at(*xy_um.T), TUMOUR_LEVEL - 0.2, TUMOUR_LEVEL + 0.2)
     keep = lots[:, 2] < 0.02 + 0.8 * crowd
     xy_um, lots = xy_um[keep], lots[keep]
@@ -113,7 +118,7 @@ def _lymph(anatomy: Anatomy, box_um: BoxUm) -> Candidates:
 
 
 def _stroma(anatomy: Anatomy, box_um: BoxUm) -> Candidates:
-    """Spindles along the fibres, and a few plump or bean-shaped nuclei among them."""
+    """Spindles along the fibres, and a few plump or bean-shaped nuclei between them."""
     xy_um, lots = _scatter(anatomy, SPINDLE, 15.0, box_um)
     keep = (lots[:, 2] < 0.72) & (anatomy.tumour.at(*xy_um.T) < TUMOUR_LEVEL - 0.05)
     xy_um, lots = xy_um[keep], lots[keep]

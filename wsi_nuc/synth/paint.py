@@ -1,6 +1,7 @@
-"""Draws the slide, one block at a time; any block alone gives the pixels that it has in the whole.
+"""Draws the slide block by block. A block has the same pixels alone and in the whole slide.
 
-Beer-Lambert colour: densities of haematoxylin and eosin to RGB, with stains that vary by slide and by place.
+What is drawn are densities of haematoxylin and eosin. They become RGB by the law of Beer and Lambert, with stains
+that vary by slide and by place.
 """
 
 from __future__ import annotations
@@ -21,13 +22,20 @@ from wsi_nuc.synth.spec import SynthSpec
 from wsi_nuc.synth.truth import Visible, visible_nuclei
 from wsi_nuc.types import Box, Float32, Float64, Int64, UInt8
 
-# Light of the empty glass, RGB. Constant, so that blank tiles are equal bytes.
+# RGB of the empty glass. It is constant, so that all blank tiles have the same bytes.
 GLASS = np.array([243, 242, 244], np.uint8)
+BLOCK_PX = 1024
+# By kind (gland, tumour, lymph, spindle, other): haematoxylin, and as shares of it the chromatin and the rim.
+_DARK = np.array([0.95, 0.66, 1.40, 1.12, 0.85])
+_CHROMATIN = np.array([0.20, 0.26, 0.22, 0.16, 0.22])
+_RIM = np.array([0.25, 0.42, 0.10, 0.10, 0.25])
+_BLUR_UM = 0.28
+_NONE = np.zeros(0, object)
 _INKS = np.array([[0.10, 0.22, 0.62], [0.06, 0.42, 0.24], [0.12, 0.12, 0.14]])
 
 
 class Stain:
-    """The two stain vectors (optical density per unit, RGB) and the ink of one slide."""
+    """The two stain vectors (optical density per unit, RGB) and the ink of a slide."""
 
     def __init__(self, seed: int) -> None:
         lots = 2 * uniform(seed, 80, np.arange(12)) - 1
@@ -42,7 +50,7 @@ class Stain:
         return np.asarray(raw / np.linalg.norm(raw))
 
     def rgb(self, haematoxylin: Float32, eosin: Float32, ink: Float32 | None, noise: Float32) -> UInt8:
-        """Light through the densities; `noise` is an optical density that all channels share."""
+        """The light that passes the densities. `noise` is an optical density that all channels share."""
         channels = []
         for c in range(3):
             density = haematoxylin * np.float32(-self.haematoxylin[c])
@@ -54,45 +62,41 @@ class Stain:
         return np.asarray(cv2.merge(channels))
 
 
-BLOCK_PX = 1024
-# By kind (gland, tumour, lymph, spindle, other): haematoxylin, share that the chromatin varies, and rim.
-_DARK = np.array([0.95, 0.66, 1.40, 1.12, 0.85])
-_CHROMATIN = np.array([0.20, 0.26, 0.22, 0.16, 0.22])
-_RIM = np.array([0.25, 0.42, 0.10, 0.10, 0.25])
-_BLUR_UM = 0.28
-
-
 @dataclass(frozen=True, slots=True)
 class Block:
-    """`rgb` BLOCK x BLOCK x 3, None where there is only glass; the nuclei whose centre lies in the block."""
+    """A drawn block, and the N nuclei whose centres lie in it."""
 
     rgb: UInt8 | None
+    """BLOCK_PX x BLOCK_PX x 3; None if there is only glass."""
     polygon: npt.NDArray[Any]
+    """N: shapely polygons in level-0 pixels."""
     class_id: Int64
-
-
-_NONE = np.zeros(0, object)
+    """N: index into spec.CLASSES."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Canvas:
-    """The block and a margin. `x_um`, `y_um`: pixel centres; `x0_l0`, `y0_l0`: its first pixel."""
+    """The square that is drawn for a block: the block and a margin around it."""
 
     x0_l0: int
+    """Column of its first pixel on the slide."""
     y0_l0: int
+    """Row of its first pixel on the slide."""
     side_px: int
     mpp: float
 
     @property
     def x_um(self) -> Float64:
+        """Centres of its columns."""
         return np.asarray((self.x0_l0 + np.arange(self.side_px) + 0.5) * self.mpp, np.float64)
 
     @property
     def y_um(self) -> Float64:
+        """Centres of its rows."""
         return np.asarray((self.y0_l0 + np.arange(self.side_px) + 0.5) * self.mpp, np.float64)
 
     def fill(self, rings_um: Float64, blur_um: float) -> Float32:
-        """Soft mask of rings (G x M x 2) in 0..1."""
+        """A soft mask of rings (G x M x 2), from 0 to 1."""
         mask = np.zeros((self.side_px, self.side_px), np.uint8)
         points = np.round((rings_um / self.mpp - (self.x0_l0 + 0.5, self.y0_l0 + 0.5)) * 16).astype(np.int32)
         cv2.fillPoly(mask, list(points), 255, shift=4)
@@ -101,7 +105,7 @@ class _Canvas:
 
 
 class Painter:
-    """Holds what all blocks share: fields, stains and textures."""
+    """Holds what all blocks share (fields, stains and textures), and draws blocks."""
 
     def __init__(self, spec: SynthSpec) -> None:
         self.spec = spec
@@ -161,12 +165,14 @@ class Painter:
         eosin *= present * (2 - stain)
         sigma_px = _BLUR_UM / canvas.mpp
         if sigma_px > 0.2:
-            haematoxylin, eosin = (cv2.GaussianBlur(d, (0, 0), sigma_px) for d in (haematoxylin, eosin))
+            haematoxylin, eosin = (
+                cv2.GaussianBlur(density, (0, 0), sigma_px) for density in (haematoxylin, eosin)
+            )
         noise = self._sensor.window(canvas.x0_l0, canvas.y0_l0, side) * present * np.float32(0.014)
         return self.stain.rgb(haematoxylin, eosin, self._ink(canvas), noise)
 
     def _presence(self, x_um: Float64, y_um: Float64) -> Float32:
-        """1 in tissue, 0 on glass, soft at the coast."""
+        """1 in tissue, 0 on glass, and soft at the coast."""
         level = self.anatomy.tissue_level
         if not np.isfinite(level):
             return np.full((len(y_um), len(x_um)), level < 0, np.float32)
@@ -174,13 +180,13 @@ class Painter:
         return np.asarray(smoothstep(field, level, level + self.anatomy.edge))
 
     def _matrix(self, canvas: _Canvas, near: Float32) -> tuple[Float32, Float32]:
-        """Haematoxylin and eosin of everything but nuclei (`near`: 1 in them, soft around)."""
+        """Haematoxylin and eosin of everything but nuclei. `near`: 1 in nuclei, and soft around them."""
         x_um, y_um = canvas.x_um, canvas.y_um
         across, along = self.anatomy.fibre_phase(x_um, y_um), self._along(x_um, y_um)
         fine = self._fine.draw(across, along, 1.5, 22.0)
         middle = self._middle.draw(across, along, 4.2, 45.0)
         bundle = self._bundle.draw(across, along, 11.0, 95.0)
-        # A crack between the bundles, never across a nucleus: those hang on to a strand of tissue.
+        # A crack between the bundles, but never across a nucleus, which always lies on a strand of tissue.
         cleft = smoothstep(bundle + np.float32(0.5) * middle + np.float32(0.25) * fine - 3 * near, 1.35, 2.0)
         weave = np.float32(0.07) * fine + np.float32(0.10) * middle + np.float32(0.09) * np.minimum(bundle, 1)
         eosin = (np.float32(0.43) + weave) * (1 - cleft)
@@ -241,7 +247,7 @@ def _labels(canvas: _Canvas, drawn: Visible) -> Labels:
 
 
 def _depth_px(labels: Labels) -> Float32:
-    """Distance of each pixel in a nucleus from its outline, neighbours included."""
+    """Distance of each pixel in a nucleus from the nearest outline, its own or a neighbour's."""
     solid = (labels > 0).astype(np.uint8)
     solid[:, 1:][labels[:, 1:] != labels[:, :-1]] = 0
     solid[1:][labels[1:] != labels[:-1]] = 0

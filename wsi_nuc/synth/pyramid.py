@@ -1,4 +1,4 @@
-"""Blocks in, a pyramid of tiles out: level 0 passes through, the others wait in one band of tiles each."""
+"""From blocks to a pyramid of tiles: level 0 is written at once, the other levels wait in a band of tiles each."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def jpeg(rgb: UInt8, quality: int) -> bytes:
 
 
 def downsamples(width: int, height: int) -> list[int]:
-    """1, 4, 16, 64 until the longer side fits into two tiles."""
+    """1, 4, 16 and 64, until the longer side fits into two tiles."""
     factors = [1]
     while factors[-1] < _COARSEST and max(width, height) // factors[-1] > 2 * TILE_PX:
         factors.append(factors[-1] * FACTOR)
-    return [f for f in factors if min(width, height) // f >= 1]
+    return [factor for factor in factors if min(width, height) // factor >= 1]
 
 
 class Pyramid:
-    """Blocks have to come row by row, left to right; a block of only glass is None."""
+    """Blocks must come row by row, left to right. A block that is only glass is None."""
 
     def __init__(self, tiff: TiffFile, width: int, height: int, quality: int) -> None:
         self._tiff, self._quality = tiff, quality
@@ -41,9 +41,11 @@ class Pyramid:
         glass[:] = GLASS
         self._blank = tiff.add(jpeg(glass, quality))
         self._factors = downsamples(width, height)
-        self.images = [tiff.image(width // f, height // f, TILE_PX, self._blank) for f in self._factors]
-        self._bands = [_Band(image, f) for image, f in zip(self.images, self._factors, strict=True)]
-        self._view_factor = next(f for f in (4**k for k in range(6)) if max(width, height) // f <= 1024)
+        self.images = [
+            tiff.image(width // factor, height // factor, TILE_PX, self._blank) for factor in self._factors
+        ]
+        self._bands = [_Band(image, factor) for image, factor in zip(self.images, self._factors, strict=True)]
+        self._view_factor = next(4**k for k in range(6) if max(width, height) // 4**k <= 1024)
         shape = (max(1, height // self._view_factor), max(1, width // self._view_factor), 3)
         self._view = np.empty(shape, np.uint8)
         self._view[:] = GLASS
@@ -57,19 +59,19 @@ class Pyramid:
         for band in self._bands:
             if rgb is not None:
                 band.paste(column, rgb, row)
-                # Whole tiles wait for nothing: a row of level-0 blocks would be most of the memory.
+                # Whole tiles are written at once: a row of level-0 blocks would be most of the memory.
                 if band.takes_whole_tiles:
                     self._flush(band)
             rgb = None if rgb is None else cv2.resize(rgb, None, fx=1 / 4, fy=1 / 4, interpolation=cv2.INTER_AREA)
 
     def end_row(self, row: int, last: bool) -> None:
-        """To be called after the last block of each row of blocks."""
+        """Call this after the last block of each row of blocks."""
         for band in self._bands:
             if last or band.complete_after(row):
                 self._flush(band)
 
     def thumbnail(self) -> TiledImage:
-        """The whole slide in one stretch of at most 1024 px."""
+        """The whole slide as a single tile of at most 1024 px."""
         height, width = self._view.shape[:2]
         return self._tiff.image(width, height, max(width, height), self._tiff.add(jpeg(self._view, self._quality)))
 
@@ -81,7 +83,7 @@ class Pyramid:
 
 
 class _Band:
-    """The tile rows of one level that are not yet complete: one block high, or one tile where that is more."""
+    """The tile rows of a level that are not complete yet: as high as a block, or as a tile if that is higher."""
 
     def __init__(self, image: TiledImage, factor: int) -> None:
         self.image = image
@@ -100,7 +102,7 @@ class _Band:
         self._parts[row, column] = rgb
 
     def tiles(self) -> list[tuple[int, int, UInt8]]:
-        """The tiles that hold more than glass, as (tile row, tile column, pixels); the band is empty then."""
+        """The tiles that hold more than glass: tile row, tile column, pixels. The band is empty afterwards."""
         tiles: dict[tuple[int, int], UInt8] = {}
         for (row, column), rgb in sorted(self._parts.items()):
             self._cut(row * self._part_px, column * self._part_px, rgb, tiles)
@@ -108,7 +110,7 @@ class _Band:
         return [(*place, rgb) for place, rgb in sorted(tiles.items()) if (rgb != GLASS).any()]
 
     def _cut(self, y: int, x: int, rgb: UInt8, tiles: dict[tuple[int, int], UInt8]) -> None:
-        """Lay one part, whose corner is at x, y of the level, into the tiles that it meets."""
+        """Copy a part, whose corner is at x, y of the level, into the tiles that it meets."""
         step = min(TILE_PX, self._part_px)
         rows, columns = self.image.offset.shape
         for dy in range(0, self._part_px, step):

@@ -1,4 +1,4 @@
-"""What to draw, and what was drawn."""
+"""What to draw, and a summary of what was drawn."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ CLASSES = ("epithelial", "inflammatory", "connective", "other")
 
 @dataclass(frozen=True, slots=True)
 class SynthSpec:
-    """One synthetic slide. Equal specs give equal bytes.
-
-    `size` and `height` in level-0 px (`height` None: square); `tissue` is the share of the slide that holds
-    tissue, "auto" takes less the larger the slide; `density` multiplies the nuclei per area; `pen` adds ink
-    strokes; `blank` leaves out all tissue; `quality` is JPEG's.
-    """
+    """A synthetic slide. Equal specs give equal bytes."""
 
     size: int = 4096
+    """Width, in level-0 pixels."""
     height: int | None = None
+    """In level-0 pixels; None for a square."""
     mpp: float = 0.25
+    """Microns per level-0 pixel."""
     seed: int = 0
     tissue: float | str = "auto"
+    """The share of the slide that holds tissue; "auto" takes a smaller share for a larger slide."""
     density: float = 1.0
+    """Multiplies the nuclei per area."""
     pen: bool = False
+    """Adds ink strokes."""
     blank: bool = False
+    """Leaves out all tissue."""
     quality: int = 85
+    """JPEG's, from 1 to 100."""
 
     def __post_init__(self) -> None:
         tissue_ok = self.tissue == "auto" or (isinstance(self.tissue, int | float) and 0 <= self.tissue <= 1)
@@ -54,7 +57,7 @@ class SynthSpec:
 
     @property
     def tissue_share(self) -> float:
-        """A small slide is mostly tissue, as a crop is; a large one mostly glass, as a scan is."""
+        """A small slide is mostly tissue, like a crop, and a large one is mostly glass, like a scan."""
         if self.blank:
             return 0.0
         if isinstance(self.tissue, str):
@@ -64,10 +67,12 @@ class SynthSpec:
 
 @dataclass(frozen=True, slots=True)
 class SynthTruth:
-    """Summary of a written slide; `truth` is the GeoParquet file that holds every nucleus."""
+    """Summary of a written slide."""
 
     slide: Path
     truth: Path
+    """The GeoParquet file that holds every nucleus."""
     spec: SynthSpec
     nuclei: int
     classes: Mapping[str, int]
+    """Nuclei of each class."""

@@ -1,6 +1,6 @@
 """A streaming TIFF writer: tiles go to the file as they come, directories at the end.
 
-Many tiles may share one stretch of bytes, which is what makes a mostly blank slide small.
+Many tiles may share the same bytes in the file, which makes a mostly blank slide small.
 """
 
 from __future__ import annotations
@@ -30,21 +30,25 @@ def text(tag: int, value: str) -> Entry:
 
 
 def rational(tag: int, value: float) -> Entry:
-    # The largest denominator that keeps the numerator within 32 bits keeps the most digits.
+    # The largest denominator with a numerator within 32 bits keeps the most digits.
     denominator = 10 ** max(0, min(6, 9 - len(str(int(value)))))
     return tag, RATIONAL, 1, struct.pack("<II", round(value * denominator), denominator)
 
 
 @dataclass
 class TiledImage:
-    """One directory of JPEG tiles; `offset` and `count` are rows x columns and start as the shared blank tile."""
+    """A directory of JPEG tiles."""
 
     width: int
     height: int
     tile_px: int
+    """Width and height of a tile."""
     offset: npt.NDArray[np.uint64]
+    """Rows x columns: where each tile begins in the file; at first, the shared blank tile."""
     count: npt.NDArray[np.uint64]
+    """Rows x columns: the bytes of each tile; at first, of the shared blank tile."""
     entries: list[Entry] = field(default_factory=list)
+    """Further tags."""
 
 
 class TiffFile:
@@ -57,7 +61,7 @@ class TiffFile:
         self._append(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0) if big else struct.pack("<2sHI", b"II", 42, 0))
 
     def add(self, data: bytes) -> tuple[int, int]:
-        """Offset and length of the data, now in the file."""
+        """Write data, and return their offset and length."""
         return self._append(data), len(data)
 
     def image(self, width: int, height: int, tile_px: int, blank: tuple[int, int]) -> TiledImage:
@@ -66,11 +70,11 @@ class TiffFile:
         return TiledImage(width, height, tile_px, offset, count)
 
     def finish(self, main: Sequence[list[Entry]], sub: Sequence[list[Entry]] = ()) -> None:
-        """Write the chain of `main` directories; `sub` become SubIFDs of the first one."""
+        """Write the chain of `main` directories. `sub` become SubIFDs of the first."""
         kind = LONG8 if self.big else LONG
         children = [self._directory(entries, 0) for entries in sub]
         after = 0
-        # Last first, so that each directory knows where the next one lies.
+        # The last comes first, so that each directory knows where the next one lies.
         for place, entries in reversed(list(enumerate(main))):
             extra = [entry(330, kind, children)] if children and place == 0 else []
             after = self._directory([*entries, *extra], after)
@@ -91,7 +95,7 @@ class TiffFile:
         ]
 
     def stripped_entries(self, image: TiledImage, subsampling: tuple[int, int]) -> list[Entry]:
-        """For an image whose one tile holds it all."""
+        """For an image with a single tile, which becomes a strip."""
         kind = LONG8 if self.big else LONG
         return [
             entry(256, LONG, [image.width]),
@@ -122,7 +126,7 @@ class TiffFile:
 
 
 def jpeg_entries(subsampling: tuple[int, int]) -> list[Entry]:
-    """8-bit YCbCr JPEG, interleaved; the entries that tiled and stripped directories share."""
+    """The entries that tiled and stripped directories share: 8-bit YCbCr JPEG, interleaved."""
     return [
         entry(258, SHORT, [8, 8, 8]),
         entry(259, SHORT, [7]),

@@ -1,7 +1,4 @@
-"""Writes a synthetic slide, and its truth beside it, block by block in bounded memory.
-
-The directories that make a pyramid an Aperio SVS or an OME-TIFF.
-"""
+"""Writes a synthetic slide (Aperio SVS or OME-TIFF) and its truth beside it, block by block in bounded memory."""
 
 from __future__ import annotations
 
@@ -21,6 +18,10 @@ from wsi_nuc.synth.spec import SynthSpec, SynthTruth
 from wsi_nuc.synth.tiff import LONG, SHORT, Entry, TiffFile, entry, rational, text
 from wsi_nuc.synth.truth import TruthWriter
 
+SUFFIXES = (".svs", ".ome.tif", ".ome.tiff")
+# With more pixels, the offsets could need more than 32 bits.
+_CLASSIC_PX = 2**30
+_THREADS = 2
 _OME = (
     '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
     'Creator="wsi-nuc synth"><Image ID="Image:0" Name="synthetic"><Pixels ID="Pixels:0" DimensionOrder="XYCZT" '
@@ -29,9 +30,11 @@ _OME = (
     '<Channel ID="Channel:0:0" SamplesPerPixel="3"/><TiffData IFD="0" PlaneCount="1"/></Pixels></Image></OME>'
 )
 
+Progress = Callable[[int, int], None]
+
 
 def aperio_directories(tiff: TiffFile, pyramid: Pyramid, spec: SynthSpec) -> None:
-    """Levels as a chain of directories, described in Aperio's words."""
+    """The levels as a chain of directories, described as Aperio does it."""
     width, height = spec.size, spec.height_px
     shape = f"{width}x{height} [0,0 {width}x{height}] ({TILE_PX}x{TILE_PX})"
     tail = f"|AppMag = {round(10 / spec.mpp)}|MPP = {max(f'{spec.mpp:.4f}', repr(float(spec.mpp)), key=len)}"
@@ -49,7 +52,7 @@ def aperio_directories(tiff: TiffFile, pyramid: Pyramid, spec: SynthSpec) -> Non
 
 
 def ome_directories(tiff: TiffFile, pyramid: Pyramid, spec: SynthSpec) -> None:
-    """One main directory with the OME-XML; the smaller levels are its SubIFDs."""
+    """A main directory with the OME-XML. The smaller levels are its SubIFDs."""
     described = _OME.format(width=spec.size, height=spec.height_px, mpp=float(spec.mpp))
     pyramid.images[0].entries.append(text(270, described))
     for image in pyramid.images[1:]:
@@ -68,16 +71,8 @@ def _with_resolution(tiff: TiffFile, pyramid: Pyramid, spec: SynthSpec) -> list[
     return listed
 
 
-SUFFIXES = (".svs", ".ome.tif", ".ome.tiff")
-# Above this many pixels the offsets could leave 32 bits.
-_CLASSIC_PX = 2**30
-_THREADS = 2
-
-Progress = Callable[[int, int], None]
-
-
 def truth_path(slide: Path) -> Path:
-    """Where the truth of a slide lies: its own name and `.truth.parquet`, so that b.svs and b.ome.tif have two."""
+    """The path of a slide's truth: all of its name and `.truth.parquet`, so b.svs and b.ome.tif each have one."""
     return slide.with_name(slide.name + ".truth.parquet")
 
 
@@ -89,8 +84,9 @@ def write_slide(
 ) -> SynthTruth:
     """Write the slide as Aperio SVS or OME-TIFF, by suffix, and its truth as GeoParquet.
 
-    `progress` is told the rows of blocks done and their total. Neither file appears before it is complete.
-    Existing files are refused (UsageError) without `overwrite`; StorageError where they cannot be written.
+    `progress` gets the number of finished rows of blocks and their total. Neither file appears before it is
+    complete. Without `overwrite`, existing files are refused (UsageError). StorageError if the files cannot be
+    written.
     """
     slide, spec = Path(path), spec or SynthSpec()
     suffix = _suffix(slide)
@@ -131,7 +127,7 @@ def _write(slide: Path, suffix: str, spec: SynthSpec, progress: Progress) -> Syn
 
 
 def synth_slide(folder: Path | str, size: int = 2048, suffix: str = ".svs", **options: Any) -> SynthTruth:
-    """A small slide with a telling name in `folder`; `options` are those of SynthSpec."""
+    """A small slide in `folder`, with a name that describes it. `options` are those of SynthSpec."""
     spec = replace(SynthSpec(size=size), **options)
     return write_slide(Path(folder) / f"synth-{spec.size}px-seed{spec.seed}{suffix}", spec)
 

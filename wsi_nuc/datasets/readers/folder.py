@@ -1,7 +1,7 @@
 """Plain folders: `images/` with one or more of `labels/` (instance PNG), `types/`, `points/` (CSV) and `masks/`.
 
-`manifest.csv` is optional: `id`, and of `split`, `patient` or `series` (what must stay together), `mpp`. Instance
-labels, point sets and foreground sets are all read here; an image has what its folders hold for it.
+`manifest.csv` is optional. It has the column `id` and any of `split`, `patient` or `series` (what must stay
+together) and `mpp`. Instance labels, points and foregrounds are all read here; an image has what its folders hold.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MPP = ("mpp", "mpp_approx")
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What belongs to one image."""
+    """The files of one image."""
 
     image: Path
     labels: Path | None
@@ -56,7 +56,7 @@ def entries(root: Path, card: Card) -> list[Entry]:
             root, f"labels without an image: {', '.join(orphans[:5])}", "add the images or remove them"
         )
     rows = _manifest(root, images)
-    found = []
+    listed = []
     for stem in rows or images:
         row = rows.get(stem, {})
         files = Files(
@@ -67,10 +67,10 @@ def entries(root: Path, card: Card) -> list[Entry]:
             kinds["masks"].get(stem),
         )
         mpp = _number(_first(row, _MPP), root / "manifest.csv") or card.mpp
-        found.append(
+        listed.append(
             Entry(stem, partial(load, stem, files, card, mpp), _first(row, _GROUP) or stem, _first(row, _SPLIT))
         )
-    return found
+    return listed
 
 
 def _manifest(root: Path, images: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -100,7 +100,7 @@ def load(stem: str, files: Files, card: Card, mpp: float | None) -> LabelledImag
     repairs: Counter[str] = Counter()
     rgb = read_rgb(files.image, repairs)
     if not (files.labels or files.points or files.mask):
-        raise DataError(files.image, "has neither labels nor points nor a mask", "label it or take it out")
+        raise DataError(files.image, "has neither labels nor points nor a mask", "label it or remove it")
     labels = types = xy = point_types = foreground = None
     if files.labels:
         labels, _ = labels_for(rgb, read_array(files.labels), files.labels, repairs)
@@ -131,13 +131,13 @@ def _point_classes(card: Card) -> tuple[str, ...]:
 
 
 def _points(path: Path, card: Card) -> tuple[Float64, Int64]:
-    """Points of a CSV file with x, y and, if wanted, class. Whole numbers name a pixel, so its centre is meant."""
+    """Points of a CSV file with x, y and, optionally, class. Whole numbers name a pixel and mean its centre."""
     rows = read_rows(path, ["x", "y"])
     try:
         xy = np.array([[float(row["x"]), float(row["y"])] for row in rows]).reshape(-1, 2)
     except (TypeError, ValueError) as error:
         raise DataError(
-            path, f"has a coordinate that is no number ({error})", "write numbers below x and y"
+            path, f"has a coordinate that is not a number ({error})", "write numbers below x and y"
         ) from None
     if not np.isfinite(xy).all():
         raise DataError(path, "has a coordinate that is not finite", "remove that row")

@@ -1,6 +1,7 @@
 """QuPath GeoJSON beside an image of the same name: annotations, detections or cells, with their classification.
 
-A cell's `nucleusGeometry` is preferred to its outline. Coordinates are pixels of the image, corners whole numbers.
+A cell's `nucleusGeometry` is preferred to its outline. Coordinates are in pixels of the image, whose corners are
+whole numbers.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ def recognises(root: Path) -> bool:
 def entries(root: Path, card: Card) -> list[Entry]:
     paths = sorted(root.glob("**/*.geojson"))
     if not card.classes:
-        names = {class_name(f) for path in paths for f in features(path)}
+        names = {class_name(feature) for path in paths for feature in features(path)}
         card = replace(card, classes=tuple(sorted(names - {""})))
-    found = []
+    listed = []
     for path in paths:
         folders = [path.parent, path.parent.parent / "images"]
         image = next((files[path.stem] for files in map(by_stem, folders) if path.stem in files), None)
         if image is None:
             raise DataError(path, "has no image of the same name", "put the image beside it")
-        found.append(Entry(path.stem, partial(load, path, image, card), path.stem))
-    return found
+        listed.append(Entry(path.stem, partial(load, path, image, card), path.stem))
+    return listed
 
 
 def load(path: Path, image: Path, card: Card) -> LabelledImage:
@@ -76,21 +77,21 @@ def load(path: Path, image: Path, card: Card) -> LabelledImage:
 
 
 def features(path: Path) -> list[dict[str, Any]]:
-    """The features of a collection, of a plain list (QuPath writes both), or the one."""
-    found = read_json(path)
-    if isinstance(found, dict):
-        found = found.get("features", [found])
-    if not isinstance(found, list) or not all(isinstance(f, dict) and "geometry" in f for f in found):
-        raise DataError(path, "is no GeoJSON feature collection", "export objects from QuPath as GeoJSON")
-    return found
+    """The features of a collection or of a plain list (QuPath writes both), or a single feature."""
+    listed = read_json(path)
+    if isinstance(listed, dict):
+        listed = listed.get("features", [listed])
+    if not isinstance(listed, list) or not all(isinstance(item, dict) and "geometry" in item for item in listed):
+        raise DataError(path, "is not a GeoJSON feature collection", "export objects from QuPath as GeoJSON")
+    return listed
 
 
 def class_name(feature: dict[str, Any]) -> str:
-    """Name of QuPath's classification, "" for none; older files hold it as plain text."""
-    found = (feature.get("properties") or {}).get("classification") or ""
-    if isinstance(found, dict):
-        found = found.get("name") or ": ".join(found.get("names") or [])
-    return str(found)
+    """Name of QuPath's classification, "" if there is none. Older files hold it as plain text."""
+    value = (feature.get("properties") or {}).get("classification") or ""
+    if isinstance(value, dict):
+        value = value.get("name") or ": ".join(value.get("names") or [])
+    return str(value)
 
 
 def _shapes(shape: dict[str, Any], path: Path) -> tuple[list[Outline], list[Sequence[float]]]:
@@ -100,11 +101,11 @@ def _shapes(shape: dict[str, Any], path: Path) -> tuple[list[Outline], list[Sequ
         if kind == "Point":
             return [], [[float(v) for v in coordinates[:2]]]
         if kind == "MultiPoint":
-            return [], [[float(v) for v in c[:2]] for c in coordinates]
+            return [], [[float(v) for v in xy[:2]] for xy in coordinates]
         if kind == "Polygon":
             return [_rings(coordinates)], []
         if kind == "MultiPolygon":
-            # Parts of one object are one nucleus; even-odd filling takes all rings at once.
+            # The parts of an object are one nucleus; even-odd filling takes all rings at once.
             return [[ring for part in coordinates for ring in _rings(part)]], []
     except (TypeError, ValueError, IndexError) as error:
         raise DataError(path, f"has a {kind} that cannot be read ({error})", "export it again") from error

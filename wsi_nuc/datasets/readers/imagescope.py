@@ -1,7 +1,7 @@
-"""Kumar and MoNuSeg as published: TIFF images and ImageScope XML, a region with its vertices a nucleus.
+"""Kumar and MoNuSeg as published: TIFF images and ImageScope XML with the vertices of one region per nucleus.
 
-Vertices are taken as positions on the plane on which a pixel covers [i, i + 1). Label images made by other tools
-from the same XML may be up to a pixel larger and shifted.
+Vertices are positions on a plane on which a pixel covers [i, i + 1). Label images that other tools made from the
+same XML may be larger and shifted by up to a pixel.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from wsi_nuc.datasets.labels import labels_of_polygons
 from wsi_nuc.datasets.record import DataError, Entry, LabelledImage
 from wsi_nuc.types import Float64
 
-# Parts of a folder's name that tell the split; the first that fits.
+# Parts of a folder's name, and the split that they stand for; the first that fits counts.
 _SPLITS = {"test_same": "test_same", "test_diff": "test_diff", "test": "test", "val": "val", "train": "train"}
-# Folders of pictures that are labels.
+# Folders whose pictures are labels.
 _NO_IMAGES = {"labels", "masks", "types", "binary_masks"}
 
 
@@ -34,13 +34,13 @@ def entries(root: Path, card: Card) -> list[Entry]:
     for path in sorted(root.glob("**/*")):
         if path.suffix.lower() in IMAGES and path.parent.name.lower() not in _NO_IMAGES:
             images.setdefault(path.stem, []).append(path)
-    found = []
+    listed = []
     for xml in sorted(root.glob("**/*.xml")):
         image = _image_of(xml, images.get(xml.stem, []))
         # TCGA-XX-YYYY names the patient.
         patient = "-".join(xml.stem.split("-")[:3]) if xml.stem.startswith("TCGA-") else xml.stem
-        found.append(Entry(xml.stem, partial(load, xml, image, card), patient, split_of(xml, root)))
-    return found
+        listed.append(Entry(xml.stem, partial(load, xml, image, card), patient, split_of(xml, root)))
+    return listed
 
 
 def _image_of(xml: Path, candidates: list[Path]) -> Path:
@@ -56,7 +56,7 @@ def _image_of(xml: Path, candidates: list[Path]) -> Path:
 
 
 def split_of(path: Path, root: Path) -> str:
-    """The split that a folder's name between `root` and the file speaks of, "" if none does."""
+    """The split that the name of a folder between `root` and the file stands for; "" if there is none."""
     for part in reversed(path.relative_to(root).parts[:-1]):
         for word, split in _SPLITS.items():
             if word in part.lower():
@@ -77,17 +77,19 @@ def load(xml: Path, image: Path, card: Card) -> LabelledImage:
 
 
 def read_regions(xml: Path, repairs: Counter[str]) -> tuple[list[Float64], float | None]:
-    """Outlines of all regions, and microns per pixel if the file says them. Regions that enclose nothing (clicks)
-    are dropped and counted."""
+    """Outlines of all regions, and microns per pixel if the file says so. Regions of fewer than three vertices
+    (clicks) are dropped and counted."""
     try:
         tree = ElementTree.parse(xml).getroot()
         rings = [
-            np.array([[float(v.attrib["X"]), float(v.attrib["Y"])] for v in region.iter("Vertex")]).reshape(-1, 2)
+            np.array([[float(vertex.attrib[axis]) for axis in "XY"] for vertex in region.iter("Vertex")]).reshape(
+                -1, 2
+            )
             for region in tree.iter("Region")
         ]
         mpp = float(tree.attrib.get("MicronsPerPixel") or 0) or None
     except (OSError, ElementTree.ParseError, KeyError, ValueError) as error:
-        raise DataError(xml, f"is no ImageScope annotation ({error!r})", "export it again") from error
+        raise DataError(xml, f"is not an ImageScope annotation ({error!r})", "export it again") from error
     kept = [ring for ring in rings if len(ring) >= 3]
     if len(kept) < len(rings):
         repairs["outlines under three vertices (dropped)"] += len(rings) - len(kept)

@@ -1,5 +1,5 @@
-"""CoNSeP, CPM-17 and Kumar as HoVer-Net's authors give them: `Images/` and `Labels/*.mat` with `inst_map` and, in
-CoNSeP, `type_map`."""
+"""CoNSeP, CPM-17 and Kumar as HoVer-Net's authors distribute them: `Images/`, and `Labels/*.mat` with `inst_map`
+and, in CoNSeP, `type_map`."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def recognises(root: Path) -> bool:
 
 
 def entries(root: Path, card: Card) -> list[Entry]:
-    found = []
+    listed = []
     for mat in sorted(root.glob("**/*.mat")):
         folders = [mat.parent, mat.parent.parent / "Images", mat.parent.parent / "images"]
         image = next((files[mat.stem] for files in map(by_stem, folders) if mat.stem in files), None)
         if image is None:
             raise DataError(mat, "has no image of the same name", "put the images into Images/ beside Labels/")
-        found.append(Entry(mat.stem, partial(load, mat, image, card), mat.stem, split_of(mat, root)))
-    return found
+        listed.append(Entry(mat.stem, partial(load, mat, image, card), mat.stem, split_of(mat, root)))
+    return listed
 
 
 def load(mat: Path, image: Path, card: Card) -> LabelledImage:
@@ -61,7 +61,7 @@ def _read(mat: Path) -> dict[str, Any]:
     except NotImplementedError as error:
         raise DataError(mat, "is a version 7.3 file", "save it with -v7 in MATLAB") from error
     except (OSError, ValueError, TypeError, MatReadError) as error:
-        raise DataError(mat, f"is no MATLAB file ({error})", "download it again") from error
+        raise DataError(mat, f"is not a MATLAB file ({error})", "download it again") from error
     if "inst_map" not in arrays:
         names = ", ".join(name for name in arrays if not name.startswith("__"))
         raise DataError(mat, f"has no inst_map, only {names or 'nothing'}", "use the instance labels")

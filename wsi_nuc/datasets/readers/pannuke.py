@@ -1,4 +1,4 @@
-"""PanNuke: three folds of NumPy arrays, which are its splits `fold1` to `fold3`."""
+"""PanNuke: three folds of NumPy arrays, as the splits `fold1` to `fold3`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from wsi_nuc.datasets.overlaps import compact
 from wsi_nuc.datasets.record import DataError, Entry, LabelledImage
 from wsi_nuc.types import Int64
 
-# Fold of training, validation and test, by the name that the papers' code gives the split.
 _FOLD = re.compile(r"fold[ _-]?(\d)", re.IGNORECASE)
 
 
@@ -31,24 +30,26 @@ def _image_files(root: Path) -> list[Path]:
 
 
 def entries(root: Path, card: Card) -> list[Entry]:
-    found = []
+    listed = []
     for images in _image_files(root):
         fold = _FOLD.search(str(images.relative_to(root.parent)))
         if fold is None:
-            raise DataError(images, "lies in no folder named fold1, fold2 or fold3", "keep PanNuke's own folders")
+            raise DataError(
+                images, "does not lie in a folder named fold1, fold2 or fold3", "keep PanNuke's own folders"
+            )
         masks, types = _beside(images, "masks"), _beside(images, "types")
-        tissues = [str(t) for t in _array(types)]
+        tissues = [str(tissue) for tissue in _array(types)]
         if not len(_array(images)) == len(_array(masks)) == len(tissues):
             counts = f"{len(_array(images))} images, {len(_array(masks))} masks, {len(tissues)} tissues"
             raise DataError(images, counts, "unpack the fold again")
         for i, tissue in enumerate(tissues):
             name = f"{fold[1]}_{i}"
-            found.append(Entry(name, partial(load, name, images, masks, i, card), tissue, f"fold{fold[1]}"))
-    return found
+            listed.append(Entry(name, partial(load, name, images, masks, i, card), tissue, f"fold{fold[1]}"))
+    return listed
 
 
 def _beside(images: Path, kind: str) -> Path:
-    """masks.npy and types.npy lie beside images.npy, or masks.npy in a parallel folder."""
+    """masks.npy or types.npy, which lies beside images.npy or in a parallel folder of its own."""
     parallel = [kind if part == "images" else part for part in images.parts[:-1]]
     for folder in (images.parent, Path(*parallel)):
         if (folder / f"{kind}.npy").is_file():
@@ -58,12 +59,12 @@ def _beside(images: Path, kind: str) -> Path:
 
 @cache
 def _array(path: Path) -> npt.NDArray[Any]:
-    # Mapped, since a fold of float64 masks takes 6 GB; pickled arrays are refused.
+    # Mapped, since the float64 masks of a fold take 6 GB. Pickled arrays are refused.
     try:
-        found: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise DataError(path, f"cannot be read ({error})", "unpack the fold again") from error
-    return found
+    return array
 
 
 def load(name: str, images: Path, masks: Path, i: int, card: Card) -> LabelledImage:
@@ -80,16 +81,16 @@ def load(name: str, images: Path, masks: Path, i: int, card: Card) -> LabelledIm
 def merge_channels(
     channels: npt.NDArray[Any], classes: int, where: object, repairs: Counter[str]
 ) -> tuple[npt.NDArray[np.int32], Int64]:
-    """One label image from a channel of ids a class (the last channel, background, left out), and the class of
-    each id. Where two classes claim a pixel the later one has it, as in the authors' code."""
+    """A label image from one channel of ids per class (a last channel, background, is left out), and the class of
+    each id. Where two classes claim a pixel, the later class has it, as in the authors' code."""
     if channels.ndim != 3 or channels.shape[2] not in (classes, classes + 1):
-        raise DataError(where, f"has shape {channels.shape} for {classes} classes", "give one channel a class")
+        raise DataError(where, f"has shape {channels.shape} for {classes} classes", "give one channel per class")
     merged = np.zeros(channels.shape[:2], np.int32)
     kinds: list[int] = []
     for c in range(classes):
         channel = channels[:, :, c]
         if (channel != np.floor(channel)).any() or channel.min() < 0:
-            raise DataError(where, f"channel {c} holds values that are no ids", "unpack the fold again")
+            raise DataError(where, f"channel {c} holds values that are not ids", "unpack the fold again")
         rows, ids = compact(channel.astype(np.int64))
         twice = int(((rows > 0) & (merged > 0)).sum())
         if twice:

@@ -1,6 +1,6 @@
-"""TNBC (Naylor): `Slide_01/01_1.png` and `GT_01/01_1.png`; a slide is a patient.
+"""TNBC (Naylor): `Slide_01/01_1.png` and `GT_01/01_1.png`; each slide is a patient.
 
-The ground truth may be given as ids or as a yes/no mask, whose parts that touch by no side are then the nuclei.
+The ground truth holds ids, or is a yes/no mask. The parts of a mask that are connected by sides are the nuclei.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ def recognises(root: Path) -> bool:
 
 
 def entries(root: Path, card: Card) -> list[Entry]:
-    found = []
+    listed = []
     for folder in sorted(root.glob("GT_*")):
         patient = folder.name.removeprefix("GT_")
         images = by_stem(root / f"Slide_{patient}")
         for stem, labels in by_stem(folder).items():
             if stem not in images:
                 raise DataError(labels, f"has no image in Slide_{patient}", "unpack the data set again")
-            found.append(Entry(stem, partial(load, stem, images[stem], labels, card), patient))
-    return found
+            listed.append(Entry(stem, partial(load, stem, images[stem], labels, card), patient))
+    return listed
 
 
 def load(stem: str, image: Path, path: Path, card: Card) -> LabelledImage:
@@ -43,7 +43,7 @@ def load(stem: str, image: Path, path: Path, card: Card) -> LabelledImage:
 
 
 def _ids(raw: npt.NDArray[Any], repairs: Counter[str]) -> npt.NDArray[Any]:
-    """Ids of grey or colour-coded labels; alpha says nothing."""
+    """Ids of grey or colour-coded labels. Alpha is ignored."""
     if raw.ndim == 3:
         codes = raw[:, :, :3].astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
         raw = np.unique(codes, return_inverse=True)[1].reshape(codes.shape) if codes.any() else codes
