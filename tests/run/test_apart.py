@@ -12,7 +12,6 @@ import pytest
 
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import SlideError
-from wsi_nuc.events import ignore
 from wsi_nuc.executors.apart import Died
 from wsi_nuc.models.registry import model_spec
 from wsi_nuc.run import apart, region
@@ -28,7 +27,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> RegionJob:
     folder = tmp_path_factory.mktemp("apart")
     write_slide(folder / "wide.svs", SynthSpec(size=3072, height=256, mpp=0.5, seed=5, tissue=1.0, density=0.3))
     config = RunConfig(out=folder, scheduler="serial", model="classical", tissue="none", region_size=4096)
-    made = prepare(str(folder / "wide.svs"), config, model_spec("classical"), "cpu", ignore)
+    made = prepare(str(folder / "wide.svs"), config, model_spec("classical"), "cpu")
     (task,) = made.plan.tasks()
     assert len(task.region.tiles) == 3
     return RegionJob(made.ref, task, "classical", "cpu", made_folder(folder / "parts").ref())

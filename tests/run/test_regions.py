@@ -27,7 +27,7 @@ SPEC = model_spec("classical")
 
 def whole_plan(edge_px: int) -> TilePlan:
     info = SlideInfo("toy", "", edge_px, edge_px, (Level(edge_px, edge_px, 1.0),), 0.5, "header")
-    return make_plan("toy", info, 0.5, SPEC, shapely.MultiPolygon([shapely.box(0, 0, edge_px, edge_px)]))
+    return make_plan(info, 0.5, SPEC, shapely.MultiPolygon([shapely.box(0, 0, edge_px, edge_px)]))
 
 
 def count(plan: TilePlan) -> int:
