@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsi_nuc.cli.cohort_words import AllowFailed, Json, Option, Pack, plan_words
+from wsi_nuc.cli.cohort_words import plan_words
+from wsi_nuc.cli.options import AllowFailed, CohortJson, Option, Pack, Reader, Scheduler
 from wsi_nuc.cli.run_command import settings_from
 from wsi_nuc.cli.stopping import stoppable
 
@@ -23,10 +24,8 @@ def plan(
     model: Annotated[str | None, Option(help="For slides without a model of their own in the list.")] = None,
     device: Annotated[str | None, Option(help="auto, cpu, cuda, cuda:N or all.")] = None,
     workers: Annotated[int | None, Option(min=1, help="Processes that look at slides.")] = None,
-    scheduler: Annotated[
-        str | None, Option(help="serial, local, slurm or the ADDRESS of a Dask scheduler.")
-    ] = None,
-    reader: Annotated[str | None, Option(help="Force a slide reader instead of choosing by content.")] = None,
+    scheduler: Scheduler = None,
+    reader: Reader = None,
     tissue: Annotated[
         str | None, Option(help="auto, none or a GeoJSON file, where the list says nothing.")
     ] = None,
@@ -47,7 +46,7 @@ def plan(
         ),
     ] = None,
     quiet: Annotated[bool, Option("--quiet", "-q", help="Only the slides that cannot run.")] = False,
-    json: Json = False,
+    json: CohortJson = False,
 ) -> None:
     """Look at every slide once and write what will run, where it lands, and how long it takes.
 

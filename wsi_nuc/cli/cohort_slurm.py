@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsi_nuc.cli.options import Option
 from wsi_nuc.errors import UsageError
 
 if TYPE_CHECKING:
     from wsi_nuc.cohort.plan import Plan
     from wsi_nuc.cohort.queue.queues import Request
 
-Option = typer.Option
 COMMAND = "cohort slurm"
 
 
@@ -65,14 +65,7 @@ def slurm(
     from wsi_nuc.cohort.queue.scripts import write_scripts
     from wsi_nuc.executors import sbatch
 
-    if queue not in QUEUES:
-        raise UsageError(f"--queue {queue}", "there is no such queue", f"known: {', '.join(QUEUES)}")
-    if submit and queue != "slurm":
-        raise UsageError(
-            "--submit", f"nobody has tried it with {queue}", "leave it out, and read the scripts first"
-        )
-    if submit:
-        sbatch.check_slurm(COMMAND)
+    _check_queue(queue, submit)
     folder = CohortFolder(cohort.absolute())
     plan, seconds = load(folder), seconds_of(time)
     check_time(plan, seconds)
@@ -102,6 +95,20 @@ def slurm(
     remedy = "give an --account and a --partition that you may submit to, or change what else it names"
     sbatch.refuse_what_slurm_refuses(COMMAND, scripts.array.read_text(), remedy)
     typer.echo(f"queued   {sbatch.submit(COMMAND, scripts.submit)}")
+
+
+def _check_queue(queue: str, submit: bool) -> None:
+    from wsi_nuc.cohort.queue.queues import QUEUES
+    from wsi_nuc.executors import sbatch
+
+    if queue not in QUEUES:
+        raise UsageError(f"--queue {queue}", "there is no such queue", f"known: {', '.join(QUEUES)}")
+    if submit and queue != "slurm":
+        raise UsageError(
+            "--submit", f"nobody has tried it with {queue}", "leave it out, and read the scripts first"
+        )
+    if submit:
+        sbatch.check_slurm(COMMAND)
 
 
 def _this_program() -> str:

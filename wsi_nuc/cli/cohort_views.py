@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsi_nuc.cli.cohort_words import AllowFailed, Filters, Folder, Json, Option, state_lines, status_words
+from wsi_nuc.cli.cohort_words import state_lines, status_words
+from wsi_nuc.cli.options import AllowFailed, Cohort, CohortJson, Filters, Option
 from wsi_nuc.cli.stopping import stoppable
 
 if TYPE_CHECKING:
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def collect(
-    cohort: Folder,
+    cohort: Cohort,
     csv: Annotated[bool, Option("--csv", help="Also cohort.csv, for spreadsheets.")] = False,
     allow_failed: AllowFailed = False,
-    json: Json = False,
+    json: CohortJson = False,
 ) -> None:
     """Write cohort.parquet (a row a slide, a row a patient) and cohort.h5ad (AnnData: slides x figures)."""
     from wsi_nuc.cohort.collect import collect as collect_all
@@ -42,7 +43,7 @@ def collect(
     raise typer.Exit(exit_code(got.states, allow_failed))
 
 
-def report(cohort: Folder) -> None:
+def report(cohort: Cohort) -> None:
     """Write report.html: status, reasons, distributions, outliers, thumbnails. One file that asks for no other."""
     from wsi_nuc.cohort.folder import CohortFolder
     from wsi_nuc.cohort.report import write_report
@@ -54,7 +55,7 @@ def report(cohort: Folder) -> None:
 
 
 def status(
-    cohort: Folder,
+    cohort: Cohort,
     only: Filters = None,
     slides: Annotated[bool, Option("--slides", help="One line a slide, not only those with news.")] = False,
     verify: Annotated[bool, Option("--verify", help="Check every file of every result against its hash.")] = False,
@@ -63,7 +64,7 @@ def status(
         float | None, Option(min=0, help="With --wait: minutes after which it ends in any case, with 75.")
     ] = None,
     allow_failed: AllowFailed = False,
-    json: Json = False,
+    json: CohortJson = False,
 ) -> None:
     """How many slides are done, running, pending, failed or refused; where they run, and why they do not."""
     from wsi_nuc.cohort.folder import CohortFolder

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from wsi_nuc.cli.cohort_words import (
+from wsi_nuc.cli.options import (
     AllowFailed,
-    Assign,
+    Cohort,
+    CohortAssign,
+    CohortJson,
+    CohortOverwrite,
+    CohortQuiet,
     Device,
     Filters,
-    Folder,
     Journal,
-    Json,
-    Overwrite,
     Pack,
-    Quiet,
     Scheduler,
     Shards,
     Workers,
@@ -36,19 +36,19 @@ def _command(name: str, about: str, again: bool) -> Callable[..., None]:
     """A command that works on a cohort. `again`: also on what failed."""
 
     def command(
-        cohort: Folder,
+        cohort: Cohort,
         shard: Shards = None,
         only: Filters = None,
         device: Device = None,
         workers: Workers = None,
         scheduler: Scheduler = None,
         pack: Pack = None,
-        overwrite: Overwrite = None,
-        assign: Assign = None,
+        overwrite: CohortOverwrite = None,
+        assign: CohortAssign = None,
         allow_failed: AllowFailed = False,
         journal: Journal = None,
-        quiet: Quiet = False,
-        json: Json = False,
+        quiet: CohortQuiet = False,
+        json: CohortJson = False,
     ) -> None:
         execution = _execution(
             cohort, assign, device=device, workers=workers, scheduler=scheduler, pack=pack, overwrite=overwrite

@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
+from wsi_nuc.cli.options import Option
 from wsi_nuc.errors import OK, SLIDES, STORAGE, USAGE, UsageError, WsiNucError, overall_code
-
-Option = typer.Option
 
 
 def info(

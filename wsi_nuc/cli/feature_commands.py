@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsi_nuc.cli.options import Option, Workers
 from wsi_nuc.cli.stopping import stoppable
 from wsi_nuc.errors import UsageError, WsiNucError, overall_code
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from wsi_nuc.executors.base import Execute
     from wsi_nuc.features.job import ModelRef
     from wsi_nuc.types import SlideRef
-
-Option = typer.Option
 
 
 def features(
@@ -29,9 +28,7 @@ def features(
     reader: Annotated[str, Option(help="Force a slide reader.")] = "auto",
     embedding: Annotated[str | None, Option(help="Model file whose embedding is added, too.")] = None,
     device: Annotated[str, Option(help="Where that model runs: cpu, cuda or cuda:N.")] = "cpu",
-    workers: Annotated[
-        int | None, Option(min=1, help="Worker processes; default: the CPUs this process may use.")
-    ] = None,
+    workers: Workers = None,
     list_: Annotated[bool, Option("--list", help="Print name, unit and meaning of every feature.")] = False,
 ) -> None:
     """Measure shape, stain, texture and surroundings of every nucleus; adds columns to tables/nuclei_table.

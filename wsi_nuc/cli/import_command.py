@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsi_nuc.cli.options import Option
 from wsi_nuc.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,9 +57,6 @@ def _box(text: str) -> tuple[float, float, float, float] | None:
     if not (x0 < x1 and y0 < y1):
         raise UsageError(f"--box {text}", "encloses nothing", "give the upper left corner first") from None
     return x0, y0, x1, y1
-
-
-Option = typer.Option
 
 
 def import_(

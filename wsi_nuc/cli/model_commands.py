@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from wsi_nuc.cli.options import Option
 from wsi_nuc.errors import UsageError
 
-Option = typer.Option
 models_app = typer.Typer(invoke_without_command=True, help="Models: list, show, convert.")
 
 

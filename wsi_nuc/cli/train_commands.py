@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from wsi_nuc.cli.options import Option
 from wsi_nuc.errors import INTERRUPTED, UsageError
 from wsi_nuc.training.events import Emit, EpochDone, Event, Noted, StepDone
 
@@ -81,9 +82,6 @@ def message(event: EpochDone | Noted) -> str:
     return (
         f"{event.stage} epoch {event.epoch}/{event.epochs}: loss {event.row['loss']:.4f} {scores}{mark}".rstrip()
     )
-
-
-Option = typer.Option
 
 
 def train(
