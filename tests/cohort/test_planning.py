@@ -49,9 +49,9 @@ def source(slides: list[Path], tmp_path: Path) -> Path:
     return write_list(tmp_path / "list.csv", "slide", *lines)
 
 
-def same(one: Plan, other: Plan) -> bool:
+def same(first: Plan, second: Plan) -> bool:
     """But for what was measured by the clock."""
-    timeless = [dataclasses.replace(plan, estimate={}) for plan in (one, other)]
+    timeless = [dataclasses.replace(plan, estimate={}) for plan in (first, second)]
     return timeless[0] == timeless[1]
 
 
@@ -165,7 +165,7 @@ def test_a_slide_that_was_replaced_or_is_read_otherwise_is_looked_at_again(
     assert [looked(), looked()] == [True, False]
 
 
-def test_what_was_cut_off_or_is_none_of_ours_is_not_taken_for_a_look(tmp_path: Path) -> None:
+def test_lines_that_are_cut_off_or_not_ours_are_skipped(tmp_path: Path) -> None:
     folder = CohortFolder(tmp_path)
     with Looks(folder) as first:
         first.put("a", "facts", {"tiles": 1})
@@ -183,9 +183,9 @@ def test_a_job_that_still_looks_keeps_its_file(tmp_path: Path) -> None:
     folder = CohortFolder(tmp_path)
     with Looks(folder) as other:
         other.put("a", "facts", {"tiles": 1})
-        with Looks(folder) as mine:
-            mine.put("b", "facts", {"tiles": 2})
-            mine.keep_only(["a", "b"])
+        with Looks(folder) as looks:
+            looks.put("b", "facts", {"tiles": 2})
+            looks.keep_only(["a", "b"])
         other.put("c", "facts", {"tiles": 3})
     assert [Looks(folder).get(key, "facts") for key in "abc"] == [{"tiles": number} for number in (1, 2, 3)]
 

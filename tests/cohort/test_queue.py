@@ -173,7 +173,9 @@ def test_what_lies_beyond_one_array_counts_on(cohort: CohortFolder) -> None:
     ],
     ids=["not seen", "changed"],
 )
-def test_a_cohort_that_is_not_there_or_another_is_told(cohort: CohortFolder, spoil: object, words: str) -> None:
+def test_a_cohort_that_is_missing_or_was_planned_anew_is_refused(
+    cohort: CohortFolder, spoil: object, words: str
+) -> None:
     script = write_scripts(cohort, QUEUES["slurm"], REQUEST).array
     assert callable(spoil)
     spoil(cohort)
@@ -194,7 +196,7 @@ def test_the_node_knows_its_own_disk(cohort: CohortFolder) -> None:
     code, said = Task(cohort, replace(REQUEST, stage="$MY_DISK/slides")).end()
     assert code
     assert "MY_DISK: is not set on this node" in said
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="is not the path of a folder"):
         write_scripts(cohort, QUEUES["slurm"], replace(REQUEST, stage="$(rm -r /)"))
 
 
@@ -236,7 +238,7 @@ def test_times(text: str, seconds: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "2", "2 hours", "0h", "h"])
-def test_what_is_no_time_is_refused(text: str) -> None:
+def test_what_is_not_a_time_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="2h, 90m"):
         seconds_of(text)
 
@@ -269,7 +271,7 @@ NOT_ALLOWED = "Invalid account or account/partition combination specified"
     [("--test-only", "Give an --account and a --partition"), ("--parsable", "Mend what it names, then: bash ")],
     ids=["before", "only when it is submitted"],
 )
-def test_an_account_that_may_not_submit_is_told_in_one_sentence(
+def test_an_account_that_may_not_submit_gets_one_sentence(
     refused: str, remedy: str, cohort: CohortFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stand-in says what Slurm says: the real one of tests/slurm keeps no accounts."""

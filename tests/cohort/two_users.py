@@ -60,8 +60,8 @@ def plan(folder: CohortFolder, slides: list[str]) -> object:
 
 
 def run(folder: CohortFolder, shard: str = "1/1") -> object:
-    told = run_cohort(folder, Shard.parse(shard), execution=HOW)
-    return {slide.id: slide.error or slide.status for slide in told}
+    slides = run_cohort(folder, Shard.parse(shard), execution=HOW)
+    return {slide.id: slide.error or slide.status for slide in slides}
 
 
 def run_and_die(folder: CohortFolder) -> object:
