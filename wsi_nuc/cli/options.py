@@ -9,14 +9,14 @@ import typer
 
 Option = typer.Option
 
-# How to run: `run` and the cohort commands.
-Device = Annotated[str | None, Option(help="auto, cpu, cuda, cuda:N or all (one worker a GPU).")]
+# Of `run` and of cohort commands, which say how slides are computed.
+Device = Annotated[str | None, Option(help="auto, cpu, cuda, cuda:N or all (one worker per GPU).")]
 Workers = Annotated[int | None, Option(min=1, help="Worker processes; default: the CPUs this process may use.")]
 Scheduler = Annotated[str | None, Option(help="serial, local, slurm or the ADDRESS of a Dask scheduler.")]
 Reader = Annotated[str | None, Option(help="Force a slide reader instead of choosing by content.")]
 Pack = Annotated[bool | None, Option("--pack", help="Publish each result as one file, SLIDE.zarr.zip.")]
 
-# Only `run`.
+# Of `run` alone.
 Slides = Annotated[list[str], typer.Argument(help="Slides: files, DICOM or OME-Zarr folders, URLs.")]
 Out = Annotated[
     Path | None, Option("--out", "-o", help="Folder that gets a SLIDE.zarr per slide; default: results.")
@@ -26,10 +26,10 @@ Model = Annotated[
 ]
 Mpp = Annotated[float | None, Option(help="Microns per level-0 pixel, if the header has none or lies.")]
 Tissue = Annotated[str | None, Option(help="auto, none (whole slide) or a GeoJSON file in level-0 px.")]
-Roi = Annotated[str | None, Option(help="GeoJSON file in level-0 px: only nuclei inside are wanted.")]
+Roi = Annotated[str | None, Option(help="GeoJSON file in level-0 px: only nuclei inside are kept.")]
 RegionSize = Annotated[
     int | None,
-    Option(help="Edge of a region in pixels as read; default: by slide and workers. No result shows it."),
+    Option(help="Edge of a region in pixels as read; default: by slide and workers. Results do not depend on it."),
 ]
 Stage = Annotated[
     Path | None, Option(help="Folder on this machine's own disk: slides are copied there, and read from there.")
@@ -46,7 +46,7 @@ Embedding = Annotated[
 ]
 AllowBadTiles = Annotated[
     bool | None,
-    Option("--allow-bad-tiles", help="Publish although places could not be decoded or computed; they are listed."),
+    Option("--allow-bad-tiles", help="Publish even if places could not be decoded or computed; they are listed."),
 ]
 Overwrite = Annotated[bool | None, Option("--overwrite", help="Replace a result made with other settings.")]
 Config = Annotated[Path | None, Option("--config", help="YAML file with any of these options.")]
@@ -54,11 +54,11 @@ Assign = Annotated[list[str] | None, Option("--set", help="key=value, for any ke
 Quiet = Annotated[bool | None, Option("--quiet", "-q", help="No progress, only warnings and errors.")]
 Json = Annotated[bool | None, Option("--json", help="One JSON object per slide on standard output.")]
 
-# Several commands of `cohort`.
+# Of several `cohort` commands.
 Cohort = Annotated[Path, typer.Argument(help="The cohort's folder, as given to `cohort plan --out`.")]
 CohortJson = Annotated[bool, Option("--json", help="JSON on standard output.")]
 AllowFailed = Annotated[
-    bool, Option("--allow-failed", help="End with 0, not 3, if all that is missing is known to be bad.")
+    bool, Option("--allow-failed", help="End with 0, not 3, if only slides that are known to be bad are missing.")
 ]
 Journal = Annotated[
     Path | None, Option("--journal", help="File that gets a line for each finished region, for scripts.")
@@ -68,12 +68,13 @@ Filters = Annotated[
     list[str] | None,
     Option(
         "--only",
-        help="COLUMN=PATTERN with * and ?, of any column or state. Of one column any pattern will do, and every "
-        "column has to match.",
+        help="COLUMN=PATTERN with * and ?, for any column of the list, or state. Several patterns for one column "
+        "are alternatives; every column has to match.",
     ),
 ]
 CohortOverwrite = Annotated[bool | None, Option("--overwrite", help="Replace results made with other settings.")]
 CohortAssign = Annotated[
-    list[str] | None, Option("--set", help="key=value of how to run, such as scratch=/tmp/parts.")
+    list[str] | None,
+    Option("--set", help="key=value, for any key that says how to run, such as scratch=/tmp/parts."),
 ]
 CohortQuiet = Annotated[bool, Option("--quiet", "-q", help="No progress, only warnings and errors.")]
