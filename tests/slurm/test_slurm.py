@@ -266,7 +266,7 @@ def test_a_run_whose_jobs_never_start_ends_with_75(with_slurm: Slurm, slides: Pa
     ("setting", "words"),
     [("partition=nonsense", "nvalid partition"), ("interface=nonsense0", "no such network interface")],
 )
-def test_what_cannot_be_is_told_in_one_sentence(
+def test_what_is_impossible_is_refused_in_one_sentence(
     setting: str, words: str, with_slurm: Slurm, slides: Path, tmp_path: Path
 ) -> None:
     bad = f"--set=dask.slurm.{setting}"
@@ -278,7 +278,7 @@ def test_what_cannot_be_is_told_in_one_sentence(
     assert not list(tmp_path.rglob("*.pem"))
 
 
-def test_an_array_that_slurm_refuses_is_told_in_one_sentence(
+def test_an_array_that_slurm_refuses_is_reported_in_one_sentence(
     with_slurm: Slurm, planned: Path, tmp_path: Path
 ) -> None:
     cohort, before = copied(planned, tmp_path), set(states(with_slurm))
