@@ -115,7 +115,7 @@ def test_a_slide_without_mpp_says_how_to_give_it(wsi: Path, tmp_path: Path) -> N
     assert "4443 x 3567" in described.stdout
 
 
-def test_an_unknown_model_is_told_before_any_slide_is_read(tmp_path: Path) -> None:
+def test_an_unknown_model_is_refused_before_any_slide_is_read(tmp_path: Path) -> None:
     done = wsi_nuc("run", tmp_path / "missing.svs", "--out", tmp_path, "--model", "clasical")
     assert done.returncode == 4
     assert "classical" in done.stderr

@@ -63,7 +63,7 @@ def test_a_blank_slide_is_empty(blank: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.real_data
-def test_fluorescence_is_told_to_be_unlike_the_training_images(wsi: Path, tmp_path: Path) -> None:
+def test_fluorescence_is_reported_as_unlike_the_training_images(wsi: Path, tmp_path: Path) -> None:
     (slide,) = wsi.glob("*.ndpi")
     done = wsi_nuc("run", slide, "--out", tmp_path, "--scheduler", "serial", "--model", "default", "--json")
     assert done.returncode == 0, done.stderr

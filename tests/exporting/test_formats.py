@@ -123,7 +123,7 @@ def test_a_disk_that_fails_leaves_what_was_there(
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_the_same_nuclei_give_the_same_bytes_compressed_too(format: str, store: Path, tmp_path: Path) -> None:
+def test_the_same_nuclei_give_the_same_bytes_also_compressed(format: str, store: Path, tmp_path: Path) -> None:
     name = FORMAT_TESTS[format][0]
     plain, packed, again = tmp_path / name, tmp_path / f"{name}.gz", tmp_path / f"again.{name}.gz"
     for out in (plain, packed, again):
@@ -147,7 +147,7 @@ def test_memory_does_not_grow_with_the_nuclei(
     assert peaks[1] < 10 * peaks[0] / 2
 
 
-def test_mistakes_are_told_before_a_file_is_made(store: Path, tmp_path: Path) -> None:
+def test_mistakes_are_reported_before_a_file_is_made(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "cells.geojson"
     for said, arguments in {
         "Did you mean qupath": {"format": "qupat"},
