@@ -1,4 +1,4 @@
-"""The tables: everything is in them, patients are pooled as their tissue is, the bytes depend on no luck."""
+"""The tables are complete, pool patients by their tissue, and always have the same bytes."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_shards_and_repeats_do_not_show_in_the_bytes(done: CohortFolder, source:
     for index in (2, 3, 1):
         list(run_cohort(other, Shard(index, 3), execution=HOW))
     collect(other)
-    # What was lost of the small files is made again from the results.
+    # Small files that are lost are made again from the results.
     other.summary("a").unlink()
     other.summary("b").write_text("{")
     collect(other, csv=True)

@@ -1,4 +1,4 @@
-"""One code for work that is left, another for bad slides: a script that waits for the first ends at the second."""
+"""Work that is left and bad slides have different codes, so a script can repeat a command until work is done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs at work are shown while they live, forgotten when they die, and the work itself never waits for this."""
+"""Jobs at work are shown while they live and forgotten when they die, and the work never waits for that."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _left_behind(folder: CohortFolder, host: str, age_s: float = 0.0) -> Path:
 
 
 def test_the_dead_do_not_count_as_running(folder: CohortFolder) -> None:
-    """On this machine at once; elsewhere, where a lock may not be seen, once the file is no longer renewed."""
+    """On this machine at once. Elsewhere, where a lock may not be seen, once the file is no longer renewed."""
     here = _left_behind(folder, socket.gethostname())
     assert in_hand(folder) == {}
     held = Held(try_lock(folder.place(here.with_suffix(".lock")))[0])
@@ -159,7 +159,7 @@ def test_a_published_slide_is_done_although_the_region_of_the_next_takes_long(
 
     def emit(event: Event) -> None:
         if isinstance(event, RegionFinished) and event.slide == str(slides[1]):
-            # The serial executor is in the region until this returns: nothing else can happen in its thread.
+            # The serial executor stays in the region until this returns, so nothing else happens in its thread.
             until(first_is_done)
             seen.append(states(folder, plan, plan.rows[1:])[0].state)
 

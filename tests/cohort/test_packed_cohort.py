@@ -1,4 +1,4 @@
-"""A cohort whose results are single files: every command says of it what it says of folders."""
+"""A cohort whose results are single files: every command says the same as for folders."""
 
 from __future__ import annotations
 

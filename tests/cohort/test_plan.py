@@ -1,4 +1,4 @@
-"""The plan says of every line what will run or why not, and nothing that a later job could see otherwise."""
+"""The plan says for every line what will run or why not, and a later job cannot come to another answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plan that is stopped, shared out or made again looks at each slide once, and is the plan of one quiet call."""
+"""A plan that is stopped, shared out or made again looks at each slide once and equals that of a single call."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def source(slides: list[Path], tmp_path: Path) -> Path:
 
 
 def same(first: Plan, second: Plan) -> bool:
-    """But for what was measured by the clock."""
+    """Equal but for the times that were measured."""
     timeless = [dataclasses.replace(plan, estimate={}) for plan in (first, second)]
     return timeless[0] == timeless[1]
 
@@ -80,7 +80,7 @@ def test_a_plan_that_is_stopped_again_and_again_looks_at_each_slide_once(
             make_plan(folder, str(source), settings(folder), Stopping(1))
     plan = make_plan(folder, str(source), settings(folder))
     assert same(plan, quiet)
-    # Only what could not be looked at is tried again: it may have been mended.
+    # Only slides that could not be looked at are tried again: they may have been mended.
     assert sorted(set(done)) == sorted(set(alone))
     assert {what for what in done if done.count(what) > 1} <= {"look broken"}
     done.clear()

@@ -1,4 +1,4 @@
-"""The report is one file that asks for nothing, names what is not done, and finds what is far off."""
+"""The report is one file that loads nothing else, names what is not done, and finds outliers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shares are decided by the plan alone: every slide is in exactly state, and none has much more to do."""
+"""Shares follow from the plan alone: every slide is in exactly one, and none has much more work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One slide never passes for two, also where the plan could not see that two files are the same."""
+"""One slide never counts as two, even if the plan could not see that two files are the same."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_what_was_published_first_stays_the_original(slides: list[Path], tmp_pat
     copy(slides[0], tmp_path / "two.svs")
     assert _run(folder)["two"].status == "published"
     copy(slides[0], tmp_path / "one.svs")
-    # Its file may be gone by now: the result says what it was made of.
+    # Its file may be gone by now, but the result says what it was made from.
     (tmp_path / "two.svs").write_bytes(b"\0" * slides[0].stat().st_size)
     assert "as line 3" in _run(folder)["one"].error
     assert _states(folder, plan) == {"one": "failed", "two": "done"}

@@ -1,4 +1,4 @@
-"""Users of one group share a cohort; where the folder does not let them, whose it is and what to do is results."""
+"""Users of one group share a cohort. If the folder does not let them, the message names its owner and a remedy."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def root() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def said(root: Path, slides: list[Path]) -> dict[str, dict[str, Any]]:
-    """By the folder what each step results."""
+    """What each step printed, by folder."""
     (root / "slides").mkdir()
     copies = [str(shutil.copy(slide, root / "slides")) for slide in slides[:2]]
     call = [sys.executable, "-m", "tests.cohort.two_users", str(root), *copies]

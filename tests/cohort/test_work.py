@@ -1,4 +1,4 @@
-"""Jobs over a cohort: what is done is done once, what fails is named, and nothing is lost."""
+"""Jobs of a cohort: each slide is done once, every failure is named, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def planned_once(slides: list[Path], tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def cohort(planned_once: CohortFolder, tmp_path: Path) -> CohortFolder:
-    """Three good slides, the second with settings of its own, and one that is not there."""
+    """Three good slides, the second with settings of its own, and one that is missing."""
     copy(planned_once.plan, tmp_path / "cohort" / "plan.json")
     return CohortFolder(tmp_path / "cohort")
 
@@ -161,7 +161,7 @@ def test_a_result_that_lacks_a_file_is_found_without_reading_it(cohort: CohortFo
 
 @pytest.mark.slow
 def test_a_full_disk_at_any_write_loses_nothing(cohort: CohortFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The n-th durable call of the cohort's own files fails; the next job makes good for it."""
+    """The n-th durable call of the cohort's own files fails; the next job makes up for it."""
     reached = 0
     for stop_at in range(1, 40):
         calls = 0

@@ -1,6 +1,6 @@
 """Two users and one cohort, in a process of its own: python -m tests.cohort.two_users FOLDER SLIDE...
 
-Prints what each of them was told, one JSON object a step. The users are forks of this process that gave up root:
+Prints what each of them was told, one JSON object per step. The users are forks of this process that gave up root:
 what they need is imported before, since the interpreter may lie where only root can read.
 """
 
@@ -81,7 +81,7 @@ def tables(folder: CohortFolder) -> object:
 
 
 def shared(root: Path, name: str) -> CohortFolder:
-    """A folder of the group, whose files belong to it, too."""
+    """A folder of the group, whose files also belong to the group."""
     place = root / name
     place.mkdir()
     os.chown(place, 0, GROUP)
