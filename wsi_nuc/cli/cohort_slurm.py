@@ -57,7 +57,7 @@ def slurm(
         str, Option(help="slurm, pbs or lsf; pbs and lsf are written by their manuals and untested.")
     ] = "slurm",
 ) -> None:
-    """Write the job array of a cohort, and the job that collects and reports after it. With --submit run them.
+    """Write the job array of a cohort, and the job that collects and reports after it; --submit queues both.
 
     The number of tasks and their memory come from the plan's estimate. A task that runs out of time, is preempted
     or loses its node goes on from its last region. The scripts lie in COHORT/queue, logs in COHORT/queue/logs.

@@ -56,7 +56,7 @@ def _array(folder: CohortFolder, queue: Queue, request: Request) -> list[str]:
     here = Path(__file__).parent
     return [
         SHELL,
-        f"# Written by `wsi-nuc cohort slurm`: task I computes share I of {request.tasks}, and resumes.",
+        f"# Written by `wsi-nuc cohort slurm`: task I computes share I of {request.tasks}, or goes on with it.",
         *queue.array_lines(request, folder.queue_logs),
         "",
         "set -uo pipefail",
@@ -107,7 +107,7 @@ def _collect(folder: CohortFolder, queue: Queue, request: Request) -> list[str]:
     allowed = " --allow-failed" if request.allow_failed else ""
     return [
         SHELL,
-        "# Written by `wsi-nuc cohort slurm`: tables and report, whatever became of the slides.",
+        "# Written by `wsi-nuc cohort slurm`: makes the tables and the report, also if slides failed.",
         *queue.single_lines(request, folder.queue_logs),
         "",
         f"PROGRAM=({request.program})",

@@ -23,13 +23,12 @@ from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.plan import Plan, load
 from wsi_nuc.cohort.records import DONE
 from wsi_nuc.cohort.state import counts
+from wsi_nuc.cohort.tables import Row
 from wsi_nuc.errors import StorageError
 from wsi_nuc.safezarr import read_array
 from wsi_nuc.safezip import contents
 from wsi_nuc.store import layout
 from wsi_nuc.types import Float64
-
-Row = dict[str, Any]
 
 UNLIKE = "unlike_training_images"
 MOST_THUMBNAILS, MOST_ROWS = 240, 2000
