@@ -66,9 +66,9 @@ def test_a_slide_that_failed_and_was_mended_with_the_wrong_file_is_found_out(
     key = plan.key(plan.rows[0])
     records.write(folder, records.Record("a", key, records.FAILED, error="is damaged", exit_code=SLIDES))
     copy(slides[1], tmp_path / "a.svs")
-    outcome = _run(folder)
-    assert (outcome["a"].status, outcome["b"].status) == ("failed", "published")
-    assert "the same content as line 3" in outcome["a"].error
+    outcomes = _run(folder)
+    assert (outcomes["a"].status, outcomes["b"].status) == ("failed", "published")
+    assert "the same content as line 3" in outcomes["a"].error
 
 
 @pytest.mark.parametrize("order", [(1, 2), (2, 1)])
