@@ -22,24 +22,24 @@ runner = CliRunner()
 def described(path: Path, expected: int) -> dict[str, Any]:
     done = runner.invoke(app, ["info", str(path), "--json"])
     assert done.exit_code == expected, done.output
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    info: dict[str, Any] = json.loads(done.stdout)
+    return info
 
 
 @pytest.mark.parametrize(("mpp", "remedy"), [("40", "pass --mpp"), ("0", "pass --mpp"), ("2.5", "--mpp")])
 def test_info_shows_a_slide_that_cannot_be_run_and_says_why(mpp: str, remedy: str, tmp_path: Path) -> None:
     path = svs(tmp_path / "a.svs", APERIO.replace("MPP = 0.5", f"MPP = {mpp}"))
-    found = described(path, SLIDES)
-    assert found["size_px"] == "701 x 501"
-    assert found["levels"].startswith("701 x 501")
-    assert remedy in found["problem"]
-    assert "plan" not in found
+    info = described(path, SLIDES)
+    assert info["size_px"] == "701 x 501"
+    assert info["levels"].startswith("701 x 501")
+    assert remedy in info["problem"]
+    assert "plan" not in info
 
 
 def test_info_of_a_good_slide_has_no_problem(tmp_path: Path) -> None:
-    found = described(svs(tmp_path / "a.svs"), 0)
-    assert found["problem"] == ""
-    assert found["memory_mib"] > 0
+    info = described(svs(tmp_path / "a.svs"), 0)
+    assert info["problem"] == ""
+    assert info["memory_mib"] > 0
 
 
 def test_verify_tells_damage_from_what_never_was_a_result(tmp_path: Path) -> None:

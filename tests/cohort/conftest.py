@@ -1,4 +1,4 @@
-"""Small slides that the tests of cohorts share; written once a test process."""
+"""Small slides that the tests of cohorts share; written once per test process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wsi_nuc.synth import SynthSpec, write_slide
 
 @pytest.fixture(scope="session")
 def slides(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Four slides of 512 to 1280 px, each of another content."""
+    """Four slides of 512 to 1280 px, each with different content."""
     folder = tmp_path_factory.mktemp("slides")
     made = [folder / f"{name}.svs" for name in "abcd"]
     for seed, path in enumerate(made):

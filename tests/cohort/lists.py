@@ -30,7 +30,7 @@ def planned(root: Path, source: Path | str, **options: object) -> tuple[CohortFo
 
 
 def row(line: int, tiles: int = 10, problem: str = "", **cells: str) -> PlanRow:
-    """A row of a plan whose slide nobody has looked at."""
+    """A row of a plan whose slide has not been looked at."""
     facts = Facts("jpegtiff", 1024, 1024, 0.25, "header", 1000 + line, 0.5, tiles / 4, tiles, 1)
     values = {"id": f"s{line}", "slide": f"/slides/{line}.svs", "patient": f"P{line % 7}", **cells}
     return PlanRow(line, facts=facts, problem=problem, exit_code=SLIDES if problem else 0, **values)

@@ -1,4 +1,4 @@
-"""The tables: everything is in them, patients are pooled as their tissue is, the bytes depend on no luck."""
+"""The tables are complete, pool patients by their tissue, and always have the same bytes."""
 
 from __future__ import annotations
 
@@ -90,12 +90,12 @@ def test_shards_and_repeats_do_not_show_in_the_bytes(done: CohortFolder, source:
     for index in (2, 3, 1):
         list(run_cohort(other, Shard(index, 3), execution=HOW))
     collect(other)
-    # What was lost of the small files is made again from the results.
+    # Small files that are lost are made again from the results.
     other.summary("a").unlink()
     other.summary("b").write_text("{")
     collect(other, csv=True)
-    for one, same in ((done.table, other.table), (done.anndata, other.anndata), (done.csv, other.csv)):
-        assert one.read_bytes() == same.read_bytes()
+    for file, same in ((done.table, other.table), (done.anndata, other.anndata), (done.csv, other.csv)):
+        assert file.read_bytes() == same.read_bytes()
 
 
 def test_a_result_other_than_the_recorded_one_is_not_collected(
@@ -111,7 +111,7 @@ def test_a_result_other_than_the_recorded_one_is_not_collected(
     changed["digest"] = digest_of(changed)
     manifest.write_text(json.dumps(changed))
     got = collect(copied)
-    states = {one.row.id: one.state for one in got.states}
+    states = {state.row.id: state.state for state in got.states}
     assert states["a"] == "pending"
     assert states["b"] == "done"
     assert len(load(copied).rows) == len(got.slides)
@@ -135,7 +135,7 @@ def test_the_queries_of_the_readme_answer(done: CohortFolder, monkeypatch: pytes
     assert set(nuclei.patient.fillna("")) == {"P1", "P2", ""}
 
 
-def test_a_cohort_without_anything_done_has_tables_too(source: Path, tmp_path: Path) -> None:
+def test_a_cohort_without_a_finished_slide_still_has_tables(source: Path, tmp_path: Path) -> None:
     folder, _ = planned(tmp_path / "cohort", source)
     collect(folder)
     table = pd.read_parquet(folder.table)
@@ -166,10 +166,10 @@ def test_a_patient_is_what_one_slide_with_all_the_tissue_would_be(
             "area_share_of_tissue_big_cell": first * mean / (tissue * 1e6),
         }
 
-    first, second = sum(one[0] for one in parts), sum(one[1] for one in parts)
-    area = sum(one[0] * one[3] for one in parts)
-    whole = figures(first, second, sum(one[2] for one in parts), area / first if first else 0.0)
-    got = pooled([figures(*one) for one in parts])
+    first, second = sum(part[0] for part in parts), sum(part[1] for part in parts)
+    area = sum(part[0] * part[3] for part in parts)
+    whole = figures(first, second, sum(part[2] for part in parts), area / first if first else 0.0)
+    got = pooled([figures(*part) for part in parts])
     assert got.keys() == whole.keys()
     for name, value in whole.items():
         if value is None:

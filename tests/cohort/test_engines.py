@@ -1,4 +1,4 @@
-"""Workflow engines: Snakemake runs a cohort with bad slides to its end, and again for next to nothing."""
+"""Workflow engines: Snakemake runs a cohort with bad slides to its end, and then has almost nothing left to do."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_snakemake_goes_on_past_bad_slides_and_computes_nothing_twice(slides: li
     assert (cohort / "report.html").stat().st_size
     regions = journal.read_text()
     assert regions
-    # Another list is planned and run anew, and what is done stays so.
+    # Another list is planned and run anew, and slides that are done stay done.
     write_list(tmp_path / "list.csv", "slide,id", f"{slides[0]},a", f"{slides[1]},b")
     said = _snakemake(tmp_path)
     assert "looked at 2 of 2 slides (1 of them earlier)" in said
@@ -68,7 +68,7 @@ def test_snakemake_goes_on_past_bad_slides_and_computes_nothing_twice(slides: li
 
 @pytest.mark.parametrize("process", ["plan", "share", "tables"])
 def test_nextflow_calls_commands_as_they_are(process: str) -> None:
-    """Nobody has run the file yet; at least what it calls is there, with these options."""
+    """Nobody has run the file yet, but the commands that it calls exist and have these options."""
     text = (PIPELINES / "nextflow" / "main.nf").read_text()
     (script,) = re.findall(rf'process {process} \{{.*?"""\n(.*?)"""', text, re.DOTALL)
     group = typer.main.get_command(app).commands["cohort"]  # type: ignore[attr-defined]
@@ -76,5 +76,5 @@ def test_nextflow_calls_commands_as_they_are(process: str) -> None:
         words = re.sub(r"\$\{params\.(planning|running)\}", "", line)
         program, cohort, name, *arguments = shlex.split(re.sub(r"\$\{[^}]*\}", "1", words))
         assert (program, cohort) == ("1", "cohort")
-        # Parsing does not call the command; an option that is not there is refused.
+        # Parsing does not call the command; an unknown option is refused.
         assert group.commands[name].make_context(name, arguments).params

@@ -1,4 +1,4 @@
-"""One code for work that is left, another for bad slides: a script that waits for the first ends at the second."""
+"""Work that is left and bad slides have different codes, so a script can repeat a command until work is done."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from tests.cohort.lists import row
-from wsi_nuc.cli import app, cohort_work
+from wsi_nuc.cli import app, stopping
 from wsi_nuc.cohort import records
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.plan import Plan, save
@@ -67,10 +67,10 @@ def test_bad_slides_end_nothing_once_they_are_allowed(command: str, tmp_path: Pa
 def test_a_job_with_nothing_but_bad_slides_ends_well_where_they_are_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cohort_work, "interrupt_on_signals", lambda: None)
+    monkeypatch.setattr(stopping, "_raise_on_signals", lambda needed: None)
     folder = _cohort(tmp_path, failed="is truncated")
     call = ["cohort", "run", str(folder.root), "--quiet"]
-    told = CliRunner().invoke(app, call)
-    assert told.exit_code == SLIDES
-    assert "is truncated" in told.stderr
+    result = CliRunner().invoke(app, call)
+    assert result.exit_code == SLIDES
+    assert "is truncated" in result.stderr
     assert CliRunner().invoke(app, [*call, "--allow-failed"]).exit_code == OK

@@ -1,4 +1,4 @@
-"""Who is at work: told while they live, forgotten when they die, and never in the way of the work itself."""
+"""Jobs at work are shown while they live and forgotten when they die, and the work never waits for that."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_job_tells_how_far_each_of_its_slides_is(folder: CohortFolder, monkeyp
     assert list(folder.jobs.iterdir()) == []
 
 
-def test_a_slide_that_was_left_to_another_job_is_only_told_of_that_one(folder: CohortFolder) -> None:
+def test_a_slide_that_was_left_to_another_job_is_shown_only_for_that_job(folder: CohortFolder) -> None:
     with JobFile(folder, IDS) as computing, JobFile(folder, IDS) as waiting:
         computing.hear(SlideOpened("/a.svs"))
         computing.hear(SlideStarted("/a.svs", 2, 0, 8))
@@ -90,7 +90,7 @@ def _left_behind(folder: CohortFolder, host: str, age_s: float = 0.0) -> Path:
 
 
 def test_the_dead_do_not_count_as_running(folder: CohortFolder) -> None:
-    """On this machine at once; elsewhere, where a lock may not be seen, once the file is no longer renewed."""
+    """On this machine at once. Elsewhere, where a lock may not be seen, once the file is no longer renewed."""
     here = _left_behind(folder, socket.gethostname())
     assert in_hand(folder) == {}
     held = Held(try_lock(folder.place(here.with_suffix(".lock")))[0])
@@ -138,10 +138,10 @@ def test_running_goes_before_pending_and_failed_but_not_before_done(folder: Coho
         records.write(folder, records.Record(f"s{line}", plan.key(plan.rows[line - 1]), state, exit_code=3))
     folder.store("s3").mkdir(parents=True)
     folder.manifest("s3").touch()
-    with JobFile(folder, {one.slide: one.id for one in plan.rows}) as job:
-        for one in plan.rows:
-            job.hear(SlideOpened(one.slide))
-            job.hear(SlideStarted(one.slide, 1, 0, 1))
+    with JobFile(folder, {planned.slide: planned.id for planned in plan.rows}) as job:
+        for planned in plan.rows:
+            job.hear(SlideOpened(planned.slide))
+            job.hear(SlideStarted(planned.slide, 1, 0, 1))
         until(lambda: len(in_hand(folder)) == 3)
         assert [state.state for state in states(folder, plan, plan.rows)] == [RUNNING, RUNNING, DONE]
     assert [state.state for state in states(folder, plan, plan.rows)] == [PENDING, "failed", DONE]
@@ -159,7 +159,7 @@ def test_a_published_slide_is_done_although_the_region_of_the_next_takes_long(
 
     def emit(event: Event) -> None:
         if isinstance(event, RegionFinished) and event.slide == str(slides[1]):
-            # The serial executor is in the region until this returns: nothing else can happen in its thread.
+            # The serial executor stays in the region until this returns, so nothing else happens in its thread.
             until(first_is_done)
             seen.append(states(folder, plan, plan.rows[1:])[0].state)
 
@@ -176,14 +176,14 @@ def _looks(*kinds: str) -> Callable[[], list[State]]:
 def test_waiting_ends_when_nothing_is_pending_or_running(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
-    told: list[object] = []
-    seen = wait(_looks("pending", "running", *["pending"] * 20, "failed", "pending"), told.append)
+    heard: list[object] = []
+    seen = wait(_looks("pending", "running", *["pending"] * 20, "failed", "pending"), heard.append)
     assert [state.state for state in seen] == [DONE, "failed"]
-    assert len(told) == len(slept) == 22
+    assert len(heard) == len(slept) == 22
     assert slept[0] < 5
     assert slept == sorted(slept)
     assert max(slept) <= 60
-    assert [state.state for state in wait(_looks("pending"), told.append, timeout_s=0.0)] == [DONE, PENDING]
+    assert [state.state for state in wait(_looks("pending"), heard.append, timeout_s=0.0)] == [DONE, PENDING]
 
 
 def test_in_hand_says_where_and_since_when() -> None:

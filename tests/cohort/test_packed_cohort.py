@@ -1,4 +1,4 @@
-"""A cohort whose results are single files: every command says of it what it says of folders."""
+"""A cohort whose results are single files: every command says the same as for folders."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def source(slides: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def run(folder: CohortFolder, **execution: object) -> dict[str, str]:
-    return {told.id: told.status for told in run_cohort(folder, execution={**HOW, **execution})}
+    return {slide.id: slide.status for slide in run_cohort(folder, execution={**HOW, **execution})}
 
 
 def files(folder: CohortFolder) -> list[str]:

@@ -1,4 +1,4 @@
-"""The plan says of every line what will run or why not, and nothing that a later job could see otherwise."""
+"""The plan says for every line what will run or why not, and a later job cannot come to another answer."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_model_that_cannot_be_used_at_all_ends_the_planning(slides: list[Path]
         planned(tmp_path / "cohort", slides[0], model="no-such-model")
 
 
-def test_what_is_no_plan_is_told(tmp_path: Path) -> None:
+def test_what_is_not_a_plan_is_refused(tmp_path: Path) -> None:
     from wsi_nuc.cohort.folder import CohortFolder
 
     folder = CohortFolder(tmp_path)

@@ -1,4 +1,4 @@
-"""A plan that is stopped, shared out or made again looks at each slide once, and is the plan of one quiet call."""
+"""A plan that is stopped, shared out or made again looks at each slide once and equals that of a single call."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def source(slides: list[Path], tmp_path: Path) -> Path:
     return write_list(tmp_path / "list.csv", "slide", *lines)
 
 
-def same(one: Plan, other: Plan) -> bool:
-    """But for what was measured by the clock."""
-    timeless = [dataclasses.replace(plan, estimate={}) for plan in (one, other)]
+def same(first: Plan, second: Plan) -> bool:
+    """Equal but for the times that were measured."""
+    timeless = [dataclasses.replace(plan, estimate={}) for plan in (first, second)]
     return timeless[0] == timeless[1]
 
 
@@ -80,7 +80,7 @@ def test_a_plan_that_is_stopped_again_and_again_looks_at_each_slide_once(
             make_plan(folder, str(source), settings(folder), Stopping(1))
     plan = make_plan(folder, str(source), settings(folder))
     assert same(plan, quiet)
-    # Only what could not be looked at is tried again: it may have been mended.
+    # Only slides that could not be looked at are tried again: they may have been mended.
     assert sorted(set(done)) == sorted(set(alone))
     assert {what for what in done if done.count(what) > 1} <= {"look broken"}
     done.clear()
@@ -165,7 +165,7 @@ def test_a_slide_that_was_replaced_or_is_read_otherwise_is_looked_at_again(
     assert [looked(), looked()] == [True, False]
 
 
-def test_what_was_cut_off_or_is_none_of_ours_is_not_taken_for_a_look(tmp_path: Path) -> None:
+def test_lines_that_are_cut_off_or_not_ours_are_skipped(tmp_path: Path) -> None:
     folder = CohortFolder(tmp_path)
     with Looks(folder) as first:
         first.put("a", "facts", {"tiles": 1})
@@ -183,9 +183,9 @@ def test_a_job_that_still_looks_keeps_its_file(tmp_path: Path) -> None:
     folder = CohortFolder(tmp_path)
     with Looks(folder) as other:
         other.put("a", "facts", {"tiles": 1})
-        with Looks(folder) as mine:
-            mine.put("b", "facts", {"tiles": 2})
-            mine.keep_only(["a", "b"])
+        with Looks(folder) as looks:
+            looks.put("b", "facts", {"tiles": 2})
+            looks.keep_only(["a", "b"])
         other.put("c", "facts", {"tiles": 3})
     assert [Looks(folder).get(key, "facts") for key in "abc"] == [{"tiles": number} for number in (1, 2, 3)]
 

@@ -22,7 +22,7 @@ from wsi_nuc.executors import sbatch
 
 FACTS = Facts("array", 40_000, 40_000, 0.25, "header", 10**8, 0.5, 50.0, 1000, 40)
 REQUEST = Request(tasks=4, cpus=2, gpus=0, memory_gib=3, seconds=7200)
-# Takes a second for a region; does as the real one does when it is told to stop.
+# Takes a second for a region, and ends like the real program when it has to stop.
 PROGRAM = """#!/usr/bin/env bash
 echo "$@" >> "$SEEN"
 trap 'exit 75' USR1 TERM
@@ -48,7 +48,7 @@ def cohort(tmp_path: Path) -> CohortFolder:
 
 
 class Task:
-    """A task of an array that runs in a shell of its own; `requeued` holds what was asked of scontrol."""
+    """A task of an array, run in a shell of its own. `requeued` holds the calls of scontrol."""
 
     def __init__(self, cohort: CohortFolder, request: Request, number: int = 3, **environment: str) -> None:
         place = cohort.root.parent
@@ -63,7 +63,7 @@ class Task:
             "CALLED": str(self._called),
             "SLURM_ARRAY_JOB_ID": "70",
             "SLURM_ARRAY_TASK_ID": str(number),
-            # Of the last task this is the id of the whole array.
+            # For the last task this is the id of the whole array.
             "SLURM_JOB_ID": "70",
         }
         script = write_scripts(cohort, QUEUES["slurm"], request).array
@@ -112,7 +112,7 @@ def test_a_cancelled_task_ends(cohort: CohortFolder, before: Sequence[signal.Sig
 
 
 def test_a_task_that_slurm_no_longer_runs_is_not_put_back(cohort: CohortFolder) -> None:
-    """The cancel came, but its signal not yet."""
+    """The task was cancelled, but its signal has not come yet."""
     task = Task(cohort, REQUEST, OVER="yes")
     task.wait_until_it_runs()
     task.process.send_signal(signal.SIGUSR1)
@@ -173,7 +173,9 @@ def test_what_lies_beyond_one_array_counts_on(cohort: CohortFolder) -> None:
     ],
     ids=["not seen", "changed"],
 )
-def test_a_cohort_that_is_not_there_or_another_is_told(cohort: CohortFolder, spoil: object, words: str) -> None:
+def test_a_cohort_that_is_missing_or_was_planned_anew_is_refused(
+    cohort: CohortFolder, spoil: object, words: str
+) -> None:
     script = write_scripts(cohort, QUEUES["slurm"], REQUEST).array
     assert callable(spoil)
     spoil(cohort)
@@ -194,7 +196,7 @@ def test_the_node_knows_its_own_disk(cohort: CohortFolder) -> None:
     code, said = Task(cohort, replace(REQUEST, stage="$MY_DISK/slides")).end()
     assert code
     assert "MY_DISK: is not set on this node" in said
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="is not the path of a folder"):
         write_scripts(cohort, QUEUES["slurm"], replace(REQUEST, stage="$(rm -r /)"))
 
 
@@ -218,7 +220,7 @@ def test_sizes_come_from_the_estimate() -> None:
     assert 200_000 / 4 / tasks < 7200 / 2
     assert tasks_of(plan, cpus=1, seconds=7200, most=20) == 20
     assert tasks_of(plan_of(3, worker_seconds=1e6), cpus=1, seconds=7200, most=200) == 3
-    # Measured: 0.9 and 2.3 GiB.
+    # It was measured as 0.9 and 2.3 GiB.
     assert [memory_gib(plan, workers) for workers in (1, 4)] == [2, 4]
     assert memory_gib(plan_of(1, worker_bytes=4 * 2**30), 2) == 11
     check_time(plan, 600)
@@ -236,7 +238,7 @@ def test_times(text: str, seconds: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "2", "2 hours", "0h", "h"])
-def test_what_is_no_time_is_refused(text: str) -> None:
+def test_what_is_not_a_time_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="2h, 90m"):
         seconds_of(text)
 
@@ -269,10 +271,10 @@ NOT_ALLOWED = "Invalid account or account/partition combination specified"
     [("--test-only", "Give an --account and a --partition"), ("--parsable", "Mend what it names, then: bash ")],
     ids=["before", "only when it is submitted"],
 )
-def test_an_account_that_may_not_submit_is_told_in_one_sentence(
+def test_an_account_that_may_not_submit_gets_one_sentence(
     refused: str, remedy: str, cohort: CohortFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stand-in says what Slurm says: the real one of tests/slurm keeps no accounts."""
+    """A stand-in repeats what Slurm says, since the real one of tests/slurm does not keep accounts."""
     sbatch_says = f"""case "$1" in
     --version) echo slurm 23.11.4;;
     {refused}) echo 'sbatch: error: Batch job submission failed: {NOT_ALLOWED}' >&2; exit 1;;

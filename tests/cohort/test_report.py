@@ -1,4 +1,4 @@
-"""The report is one file that asks for nothing, names what is not done, and finds what is far off."""
+"""The report is one file that loads nothing else, names what is not done, and finds outliers."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_slides_unlike_the_training_images_are_named(
     page = _read(folder)
     named = "unlike the training images: blurred (sharpness 0.1); paler (density 0.2)"
     assert page.text.count("unlike the training images") == 1
-    assert any(f"{one}{named}" in page.text for one in ("strange", "usual"))
+    assert any(f"{slide}{named}" in page.text for slide in ("strange", "usual"))
     of_slides = {row["id"]: row["unlike_training_images"] for row in collect(folder).slides}
     assert sorted(of_slides.values()) == ["", named.partition(": ")[2]]
     assert "unlike_training_images" not in collect(folder).patients[0]
@@ -121,7 +121,7 @@ def test_the_slide_that_is_far_off_is_found_and_no_other() -> None:
     figures = figures_of(["nuclei_per_mm2"])
     assert outliers(figures, rows) == []
     far = [*rows, {"id": "few", "nuclei_per_mm2": 100.0}, {"id": "unknown"}]
-    assert [(one.id, one.sigmas < 0) for one in outliers(figures, far)] == [("few", True)]
+    assert [(outlier.id, outlier.sigmas < 0) for outlier in outliers(figures, far)] == [("few", True)]
     assert outliers(figures, far[-8:]) == [], "a handful has no spread to speak of"
 
 

@@ -41,11 +41,11 @@ def test_every_spreadsheet_says_the_same(encoding: str, separator: str, end: str
         (b"slide,patient\n", "no line below"),
         (b"slide,patient\n\n ,\n", "no line below"),
         (b"slide\nf\xfcr.svs\n", "not UTF-8"),
-        (b'slide,patient\n"a.svs,P\n', "is no CSV"),
+        (b'slide,patient\n"a.svs,P\n', "is not a valid CSV"),
         (b"MZ\0\0\0binary", "neither a slide nor a CSV"),
     ],
 )
-def test_what_is_no_list_is_told_with_the_remedy(content: bytes, said: str, tmp_path: Path) -> None:
+def test_what_is_not_a_list_is_refused_with_the_remedy(content: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_bytes(content)
     with pytest.raises(UsageError, match=said) as caught:
         read_sheet(str(tmp_path / "list.csv"))
@@ -53,25 +53,29 @@ def test_what_is_no_list_is_told_with_the_remedy(content: bytes, said: str, tmp_
     assert "list.csv" in caught.value.subject
 
 
-def test_nothing_at_the_path_is_told(tmp_path: Path) -> None:
+def test_a_path_with_nothing_there_is_refused(tmp_path: Path) -> None:
     for source in (tmp_path / "none.csv", tmp_path / "*.svs", tmp_path):
-        with pytest.raises(UsageError, match="no slide is there"):
+        with pytest.raises(UsageError, match="has no slides"):
             read_sheet(str(source))
 
 
 def test_a_folder_is_searched_by_content_and_nothing_is_passed_over_in_silence(
     slides: list[Path], tmp_path: Path
 ) -> None:
-    one = copy(slides[0], tmp_path / "x" / "one")
-    two = copy(slides[1], tmp_path / "x" / "deep" / "two.svs")
+    first = copy(slides[0], tmp_path / "x" / "one")
+    second = copy(slides[1], tmp_path / "x" / "deep" / "two.svs")
     (tmp_path / "x" / "notes.svs").write_text("not a slide")
     (tmp_path / "x" / "empty.svs").touch()
     sheet = read_sheet(str(tmp_path / "x"))
-    assert [line.cells["slide"] for line in sheet.lines] == [str(two), str(tmp_path / "x" / "empty.svs"), str(one)]
-    assert sheet.notes == ("1 files are no slides (notes.svs)",)
+    assert [line.cells["slide"] for line in sheet.lines] == [
+        str(second),
+        str(tmp_path / "x" / "empty.svs"),
+        str(first),
+    ]
+    assert sheet.notes == ("1 files are not slides (notes.svs)",)
     by_pattern = read_sheet(str(tmp_path / "x" / "**" / "two*"))
-    assert [line.cells["slide"] for line in by_pattern.lines] == [str(two)]
-    assert [line.cells["slide"] for line in read_sheet(str(one)).lines] == [str(one)]
+    assert [line.cells["slide"] for line in by_pattern.lines] == [str(second)]
+    assert [line.cells["slide"] for line in read_sheet(str(first)).lines] == [str(first)]
 
 
 def _rows(tmp_path: Path, *lines: str) -> list[tuple[str, str, int]]:
@@ -88,8 +92,8 @@ def _rows(tmp_path: Path, *lines: str) -> list[tuple[str, str, int]]:
         ("a.svs,..,,", "begins with a dot"),
         ("a.svs,x\u202ey,,", "cannot name a file"),
         ("a.svs," + "x" * 201 + ",,", "cannot name a file"),
-        ('a.svs,x,"0,25",', "no number"),
-        ("a.svs,x,nan,", "no size of a pixel"),
+        ('a.svs,x,"0,25",', "not a number"),
+        ("a.svs,x,nan,", "not the size of a pixel"),
         ("a.svs,x,-1,", "mpp = -1.0"),
         (",x,,", "names no slide"),
         ("a.svs,x,0.25,,P,more", "has 6 cells, the header has 4"),
@@ -105,26 +109,27 @@ def test_a_bad_line_costs_only_itself(line: str, said: str, tmp_path: Path) -> N
 def test_one_id_or_one_slide_in_two_lines_keeps_the_first(tmp_path: Path) -> None:
     (tmp_path / "link.svs").symlink_to(tmp_path / "a.svs")
     lines = ["slide,id,patient", "a.svs,one,P1", "b.svs,ONE,P1", "sub/../a.svs,two,P2", "link.svs,three,P1"]
-    found = _rows(tmp_path, *lines)
-    assert found[0] == ("one", "", OK)
-    assert "its id 'ONE' is that of line 2, too" in found[1][1]
-    assert "the same file as line 2 (there of patient 'P1')" in found[2][1]
-    assert "the same file as line 2" in found[3][1]
-    assert [code for _, _, code in found[1:]] == [USAGE] * 3
+    rows = _rows(tmp_path, *lines)
+    assert rows[0] == ("one", "", OK)
+    assert "its id 'ONE' is also that of line 2" in rows[1][1]
+    assert "the same file as line 2 (there of patient 'P1')" in rows[2][1]
+    assert "the same file as line 2" in rows[3][1]
+    assert [code for _, _, code in rows[1:]] == [USAGE] * 3
 
 
 def test_slides_of_one_name_get_different_ids_whatever_their_order(tmp_path: Path) -> None:
     lines = ["x/s.svs", "y/s.svs", "t.svs"]
-    there = {slide: found[0] for slide, found in zip(lines, _rows(tmp_path, "slide", *lines), strict=True)}
-    back = {
-        slide: found[0] for slide, found in zip(lines[::-1], _rows(tmp_path, "slide", *lines[::-1]), strict=True)
-    }
-    assert there == back
-    assert len(set(there.values())) == 3
-    assert there["t.svs"] == "t.svs"
+    ids = _ids(tmp_path, lines)
+    assert ids == _ids(tmp_path, lines[::-1])
+    assert len(set(ids.values())) == 3
+    assert ids["t.svs"] == "t.svs"
 
 
-def test_names_that_are_no_text_are_listed_too(slides: list[Path], tmp_path: Path) -> None:
+def _ids(folder: Path, slides: list[str]) -> dict[str, str]:
+    return {slide: name for slide, (name, _, _) in zip(slides, _rows(folder, "slide", *slides), strict=True)}
+
+
+def test_names_that_are_not_text_are_listed_as_well(slides: list[Path], tmp_path: Path) -> None:
     folders = [os.fsdecode(name) for name in (b"one\xff", b"two")]
     for folder in folders:
         copy(slides[0], tmp_path / "x" / folder / os.fsdecode(b"s\xfe.svs"))

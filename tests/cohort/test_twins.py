@@ -1,4 +1,4 @@
-"""One slide never passes for two, also where the plan could not see that two files are the same."""
+"""One slide never counts as two, even if the plan could not see that two files are the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.cohort.lists import copy, planned, write_list
 from wsi_nuc.cohort import records
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.plan import Plan
-from wsi_nuc.cohort.recording import Told
+from wsi_nuc.cohort.recording import SlideOutcome
 from wsi_nuc.cohort.shards import Only, Shard
 from wsi_nuc.cohort.state import states
 from wsi_nuc.cohort.work import run_cohort
@@ -23,13 +23,13 @@ def _cohort(tmp_path: Path, *names: str) -> tuple[CohortFolder, Plan]:
     return planned(tmp_path / "cohort", write_list(tmp_path / "list.csv", "slide,id,patient", *lines))
 
 
-def _run(folder: CohortFolder, retry: bool = True, **options: object) -> dict[str, Told]:
+def _run(folder: CohortFolder, retry: bool = True, **options: object) -> dict[str, SlideOutcome]:
     execution = {"scheduler": "serial"}
-    return {one.id: one for one in run_cohort(folder, retry=retry, execution=execution, **options)}  # type: ignore[arg-type]
+    return {slide.id: slide for slide in run_cohort(folder, retry=retry, execution=execution, **options)}  # type: ignore[arg-type]
 
 
 def _states(folder: CohortFolder, plan: Plan) -> dict[str, str]:
-    return {one.row.id: one.state for one in states(folder, plan, plan.rows)}
+    return {state.row.id: state.state for state in states(folder, plan, plan.rows)}
 
 
 def _stores(folder: CohortFolder) -> list[str]:
@@ -43,10 +43,10 @@ def test_a_slide_that_turns_up_as_the_copy_of_another_is_not_published_for_a_sec
     folder, plan = _cohort(tmp_path, "gone", "a")
     assert _states(folder, plan) == {"gone": "refused", "a": "pending"}
     copy(slides[0], tmp_path / "gone.svs")
-    told = _run(folder, only=[Only("id", "gone")])["gone"]
-    assert told.exit_code == SLIDES
-    assert "the same content as line 3 (there of patient 'P1')" in told.error
-    assert {name: one.status for name, one in _run(folder, retry=False).items()} == {
+    outcome = _run(folder, only=[Only("id", "gone")])["gone"]
+    assert outcome.exit_code == SLIDES
+    assert "the same content as line 3 (there of patient 'P1')" in outcome.error
+    assert {name: slide.status for name, slide in _run(folder, retry=False).items()} == {
         "gone": "failed",
         "a": "published",
     }
@@ -66,9 +66,9 @@ def test_a_slide_that_failed_and_was_mended_with_the_wrong_file_is_found_out(
     key = plan.key(plan.rows[0])
     records.write(folder, records.Record("a", key, records.FAILED, error="is damaged", exit_code=SLIDES))
     copy(slides[1], tmp_path / "a.svs")
-    told = _run(folder)
-    assert (told["a"].status, told["b"].status) == ("failed", "published")
-    assert "the same content as line 3" in told["a"].error
+    outcomes = _run(folder)
+    assert (outcomes["a"].status, outcomes["b"].status) == ("failed", "published")
+    assert "the same content as line 3" in outcomes["a"].error
 
 
 @pytest.mark.parametrize("order", [(1, 2), (2, 1)])
@@ -88,7 +88,7 @@ def test_what_was_published_first_stays_the_original(slides: list[Path], tmp_pat
     copy(slides[0], tmp_path / "two.svs")
     assert _run(folder)["two"].status == "published"
     copy(slides[0], tmp_path / "one.svs")
-    # Its file may be gone by now: the result says what it was made of.
+    # Its file may be gone by now, but the result says what it was made from.
     (tmp_path / "two.svs").write_bytes(b"\0" * slides[0].stat().st_size)
     assert "as line 3" in _run(folder)["one"].error
     assert _states(folder, plan) == {"one": "failed", "two": "done"}

@@ -1,4 +1,4 @@
-"""Users of one group share a cohort; where the folder does not let them, whose it is and what to do is told."""
+"""Users of one group share a cohort. If the folder does not let them, the message names its owner and a remedy."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def root() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def said(root: Path, slides: list[Path]) -> dict[str, dict[str, Any]]:
-    """By the folder what each step told."""
+    """What each step printed, by folder."""
     (root / "slides").mkdir()
     copies = [str(shutil.copy(slide, root / "slides")) for slide in slides[:2]]
     call = [sys.executable, "-m", "tests.cohort.two_users", str(root), *copies]
@@ -49,12 +49,12 @@ def said(root: Path, slides: list[Path]) -> dict[str, dict[str, Any]]:
 
 
 def test_two_users_run_a_share_each_and_both_make_the_tables(root: Path, said: dict[str, Any]) -> None:
-    told = said["group"]
-    assert sorted({**told["ann's share"], **told["ben's share"]}.items()) == [
+    results = said["group"]
+    assert sorted({**results["ann's share"], **results["ben's share"]}.items()) == [
         ("a.svs", "published"),
         ("b.svs", "published"),
     ]
-    assert [told["ann's tables"], told["ben's tables"]] == [2, 2]
+    assert [results["ann's tables"], results["ben's tables"]] == [2, 2]
     cohort = root / "group" / "cohort"
     everything = [cohort, *cohort.rglob("*")]
     assert {path.stat().st_uid for path in everything} == {ANN, BEN}
@@ -65,19 +65,19 @@ def test_two_users_run_a_share_each_and_both_make_the_tables(root: Path, said: d
 
 
 def test_what_a_dead_user_left_in_sticky_folders_stops_nobody(root: Path, said: dict[str, Any]) -> None:
-    told = said["sticky"]
-    assert told["dies"] == ""
-    assert told["ben runs"] == {"a.svs": "published", "b.svs": "published"}
+    results = said["sticky"]
+    assert results["dies"] == ""
+    assert results["ben runs"] == {"a.svs": "published", "b.svs": "published"}
     left = list((root / "sticky" / "cohort").rglob("*.arrow"))
     assert left
     assert {path.stat().st_uid for path in left} == {ANN}
-    assert told["ben's tables"]["exit_code"] == STORAGE
-    assert f"belongs to user {ANN}" in told["ben's tables"]["error"]
-    assert "sticky" in told["ben's tables"]["error"]
+    assert results["ben's tables"]["exit_code"] == STORAGE
+    assert f"belongs to user {ANN}" in results["ben's tables"]["error"]
+    assert "sticky" in results["ben's tables"]["error"]
 
 
-def test_a_folder_that_its_user_does_not_share_is_told_with_the_remedy(said: dict[str, Any]) -> None:
-    told = said["closed"]["ben runs"]
-    assert told["exit_code"] == STORAGE
-    assert f"belongs to user {ANN}" in told["error"]
-    assert "umask 002" in told["error"]
+def test_a_folder_that_its_user_does_not_share_is_refused_with_the_remedy(said: dict[str, Any]) -> None:
+    results = said["closed"]["ben runs"]
+    assert results["exit_code"] == STORAGE
+    assert f"belongs to user {ANN}" in results["error"]
+    assert "umask 002" in results["error"]

@@ -1,4 +1,4 @@
-"""Jobs over a cohort: what is done is done once, what fails is named, and nothing is lost."""
+"""Jobs of a cohort: each slide is done once, every failure is named, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.cohort.lists import copy, planned, write_list
 from wsi_nuc.cohort import records, tables, work
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.plan import load
-from wsi_nuc.cohort.recording import Told
+from wsi_nuc.cohort.recording import SlideOutcome
 from wsi_nuc.cohort.shards import Only, Shard
 from wsi_nuc.cohort.state import exit_code, states
 from wsi_nuc.cohort.verify import verified
@@ -38,18 +38,18 @@ def planned_once(slides: list[Path], tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def cohort(planned_once: CohortFolder, tmp_path: Path) -> CohortFolder:
-    """Three good slides, the second with settings of its own, and one that is not there."""
+    """Three good slides, the second with settings of its own, and one that is missing."""
     copy(planned_once.plan, tmp_path / "cohort" / "plan.json")
     return CohortFolder(tmp_path / "cohort")
 
 
-def _run(folder: CohortFolder, **options: object) -> dict[str, Told]:
-    return {one.id: one for one in run_cohort(folder, execution=HOW, **options)}  # type: ignore[arg-type]
+def _run(folder: CohortFolder, **options: object) -> dict[str, SlideOutcome]:
+    return {slide.id: slide for slide in run_cohort(folder, execution=HOW, **options)}  # type: ignore[arg-type]
 
 
 def _status(folder: CohortFolder) -> dict[str, str]:
     plan = load(folder)
-    return {one.row.id: one.state for one in states(folder, plan, plan.rows)}
+    return {state.row.id: state.state for state in states(folder, plan, plan.rows)}
 
 
 def _digest(store: Path) -> str:
@@ -60,9 +60,9 @@ def test_shards_in_any_order_do_all_and_each_slide_once(
     cohort: CohortFolder, slides: list[Path], tmp_path: Path
 ) -> None:
     assert _status(cohort) == {"a": "pending", "b": "pending", "gone": "refused", "c": "pending"}
-    told = [_run(cohort, shard=Shard(index, 3)) for index in (3, 1, 2, 1)]
-    assert sorted(name for one in told[:3] for name in one) == ["a", "b", "c", "gone"]
-    assert {one.status for one in told[3].values()} <= {"kept", "refused"}
+    outcomes = [_run(cohort, shard=Shard(index, 3)) for index in (3, 1, 2, 1)]
+    assert sorted(name for slides in outcomes[:3] for name in slides) == ["a", "b", "c", "gone"]
+    assert {slide.status for slide in outcomes[3].values()} <= {"kept", "refused"}
     assert _status(cohort) == {"a": "done", "b": "done", "gone": "refused", "c": "done"}
     list(run_slides(RunConfig(out=tmp_path / "alone", mpp=0.3, model="classical", **HOW), [str(slides[1])]))
     assert _digest(cohort.store("b")) == _digest(tmp_path / "alone" / "b.svs.zarr")
@@ -75,7 +75,7 @@ def test_shards_in_any_order_do_all_and_each_slide_once(
 def test_a_share_without_what_is_wanted_has_nothing_to_do(cohort: CohortFolder) -> None:
     shares = [set(_run(cohort, shard=Shard(index, 4), only=[Only("id", "gone")])) for index in range(1, 5)]
     assert sorted(map(sorted, shares)) == [[], [], [], ["gone"]]
-    with pytest.raises(UsageError, match="no slide is like that"):
+    with pytest.raises(UsageError, match="no slide matches"):
         _run(cohort, shard=Shard(1, 4), only=[Only("id", "nobody")])
 
 
@@ -101,11 +101,11 @@ def test_what_failed_for_its_own_sake_is_named_again_and_not_repeated(
         records.write(cohort, failed)
         seen: list[str] = []
         monkeypatch.setattr(work, "run_slides", _noting(seen))
-        told = _run(cohort, only=[Only("id", "a")])
+        outcomes = _run(cohort, only=[Only("id", "a")])
         assert bool(seen) == repeated
         if not repeated:
-            assert told["a"].exit_code == SLIDES
-            assert "broken" in told["a"].error
+            assert outcomes["a"].exit_code == SLIDES
+            assert "broken" in outcomes["a"].error
 
 
 def _noting(seen: list[str]) -> object:
@@ -144,11 +144,11 @@ def test_a_damaged_or_lost_result_is_pending_again_and_restored(cohort: CohortFo
     content[len(content) // 2] ^= 1
     parquet.write_bytes(content)
     plan = load(cohort)
-    looked = {one.row.id: one for one in verified(cohort, states(cohort, plan, plan.rows))}
+    looked = {state.row.id: state for state in verified(cohort, states(cohort, plan, plan.rows))}
     assert looked["b"].state == "pending"
     assert "shapes.parquet" in looked["b"].error
-    told = _run(cohort, only=[Only("patient", "P1")])
-    assert {one.status for one in told.values()} == {"published"}
+    outcomes = _run(cohort, only=[Only("patient", "P1")])
+    assert {slide.status for slide in outcomes.values()} == {"published"}
     assert {name: _digest(cohort.store(name)) for name in "ab"} == before
 
 
@@ -161,7 +161,7 @@ def test_a_result_that_lacks_a_file_is_found_without_reading_it(cohort: CohortFo
 
 @pytest.mark.slow
 def test_a_full_disk_at_any_write_loses_nothing(cohort: CohortFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The n-th durable call of the cohort's own files fails; the next job makes good for it."""
+    """The n-th durable call of the cohort's own files fails; the next job makes up for it."""
     reached = 0
     for stop_at in range(1, 40):
         calls = 0
@@ -209,7 +209,7 @@ def test_other_settings_make_a_slide_pending_and_its_old_result_is_kept_until_as
     assert "labels: False -> True" in refused.error
     assert _digest(cohort.store("a")) == before
     plan = load(cohort)
-    assert exit_code([one for one in states(cohort, plan, plan.rows) if one.row.id == "c"]) == INTERRUPTED
+    assert exit_code([state for state in states(cohort, plan, plan.rows) if state.row.id == "c"]) == INTERRUPTED
     replaced = list(run_cohort(cohort, only=[Only("id", "a")], execution={**HOW, "overwrite": True}))
     assert replaced[0].status == "published"
     assert _digest(cohort.store("a")) != before

@@ -1,6 +1,6 @@
 """Two users and one cohort, in a process of its own: python -m tests.cohort.two_users FOLDER SLIDE...
 
-Prints what each of them was told, one JSON object a step. The users are forks of this process that gave up root:
+Prints what each of them was told, one JSON object per step. The users are forks of this process that gave up root:
 what they need is imported before, since the interpreter may lie where only root can read.
 """
 
@@ -60,8 +60,8 @@ def plan(folder: CohortFolder, slides: list[str]) -> object:
 
 
 def run(folder: CohortFolder, shard: str = "1/1") -> object:
-    told = run_cohort(folder, Shard.parse(shard), execution=HOW)
-    return {slide.id: slide.error or slide.status for slide in told}
+    slides = run_cohort(folder, Shard.parse(shard), execution=HOW)
+    return {slide.id: slide.error or slide.status for slide in slides}
 
 
 def run_and_die(folder: CohortFolder) -> object:
@@ -81,7 +81,7 @@ def tables(folder: CohortFolder) -> object:
 
 
 def shared(root: Path, name: str) -> CohortFolder:
-    """A folder of the group, whose files belong to it, too."""
+    """A folder of the group, whose files also belong to the group."""
     place = root / name
     place.mkdir()
     os.chown(place, 0, GROUP)

@@ -15,8 +15,8 @@ COMMAND = [sys.executable, "-m", "wsi_nuc"]
 
 
 def with_quick_model(arguments: Sequence[object]) -> list[str]:
-    """What these tests ask of a run holds for any model, so unless they name one the quickest does the work."""
-    given = [str(one) for one in arguments]
+    """These tests hold for any model, so unless they name one the quickest is used."""
+    given = [str(argument) for argument in arguments]
     if (given[:1] == ["run"] or given[:2] == ["cohort", "plan"]) and "--model" not in given:
         given += ["--model", "classical"]
     return given
@@ -39,7 +39,7 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
 
 
 def wait_until_it_listens(process: subprocess.Popen[str], timeout: float = 60) -> None:
-    """Until the command takes signals as its own, whatever the machine's load: before that Python dies of them."""
+    """Wait until the command handles signals itself, also on a busy machine: before that Python dies of them."""
     bit, end = 1 << (signal.SIGUSR1 - 1), time.monotonic() + timeout
     while time.monotonic() < end and process.poll() is None:
         status = Path(f"/proc/{process.pid}/status").read_text()

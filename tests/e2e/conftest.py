@@ -1,4 +1,4 @@
-"""Small slides that the end-to-end tests share; written once a test process."""
+"""Small slides that the end-to-end tests share; written once per test process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bad input: named, explained, with the documented exit code, and never at the cost of the other slides."""
+"""Bad input is named and explained, has the documented exit code, and never costs the other slides."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def test_a_bad_slide_costs_only_itself(small: Path, tmp_path: Path) -> None:
     bad = [text, truncated, missing, folder, pipe]
     done = wsi_nuc("run", *bad, small, "--out", tmp_path / "out", "--scheduler", "serial", "--json")
     assert done.returncode == 3
-    told = {Path(one["slide"]).name: one for one in answers(done)}
-    assert told["small.svs"]["status"] == "published"
+    by_name = {Path(answer["slide"]).name: answer for answer in answers(done)}
+    assert by_name["small.svs"]["status"] == "published"
     for path in bad:
-        assert told[path.name]["status"] == "failed"
-        assert str(path) in told[path.name]["error"]
+        assert by_name[path.name]["status"] == "failed"
+        assert str(path) in by_name[path.name]["error"]
         assert not (tmp_path / "out" / f"{path.name}.zarr").exists()
     assert "5 of 6 slides failed" in done.stderr
 
@@ -47,11 +47,11 @@ def test_a_bad_slide_costs_only_itself(small: Path, tmp_path: Path) -> None:
 def test_every_edge_file_is_published_or_named(wsi: Path, tmp_path: Path) -> None:
     slides = sorted((wsi / "edge").iterdir())
     done = wsi_nuc("run", *slides, "--out", tmp_path, "--scheduler", "serial", "--json")
-    told = {Path(one["slide"]).name: one for one in answers(done)}
-    assert {name: one["status"] for name, one in told.items()} == EDGE
-    for name, one in told.items():
-        assert bool(one["error"]) == (one["status"] == "failed")
-        assert (tmp_path / f"{name}.zarr").exists() == (one["status"] == "empty")
+    by_name = {Path(answer["slide"]).name: answer for answer in answers(done)}
+    assert {name: answer["status"] for name, answer in by_name.items()} == EDGE
+    for name, answer in by_name.items():
+        assert bool(answer["error"]) == (answer["status"] == "failed")
+        assert (tmp_path / f"{name}.zarr").exists() == (answer["status"] == "empty")
     assert done.returncode == 3
     assert "Traceback" not in done.stderr
 
@@ -59,14 +59,14 @@ def test_every_edge_file_is_published_or_named(wsi: Path, tmp_path: Path) -> Non
 def test_the_same_slide_again_is_verified_not_repeated(small: Path, tmp_path: Path) -> None:
     arguments = ("run", small, small, "--out", tmp_path, "--scheduler", "serial", "--json")
     first, second = answers(wsi_nuc(*arguments)), answers(wsi_nuc(*arguments))
-    assert [one["status"] for one in first] == ["published", "verified"]
-    assert [one["status"] for one in second] == ["verified", "verified"]
+    assert [answer["status"] for answer in first] == ["published", "verified"]
+    assert [answer["status"] for answer in second] == ["verified", "verified"]
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '{"type": "Point", "coordinates": [1, 2]}', "[]"])
 @pytest.mark.parametrize("option", ["--tissue", "--roi"])
 def test_an_unusable_geojson_is_named(option: str, text: str, small: Path, tmp_path: Path) -> None:
-    file = tmp_path / "mine.geojson"
+    file = tmp_path / "own.geojson"
     file.write_text(text)
     done = wsi_nuc("run", small, "--out", tmp_path / "out", "--scheduler", "serial", option, file)
     assert done.returncode in (2, 3)
@@ -87,13 +87,13 @@ def test_a_region_of_interest_bounds_the_nuclei(small: Path, tmp_path: Path) -> 
     inside = _square(tmp_path / "inside.geojson", 200, 200, 300)
     done = wsi_nuc("run", small, "--out", tmp_path / "out", "--scheduler", "serial", "--roi", inside, "--json")
     assert done.returncode == 0, done.stderr
-    (told,) = answers(done)
-    nuclei = geopandas.read_parquet(Path(told["store"]) / "shapes/nuclei/shapes.parquet")
+    (answer,) = answers(done)
+    nuclei = geopandas.read_parquet(Path(answer["store"]) / "shapes/nuclei/shapes.parquet")
     assert len(nuclei) > 0
     assert nuclei.geometry.intersects(
         geopandas.read_file(inside).geometry.set_crs(None, allow_override=True)[0].buffer(20)
     ).all()
-    assert told["area_mm2"] <= (300 * 0.25 / 1000) ** 2 + 1e-9
+    assert answer["area_mm2"] <= (300 * 0.25 / 1000) ** 2 + 1e-9
 
 
 def test_a_region_of_interest_off_the_slide_is_an_error(small: Path, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_slide_without_mpp_says_how_to_give_it(wsi: Path, tmp_path: Path) -> N
     assert "4443 x 3567" in described.stdout
 
 
-def test_an_unknown_model_is_told_before_any_slide_is_read(tmp_path: Path) -> None:
+def test_an_unknown_model_is_refused_before_any_slide_is_read(tmp_path: Path) -> None:
     done = wsi_nuc("run", tmp_path / "missing.svs", "--out", tmp_path, "--model", "clasical")
     assert done.returncode == 4
     assert "classical" in done.stderr

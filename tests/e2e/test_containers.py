@@ -21,13 +21,13 @@ USER, GROUP = 12_345, 54_321
 
 
 def docker() -> list[str]:
-    """Its instructions, each on one line, without comments."""
+    """The instructions of Docker's recipe, each on one line, without comments."""
     text = re.sub(r"^\s*#.*\n", "", (RECIPES / "Dockerfile").read_text(), flags=re.MULTILINE)
     return [line.strip() for line in re.sub(r"\s*\\\n\s*", " ", text).splitlines() if line.strip()]
 
 
 def section(name: str) -> str:
-    """Of the recipe for Apptainer."""
+    """A section of the recipe for Apptainer."""
     parts = re.split(r"^%(\w+)\n", (RECIPES / "apptainer.def").read_text(), flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))[name]
 

@@ -1,4 +1,4 @@
-"""The model that comes with the package, as everybody first meets it."""
+"""The model that comes with the package."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ def test_workers_and_the_plain_loop_give_the_same_bytes(slide: Path, result: Pat
 
 def test_most_nuclei_of_a_slide_are_found_where_they_are(slide: Path, result: Path) -> None:
     """Painted tissue is not what it was trained on, but a nucleus is a nucleus."""
-    found = geopandas.read_parquet(result / "shapes" / "nuclei" / "shapes.parquet")
+    nuclei = geopandas.read_parquet(result / "shapes" / "nuclei" / "shapes.parquet")
     truth = geopandas.read_parquet(truth_path(slide))
     inside = np.zeros(len(truth), np.bool_)
-    rows, _ = shapely.STRtree(found.geometry.to_numpy()).query(
+    rows, _ = shapely.STRtree(nuclei.geometry.to_numpy()).query(
         truth.geometry.centroid.to_numpy(), predicate="within"
     )
     inside[rows] = True
     assert inside.mean() > 0.5
-    assert found.score.between(0, 1).all()
-    assert found.predicted_iou.between(0, 1).all()
-    assert set(found["class"].unique()) <= set(load_model("default").spec.classes)
+    assert nuclei.score.between(0, 1).all()
+    assert nuclei.predicted_iou.between(0, 1).all()
+    assert set(nuclei["class"].unique()) <= set(load_model("default").spec.classes)
 
 
 def test_a_blank_slide_is_empty(blank: Path, tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_blank_slide_is_empty(blank: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.real_data
-def test_fluorescence_is_told_to_be_unlike_the_training_images(wsi: Path, tmp_path: Path) -> None:
+def test_fluorescence_is_reported_as_unlike_the_training_images(wsi: Path, tmp_path: Path) -> None:
     (slide,) = wsi.glob("*.ndpi")
     done = wsi_nuc("run", slide, "--out", tmp_path, "--scheduler", "serial", "--model", "default", "--json")
     assert done.returncode == 0, done.stderr

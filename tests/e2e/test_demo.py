@@ -22,8 +22,8 @@ def test_the_demo_finds_nuclei_and_draws_them(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "results" / "demo.svs.zarr" / "manifest.json").exists()
     assert cv2.imread(str(tmp_path / "nuclei.png")).std() > 0
-    found, drawn = _found_of_drawn(done.stdout)
-    assert found >= 0.4 * drawn
+    detected, drawn = _found_of_drawn(done.stdout)
+    assert detected >= 0.4 * drawn
 
 
 @settings(max_examples=50, deadline=None)
@@ -47,5 +47,5 @@ def test_without_nuclei_the_picture_is_a_corner() -> None:
 def _found_of_drawn(text: str) -> tuple[int, int]:
     """From the line "of N nuclei that were drawn, M are found"."""
     line = next(line for line in text.splitlines() if line.startswith("of "))
-    drawn, found = (int(word) for word in line.replace(",", "").split() if word.isdigit())
-    return found, drawn
+    drawn, detected = (int(word) for word in line.replace(",", "").split() if word.isdigit())
+    return detected, drawn

@@ -14,7 +14,7 @@ from tests.e2e.command import answers, digest, manifest, start, wsi_nuc
 
 @pytest.fixture(scope="module")
 def reference(slide: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The result of the plain loop, which defines what is right."""
+    """The result of the plain loop, which all others must equal."""
     out = tmp_path_factory.mktemp("serial")
     done = wsi_nuc("run", slide, "--out", out, "--scheduler", "serial", "--region-size", 1024, "--json")
     assert done.returncode == 0, done.stderr
@@ -104,4 +104,4 @@ def test_no_process_is_left_after_the_main_process_was_killed(slide: Path, tmp_p
         assert workers, "the run ended before it could be killed"
         process.kill()
     _, alive = psutil.wait_procs(workers, timeout=30)
-    assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
+    assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]

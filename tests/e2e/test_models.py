@@ -1,4 +1,4 @@
-"""Models from files run as the named ones do; `tests/faults/test_models.py` has those that do not."""
+"""Models from files run like the named ones; `tests/faults/test_models.py` has those that do not run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wsi_nuc.models.classical import build as classical
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    path = tmp_path / "mine.safetensors"
+    path = tmp_path / "own.safetensors"
     classical.save(path)
     return path
 
@@ -22,9 +22,9 @@ def test_a_model_from_a_file_runs_and_its_hash_is_recorded(weights: Path, small:
 
     done = wsi_nuc("run", small, "--out", tmp_path / "out", "--scheduler", "serial", "--model", weights, "--json")
     assert done.returncode == 0, done.stderr
-    (told,) = answers(done)
-    assert told["nuclei"] > 0
-    recorded = manifest(told["store"])["made_from"]["weights_sha256"]
+    (answer,) = answers(done)
+    assert answer["nuclei"] > 0
+    recorded = manifest(answer["store"])["made_from"]["weights_sha256"]
     assert recorded == hashlib.sha256(weights.read_bytes()).hexdigest()
 
 

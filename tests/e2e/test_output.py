@@ -15,7 +15,7 @@ CLASSES = ("epithelial", "inflammatory", "connective", "other")
 
 
 @pytest.fixture(scope="module")
-def told(slide: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def answer(slide: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("output")
     done = wsi_nuc("run", slide, "--out", out, "--labels", "--json", "--workers", 2)
     assert done.returncode == 0, done.stderr
@@ -23,20 +23,20 @@ def told(slide: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
 
 
 @pytest.fixture(scope="module")
-def nuclei(told: dict[str, Any]) -> Any:
+def nuclei(answer: dict[str, Any]) -> Any:
     import geopandas
 
-    return geopandas.read_parquet(Path(told["store"]) / "shapes/nuclei/shapes.parquet")
+    return geopandas.read_parquet(Path(answer["store"]) / "shapes/nuclei/shapes.parquet")
 
 
-def test_the_answer_has_all_it_promises(told: dict[str, Any], slide: Path) -> None:
+def test_the_answer_has_all_it_promises(answer: dict[str, Any], slide: Path) -> None:
     keys = ["slide", "store", "status", "nuclei", "classes", "area_mm2", "usable_mm2", "tiles", "seconds", "error"]
-    assert list(told) == keys
-    assert told["usable_mm2"] == told["area_mm2"]
-    assert told["slide"] == str(slide)
-    assert sum(told["classes"].values()) == told["nuclei"] > 100
-    assert tuple(told["classes"]) == CLASSES
-    assert sum(told["tiles"].values()) == manifest(told["store"])["tiles"]["total"]
+    assert list(answer) == keys
+    assert answer["usable_mm2"] == answer["area_mm2"]
+    assert answer["slide"] == str(slide)
+    assert sum(answer["classes"].values()) == answer["nuclei"] > 100
+    assert tuple(answer["classes"]) == CLASSES
+    assert sum(answer["tiles"].values()) == manifest(answer["store"])["tiles"]["total"]
 
 
 def test_every_polygon_is_valid_inside_the_slide_and_described(nuclei: Any) -> None:
@@ -54,10 +54,10 @@ def test_every_polygon_is_valid_inside_the_slide_and_described(nuclei: Any) -> N
     assert nuclei.seam.any()
 
 
-def test_spatialdata_reads_all_elements_together(told: dict[str, Any], nuclei: Any) -> None:
+def test_spatialdata_reads_all_elements_together(answer: dict[str, Any], nuclei: Any) -> None:
     import spatialdata
 
-    read = spatialdata.read_zarr(told["store"])
+    read = spatialdata.read_zarr(answer["store"])
     table = read["nuclei_table"]
     assert table.shape == (len(nuclei), len(CLASSES))
     assert list(table.var_names) == list(CLASSES)
@@ -71,12 +71,12 @@ def test_spatialdata_reads_all_elements_together(told: dict[str, Any], nuclei: A
     assert len(joined[1]) == len(nuclei)
 
 
-def test_duckdb_counts_the_classes(told: dict[str, Any]) -> None:
+def test_duckdb_counts_the_classes(answer: dict[str, Any]) -> None:
     import duckdb
 
-    file = f"{told['store']}/shapes/nuclei/shapes.parquet"
+    file = f"{answer['store']}/shapes/nuclei/shapes.parquet"
     rows = duckdb.sql(f"select class, count(*) from read_parquet('{file}') group by class").fetchall()
-    assert dict(rows) == {name: count for name, count in told["classes"].items() if count}
+    assert dict(rows) == {name: count for name, count in answer["classes"].items() if count}
 
 
 def test_most_of_what_was_drawn_is_found(slide: Path, nuclei: Any) -> None:
@@ -137,8 +137,8 @@ def test_a_slide_of_any_resolution_gives_nuclei_at_their_place(slide: Path, nucl
     done = wsi_nuc("run", slide, "--out", tmp_path, "--scheduler", "serial", "--mpp", 0.3, "--json")
     assert done.returncode == 0, done.stderr
     (other,) = answers(done)
-    found = geopandas.read_parquet(Path(other["store"]) / "shapes/nuclei/shapes.parquet")
-    near, distance = shapely.STRtree(found.geometry.to_numpy()).query_nearest(
+    rescaled = geopandas.read_parquet(Path(other["store"]) / "shapes/nuclei/shapes.parquet")
+    near, distance = shapely.STRtree(rescaled.geometry.to_numpy()).query_nearest(
         shapely.points(nuclei.x, nuclei.y), return_distance=True, all_matches=False
     )
     assert len(near[0]) == len(nuclei)

@@ -21,7 +21,7 @@ def test_what_it_raises_is_raised() -> None:
         call_apart(partial(tasks.refuse_odd, 3))
 
 
-def test_its_death_is_told_and_survived() -> None:
+def test_its_death_is_reported_and_survived() -> None:
     with pytest.raises(Died, match="SIGKILL"):
         call_apart(partial(tasks.always_die, 2))
     with pytest.raises(Died, match="exit code 7"):

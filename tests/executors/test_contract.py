@@ -93,7 +93,7 @@ def test_a_task_that_kills_every_worker_is_given_up_and_named() -> None:
 
 
 def test_a_result_that_dies_with_its_worker_is_computed_anew() -> None:
-    """The worker may be killed when its task is already reported as done, before the result was fetched."""
+    """The worker may be killed after its task was reported as done, but before the result was fetched."""
     executor = DaskExecutor(ClusterOptions(workers=2), tasks.make_ready)
     try:
         future = executor._client.submit(tasks.slow, 7, pure=False)

@@ -1,4 +1,4 @@
-"""Workers of this machine that cannot start, stop, or outlive their run, and the memory that they share."""
+"""Workers on this machine that cannot start, that stop or outlive their run, and the memory that they share."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_ctrl_c_of_a_terminal_does_not_reach_the_workers() -> None:
 
 
 def test_a_result_that_takes_long_to_fetch_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a machine that is overloaded it takes seconds."""
+    """This takes seconds on a machine that is overloaded."""
     executor = DaskExecutor(ClusterOptions(workers=1), tasks.make_ready)
     gather = executor._client._gather
 

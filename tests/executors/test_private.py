@@ -1,4 +1,4 @@
-"""Nobody else takes part in a run: no port answers without its certificate, and no file gives that away."""
+"""Nobody else takes part in a run: no port answers without its certificate, which no file gives away."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from wsi_nuc.executors.dask import ClusterOptions, DaskExecutor
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of all temporary files, of worker processes, too."""
+    """The folder of all temporary files, also of those of worker processes."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     private.scratch_folder.cache_clear()
@@ -31,10 +31,10 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 def listening() -> set[int]:
-    """Ports of this process and its children on which somebody can knock."""
+    """Ports on which this process and its children listen."""
     me = psutil.Process()
-    connections = [found for process in (me, *me.children()) for found in process.net_connections("tcp")]
-    return {found.laddr.port for found in connections if found.status == psutil.CONN_LISTEN}
+    connections = [connection for process in (me, *me.children()) for connection in process.net_connections("tcp")]
+    return {connection.laddr.port for connection in connections if connection.status == psutil.CONN_LISTEN}
 
 
 def answer(address: str, security: Security | None) -> Any:
@@ -74,11 +74,11 @@ def test_no_port_answers_without_the_certificate_of_the_run(temporary: Path) -> 
 
 
 def test_workers_put_their_files_where_nobody_else_can_write(temporary: Path) -> None:
-    mine = Path(private.scratch_folder())
-    assert mine.parent == temporary
-    assert stat.S_IMODE(mine.stat().st_mode) == 0o700
+    folder = Path(private.scratch_folder())
+    assert folder.parent == temporary
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     private.scratch_folder.cache_clear()
-    assert private.scratch_folder() == str(mine)
+    assert private.scratch_folder() == str(folder)
 
 
 @pytest.mark.parametrize("trap", ["open to all", "a link"])

@@ -1,4 +1,4 @@
-"""What every export promises: the store's nuclei in its order, complete or not at all. One row per format."""
+"""What every export promises: the store's nuclei in its order, complete or not at all."""
 
 from __future__ import annotations
 
@@ -65,9 +65,11 @@ def test_a_round_trip_gives_the_same_outlines_and_classes_in_the_same_order(
 ) -> None:
     name, read, precision = FORMAT_TESTS[format]
     assert export(store, format, tmp_path / name) == COUNT
-    found = read(tmp_path / name)
-    assert [name for _, name in found] == truth["class"].astype(str).tolist()
-    far = [shapely.hausdorff_distance(shape, ours) for (shape, _), ours in zip(found, truth.geometry, strict=True)]
+    nuclei = read(tmp_path / name)
+    assert [name for _, name in nuclei] == truth["class"].astype(str).tolist()
+    far = [
+        shapely.hausdorff_distance(shape, ours) for (shape, _), ours in zip(nuclei, truth.geometry, strict=True)
+    ]
     assert max(far) <= precision
 
 
@@ -123,7 +125,7 @@ def test_a_disk_that_fails_leaves_what_was_there(
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_the_same_nuclei_give_the_same_bytes_compressed_too(format: str, store: Path, tmp_path: Path) -> None:
+def test_the_same_nuclei_give_the_same_bytes_also_compressed(format: str, store: Path, tmp_path: Path) -> None:
     name = FORMAT_TESTS[format][0]
     plain, packed, again = tmp_path / name, tmp_path / f"{name}.gz", tmp_path / f"again.{name}.gz"
     for out in (plain, packed, again):
@@ -147,7 +149,7 @@ def test_memory_does_not_grow_with_the_nuclei(
     assert peaks[1] < 10 * peaks[0] / 2
 
 
-def test_mistakes_are_told_before_a_file_is_made(store: Path, tmp_path: Path) -> None:
+def test_mistakes_are_reported_before_a_file_is_made(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "cells.geojson"
     for said, arguments in {
         "Did you mean qupath": {"format": "qupat"},
@@ -167,8 +169,8 @@ def test_mistakes_are_told_before_a_file_is_made(store: Path, tmp_path: Path) ->
 def test_a_store_that_lost_rows_is_not_exported(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = exporting.manifests.read(store)
-    monkeypatch.setattr(exporting.manifests, "read", lambda _: told | {"counts": {"nuclei": COUNT + 1}})
+    manifest = exporting.manifests.read(store)
+    monkeypatch.setattr(exporting.manifests, "read", lambda _: manifest | {"counts": {"nuclei": COUNT + 1}})
     with pytest.raises(StorageError, match=r"wsi-nuc verify"):
         export(store, "qupath", tmp_path / "cells.geojson")
     assert list(tmp_path.iterdir()) == []

@@ -62,7 +62,7 @@ PartitionName=urgent Nodes=n1,n2 MaxTime=INFINITE State=UP PriorityTier=10 Preem
 
 
 def missing() -> str:
-    """Why no Slurm can be started here, "" if one can."""
+    """Why Slurm cannot be started here; "" if it can."""
     lacking = [name for name in PROGRAMS if shutil.which(name, path=_path()) is None]
     if lacking:
         return f"not installed: {', '.join(lacking)} (apt-get install slurm-wlm munge --no-install-recommends)"
@@ -74,7 +74,7 @@ def _path() -> str:
 
 
 class Slurm:
-    """`env` is what commands need in order to speak to this cluster and no other."""
+    """`env` is the environment that commands need to reach this cluster and no other."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -92,14 +92,14 @@ class Slurm:
         until(self.ready, 120, self.logs)
 
     def ready(self) -> bool:
-        """Both nodes are up and idle. False, too, while the controller is not up yet."""
+        """Whether both nodes are up and idle. Also False while the controller is not up yet."""
         with suppress(AssertionError):
             nodes = sorted(self.run("sinfo", "-h", "-N", "-p", "batch", "-o", "%N %t").splitlines())
             return nodes == [f"{name} idle" for name in NODES]
         return False
 
     def _start_munge(self) -> None:
-        """As the user munge, whom it insists on; its folder is that user's alone."""
+        """As the user munge, which it insists on. Its folder belongs to that user alone."""
         folder = self.root / "munge"
         folder.mkdir()
         (folder / "munge.key").write_bytes(secrets.token_bytes(128))
@@ -136,8 +136,8 @@ class Slurm:
         return dict(line.split() for line in lines)
 
     def processes(self, node: str) -> list[psutil.Process]:
-        """What runs on a node, its daemons included: jobs know the node, and each has a slurmstepd above it."""
-        found = [psutil.Process(self._daemons[node].pid)] if node in self._daemons else []
+        """What runs on a node, with its daemons. Jobs know their node, and each has a slurmstepd above it."""
+        processes = [psutil.Process(self._daemons[node].pid)] if node in self._daemons else []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
                 environment = process.environ()
@@ -145,14 +145,14 @@ class Slurm:
                     environment.get("SLURMD_NODENAME") == node
                     and environment.get("SLURM_CONF") == self.env["SLURM_CONF"]
                 ):
-                    found.append(process)
+                    processes.append(process)
                     parent = process.parent()
                     if parent is not None and parent.name() == "slurmstepd":
-                        found.append(parent)
-        return found
+                        processes.append(parent)
+        return processes
 
     def kill_node(self, node: str) -> None:
-        """As if its power were cut: everything at once, with no chance to say goodbye."""
+        """End everything on the node at once, as if its power were cut."""
         doomed = self.processes(node)
         # The daemon last: a job whose end it could report would not be the loss of a node.
         for process in doomed:
@@ -184,21 +184,21 @@ class Slurm:
         )
 
 
-def until(true: Callable[[], bool], seconds: float, told: Callable[[], str] = lambda: "") -> None:
+def until(true: Callable[[], bool], seconds: float, why: Callable[[], str] = lambda: "") -> None:
     """Poll; the limit is generous, since it only has to end a test that is stuck."""
     end = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < end, told()
+        assert time.monotonic() < end, why()
         time.sleep(0.2)
 
 
 def _free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
+    for listening in sockets:
+        listening.bind(("127.0.0.1", 0))
+    ports = [int(listening.getsockname()[1]) for listening in sockets]
+    for listening in sockets:
+        listening.close()
     return ports
 
 

@@ -1,4 +1,4 @@
-"""One cluster for all tests of Slurm. They are skipped only where none can be started, with the reason."""
+"""One cluster for all tests of Slurm. They are skipped, with the reason, only if it cannot be started."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def slurm() -> Iterator[Slurm]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One machine has room for one cluster of ours."""
+    """A machine has room for one such cluster."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             if item.originalname not in ALWAYS:  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""On a real Slurm: an array with a task preempted and a node lost, one slide over two nodes: serial's bytes."""
+"""On a real Slurm, preempted tasks, a lost node and a slide over two nodes do not change the bytes of a result."""
 
 from __future__ import annotations
 
@@ -64,15 +64,15 @@ def write_scripts(cohort: Path, *more: object) -> str:
 
 
 def states(slurm: Slurm) -> dict[str, dict[str, str]]:
-    """What Slurm says of every job and array task, over or not, by 12_3 or 14."""
-    found = {}
+    """What Slurm says about every job and array task, over or not, by names such as 12_3 or 14."""
+    jobs = {}
     for line in slurm.run("scontrol", "-o", "show", "job").splitlines():
         fields = dict(re.findall(r"(\w+)=(\S*)", line))
         if "JobId" not in fields:
             continue
         name = f"{fields['ArrayJobId']}_{fields['ArrayTaskId']}" if "ArrayJobId" in fields else fields["JobId"]
-        found[name] = fields
-    return found
+        jobs[name] = fields
+    return jobs
 
 
 def _is_python(process: psutil.Process, word: str) -> bool:
@@ -83,11 +83,11 @@ def _is_python(process: psutil.Process, word: str) -> bool:
 
 
 def halted(slurm: Slurm, node: str, word: str = "cohort") -> list[psutil.Process]:
-    """The programs that compute on a node, known by a word of their command, stopped where they are."""
-    found = [process for process in slurm.processes(node) if _is_python(process, word)]
-    for process in found:
+    """Stop the programs that compute on a node, known by a word of their command, and return them."""
+    stopped = [process for process in slurm.processes(node) if _is_python(process, word)]
+    for process in stopped:
         process.suspend()
-    return found
+    return stopped
 
 
 def has_been_told(process: psutil.Process) -> bool:
@@ -99,11 +99,11 @@ def has_been_told(process: psutil.Process) -> bool:
 def test_an_array_with_a_task_preempted_and_a_node_lost(
     with_slurm: Slurm, planned: Path, serial: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As `cohort slurm --submit` has it, up to the tables and the report."""
+    """From `cohort slurm --submit` to the tables and the report."""
     slurm, cohort = with_slurm, copied(planned, tmp_path)
     monkeypatch.setenv("NODE_DISK", str(tmp_path / "stage"))
-    told = write_scripts(cohort, "--stage", "$NODE_DISK", "--submit", "--at-once", 4)
-    (array,) = re.findall(r"array (\d+)", told)
+    output = write_scripts(cohort, "--stage", "$NODE_DISK", "--submit", "--at-once", 4)
+    (array,) = re.findall(r"array (\d+)", output)
     until(lambda: has_parts(cohort), LIMIT_S, slurm.logs)
 
     # Nothing ends before it is preempted or lost, however fast the machine.
@@ -146,7 +146,7 @@ def test_an_array_with_a_task_preempted_and_a_node_lost(
 def test_a_cancelled_task_stays_so_and_a_warned_one_alone_comes_back(
     slurm: Slurm, planned: Path, serial: dict[str, str], tmp_path: Path
 ) -> None:
-    """Of an array of two of the eight shares, with the id of the last task being that of the array."""
+    """In an array of two of the eight shares, whose last task has the id of the array."""
     cohort = copied(planned, tmp_path)
     write_scripts(cohort)
     array = slurm.run("sbatch", "--parsable", "--array=1,3", cohort / "queue" / "array.slurm").strip()
@@ -168,7 +168,7 @@ def test_a_cancelled_task_stays_so_and_a_warned_one_alone_comes_back(
 
 
 def test_the_benchmark_of_signals_runs(slurm: Slurm, tmp_path: Path) -> None:
-    """On two tasks; what it finds wrong here would be wrong in any number of them."""
+    """With two tasks. An error would show with any number of tasks."""
     planned = slurm_signals.prepare(tmp_path, 2, size_px=512)
     peace, _ = slurm_signals.fire(slurm, planned, tmp_path / "peace", "nothing", 2, 1.0)
     fired, _ = slurm_signals.fire(slurm, planned, tmp_path / "fire", "warning, then scancel", 2, 5.0)
@@ -266,7 +266,7 @@ def test_a_run_whose_jobs_never_start_ends_with_75(with_slurm: Slurm, slides: Pa
     ("setting", "words"),
     [("partition=nonsense", "nvalid partition"), ("interface=nonsense0", "no such network interface")],
 )
-def test_what_cannot_be_is_told_in_one_sentence(
+def test_what_is_impossible_is_refused_in_one_sentence(
     setting: str, words: str, with_slurm: Slurm, slides: Path, tmp_path: Path
 ) -> None:
     bad = f"--set=dask.slurm.{setting}"
@@ -278,7 +278,7 @@ def test_what_cannot_be_is_told_in_one_sentence(
     assert not list(tmp_path.rglob("*.pem"))
 
 
-def test_an_array_that_slurm_refuses_is_told_in_one_sentence(
+def test_an_array_that_slurm_refuses_is_reported_in_one_sentence(
     with_slurm: Slurm, planned: Path, tmp_path: Path
 ) -> None:
     cohort, before = copied(planned, tmp_path), set(states(with_slurm))

@@ -1,4 +1,4 @@
-"""`wsi-nuc cohort`: plan, run, slurm, status, retry, collect, report."""
+"""`wsi-nuc cohort` with its commands plan, run, slurm, status, retry, collect and report."""
 
 from __future__ import annotations
 

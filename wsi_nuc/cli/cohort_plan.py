@@ -1,4 +1,4 @@
-"""`wsi-nuc cohort plan`."""
+"""`wsi-nuc cohort plan`: looks at every slide of a list and writes the plan."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsi_nuc.cli.cohort_words import AllowFailed, Json, Option, Pack, plan_words
+from wsi_nuc.cli.cohort_words import plan_words
+from wsi_nuc.cli.options import AllowFailed, CohortJson, Option, Pack, Reader, Scheduler
 from wsi_nuc.cli.run_command import settings_from
 from wsi_nuc.cli.stopping import stoppable
 
@@ -20,20 +21,18 @@ if TYPE_CHECKING:
 def plan(
     source: Annotated[str, typer.Argument(help="CSV with a column slide, a folder, or a quoted pattern.")],
     out: Annotated[Path, Option("--out", "-o", help="The cohort's folder.")],
-    model: Annotated[str | None, Option(help="For slides without a model of their own in the list.")] = None,
+    model: Annotated[str | None, Option(help="The model of slides for which the list names none.")] = None,
     device: Annotated[str | None, Option(help="auto, cpu, cuda, cuda:N or all.")] = None,
     workers: Annotated[int | None, Option(min=1, help="Processes that look at slides.")] = None,
-    scheduler: Annotated[
-        str | None, Option(help="serial, local, slurm or the ADDRESS of a Dask scheduler.")
-    ] = None,
-    reader: Annotated[str | None, Option(help="Force a slide reader instead of choosing by content.")] = None,
+    scheduler: Scheduler = None,
+    reader: Reader = None,
     tissue: Annotated[
-        str | None, Option(help="auto, none or a GeoJSON file, where the list says nothing.")
+        str | None, Option(help="auto, none or a GeoJSON file, for slides for which the list says nothing.")
     ] = None,
     labels: Annotated[bool | None, Option("--labels", help="Also write label images.")] = None,
     features: Annotated[bool | None, Option("--features", help="Also measure every nucleus.")] = None,
     allow_bad_tiles: Annotated[
-        bool | None, Option("--allow-bad-tiles", help="Publish although places could not be decoded.")
+        bool | None, Option("--allow-bad-tiles", help="Publish even if places could not be decoded.")
     ] = None,
     pack: Pack = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace another plan; results are kept.")] = False,
@@ -43,20 +42,21 @@ def plan(
     shard: Annotated[
         str | None,
         Option(
-            "--shard", help="I/N: only look at every N-th slide, from the I-th on; plan without it afterwards."
+            "--shard",
+            help="I/N: only look at every N-th slide, from the I-th on. Make the plan without it afterwards.",
         ),
     ] = None,
     quiet: Annotated[bool, Option("--quiet", "-q", help="Only the slides that cannot run.")] = False,
-    json: Json = False,
+    json: CohortJson = False,
 ) -> None:
     """Look at every slide once and write what will run, where it lands, and how long it takes.
 
-    Columns: slide, and if wanted id, patient, mpp, roi, tissue, model; others are kept. Separators are commas,
-    semicolons or tabs; relative paths count from the folder of the CSV. A slide that cannot run stays in the plan
-    with its reason, and the exit code is 3 (0 with --allow-failed).
+    The CSV has a column slide and may have id, patient, mpp, roi, tissue and model; other columns are kept.
+    Separators are commas, semicolons or tabs; relative paths count from the folder of the CSV. A slide that cannot
+    run stays in the plan with its reason, and the exit code is 3 (0 with --allow-failed).
 
-    Stopped, the same command goes on where it was. With --shard any number of jobs look at a share each; the plan
-    that is made afterwards has only the rest to look at.
+    After a stop the same command goes on where it was. With --shard several jobs look at a share each; the plan
+    that is made afterwards only looks at the rest.
     """
     given = {
         "out": out,
@@ -83,7 +83,7 @@ def plan(
 
 
 def _make(source: str, settings: RunConfig, overwrite: bool, quiet: bool, json: bool) -> list[PlanRow]:
-    """The plan itself; the slides that cannot run."""
+    """Make the plan itself. Returns the slides that cannot run."""
     from wsi_nuc.cli.cohort_words import Looking
     from wsi_nuc.cohort.folder import CohortFolder
     from wsi_nuc.cohort.plan import save, write_table
@@ -103,7 +103,7 @@ def _make(source: str, settings: RunConfig, overwrite: bool, quiet: bool, json: 
 
 
 def _look(source: str, settings: RunConfig, shard: str, quiet: bool) -> list[PlanRow]:
-    """One share of the looking; the slides of it that cannot run."""
+    """Look at one share of the slides. Returns those that cannot run."""
     from wsi_nuc.cli.cohort_words import Looking
     from wsi_nuc.cohort.folder import CohortFolder
     from wsi_nuc.cohort.planning import look_at_share

@@ -11,25 +11,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsi_nuc.cli.options import Option
 from wsi_nuc.errors import UsageError
 
 if TYPE_CHECKING:
     from wsi_nuc.cohort.plan import Plan
     from wsi_nuc.cohort.queue.queues import Request
 
-Option = typer.Option
 COMMAND = "cohort slurm"
 
 
 def slurm(
     cohort: Annotated[Path, typer.Argument(help="The cohort's folder; all nodes have to see it.")],
-    submit: Annotated[bool, Option("--submit", help="Hand the scripts to Slurm, too.")] = False,
-    max_jobs: Annotated[int, Option(min=1, help="At most so many tasks, however large the cohort.")] = 200,
-    tasks: Annotated[int | None, Option(min=1, help="So many tasks, in place of the estimate.")] = None,
-    time: Annotated[str, Option(help="Limit of a task's time, such as 2h, 90m or 02:00:00.")] = "2h",
-    cpus_per_task: Annotated[int, Option(min=1, help="CPUs of a task, each with a worker.")] = 4,
-    gpus_per_task: Annotated[int, Option(min=0, help="GPUs of a task, each with a worker.")] = 0,
-    memory: Annotated[int | None, Option(min=1, help="GiB of a task, in place of the estimate.")] = None,
+    submit: Annotated[bool, Option("--submit", help="Also hand the scripts to Slurm.")] = False,
+    max_jobs: Annotated[int, Option(min=1, help="Largest number of tasks, however large the cohort.")] = 200,
+    tasks: Annotated[int | None, Option(min=1, help="Number of tasks, in place of the estimate.")] = None,
+    time: Annotated[str, Option(help="Time limit of a task, such as 2h, 90m or 02:00:00.")] = "2h",
+    cpus_per_task: Annotated[int, Option(min=1, help="CPUs per task, each with a worker.")] = 4,
+    gpus_per_task: Annotated[int, Option(min=0, help="GPUs per task, each with a worker.")] = 0,
+    memory: Annotated[int | None, Option(min=1, help="GiB of memory per task, in place of the estimate.")] = None,
     at_once: Annotated[int, Option(min=0, help="Tasks that may run at the same time; 0: any number.")] = 0,
     partition: Annotated[str, Option(help="Partition or queue.")] = "",
     account: Annotated[str, Option(help="Account or project.")] = "",
@@ -39,22 +39,25 @@ def slurm(
     prologue: Annotated[
         list[str] | None, Option(help="Shell line before the program, such as module load.")
     ] = None,
-    directive: Annotated[list[str] | None, Option(help="More for the queue, such as --constraint=avx2.")] = None,
+    directive: Annotated[list[str] | None, Option(help="Another directive, such as --constraint=avx2.")] = None,
     program: Annotated[
         str, Option(help="How a task starts this program, such as 'apptainer exec wsi-nuc.sif wsi-nuc'.")
     ] = "",
     restarts: Annotated[
-        int, Option(min=1, help="A task that is stopped so often without a finished region gives up.")
+        int,
+        Option(min=1, help="A task gives up after so many stops in a row without a finished region."),
     ] = 3,
     allow_failed: Annotated[
-        bool, Option("--allow-failed", help="Slides that are known to be bad make no task fail.")
+        bool, Option("--allow-failed", help="A task does not fail if slides are known to be bad.")
     ] = False,
     retry: Annotated[
         bool, Option("--retry", help="Slides that failed or were refused are tried again, as by `cohort retry`.")
     ] = False,
-    queue: Annotated[str, Option(help="slurm; pbs and lsf are written by their manuals, and untried.")] = "slurm",
+    queue: Annotated[
+        str, Option(help="slurm, pbs or lsf; pbs and lsf are written by their manuals and untested.")
+    ] = "slurm",
 ) -> None:
-    """Write the job array of a cohort, and the job that collects and reports when it is over; or submit both.
+    """Write the job array of a cohort, and the job that collects and reports after it; --submit queues both.
 
     The number of tasks and their memory come from the plan's estimate. A task that runs out of time, is preempted
     or loses its node goes on from its last region. The scripts lie in COHORT/queue, logs in COHORT/queue/logs.
@@ -65,14 +68,7 @@ def slurm(
     from wsi_nuc.cohort.queue.scripts import write_scripts
     from wsi_nuc.executors import sbatch
 
-    if queue not in QUEUES:
-        raise UsageError(f"--queue {queue}", "there is no such queue", f"known: {', '.join(QUEUES)}")
-    if submit and queue != "slurm":
-        raise UsageError(
-            "--submit", f"nobody has tried it with {queue}", "leave it out, and read the scripts first"
-        )
-    if submit:
-        sbatch.check_slurm(COMMAND)
+    _check_queue(queue, submit)
     folder = CohortFolder(cohort.absolute())
     plan, seconds = load(folder), seconds_of(time)
     check_time(plan, seconds)
@@ -104,8 +100,22 @@ def slurm(
     typer.echo(f"queued   {sbatch.submit(COMMAND, scripts.submit)}")
 
 
+def _check_queue(queue: str, submit: bool) -> None:
+    from wsi_nuc.cohort.queue.queues import QUEUES
+    from wsi_nuc.executors import sbatch
+
+    if queue not in QUEUES:
+        raise UsageError(f"--queue {queue}", "there is no such queue", f"known: {', '.join(QUEUES)}")
+    if submit and queue != "slurm":
+        raise UsageError(
+            "--submit", f"nobody has tried it with {queue}", "leave it out, and read the scripts first"
+        )
+    if submit:
+        sbatch.check_slurm(COMMAND)
+
+
 def _this_program() -> str:
-    """The program that writes the script is the one that runs, whatever a login on the node finds first."""
+    """This program, by its full path: a login on the node may find another one first."""
     installed = shutil.which("wsi-nuc", path=str(Path(sys.executable).parent))
     return shlex.quote(installed) if installed else f"{shlex.quote(sys.executable)} -m wsi_nuc"
 
@@ -117,10 +127,10 @@ def _tell(plan: Plan, request: Request, root: Path, tried: bool) -> None:
     typer.echo(f"tasks    {request.tasks}, each with {each}")
     share_s = plan.estimate.get("worker_seconds", 0.0) / request.cpus / request.tasks
     if share_s:
-        typer.echo(f"time     about {share_s / 60:,.0f} min a task on CPUs like this machine's")
+        typer.echo(f"time     about {share_s / 60:,.0f} min per task on CPUs like this machine's")
     if share_s > request.seconds:
-        typer.echo("note     that is more than a task has: each queues again until its share is done")
+        typer.echo("note     that is more than the time of a task: each queues again until its share is done")
     if root.is_relative_to(tempfile.gettempdir()) or root.is_relative_to("/dev/shm"):
         typer.echo(f"note     {root} is likely to be this machine's own; all nodes have to see it")
     if not tried:
-        typer.echo("note     nobody has tried this queue yet: the scripts are written by its manual")
+        typer.echo("note     nobody has tried this queue yet: the scripts follow its manual")

@@ -1,4 +1,4 @@
-"""`wsi-nuc cohort status`, `collect` and `report`: what there is."""
+"""`wsi-nuc cohort status`, `collect` and `report`: what is done, its tables and its page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsi_nuc.cli.cohort_words import AllowFailed, Filters, Folder, Json, Option, state_lines, status_words
+from wsi_nuc.cli.cohort_words import state_lines, status_words
+from wsi_nuc.cli.options import AllowFailed, Cohort, CohortJson, Filters, Option
 from wsi_nuc.cli.stopping import stoppable
 
 if TYPE_CHECKING:
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def collect(
-    cohort: Folder,
+    cohort: Cohort,
     csv: Annotated[bool, Option("--csv", help="Also cohort.csv, for spreadsheets.")] = False,
     allow_failed: AllowFailed = False,
-    json: Json = False,
+    json: CohortJson = False,
 ) -> None:
-    """Write cohort.parquet (a row a slide, a row a patient) and cohort.h5ad (AnnData: slides x figures)."""
+    """Write cohort.parquet (one row per slide and per patient) and cohort.h5ad (AnnData: slides x figures)."""
     from wsi_nuc.cohort.collect import collect as collect_all
     from wsi_nuc.cohort.folder import CohortFolder
     from wsi_nuc.cohort.state import counts, exit_code
@@ -36,14 +37,14 @@ def collect(
     else:
         size = f"{len(got.slides):,} slides and {len(got.patients):,} patients, {len(got.columns)} columns"
         typer.echo(f"{folder.table}: {size}\n{folder.anndata}: {counted['done']:,} slides that are done")
-    missing = [one for one in got.states if one.state != "done"]
-    for one in missing:
-        typer.echo(f"{one.state}: {one.row.label} {one.error}".rstrip(), err=True)
+    for slide in got.states:
+        if slide.state != "done":
+            typer.echo(f"{slide.state}: {slide.row.label} {slide.error}".rstrip(), err=True)
     raise typer.Exit(exit_code(got.states, allow_failed))
 
 
-def report(cohort: Folder) -> None:
-    """Write report.html: status, reasons, distributions, outliers, thumbnails. One file that asks for no other."""
+def report(cohort: Cohort) -> None:
+    """Write report.html: status, reasons, distributions, outliers, thumbnails. One file that needs no other."""
     from wsi_nuc.cohort.folder import CohortFolder
     from wsi_nuc.cohort.report import write_report
     from wsi_nuc.cohort.state import counts
@@ -54,16 +55,18 @@ def report(cohort: Folder) -> None:
 
 
 def status(
-    cohort: Folder,
+    cohort: Cohort,
     only: Filters = None,
-    slides: Annotated[bool, Option("--slides", help="One line a slide, not only those with news.")] = False,
+    slides: Annotated[
+        bool, Option("--slides", help="One line for every slide, not only for those with a message.")
+    ] = False,
     verify: Annotated[bool, Option("--verify", help="Check every file of every result against its hash.")] = False,
-    wait: Annotated[bool, Option("--wait", help="End when nothing is pending or running.")] = False,
+    wait: Annotated[bool, Option("--wait", help="Wait until nothing is pending or running.")] = False,
     timeout: Annotated[
-        float | None, Option(min=0, help="With --wait: minutes after which it ends in any case, with 75.")
+        float | None, Option(min=0, help="With --wait: after so many minutes it ends in any case, with 75.")
     ] = None,
     allow_failed: AllowFailed = False,
-    json: Json = False,
+    json: CohortJson = False,
 ) -> None:
     """How many slides are done, running, pending, failed or refused; where they run, and why they do not."""
     from wsi_nuc.cohort.folder import CohortFolder
@@ -73,20 +76,20 @@ def status(
 
     folder = CohortFolder(cohort.absolute())
     plan = load(folder)
-    found: Sequence[State] = select(states(folder, plan, plan.rows), [Only.parse(text) for text in only or []])
+    chosen: Sequence[State] = select(states(folder, plan, plan.rows), [Only.parse(text) for text in only or []])
     if wait:
-        rows = [state.row for state in found]
-        found = _wait(lambda: states(folder, plan, rows), timeout)
+        rows = [state.row for state in chosen]
+        chosen = _wait(lambda: states(folder, plan, rows), timeout)
     if verify:
         from wsi_nuc.cohort.verify import verified
 
-        found = verified(folder, found)
-    lines = state_lines(found, every=slides)
+        chosen = verified(folder, chosen)
+    lines = state_lines(chosen, every=slides)
     if json:
-        typer.echo(jsonlib.dumps({**counts(found), "slides": lines}))
+        typer.echo(jsonlib.dumps({**counts(chosen), "slides": lines}))
     else:
-        typer.echo(status_words(counts(found), lines))
-    raise typer.Exit(exit_code(found, allow_failed))
+        typer.echo(status_words(counts(chosen), lines))
+    raise typer.Exit(exit_code(chosen, allow_failed))
 
 
 def _wait(look: Look, minutes: float | None) -> Sequence[State]:
@@ -94,12 +97,12 @@ def _wait(look: Look, minutes: float | None) -> Sequence[State]:
 
     said = ""
 
-    def tell(found: Sequence[State]) -> None:
+    def tell(slides: Sequence[State]) -> None:
         nonlocal said
-        now = ", ".join(f"{count:,} {state}" for state, count in counts(found).items() if count)
+        now = ", ".join(f"{count:,} {state}" for state, count in counts(slides).items() if count)
         if now != said:
             typer.echo(f"{time.strftime('%H:%M:%S')} {now}", err=True)
         said = now
 
-    with stoppable("The jobs go on without it: the same command waits on"):
+    with stoppable("The jobs go on; the same command waits again"):
         return wait(look, tell, 60 * minutes if minutes is not None else None)

@@ -1,17 +1,11 @@
-"""What the cohort commands print.
-
-How far the looking at slides has come, and what cannot run, on standard error.
-
-Options that several commands of `wsi-nuc cohort` share.
-"""
+"""What the cohort commands print, in words."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -23,39 +17,15 @@ if TYPE_CHECKING:
     from wsi_nuc.cohort.plan import Plan
     from wsi_nuc.cohort.state import State
 
-Option = typer.Option
-
-Folder = Annotated[Path, typer.Argument(help="The cohort's folder, as given to `cohort plan --out`.")]
-Json = Annotated[bool, Option("--json", help="JSON on standard output.")]
-AllowFailed = Annotated[
-    bool, Option("--allow-failed", help="End with 0, not 3, if all that is missing is known to be bad.")
-]
-Journal = Annotated[
-    Path | None, Option("--journal", help="File that gets a line for each finished region, for scripts.")
-]
-Shards = Annotated[str | None, Option("--shard", help="I/N: the I-th of N shares, from 1; balanced by area.")]
-Filters = Annotated[
-    list[str] | None,
-    Option(
-        "--only",
-        help="COLUMN=PATTERN with * and ?, of any column or state. Of one column any pattern will do, and every "
-        "column has to match.",
-    ),
-]
-Device = Annotated[str | None, Option(help="auto, cpu, cuda, cuda:N or all (one worker a GPU).")]
-Workers = Annotated[int | None, Option(min=1, help="Worker processes; default: the CPUs this process may use.")]
-Scheduler = Annotated[str | None, Option(help="serial, local, slurm or the ADDRESS of a Dask scheduler.")]
-Pack = Annotated[bool | None, Option("--pack", help="Publish each result as one file, SLIDE.zarr.zip.")]
-Overwrite = Annotated[bool | None, Option("--overwrite", help="Replace results made with other settings.")]
-Assign = Annotated[list[str] | None, Option("--set", help="key=value of how to run, such as scratch=/tmp/parts.")]
-Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress, only warnings and errors.")]
-
-
 EVERY_S = 5.0
 
 
 class Looking(Listener):
-    """A line at both ends and every few seconds, on terminals, too; a slide that cannot run is named at once."""
+    """Prints how far the looking at slides is, to standard error.
+
+    That is one line at the start, one at the end, and one every few seconds, also on terminals. A slide that
+    cannot run is named at once.
+    """
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
@@ -80,18 +50,17 @@ def _clock(seconds: float) -> str:
 
 
 def plan_words(folder: CohortFolder, plan: Plan, workers: int) -> str:
-    """What will run, how large it is, where it lands."""
+    """The summary of a plan: what will run, how large it is, where its results go."""
     from wsi_nuc.store.oserror import free_bytes
 
     good = plan.runnable
     facts = [row.facts for row in good if row.facts]
-    area, tiles = sum(one.area_mm2 for one in facts), sum(one.tiles for one in facts)
+    area, tiles = sum(slide.area_mm2 for slide in facts), sum(slide.tiles for slide in facts)
     patients = len({row.patient for row in good if row.patient})
     of_patients = f" of {patients:,} patients" if patients else ""
     lines = [f"slides   {len(good):,} of {len(plan.rows):,} will run{of_patients}"]
-    lines += [
-        f"tissue   {area:,.1f} mm2, {tiles:,} tiles, {sum(one.bytes for one in facts) / 1e9:,.1f} GB of slides"
-    ]
+    gigabytes = sum(slide.bytes for slide in facts) / 1e9
+    lines += [f"tissue   {area:,.1f} mm2, {tiles:,} tiles, {gigabytes:,.1f} GB of slides"]
     if plan.estimate:
         seconds = plan.estimate["worker_seconds"]
         lines.append(f"time     about {_hours(seconds / workers)} on this machine with {workers} workers")
@@ -112,9 +81,9 @@ def _hours(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def state_lines(found: Sequence[State], every: bool) -> list[dict[str, Any]]:
-    """The slides that are named: all, or those with something to tell."""
-    return [_state_line(state) for state in found if every or state.error or state.work]
+def state_lines(slides: Sequence[State], every: bool) -> list[dict[str, Any]]:
+    """What is said about each slide: about all, or only about those with an error or a job."""
+    return [_state_line(state) for state in slides if every or state.error or state.work]
 
 
 def _state_line(state: State) -> dict[str, Any]:

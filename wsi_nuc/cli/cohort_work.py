@@ -1,4 +1,4 @@
-"""`wsi-nuc cohort run` and `retry`: one job."""
+"""`wsi-nuc cohort run` and `retry`: one job of a cohort."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from wsi_nuc.cli.cohort_words import (
+from wsi_nuc.cli.options import (
     AllowFailed,
-    Assign,
+    Cohort,
+    CohortAssign,
+    CohortJson,
+    CohortOverwrite,
+    CohortQuiet,
     Device,
     Filters,
-    Folder,
     Journal,
-    Json,
-    Overwrite,
     Pack,
-    Quiet,
     Scheduler,
     Shards,
     Workers,
@@ -29,26 +29,26 @@ from wsi_nuc.cli.stopping import answer, stoppable
 from wsi_nuc.errors import OK, UsageError
 
 if TYPE_CHECKING:
-    from wsi_nuc.cohort.recording import Told
+    from wsi_nuc.cohort.recording import SlideOutcome
 
 
 def _command(name: str, about: str, again: bool) -> Callable[..., None]:
-    """A command that works on a cohort. `again`: also on what failed."""
+    """A command that runs slides of a cohort. `again`: also those that failed."""
 
     def command(
-        cohort: Folder,
+        cohort: Cohort,
         shard: Shards = None,
         only: Filters = None,
         device: Device = None,
         workers: Workers = None,
         scheduler: Scheduler = None,
         pack: Pack = None,
-        overwrite: Overwrite = None,
-        assign: Assign = None,
+        overwrite: CohortOverwrite = None,
+        assign: CohortAssign = None,
         allow_failed: AllowFailed = False,
         journal: Journal = None,
-        quiet: Quiet = False,
-        json: Json = False,
+        quiet: CohortQuiet = False,
+        json: CohortJson = False,
     ) -> None:
         execution = _execution(
             cohort, assign, device=device, workers=workers, scheduler=scheduler, pack=pack, overwrite=overwrite
@@ -71,13 +71,15 @@ def _execution(cohort: Path, assign: Sequence[str] | None, **options: Any) -> di
 
 @dataclass(frozen=True)
 class _Job:
-    """What one call asks for. `again`: also what failed; `execution`: options of how to go about it."""
+    """What one call asks for."""
 
     cohort: Path
     shard: str | None
     only: Sequence[str]
     again: bool
+    """Also run slides that failed."""
     execution: dict[str, Any]
+    """Settings that say how to run."""
     allow_failed: bool
     quiet: bool
     json: bool
@@ -87,18 +89,18 @@ class _Job:
 def _work(job: _Job) -> None:
     from wsi_nuc.cohort.state import exit_code
 
-    told: list[Told] = []
+    outcomes: list[SlideOutcome] = []
     with stoppable(needed=["wsi_nuc.run"]):
-        _each(job, told)
-    bad = sum(slide.exit_code != OK for slide in told)
+        _each(job, outcomes)
+    bad = sum(slide.exit_code != OK for slide in outcomes)
     if not (job.quiet or job.json):
-        typer.echo(f"{len(told) - bad} of {len(told)} slides of this job are done")
+        typer.echo(f"{len(outcomes) - bad} of {len(outcomes)} slides of this job are done")
     if bad:
-        typer.echo(f"wsi-nuc: {bad} of {len(told)} slides are not, each named above", err=True)
-    raise typer.Exit(exit_code(told, job.allow_failed))
+        typer.echo(f"wsi-nuc: {bad} of {len(outcomes)} slides are not, each named above", err=True)
+    raise typer.Exit(exit_code(outcomes, job.allow_failed))
 
 
-def _each(job: _Job, told: list[Told]) -> None:
+def _each(job: _Job, outcomes: list[SlideOutcome]) -> None:
     from wsi_nuc.cli.progress import journalled, progress
     from wsi_nuc.cohort.folder import CohortFolder
     from wsi_nuc.cohort.shards import Only, Shard
@@ -113,7 +115,7 @@ def _each(job: _Job, told: list[Told]) -> None:
         ) as slides,
     ):
         for slide in slides:
-            told.append(slide)
+            outcomes.append(slide)
             if slide.error and slide.new:
                 typer.echo(f"{slide.state}: {slide.error}", err=True)
             if job.json:
@@ -124,12 +126,12 @@ run = _command(
     "run",
     """Run what is not done yet, all of it or one share.
 
-    Shares need no scheduler between them: start any number of jobs in any order, kill and repeat them.
+    Shares do not need a scheduler: start any number of jobs in any order, kill them and repeat them.
     """,
     again=False,
 )
 retry = _command(
     "retry",
-    """As run, and slides that failed or could not be read when the cohort was planned are tried again.""",
+    """As run, but also try slides again that failed, or that could not be read when the cohort was planned.""",
     again=True,
 )

@@ -8,23 +8,22 @@ from typing import Annotated
 
 import typer
 
+from wsi_nuc.cli.options import Option
 from wsi_nuc.errors import OK, SLIDES, STORAGE, USAGE, UsageError, WsiNucError, overall_code
-
-Option = typer.Option
 
 
 def info(
     slides: Annotated[list[str], typer.Argument(help="Slides to describe.")],
-    model: Annotated[str, Option(help="The model that the plan is made for.")] = "default",
+    model: Annotated[str, Option(help="The model to plan for.")] = "default",
     reader: Annotated[str, Option(help="Force a slide reader.")] = "auto",
     mpp: Annotated[float | None, Option(help="Microns per level-0 pixel.")] = None,
     tissue: Annotated[str, Option(help="auto, none or a GeoJSON file.")] = "auto",
     check: Annotated[
-        bool, Option(help="Find some nuclei, and judge by their size whether the microns per pixel can be true.")
+        bool, Option(help="Find some nuclei, and judge by their size whether the microns per pixel can be right.")
     ] = True,
-    json: Annotated[bool, Option("--json", help="One JSON object a slide.")] = False,
+    json: Annotated[bool, Option("--json", help="One JSON object per slide.")] = False,
 ) -> None:
-    """Metadata, microns per pixel and whether they can be true, levels, tissue share, plan, estimated memory."""
+    """Show metadata, microns per pixel and whether they can be right, levels, tissue share, plan and memory."""
     from wsi_nuc.quality.describe import describe_slide
 
     codes: list[int] = []
@@ -48,16 +47,16 @@ def verify(
     stores: Annotated[list[Path], typer.Argument(help="Published stores (SLIDE.zarr or SLIDE.zarr.zip).")],
     slide: Annotated[
         str | None,
-        Option(help="The slide of the one store: is all that its pixels come from still what it was made from?"),
+        Option(help="The slide of the store: also check that it still is what the store was made from."),
     ] = None,
 ) -> None:
-    """Check every file of a store against its manifest; names what is missing, changed or extra."""
+    """Check every file of a store against its manifest, and name what is missing, changed or extra."""
     from wsi_nuc.safezip import flaw_of
     from wsi_nuc.store.verify import is_result
     from wsi_nuc.store.verify import verify as problems_of
 
     if slide is not None and len(stores) != 1:
-        raise UsageError("--slide", f"is that of one store, and there are {len(stores)}", "verify them one by one")
+        raise UsageError("--slide", f"belongs to one store, and {len(stores)} are given", "verify them one by one")
     codes: list[int] = []
     for store in stores:
         problems = problems_of(store)
@@ -86,20 +85,20 @@ def _verify_slide(store: Path, slide: str) -> None:
     typer.echo(f"{slide}: is the slide of this result")
 
 
-Keep = Annotated[bool, Option("--keep", help="Leave the store as it was beside the new one.")]
+Keep = Annotated[bool, Option("--keep", help="Keep the old store beside the new one.")]
 
 
 def pack(
     stores: Annotated[list[Path], typer.Argument(help="Published stores (SLIDE.zarr).")], keep: Keep = False
 ) -> None:
-    """Make each store one file, SLIDE.zarr.zip, that all commands here read. It is verified before and after."""
+    """Turn each store into one file, SLIDE.zarr.zip, which all commands read. It is verified before and after."""
     _convert_all(stores, True, keep)
 
 
 def unpack(
     stores: Annotated[list[Path], typer.Argument(help="Packed stores (SLIDE.zarr.zip).")], keep: Keep = False
 ) -> None:
-    """Make each packed store a folder again, for other programs. It is verified before and after."""
+    """Turn each packed store into a folder again, for other programs. It is verified before and after."""
     _convert_all(stores, False, keep)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsi_nuc.cli.options import Option, Workers
 from wsi_nuc.cli.stopping import stoppable
 from wsi_nuc.errors import UsageError, WsiNucError, overall_code
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from wsi_nuc.features.job import ModelRef
     from wsi_nuc.types import SlideRef
 
-Option = typer.Option
-
 
 def features(
     stores: Annotated[list[Path] | None, typer.Argument(help="Published stores (SLIDE.zarr).")] = None,
@@ -27,11 +26,9 @@ def features(
         str | None, Option(help="The slide of the store; default: a file of its name beside it or here.")
     ] = None,
     reader: Annotated[str, Option(help="Force a slide reader.")] = "auto",
-    embedding: Annotated[str | None, Option(help="Model file whose embedding is added, too.")] = None,
+    embedding: Annotated[str | None, Option(help="Model file whose embedding is also added.")] = None,
     device: Annotated[str, Option(help="Where that model runs: cpu, cuda or cuda:N.")] = "cpu",
-    workers: Annotated[
-        int | None, Option(min=1, help="Worker processes; default: the CPUs this process may use.")
-    ] = None,
+    workers: Workers = None,
     list_: Annotated[bool, Option("--list", help="Print name, unit and meaning of every feature.")] = False,
 ) -> None:
     """Measure shape, stain, texture and surroundings of every nucleus; adds columns to tables/nuclei_table.
@@ -42,16 +39,16 @@ def features(
         _print_table()
         return
     if not stores:
-        raise UsageError("wsi-nuc features", "no store is given", "name one, or pass --list")
+        raise UsageError("wsi-nuc features", "no store is given", "name a store, or pass --list")
     if slide is not None and len(stores) > 1:
-        raise UsageError("--slide", f"{len(stores)} stores cannot all be of one slide", "give one store a call")
+        raise UsageError("--slide", f"{len(stores)} stores cannot all be of one slide", "give one store per call")
     model = None
     with stoppable("Finished stores are kept: the same command goes on"):
         if embedding is not None:
             from wsi_nuc.features.embed import model_ref
 
             model = model_ref(embedding, device)
-        codes = [_one(store, slide, reader, workers, model) for store in stores]
+        codes = [_measure(store, slide, reader, workers, model) for store in stores]
     raise typer.Exit(overall_code(codes))
 
 
@@ -62,8 +59,8 @@ def _print_table() -> None:
         typer.echo(f"{feature.name:<24} {feature.unit:<7} {feature.about}")
 
 
-def _one(store: Path, slide: str | None, reader: str, workers: int | None, model: ModelRef | None) -> int:
-    """The exit code of one store; what went wrong is told, and the others still run."""
+def _measure(store: Path, slide: str | None, reader: str, workers: int | None, model: ModelRef | None) -> int:
+    """Measure one store and return its exit code. An error is printed, so that the other stores still run."""
     from wsi_nuc.cli.progress import progress
     from wsi_nuc.features.running import add_features
     from wsi_nuc.store.commit import clean_up
@@ -88,7 +85,7 @@ def _one(store: Path, slide: str | None, reader: str, workers: int | None, model
 
 
 def _slide_of(store: Path, given: str | None, reader: str) -> SlideRef:
-    """The slide that was given, or one of the name that the manifest knows, beside the store's folder or here."""
+    """The given slide, or the file that the manifest names: beside the store, one folder up, or here."""
     from wsi_nuc.slides.address import is_url
     from wsi_nuc.store import manifest as manifests
     from wsi_nuc.types import SlideRef
@@ -96,16 +93,16 @@ def _slide_of(store: Path, given: str | None, reader: str) -> SlideRef:
     facts = manifests.read(store)["slide"]
     if given is None:
         places = [folder / str(facts["file"]) for folder in (store.parent, store.parent.parent, Path())]
-        found = [place for place in places if place.exists()]
-        if not found:
+        files = [place for place in places if place.exists()]
+        if not files:
             raise UsageError(store, f"its slide {facts['file']} is not beside it", "pass it with --slide")
-        given = str(found[0])
+        given = str(files[0])
     return SlideRef(given if is_url(given) else os.path.abspath(given), reader, float(facts["mpp"]))
 
 
 @contextmanager
 def _executing(store: Path, workers: int | None) -> Iterator[Execute]:
-    """Worker processes where there is enough to do for them, else this one."""
+    """Worker processes if there is enough work for them, otherwise this process."""
     from wsi_nuc.executors.serial import SerialExecutor
     from wsi_nuc.run.resources import usable_cpus
     from wsi_nuc.store.reading import NucleiFile
@@ -122,4 +119,4 @@ def _executing(store: Path, workers: int | None) -> Iterator[Execute]:
 
 
 def _nothing() -> None:
-    """Measuring needs no model: nothing is to be set up in a worker."""
+    """Measuring needs no model, so workers have nothing to set up."""

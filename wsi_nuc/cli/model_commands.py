@@ -1,4 +1,4 @@
-"""`wsi-nuc models`: list what comes with the program, show what a file holds, convert foreign weights."""
+"""`wsi-nuc models`: list the models, show what a file holds, convert foreign weights."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from wsi_nuc.cli.options import Option
 from wsi_nuc.errors import UsageError
 
-Option = typer.Option
 models_app = typer.Typer(invoke_without_command=True, help="Models: list, show, convert.")
 
 
@@ -37,8 +37,10 @@ def show(
     model: Annotated[str, typer.Argument(help="A native checkpoint (.safetensors), or `default`.")],
     json: Annotated[bool, Option("--json", help="The whole header as JSON.")] = False,
 ) -> None:
-    """What a checkpoint's header says: architecture, classes, resolution, training data, metrics; the default
-    model's card."""
+    """Show what a checkpoint's header says: architecture, classes, resolution, training data, metrics.
+
+    For the default model the command shows its card.
+    """
     from wsi_nuc.models.compact import packaged
     from wsi_nuc.models.weights import read_info
 
@@ -75,20 +77,20 @@ def convert(
     ],
     out: Annotated[Path, Option("--out", "-o", help="The native file to write (.safetensors).")],
     classes: Annotated[str, Option(help="Names of the classes, separated by commas.")] = "nucleus",
-    mpp: Annotated[float, Option(min=0.01, max=100, help="Microns per pixel that it was trained at.")] = 0.25,
+    mpp: Annotated[float, Option(min=0.01, max=100, help="Microns per pixel at which it was trained.")] = 0.25,
     space: Annotated[
         int | None, Option(min=1, help="Distance of anchors in pixels; default: as published.")
     ] = None,
     assign: Annotated[
-        list[str] | None, Option("--set", help="key=value of how the model is used, such as negatives=1.")
+        list[str] | None, Option("--set", help="key=value that says how the model is used, such as negatives=1.")
     ] = None,
 ) -> None:
-    """Turn foreign weights into a native file; tensors that do not fit are listed, and nothing is written."""
+    """Turn foreign weights into a native file. If tensors do not fit they are listed, and nothing is written."""
     from wsi_nuc.models.promptnucseg.convert import Target
     from wsi_nuc.models.promptnucseg.convert import convert as run_conversion
 
     if out.suffix != ".safetensors":
-        raise UsageError(f"--out {out}", "native files end in .safetensors", "give such a name")
+        raise UsageError(f"--out {out}", "native files end in .safetensors", "give a name with that ending")
     names = tuple(name.strip() for name in classes.split(",") if name.strip())
     info = run_conversion(sources, out, Target(names, mpp, space, _values(assign or [])))
     typer.echo(f"{out}: {info.architecture}, {len(info.shapes)} tensors, sha256 {info.sha256}")

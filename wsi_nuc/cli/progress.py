@@ -24,12 +24,16 @@ class _Totals:
 
     regions: int = 0
     regions_known: int = 0
+    """Of all slides that were started."""
     resumed: int = 0
+    """Regions that an earlier run has finished."""
     tiles: int = 0
     nuclei: int = 0
     started: float = field(default_factory=time.monotonic)
     workers: WorkersChanged | None = None
+    """The last event about workers."""
     lacking_since: str = ""
+    """When workers began to be missing, as HH:MM:SS; "" if all are there."""
 
     def add(self, event: Event) -> None:
         if isinstance(event, SlideStarted):
@@ -55,7 +59,7 @@ class _Totals:
         )
 
     def _waiting(self) -> str:
-        """What it is short of: jobs may wait in a queue for hours."""
+        """Which workers are missing, and since when: jobs may wait in a queue for hours."""
         if self.workers is None or not self.lacking_since:
             return ""
         return f"  {self.workers.present} of {self.workers.wanted} workers, waiting since {self.lacking_since}"
@@ -63,7 +67,7 @@ class _Totals:
 
 @contextmanager
 def progress(quiet: bool) -> Iterator[Emit]:
-    """Yields the subscriber; messages about slides and warnings are printed as they come."""
+    """Yields the subscriber to events. Messages about slides, and warnings, are printed as they come."""
     if quiet or not sys.stderr.isatty():
         with _lines(quiet) as emit:
             yield emit
@@ -115,7 +119,7 @@ def _bar() -> Iterator[Emit]:
 
 @contextmanager
 def _every(seconds: float, call: Callable[[], None]) -> Iterator[None]:
-    """Time left and memory change also while nothing happens."""
+    """Repeat the call in a thread: time left and memory change even if no event comes."""
     over = threading.Event()
 
     def loop() -> None:
@@ -132,7 +136,7 @@ def _every(seconds: float, call: Callable[[], None]) -> Iterator[None]:
 
 
 def journalled(emit: Emit, journal: Path | None) -> Emit:
-    """Also add a line to the file for each finished region: whoever reads it sees whether a job gets on."""
+    """Also add a line to the file for each finished region, so that scripts can see whether a job gets on."""
     if journal is None:
         return emit
 

@@ -5,10 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from wsi_nuc.cli.options import (
+    AllowBadTiles,
+    Assign,
+    Config,
+    Device,
+    Embedding,
+    Features,
+    Json,
+    Labels,
+    Model,
+    Mpp,
+    Out,
+    Overwrite,
+    Pack,
+    Quiet,
+    Reader,
+    RegionSize,
+    Roi,
+    Scheduler,
+    Slides,
+    Stage,
+    Tissue,
+    Workers,
+)
 from wsi_nuc.cli.stopping import answer, stoppable
 from wsi_nuc.errors import OK, Interrupted, UsageError, overall_code
 
@@ -16,66 +40,30 @@ if TYPE_CHECKING:
     from wsi_nuc.config import RunConfig
     from wsi_nuc.run import SlideResult
 
-Option = typer.Option
-
 
 def run(
-    slides: Annotated[list[str], typer.Argument(help="Slides: files, DICOM or OME-Zarr folders, URLs.")],
-    out: Annotated[
-        Path | None, Option("--out", "-o", help="Folder that gets a SLIDE.zarr per slide; default: results.")
-    ] = None,
-    model: Annotated[
-        str | None, Option(help="A name from `wsi-nuc models` (default: default), or a checkpoint file.")
-    ] = None,
-    device: Annotated[str | None, Option(help="auto, cpu, cuda, cuda:N or all (one worker a GPU).")] = None,
-    workers: Annotated[
-        int | None, Option(min=1, help="Worker processes; default: the CPUs this process may use.")
-    ] = None,
-    scheduler: Annotated[
-        str | None, Option(help="serial, local, slurm or the ADDRESS of a Dask scheduler.")
-    ] = None,
-    reader: Annotated[str | None, Option(help="Force a slide reader instead of choosing by content.")] = None,
-    mpp: Annotated[float | None, Option(help="Microns per level-0 pixel, if the header has none or lies.")] = None,
-    tissue: Annotated[str | None, Option(help="auto, none (whole slide) or a GeoJSON file in level-0 px.")] = None,
-    roi: Annotated[str | None, Option(help="GeoJSON file in level-0 px: only nuclei inside are wanted.")] = None,
-    region_size: Annotated[
-        int | None,
-        Option(help="Edge of a region in pixels as read; default: by slide and workers. No result shows it."),
-    ] = None,
-    stage: Annotated[
-        Path | None,
-        Option(help="Folder on this machine's own disk: slides are copied there, and read from there."),
-    ] = None,
-    labels: Annotated[
-        bool | None, Option("--labels", help="Also write a multiscale label image.", show_default=False)
-    ] = None,
-    features: Annotated[
-        bool | None,
-        Option("--features", help="Also measure every nucleus: shape, stain, texture, neighbours."),
-    ] = None,
-    embedding: Annotated[
-        bool | None,
-        Option("--embedding", help="Features, and the model's embedding at every nucleus (PromptNucSeg)."),
-    ] = None,
-    allow_bad_tiles: Annotated[
-        bool | None,
-        Option(
-            "--allow-bad-tiles", help="Publish although places could not be decoded or computed; they are listed."
-        ),
-    ] = None,
-    pack: Annotated[
-        bool | None,
-        Option("--pack", help="Publish each result as one file, SLIDE.zarr.zip."),
-    ] = None,
-    overwrite: Annotated[
-        bool | None, Option("--overwrite", help="Replace a result made with other settings.")
-    ] = None,
-    config: Annotated[Path | None, Option("--config", help="YAML file with any of these options.")] = None,
-    assign: Annotated[
-        list[str] | None, Option("--set", help="key=value, for any key of the configuration.")
-    ] = None,
-    quiet: Annotated[bool | None, Option("--quiet", "-q", help="No progress, only warnings and errors.")] = None,
-    json: Annotated[bool | None, Option("--json", help="One JSON object per slide on standard output.")] = None,
+    slides: Slides,
+    out: Out = None,
+    model: Model = None,
+    device: Device = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    reader: Reader = None,
+    mpp: Mpp = None,
+    tissue: Tissue = None,
+    roi: Roi = None,
+    region_size: RegionSize = None,
+    stage: Stage = None,
+    labels: Labels = None,
+    features: Features = None,
+    embedding: Embedding = None,
+    allow_bad_tiles: AllowBadTiles = None,
+    pack: Pack = None,
+    overwrite: Overwrite = None,
+    config: Config = None,
+    assign: Assign = None,
+    quiet: Quiet = None,
+    json: Json = None,
 ) -> None:
     """Find, outline and classify every nucleus of each slide; publish verified stores in results/.
 

@@ -1,4 +1,4 @@
-"""A command that is stopped by a signal: in order, with its own exit code, and no worker left behind."""
+"""How a signal stops a command: in order, with an exit code of its own, and without leaving workers behind."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def stoppable(
     needed: Sequence[str] = (),
     answers: Callable[[Interrupted], Documents] = lambda stop: (),
 ) -> Iterator[None]:
-    """The first SIGINT, SIGTERM or SIGUSR1 stops what is done here in order; the second one at once.
+    """The first SIGINT, SIGTERM or SIGUSR1 stops the body in order, the second one at once.
 
-    `kept`: what the user is told to be left, in place of finished regions. `answers`: what is still printed for
-    programs; `needed` are the modules that it imports.
+    `kept`: what the message says is kept, in place of finished regions. `answers`: makes the JSON lines that are
+    still printed after a stop; `needed` names the modules that it imports.
     """
     try:
         _raise_on_signals(["psutil", *needed])
         yield
     except Interrupted as stop:
-        told = Interrupted(stop.signal_name, kept) if kept else stop
-        _leave(told, answers(told))
+        stop = Interrupted(stop.signal_name, kept) if kept else stop
+        _leave(stop, answers(stop))
 
 
 def answer(document: Mapping[str, Any]) -> None:
-    """One line of JSON. A reader that has gone away does not stop the run."""
+    """Print one line of JSON. A reader that has gone away does not stop the run."""
     try:
         print(json.dumps(document), flush=True)  # noqa: T201 - the answer of --json
     except BrokenPipeError:
@@ -44,8 +44,10 @@ def answer(document: Mapping[str, Any]) -> None:
 
 
 def _raise_on_signals(needed: Sequence[str]) -> None:
-    """A signal that comes while the `needed` modules are imported waits until they are: an import that is broken
-    off leaves half a module behind, and what has to be done at the end could not be done."""
+    """Raise Interrupted on a signal, but only once the `needed` modules are imported.
+
+    An import that is broken off leaves half a module behind, and the end of the command needs these modules.
+    """
     signals: list[str] = []
     imported = False
 
@@ -66,10 +68,10 @@ def _raise_on_signals(needed: Sequence[str]) -> None:
 
 
 def _leave(stop: Interrupted, answers: Documents) -> NoReturn:
-    """A thread may still be writing a result that nobody will see; the next run cleans up after it."""
+    """End the process. A thread may still be writing a result that is never published; the next run removes it."""
     import psutil
 
-    # Workers that were only just starting are not known to anybody else.
+    # Nobody else knows workers that have only just started.
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             child.kill()

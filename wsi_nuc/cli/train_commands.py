@@ -1,7 +1,4 @@
-"""`wsi-nuc train`, `wsi-nuc evaluate` and `wsi-nuc data check`.
-
-Progress of a training on standard error: a bar on a terminal, a line now and then elsewhere.
-"""
+"""`wsi-nuc train`, `wsi-nuc evaluate` and `wsi-nuc data check`, and the progress of a training."""
 
 from __future__ import annotations
 
@@ -17,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from wsi_nuc.cli.options import Option
 from wsi_nuc.errors import INTERRUPTED, UsageError
 from wsi_nuc.training.events import Emit, EpochDone, Event, Noted, StepDone
 
@@ -24,11 +22,120 @@ if TYPE_CHECKING:
     from wsi_nuc.evaluation.variants import EvaluateConfig
     from wsi_nuc.training.config import TrainingConfig
 
+
+def train(
+    config: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FAMILY-OR-CONFIG",
+            help="A model family (promptnucseg, compact), or a YAML file as in configs/.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, Option("--out", "-o", help="Folder of the training; the same one resumes.")
+    ] = None,
+    device: Annotated[str | None, Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    init: Annotated[
+        list[str] | None, Option(help="Weights to start from: native, official SAM, timm, the authors'.")
+    ] = None,
+    overwrite: Annotated[bool, Option("--overwrite", help="Start again instead of resuming.")] = False,
+    assign: Annotated[list[str] | None, Option("--set", help="key=value, for any key of the file.")] = None,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress, only warnings and errors.")] = False,
+) -> None:
+    """Train a model. After a stop the same command goes on. For several GPUs start it with torchrun."""
+    settings = _train_config(config, assign or [], {"out": out, "device": device, "init": init or None})
+    from wsi_nuc.training.registry import train as run_training
+
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        with training_progress(quiet) as emit:
+            made = run_training(settings, emit, overwrite)
+    except KeyboardInterrupt:
+        typer.echo("wsi-nuc: stopped. The same command goes on from the last saved epoch.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    typer.echo(made)
+
+
+def _stop(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _train_config(family_or_file: str | None, assign: list[str], given: dict[str, object]) -> TrainingConfig:
+    from wsi_nuc.config import ConfigError
+    from wsi_nuc.training.registry import load_train_config
+
+    try:
+        return load_train_config(family_or_file, assign, given)
+    except ConfigError as error:
+        raise UsageError("configuration", str(error)) from None
+
+
+def evaluate(
+    data: Annotated[Path | None, typer.Argument(help="Folder of labelled images.")] = None,
+    model: Annotated[
+        list[str] | None, Option("--model", help="Name or file. May be repeated: the table has one row per model.")
+    ] = None,
+    oracle: Annotated[bool, Option("--oracle", help="Give the annotated points as prompts (Table 7).")] = False,
+    split: Annotated[str | None, Option(help="Only images of this split.")] = None,
+    name: Annotated[str | None, Option(help="A known data set, for its classes and resolution.")] = None,
+    config: Annotated[Path | None, Option("--config", help="YAML file with data and variants.")] = None,
+    assign: Annotated[list[str] | None, Option("--set", help="key=value, for any key of the file.")] = None,
+    device: Annotated[str | None, Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    out: Annotated[Path | None, Option("--out", "-o", help="Folder for tables and JSON.")] = None,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Score models on labelled images as the papers do, with the code that `run` uses."""
+    given: dict[str, object] = {"device": device, "out": out, "oracle": oracle or None, "models": model or None}
+    settings = _evaluate_config(config, assign or [], given, {"path": data, "split": split, "name": name})
+    from wsi_nuc.evaluation.report import write_report
+    from wsi_nuc.evaluation.variants import evaluate_variants
+
+    def tell(variant: str, image: str, pq: float) -> None:
+        if not quiet:
+            print(f"{variant}: {image}: PQ {pq:.3f}", file=sys.stderr, flush=True)  # noqa: T201
+
+    results = evaluate_variants(settings, tell)
+    typer.echo(write_report(settings, results))
+
+
+def _evaluate_config(
+    file: Path | None, assign: list[str], given: dict[str, object], data: dict[str, object]
+) -> EvaluateConfig:
+    from wsi_nuc.config import ConfigError
+    from wsi_nuc.evaluation.variants import load_evaluate_config
+
+    try:
+        return load_evaluate_config(file, assign, given, data)
+    except ConfigError as error:
+        raise UsageError("configuration", str(error)) from None
+
+
+data_app = typer.Typer(no_args_is_help=True, help="Labelled images.")
+
+
+@data_app.command("check")
+def check(
+    folder: Annotated[Path, typer.Argument(help="Folder of labelled images.")],
+    name: Annotated[str, Option(help="A known data set, for its classes and resolution.")] = "",
+    reader: Annotated[str, Option(help="Force a reader instead of choosing by content.")] = "",
+    sheet: Annotated[Path | None, Option(help="Also draw an overlay of some images to this PNG.")] = None,
+    json: Annotated[bool, Option("--json", help="The report as JSON.")] = False,
+) -> None:
+    """Count images, nuclei and classes, and name what was mended and what is broken."""
+    from wsi_nuc.datasets import check_dataset
+
+    report = check_dataset(folder, name=name, reader_name=reader, sheet=sheet)
+    typer.echo(report.as_json() if json else report.as_text())
+    if not report.ok:
+        raise UsageError(folder, f"{len(report.broken)} images cannot be used", "correct or remove them")
+
+
 LINE_EVERY_S = 30.0
 
 
 @contextmanager
 def training_progress(quiet: bool) -> Iterator[Emit]:
+    """Prints progress to standard error: a bar on a terminal, a line every half minute elsewhere."""
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         yield _line_printer(quiet)
@@ -81,111 +188,3 @@ def message(event: EpochDone | Noted) -> str:
     return (
         f"{event.stage} epoch {event.epoch}/{event.epochs}: loss {event.row['loss']:.4f} {scores}{mark}".rstrip()
     )
-
-
-Option = typer.Option
-
-
-def train(
-    config: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="FAMILY-OR-CONFIG",
-            help="A model family (promptnucseg, compact), or a YAML file as in configs/.",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, Option("--out", "-o", help="Folder of the training; the same one resumes.")
-    ] = None,
-    device: Annotated[str | None, Option(help="auto, cpu, cuda or cuda:N.")] = None,
-    init: Annotated[
-        list[str] | None, Option(help="Weights to start from: native, official SAM, timm, the authors'.")
-    ] = None,
-    overwrite: Annotated[bool, Option("--overwrite", help="Start again instead of resuming.")] = False,
-    assign: Annotated[list[str] | None, Option("--set", help="key=value, for any key of the file.")] = None,
-    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress, only warnings and errors.")] = False,
-) -> None:
-    """Train a model; stopped, the same command goes on. For several GPUs start it by torchrun."""
-    settings = _train_config(config, assign or [], {"out": out, "device": device, "init": init or None})
-    from wsi_nuc.training.registry import train as run_training
-
-    signal.signal(signal.SIGTERM, _stop)
-    try:
-        with training_progress(quiet) as emit:
-            made = run_training(settings, emit, overwrite)
-    except KeyboardInterrupt:
-        typer.echo("wsi-nuc: stopped. The same command goes on from the last saved epoch.", err=True)
-        raise typer.Exit(INTERRUPTED) from None
-    typer.echo(made)
-
-
-def _stop(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
-
-
-def _train_config(family_or_file: str | None, assign: list[str], given: dict[str, object]) -> TrainingConfig:
-    from wsi_nuc.config import ConfigError
-    from wsi_nuc.training.registry import load_train_config
-
-    try:
-        return load_train_config(family_or_file, assign, given)
-    except ConfigError as error:
-        raise UsageError("configuration", str(error)) from None
-
-
-def evaluate(
-    data: Annotated[Path | None, typer.Argument(help="Folder of labelled images.")] = None,
-    model: Annotated[list[str] | None, Option("--model", help="Names or files; several give a row each.")] = None,
-    oracle: Annotated[bool, Option("--oracle", help="Give the annotated points as prompts (Table 7).")] = False,
-    split: Annotated[str | None, Option(help="Only images of this split.")] = None,
-    name: Annotated[str | None, Option(help="A known data set, for its classes and resolution.")] = None,
-    config: Annotated[Path | None, Option("--config", help="YAML file with data and variants.")] = None,
-    assign: Annotated[list[str] | None, Option("--set", help="key=value, for any key of the file.")] = None,
-    device: Annotated[str | None, Option(help="auto, cpu, cuda or cuda:N.")] = None,
-    out: Annotated[Path | None, Option("--out", "-o", help="Folder for tables and JSON.")] = None,
-    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress.")] = False,
-) -> None:
-    """Score models on labelled images as the papers do, by the code that `run` uses."""
-    given: dict[str, object] = {"device": device, "out": out, "oracle": oracle or None, "models": model or None}
-    settings = _evaluate_config(config, assign or [], given, {"path": data, "split": split, "name": name})
-    from wsi_nuc.evaluation.report import write_report
-    from wsi_nuc.evaluation.variants import evaluate_variants
-
-    def tell(variant: str, image: str, pq: float) -> None:
-        if not quiet:
-            print(f"{variant}: {image}: PQ {pq:.3f}", file=sys.stderr, flush=True)  # noqa: T201
-
-    results = evaluate_variants(settings, tell)
-    typer.echo(write_report(settings, results))
-
-
-def _evaluate_config(
-    file: Path | None, assign: list[str], given: dict[str, object], data: dict[str, object]
-) -> EvaluateConfig:
-    from wsi_nuc.config import ConfigError
-    from wsi_nuc.evaluation.variants import load_evaluate_config
-
-    try:
-        return load_evaluate_config(file, assign, given, data)
-    except ConfigError as error:
-        raise UsageError("configuration", str(error)) from None
-
-
-data_app = typer.Typer(no_args_is_help=True, help="Labelled images.")
-
-
-@data_app.command("check")
-def check(
-    folder: Annotated[Path, typer.Argument(help="Folder of labelled images.")],
-    name: Annotated[str, Option(help="A known data set, for its classes and resolution.")] = "",
-    reader: Annotated[str, Option(help="Force a reader instead of choosing by content.")] = "",
-    sheet: Annotated[Path | None, Option(help="Also draw an overlay of some images to this PNG.")] = None,
-    json: Annotated[bool, Option("--json", help="The report as JSON.")] = False,
-) -> None:
-    """Count images, nuclei and classes; name what was mended and what is broken."""
-    from wsi_nuc.datasets import check_dataset
-
-    report = check_dataset(folder, name=name, reader_name=reader, sheet=sheet)
-    typer.echo(report.as_json() if json else report.as_text())
-    if not report.ok:
-        raise UsageError(folder, f"{len(report.broken)} images cannot be used", "correct or remove them")

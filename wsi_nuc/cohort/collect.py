@@ -1,4 +1,4 @@
-"""From ten thousand small files to one table and one AnnData: the same bytes whatever the jobs went through."""
+"""One table and one AnnData from ten thousand small files, with the same bytes however the jobs went."""
 
 from __future__ import annotations
 
@@ -20,26 +20,30 @@ from wsi_nuc.store import manifest as manifests
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """`states`: where every slide of the list stands; `columns`: of the table."""
+    """Everything that the table and the report of a cohort are made from."""
 
     states: list[State]
+    """Where each slide of the list stands."""
     slides: list[Row]
+    """One row of the table per slide of the list."""
     patients: list[Row]
+    """One row of the table per patient."""
     columns: list[str]
+    """Names of the table's columns, in their order."""
 
 
 def gather(folder: CohortFolder) -> Collected:
-    """Everything that is known of the cohort, from its plan, records, manifests and summaries."""
+    """All that is known about the cohort, from its plan, records, manifests and summaries."""
     plan = load(folder)
-    found = [_confirmed(folder, state) for state in states(folder, plan, plan.rows)]
-    slides = slide_rows(folder, found)
+    confirmed = [_confirmed(folder, state) for state in states(folder, plan, plan.rows)]
+    slides = slide_rows(folder, confirmed)
     patients = patient_rows(slides)
     columns = list(dict.fromkeys([*OWN, *(name for row in slides for name in row)]))
-    return Collected(found, slides, patients, columns)
+    return Collected(confirmed, slides, patients, columns)
 
 
 def _confirmed(folder: CohortFolder, state: State) -> State:
-    """Done means a manifest: the one that was verified and recorded, not merely some file."""
+    """A slide is done only if its manifest is the one that was verified and recorded."""
     if state.state != DONE or state.record is None:
         return state
     manifest, _ = manifests.load(folder.store(state.row.id))
@@ -49,7 +53,7 @@ def _confirmed(folder: CohortFolder, state: State) -> State:
 
 
 def collect(folder: CohortFolder, csv: bool = False) -> Collected:
-    """Write `cohort.parquet` and `cohort.h5ad`, and `cohort.csv` if wanted. Each file is replaced as a whole."""
+    """Write `cohort.parquet`, `cohort.h5ad` and, if `csv`, `cohort.csv`. Each file is replaced as a whole."""
     got = gather(folder)
     rows = [*got.slides, *got.patients]
     folder.write(folder.table, _parquet(rows, got.columns))
@@ -62,7 +66,7 @@ def collect(folder: CohortFolder, csv: bool = False) -> Collected:
 
 
 def kind_of(values: Sequence[Any]) -> type:
-    """str, int or float: what a column holds, its unknown values left out; text where it has none."""
+    """The type of a column (str, int or float) by its known values; str if it has none."""
     kinds = {type(value) for value in values if value is not None}
     if not kinds or str in kinds:
         return str
@@ -86,7 +90,7 @@ def _parquet(rows: Sequence[Row], columns: Sequence[str]) -> bytes:
 
 
 def _anndata(rows: Sequence[Row], columns: Sequence[str]) -> bytes:
-    """`X`: slides x figures, NaN where unknown; what is text is in `obs`."""
+    """`X` holds slides x figures, NaN where a figure is unknown; text columns are in `obs`."""
     import anndata
     import h5py
     import pandas as pd

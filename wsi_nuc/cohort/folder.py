@@ -1,4 +1,4 @@
-"""What lies where in a cohort's folder."""
+"""The files and folders of a cohort."""
 
 from __future__ import annotations
 
@@ -15,17 +15,14 @@ from wsi_nuc.store.place import Place
 
 @dataclass(frozen=True)
 class CohortFolder:
-    """`records` and `summaries` hold one small file a slide, named by its id; `results` its store; `jobs` one
-    file of each job that is at work; `queue` the scripts for a cluster and their logs.
-
-    `root` may be a link to a folder; nothing that belongs to the cohort below it may be one.
-    """
+    """The folder of a cohort: the paths of everything in it, and how they are written."""
 
     root: Path
+    """May be a link to a folder. Nothing that belongs to the cohort below it may be a link."""
 
     @cached_property
     def top(self) -> Place:
-        """The folder, held open from the first use on; made if need be."""
+        """The folder, held open from the first use on. It is created if it is missing."""
         top = made_folder(self.root)
         for file in (self.plan, self.plan_table, self.table, self.anndata, self.csv, self.report, self.results):
             (top / file.name).exists()
@@ -37,7 +34,7 @@ class CohortFolder:
         return top
 
     def place(self, path: Path) -> Place:
-        """Of one of its paths, for those who write there."""
+        """The place of one of its paths, for writing there."""
         return self.top / path.relative_to(self.root).as_posix()
 
     def write(self, path: Path, data: bytes) -> None:
@@ -45,7 +42,7 @@ class CohortFolder:
         durable.atomic_write(self.place(path), data)
 
     def open_results(self) -> Place:
-        """The folder of the stores, made if need be, once it is known that something can be written there."""
+        """The folder of the stores. It is created if it is missing, and checked for being writable."""
         durable.make_dir(self.place(self.results))
         return checked(self.place(self.results).opened())
 
@@ -59,6 +56,7 @@ class CohortFolder:
 
     @property
     def results(self) -> Path:
+        """Folder with the store of each slide."""
         return self.root / "results"
 
     @property
@@ -79,22 +77,27 @@ class CohortFolder:
 
     @property
     def records(self) -> Path:
+        """Folder with one small file per slide, named by its id: what became of it."""
         return self.root / "records"
 
     @property
     def summaries(self) -> Path:
+        """Folder with one small file per slide, named by its id: its figures."""
         return self.root / "summaries"
 
     @property
     def looks(self) -> Path:
+        """Folder with what planning saw of the slides."""
         return self.root / "looks"
 
     @property
     def jobs(self) -> Path:
+        """Folder with one file per job that is at work."""
         return self.root / "jobs"
 
     @property
     def queue(self) -> Path:
+        """Folder with the scripts for a cluster and their logs."""
         return self.root / "queue"
 
     @property
@@ -108,12 +111,12 @@ class CohortFolder:
         return self.summaries / f"{slide_id}.json"
 
     def store(self, slide_id: str, pack: bool = False) -> Path:
-        """In the form that is there; where none is, packed or as a folder, as it will be."""
+        """The slide's store in the form that exists; if there is none yet, in the form that `pack` says."""
         folder = self.results / f"{slide_id}.zarr"
         packed = folder.with_name(other_form(folder.name))
         return folder if folder.exists() or not (pack or packed.exists()) else packed
 
     def manifest(self, slide_id: str) -> Path:
-        """The file whose presence tells that the slide is done: of a packed store, the store itself."""
+        """The file that exists once the slide is done. For a packed store that is the store itself."""
         store = self.store(slide_id)
         return store if is_packed(store) else store / MANIFEST

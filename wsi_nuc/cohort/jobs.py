@@ -1,7 +1,7 @@
-"""Who is at work: each job keeps one small file that says which slides it has in hand and how far it is.
+"""Which jobs are at work. Each keeps one small file that says which slides it works on, and how far it is.
 
-A job holds the lock beside its file as long as it lives. Where a lock is only known on its own machine (some
-cluster file systems), a job elsewhere counts as alive as long as its file is renewed.
+A job holds the lock beside its file as long as it lives. On some cluster file systems a lock is only seen on its
+own machine; there a job on another machine counts as alive as long as its file is renewed.
 """
 
 from __future__ import annotations
@@ -27,22 +27,25 @@ from wsi_nuc.store.durable import remove_file
 from wsi_nuc.store.locks import Held, is_held, try_lock
 from wsi_nuc.store.place import Place
 
-# A file is written at most once in WRITE_S and at least once in RENEW_S; older than STALE_S it is a dead job's,
-# unless its lock says otherwise.
+# A file is written at most once per WRITE_S and at least once per RENEW_S. One that is older than STALE_S belongs
+# to a dead job, unless its lock says otherwise.
 WRITE_S, RENEW_S, STALE_S = 1.0, 30.0, 180.0
 _OURS = re.compile(r"([0-9a-f]{32})\.(json|lock|tmp)")
 
 
 @dataclass(frozen=True, slots=True)
 class InHand:
-    """A slide that a job works on. `regions` is 0 while the slide is being opened; `since` counts from 1970."""
+    """A slide that a job works on."""
 
     id: str
     host: str
     pid: int
     job: str
+    """The job's name in the batch system; "" if it has none."""
     since: float
+    """When the job opened the slide, in seconds since 1970."""
     regions: int = 0
+    """0 while the slide is being opened."""
     regions_done: int = 0
 
     def __str__(self) -> str:
@@ -60,7 +63,7 @@ class InHand:
 
 
 def job_id() -> str:
-    """As the batch system calls this job; "" where there is none."""
+    """The name of this job in the batch system; "" if it does not run in one."""
     given = os.environ
     if "SLURM_ARRAY_JOB_ID" in given:
         return f"{given['SLURM_ARRAY_JOB_ID']}_{given.get('SLURM_ARRAY_TASK_ID', '')}"
@@ -72,13 +75,13 @@ def job_id() -> str:
 
 
 class JobFile:
-    """Tells the others what this job has in hand: it hears the events of the run, a thread writes them down.
+    """Shows other jobs which slides this one works on. It hears the events of the run; a thread writes the file.
 
-    That is news, not part of the result: a file that cannot be written stops nothing.
+    The file is not part of the result, so a file that cannot be written stops nothing.
     """
 
     def __init__(self, folder: CohortFolder, ids: Mapping[str, str]) -> None:
-        """`ids`: those of the slides by their path."""
+        """`ids`: the id of each slide by its path."""
         self._ids = ids
         self._about = (socket.gethostname(), os.getpid(), job_id())
         self._file = folder.place(folder.jobs) / f"{uuid.uuid4().hex}.json"
@@ -94,7 +97,10 @@ class JobFile:
             self._changed |= self._note(event)
 
     def _note(self, event: Event) -> bool:
-        """True if there is news. What was opened and then left to another job goes when the next is opened."""
+        """True if something changed.
+
+        A slide that was opened and then left to another job goes when the next one is opened.
+        """
         if isinstance(event, SlideOpened):
             self._slides = {path: slide for path, slide in self._slides.items() if slide.regions}
             self._slides[event.slide] = InHand(self._ids[event.slide], *self._about, since=time.time())
@@ -144,25 +150,25 @@ class JobFile:
 
 
 def in_hand(folder: CohortFolder) -> dict[str, InHand]:
-    """By its id every slide that a living job works on."""
-    found: dict[str, InHand] = {}
+    """Every slide that a living job works on, by its id."""
+    working: dict[str, InHand] = {}
     for file in _files(folder):
         slides = list(_slides(file))
         if slides and _alive(file, slides[0]):
-            # Of two jobs the one that computes is told, not the one that waits for it.
-            found |= {slide.id: slide for slide in slides if slide.regions or slide.id not in found}
-    return found
+            # If two jobs have one slide, the one that computes it counts, not the one that waits for it.
+            working |= {slide.id: slide for slide in slides if slide.regions or slide.id not in working}
+    return working
 
 
 def sweep(folder: CohortFolder) -> None:
-    """Remove the files of dead jobs, as far as they are ours to remove."""
+    """Remove the files of dead jobs, where we are allowed to."""
     for file in _files(folder):
         if not is_held(_lock(file)) and not any(_alive(file, slide) for slide in _slides(file)):
             _remove(file)
 
 
 def _files(folder: CohortFolder) -> list[Place]:
-    """Of all jobs; one that never wrote its file has its lock."""
+    """The files of all jobs, also of one that has only made its lock so far."""
     jobs = folder.place(folder.jobs)
     ours = {match[1] for match in map(_OURS.fullmatch, jobs.names()) if match}
     return [jobs / f"{name}.json" for name in sorted(ours)]

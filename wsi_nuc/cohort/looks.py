@@ -1,9 +1,9 @@
-"""What looking at slides has told, kept as it comes: however often a plan is stopped, it looks once at each.
+"""Looking at slides for a plan, and keeping what was seen, so that each slide is looked at once.
 
-Every call that looks appends to a file of its own, a line a slide, and knows what the others have left. A key says
-what was looked at and how, so what is known of a file that was replaced since is not found.
-
-One look at one slide, in a worker: does it open, what is its scale, where is its tissue, how much is to do.
+A look is made in a worker: does the slide open, what is its scale, where is its tissue, how many tiles are there?
+The answers are kept as they come, so a plan that is stopped does not look again. Every call appends to a file of
+its own, one line per answer, and reads the files of earlier calls. The key of an answer covers the slide's files
+and the settings of the look, so the answers about a file that was replaced since are not used.
 """
 
 from __future__ import annotations
@@ -43,15 +43,17 @@ from wsi_nuc.types import SlideRef
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A slide with the configuration it will run with; `device` is where its model would run, `key` that of
-    `looks.py`."""
+    """A slide to look at, with the configuration that it will run with."""
 
     line: int
+    """Its line in the list."""
     slide: str
     config: RunConfig
     spec: ModelSpec
     device: str
+    """Where its model would run."""
     key: str
+    """Under which the answers are kept: see `key_of`."""
 
     def __str__(self) -> str:
         return self.slide
@@ -59,16 +61,17 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a few tiles of a slide cost on one worker, once everything is warm; `rss_bytes`: of its process."""
+    """What a few tiles of a slide cost on one worker, once everything is warm."""
 
     tiles: int
     nuclei: int
     seconds: float
     rss_bytes: int = 0
+    """Resident memory of the worker's process."""
 
 
 def look_at(look: Look) -> Facts:
-    """The slide is opened once and only a small level of it is read: no pixel twice, no hash of gigabytes."""
+    """Open the slide once and read only a small level of it. No pixel is read twice, and no content is hashed."""
     seen = survey(look.slide, look.config, look.spec)
     return Facts(
         reader=seen.info.reader,
@@ -92,19 +95,19 @@ def doubts_of_mpp(seen: Survey, look: Look) -> Sequence[str]:
     model = loaded_model(look.config.model, look.device, tuple(look.config.inference.items()))
     source = open_slide(seen.ref)
     try:
-        found = check_mpp(source, seen.mpp, seen.tissue, model)
+        check = check_mpp(source, seen.mpp, seen.tissue, model)
     finally:
         source.close()
-    return () if found.fine else (found.reason,)
+    return () if check.fine else (check.reason,)
 
 
 def content_of(look: Look) -> str:
-    """The hash of the whole content; only asked for where another slide has as many bytes."""
+    """The hash of the whole content. It is only needed if another slide has as many bytes."""
     return content_sha256(SlideRef(look.slide))
 
 
 def try_out(look: Look) -> Trial:
-    """A few tiles in the middle of the slide, computed twice; the second time counts."""
+    """Compute a few tiles in the middle of the slide twice; the second time counts."""
     small = replace(look, config=look.config.model_copy(update={"region_size": 2 * look.spec.core_px}))
     seen = survey(small.slide, small.config, small.spec)
     middle = sum(1 for _ in seen.plan.regions()) // 2
@@ -120,14 +123,14 @@ def try_out(look: Look) -> Trial:
 
 Value = dict[str, Any]
 
-# What of a configuration shows in a look.
+# The settings that change what a look sees.
 LOOKED_WITH = {"inference", "mpp", "reader", "region_size", "roi", "tissue"}
 
 
 def key_of(slide: str, config: RunConfig, spec: ModelSpec) -> str:
-    """`config`: the slide's own. Raises what can be told without a look: a file that is missing, or is no image.
+    """The key of a slide's answers, with the slide's own `config`. Reads only the slide's first bytes.
 
-    Of the slide only its first bytes are read.
+    Raises what is clear without a look: that the file is missing or is not an image.
     """
     kind_of(slide)
     signature = stat_signature(SlideRef(slide))
@@ -139,7 +142,7 @@ def key_of(slide: str, config: RunConfig, spec: ModelSpec) -> str:
 
 
 class Looks:
-    """The file of this call, and by its key everything that was known before or is found out now."""
+    """All answers by key: those of earlier calls, and those of this one, which go to a file of its own."""
 
     def __init__(self, folder: CohortFolder) -> None:
         looks = folder.place(folder.looks)
@@ -151,11 +154,11 @@ class Looks:
         self._own, self._held, self._fd = looks / f"{uuid.uuid4().hex}.jsonl", Held(-1), -1
 
     def get(self, key: str, name: str) -> Any:
-        """None for what is not known."""
+        """The answer `name`; None if it is not known."""
         return self._known.get(key, {}).get(name)
 
     def put(self, key: str, name: str, value: Any) -> None:
-        """`value`: as JSON has it."""
+        """Keep an answer. `value` consists of JSON types."""
         self._known.setdefault(key, {})[name] = value
         if self._fd < 0:
             self._fd, _ = try_lock(self._own)
@@ -165,7 +168,7 @@ class Looks:
             os.write(self._fd, line)
 
     def keep_only(self, keys: Collection[str]) -> None:
-        """One file in place of all that nobody writes to any more, without what no slide of the plan asks for."""
+        """Merge all files that nobody writes to any more into one, which keeps only the answers under `keys`."""
         self.close()
         files = [file for file in (*self._files, self._own) if file.exists() and is_held(file) is False]
         if len(files) == 1 and self._known.keys() == set(keys):
@@ -192,7 +195,7 @@ def _line(key: str, value: Value) -> bytes:
 
 
 def _read(file: Place) -> Iterator[tuple[str, Value]]:
-    """A line that was cut off, or that is none of ours, counts as not there."""
+    """Skips lines that are cut off or not ours."""
     try:
         lines = file.path.read_bytes().splitlines()
     except OSError:

@@ -1,6 +1,6 @@
-"""The plan of a cohort: every line of the list with what will run, where it lands, or why it cannot.
+"""The plan of a cohort: for every line of the list what will run and where its result goes, or why it cannot run.
 
-The plan for people: a CSV with a line a slide.
+It is saved as JSON for the jobs, and as a CSV with one line per slide for people.
 """
 
 from __future__ import annotations
@@ -26,17 +26,23 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What one look at the slide told. `tiles` are those that will be computed: the slide's weight in a shard."""
+    """What one look at the slide has shown."""
 
     reader: str
     width_px: int
     height_px: int
     mpp: float
+    """Microns per level-0 pixel."""
     mpp_source: str
+    """Where `mpp` comes from: "--mpp", or a tag of the header."""
     bytes: int
+    """Of all files of the slide."""
     tissue_share: float
+    """Tissue as a share of the slide's area, 0 to 1."""
     area_mm2: float
+    """Area of the tissue."""
     tiles: int
+    """Tiles that will be computed: the slide's weight in a shard."""
     regions: int
     warnings: tuple[str, ...] = ()
 
@@ -48,21 +54,22 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class PlanRow:
-    """One line of the list. `settings`: its own mpp, roi, tissue and model; `kept`: the cells of other columns.
-
-    `problem` is empty where the slide will run; otherwise `exit_code` is that of a slide (it may be mended and
-    retried) or of usage (the list has to be mended).
-    """
+    """One line of the list, and whether it will run."""
 
     line: int
     id: str
+    """Names the result; "" if the line has no usable id."""
     slide: str
     patient: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    """Its own mpp, roi, tissue and model."""
     kept: Mapping[str, str] = field(default_factory=dict)
+    """The cells of all other columns."""
     facts: Facts | None = None
     problem: str = ""
+    """Why it cannot run; "" if it will run."""
     exit_code: int = OK
+    """Of a problem: that of a slide (it may be mended and retried) or of usage (the list has to be mended)."""
 
     def refused(self, problem: str, exit_code: int) -> PlanRow:
         return replace(self, problem=problem, exit_code=exit_code)
@@ -77,14 +84,14 @@ class PlanRow:
 
     @property
     def label(self) -> str:
-        """For messages: the id, or the line where there is no usable one."""
+        """For messages: the id, or the line if there is no usable id."""
         return self.id or f"line {self.line}"
 
     def named(self, error: str) -> str:
         return f"{self.label}: {error}" if error else ""
 
     def cells(self) -> dict[str, str]:
-        """By column of the list, as `--only` and the tables see it."""
+        """Its cells by column of the list, as `--only` and the tables see them."""
         own = {"id": self.id, "slide": shown(self.slide), "patient": self.patient}
         given = {key: str(value) for key, value in self.settings.items() if value is not None}
         return {**self.kept, **given, **own}
@@ -92,13 +99,15 @@ class PlanRow:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`settings`: the keys of the run's configuration that show in results, and whether these are packed;
-    `estimate`: see `estimate.py`."""
+    """All lines of the list, and what the jobs of the cohort have in common."""
 
     settings: dict[str, Any]
+    """Settings of the run that show in results, and whether results are packed."""
     rows: tuple[PlanRow, ...]
     notes: tuple[str, ...] = ()
+    """What the list left out."""
     estimate: dict[str, float] = field(default_factory=dict)
+    """Time, memory and disk of the whole: see `planning.estimate`."""
 
     @property
     def runnable(self) -> list[PlanRow]:
@@ -109,12 +118,15 @@ class Plan:
         return [row for row in self.rows if row.problem]
 
     def config(self, folder: CohortFolder, execution: Mapping[str, Any]) -> RunConfig:
-        """The configuration of a job: the plan's settings, and how this one job is to go about it."""
+        """The configuration of a job: the plan's settings, and this job's own options of how to run."""
         return RunConfig(**{**self.settings, **execution, "out": folder.results})
 
     def key(self, row: PlanRow) -> str:
-        """What a record of this row depends on: another slide or setting makes it pending again, and so does a
-        results number that was raised, be it of another model: then its result is found as it is."""
+        """A hash of what a record of this row depends on. If it changes the row is pending again.
+
+        That happens with another slide or setting, and when any results number is raised. If the number is that of
+        another model, the run finds the published result still valid.
+        """
         settings = {key: value for key, value in self.settings.items() if key not in EXECUTION}
         made_from = [row.slide, dict(row.settings), settings, NUMBERS]
         return hashlib.sha256(canonical(made_from)).hexdigest()[:16]
@@ -130,7 +142,7 @@ def result_settings(config: RunConfig) -> dict[str, Any]:
 
 
 def refuse_other(folder: CohortFolder, plan: Plan, overwrite: bool) -> None:
-    """Another plan that is there already is only replaced when that was asked for."""
+    """Raise if there is another plan already, unless `overwrite` allows to replace it."""
     if folder.plan.exists() and not overwrite and _asked(load(folder)) != _asked(plan):
         raise UsageError(
             folder.plan,
@@ -146,7 +158,7 @@ def save(folder: CohortFolder, plan: Plan, overwrite: bool) -> None:
 
 
 def _asked(plan: Plan) -> Any:
-    """What two plans of the same list have in common, even if a slide was mended or the machine is faster."""
+    """The part of a plan that stays the same even if a slide is mended or the machine is faster."""
     rows = [replace(row, facts=None, problem="", exit_code=OK) for row in plan.rows]
     return json.loads(json.dumps(replace(plan, rows=tuple(rows), notes=(), estimate={}).document()))
 
@@ -159,14 +171,14 @@ def load(folder: CohortFolder) -> Plan:
         raise UsageError(folder.root, "has no plan", remedy) from None
     except (OSError, ValueError) as error:
         raise UsageError(folder.plan, f"cannot be read ({error})", "plan the cohort again") from None
-    _ = folder.top  # Whatever goes on from here works below it.
+    _ = folder.top  # Checks the folder before anything works in it.
     try:
         if read["format"] != FORMAT:
             raise UsageError(folder.plan, f"has format {read['format']!r}, not {FORMAT}", "plan the cohort again")
-        rows = tuple(_row(one) for one in read["rows"])
+        rows = tuple(_row(row) for row in read["rows"])
         return Plan(read["settings"], rows, tuple(read["notes"]), read["estimate"])
     except (KeyError, TypeError) as error:
-        raise UsageError(folder.plan, f"is no plan ({error})", "plan the cohort again") from None
+        raise UsageError(folder.plan, f"is not a plan ({error})", "plan the cohort again") from None
 
 
 def _row(read: dict[str, Any]) -> PlanRow:
@@ -174,7 +186,7 @@ def _row(read: dict[str, Any]) -> PlanRow:
 
 
 def check_execution(given: Mapping[str, Any], root: Path) -> dict[str, Any]:
-    """Options of one job. What shows in results was settled by the plan."""
+    """Options of one job. Those that show in results are refused, since the plan has settled them."""
     wanted = {key: value for key, value in given.items() if value is not None}
     check_keys(wanted, RunConfig, "--set")
     settled = sorted(key for key in wanted if key not in EXECUTION or key == "out")

@@ -1,11 +1,9 @@
-"""From a list to a plan: every slide is looked at by the workers, a bad one costs itself.
+"""Planning a cohort: from a list of slides to a plan, in three steps.
 
-What was seen is kept as it comes, so a plan that was stopped goes on where it was, and several jobs may look at a
-share each before the plan is made.
-
-A list with all that can be told of it without a look: what is refused already, and what is to be looked at.
-
-How long and how large: a few tiles of a few slides, computed for real, times what there is to do.
+First the list is read, and lines that cannot run are refused without a look (`read_draft`). Then the workers look
+at every other slide; one that fails is refused, and the rest go on. What they see is kept as it comes, so a plan
+that was stopped goes on where it was, and several jobs may look at a share each before the plan is made. Last, a
+few tiles of a few slides are computed, and the time and size of the whole are estimated from them (`estimate`).
 """
 
 from __future__ import annotations
@@ -33,121 +31,26 @@ from wsi_nuc.run.request import checked_spec
 from wsi_nuc.run.resources import resolve_device
 from wsi_nuc.run.result import failure
 
-TRIALS = 3
-# Of a result: polygons, columns, the table of probabilities, the store itself with its thumbnail.
-BYTES_A_NUCLEUS, BYTES_A_SLIDE = 150, 1_000_000
-# Opening, hashing, searching for tissue, stitching and publishing.
-SECONDS_A_SLIDE, HASHED_BYTES_A_SECOND = 0.5, 300e6
-
-
-def to_try(rows: Sequence[PlanRow]) -> list[PlanRow]:
-    """Slides of small, middle and large area."""
-    ranked = sorted((row for row in rows if row.tiles), key=lambda row: (row.tiles, row.line))
-    places = sorted({(len(ranked) - 1) * i // max(1, TRIALS - 1) for i in range(TRIALS)}) if ranked else []
-    return [ranked[place] for place in places]
-
-
-def estimate(rows: Sequence[PlanRow], trials: Sequence[Trial]) -> dict[str, float]:
-    """`worker_seconds` on this machine, `worker_bytes` of memory and `bytes` of all results; empty where nothing
-    could be tried."""
-    tried = sum(trial.tiles for trial in trials)
-    if not tried:
-        return {}
-    tiles = sum(row.tiles for row in rows)
-    seconds_a_tile = sum(trial.seconds for trial in trials) / tried
-    nuclei = round(sum(trial.nuclei for trial in trials) / tried * tiles)
-    read = sum(row.facts.bytes for row in rows if row.facts)
-    around = SECONDS_A_SLIDE * len(rows) + read / HASHED_BYTES_A_SECOND
-    return {
-        "tiles": tiles,
-        "seconds_a_tile": round(seconds_a_tile, 4),
-        "worker_seconds": round(seconds_a_tile * tiles + around, 1),
-        "worker_bytes": max(trial.rss_bytes for trial in trials),
-        "nuclei": nuclei,
-        "bytes": nuclei * BYTES_A_NUCLEUS + len(rows) * BYTES_A_SLIDE,
-    }
-
-
-# Only the first bytes of a slide are asked for, and a file server answers many at once.
-OPEN_AT_ONCE = 16
-
-Specs = dict[str, ModelSpec]
-
-
-@dataclass(frozen=True)
-class Draft:
-    """`looks`: by its line, what is to be done for each slide that may run; `device` of the workers."""
-
-    rows: tuple[PlanRow, ...]
-    notes: tuple[str, ...]
-    config: RunConfig
-    device: str
-    looks: dict[int, Look]
-
-    @property
-    def plan(self) -> Plan:
-        return Plan(result_settings(self.config), self.rows, self.notes)
-
-
-def read_draft(source: str, config: RunConfig) -> Draft:
-    """Every line of the list at `source`. What is wrong with all of them (the list, the model) is raised."""
-    sheet = read_sheet(source)
-    specs = {config.model: checked_spec(config.model, config.inference)}
-    device = resolve_device(config.device, specs[config.model].uses_torch)
-    rows = [_with_model(row, config, specs) for row in make_rows(sheet, config)]
-    with ThreadPoolExecutor(OPEN_AT_ONCE) as pool:
-        opened = list(pool.map(partial(_opened, config=config, specs=specs), rows))
-    looks = {look.line: look for _, look in opened if look is not None}
-    return Draft(tuple(row for row, _ in opened), sheet.notes, config, device, looks)
-
-
-def _with_model(row: PlanRow, config: RunConfig, specs: Specs) -> PlanRow:
-    """The row's own model is looked up once; one that cannot be used costs the rows that ask for it."""
-    name = row.settings.get("model")
-    if row.problem or name is None or name in specs:
-        return row
-    try:
-        specs[name] = checked_spec(name, config.inference)
-    except ModelError as error:
-        return row.refused(str(error), MODEL)
-    return row
-
-
-def _opened(row: PlanRow, config: RunConfig, specs: Specs) -> tuple[PlanRow, Look | None]:
-    """What a look needs, or the row refused."""
-    if row.problem:
-        return row, None
-    try:
-        own = with_settings(config, row.settings)
-        spec = specs[row.settings.get("model", config.model)]
-        device = resolve_device(own.device, spec.uses_torch)
-        return row, Look(row.line, row.slide, own, spec, device, key_of(row.slide, own, spec))
-    except WsiNucError as error:
-        return failed(row, error), None
-
-
-def failed(row: PlanRow, error: Exception) -> PlanRow:
-    told = failure(row.slide, error, 0.0)
-    return row.refused(told.error, told.exit_code)
-
-
 Execute = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Outcome[Any, Any]]]
 
 
 class Listener:
-    """Hears how the planning goes; this one does not care."""
+    """Hears how the planning goes. This base class does nothing."""
 
     def looked(self, done: int, of: int, before: int) -> None:
-        """So many slides are known, so many of those from an earlier call."""
+        """`done` slides of `of` are known, `before` of them from an earlier call."""
 
     def refused(self, row: PlanRow) -> None:
-        """This slide cannot run; told as soon as it is clear."""
+        """This slide cannot run. Called as soon as that is clear."""
 
 
 def make_plan(
     folder: CohortFolder, source: str, config: RunConfig, listener: Listener | None = None, overwrite: bool = False
 ) -> Plan:
-    """The plan of the list at `source`. It is not saved; another one that has to stay is told at once."""
+    """Make the plan of the list at `source`, without saving it.
+
+    Raises at once if another plan must not be replaced.
+    """
     draft = read_draft(source, config)
     refuse_other(folder, draft.plan, overwrite)
     with _planning(folder, draft, listener or Listener()) as planning:
@@ -169,15 +72,17 @@ def look_at_share(
 
 @dataclass(frozen=True)
 class _Planning:
-    """`looks` is what was seen; `execute` has the workers do what was not."""
+    """The steps of a planning that need workers."""
 
     draft: Draft
     looks: Looks
+    """What was seen already."""
     execute: Execute
+    """Has the workers do what is missing."""
     listener: Listener
 
     def looked_at(self, rows: Sequence[PlanRow]) -> list[PlanRow]:
-        """The rows with their facts, or with the reason why there are none."""
+        """The rows with their facts, or with the reason why they have none."""
         for row in rows:
             if row.problem:
                 self.listener.refused(row)
@@ -194,7 +99,7 @@ class _Planning:
         return list(by_line.values())
 
     def without_twins(self, rows: Sequence[PlanRow]) -> list[PlanRow]:
-        """The second copy of a slide is refused. Only slides with equally many bytes are read for this."""
+        """Refuse the second copy of a slide. Only slides with the same number of bytes are read for this."""
 
         def contents(suspects: Sequence[PlanRow]) -> dict[int, str]:
             hashed = self._known_or_done([row.line for row in suspects], "sha256", content_of)
@@ -214,7 +119,7 @@ class _Planning:
     def _known_or_done(
         self, lines: Sequence[int], name: str, do: Callable[[Any], Any]
     ) -> Iterator[tuple[int, Any, Exception | None]]:
-        """Line, value as JSON has it, and error: first of what is known, then of the others as they are done."""
+        """Line, value in JSON types, and error: first those that are known, then the others as they are done."""
         looks = [self.draft.looks[line] for line in lines]
         known = {look.line: self.looks.get(look.key, name) for look in looks}
         yield from ((line, value, None) for line, value in known.items() if value is not None)
@@ -228,7 +133,7 @@ class _Planning:
 
 @contextmanager
 def _planning(folder: CohortFolder, draft: Draft, listener: Listener) -> Iterator[_Planning]:
-    """Workers are started when there is something to do for them."""
+    """Workers are only started once there is something for them to do."""
     started: list[Executor] = []
 
     def execute(do: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Outcome[Any, Any]]:
@@ -242,3 +147,107 @@ def _planning(folder: CohortFolder, draft: Draft, listener: Listener) -> Iterato
     finally:
         for executor in started:
             executor.close()
+
+
+# Only the first bytes of each slide are read, and a file server answers many requests at once.
+OPEN_AT_ONCE = 16
+
+Specs = dict[str, ModelSpec]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A list as far as it is known without looking at slides."""
+
+    rows: tuple[PlanRow, ...]
+    notes: tuple[str, ...]
+    """What the list left out."""
+    config: RunConfig
+    device: str
+    """Of the workers."""
+    looks: dict[int, Look]
+    """The look for each slide that may run, by its line."""
+
+    @property
+    def plan(self) -> Plan:
+        return Plan(result_settings(self.config), self.rows, self.notes)
+
+
+def read_draft(source: str, config: RunConfig) -> Draft:
+    """Read every line of the list at `source`. What is wrong with all of them (the list, the model) is raised."""
+    sheet = read_sheet(source)
+    specs = {config.model: checked_spec(config.model, config.inference)}
+    device = resolve_device(config.device, specs[config.model].uses_torch)
+    rows = [_with_model(row, config, specs) for row in make_rows(sheet, config)]
+    with ThreadPoolExecutor(OPEN_AT_ONCE) as pool:
+        opened = list(pool.map(partial(_opened, config=config, specs=specs), rows))
+    looks = {look.line: look for _, look in opened if look is not None}
+    return Draft(tuple(row for row, _ in opened), sheet.notes, config, device, looks)
+
+
+def _with_model(row: PlanRow, config: RunConfig, specs: Specs) -> PlanRow:
+    """Look up the row's own model, once for all rows that name it. If it cannot be used those rows are refused."""
+    name = row.settings.get("model")
+    if row.problem or name is None or name in specs:
+        return row
+    try:
+        specs[name] = checked_spec(name, config.inference)
+    except ModelError as error:
+        return row.refused(str(error), MODEL)
+    return row
+
+
+def _opened(row: PlanRow, config: RunConfig, specs: Specs) -> tuple[PlanRow, Look | None]:
+    """The row with its look, or the row refused."""
+    if row.problem:
+        return row, None
+    try:
+        own = with_settings(config, row.settings)
+        spec = specs[row.settings.get("model", config.model)]
+        device = resolve_device(own.device, spec.uses_torch)
+        return row, Look(row.line, row.slide, own, spec, device, key_of(row.slide, own, spec))
+    except WsiNucError as error:
+        return failed(row, error), None
+
+
+def failed(row: PlanRow, error: Exception) -> PlanRow:
+    result = failure(row.slide, error, 0.0)
+    return row.refused(result.error, result.exit_code)
+
+
+TRIALS = 3
+# Size of a result: per nucleus its polygon, columns and probabilities; per slide the store itself with its
+# thumbnail.
+BYTES_PER_NUCLEUS, BYTES_PER_SLIDE = 150, 1_000_000
+# Time of a slide beside its tiles: opening, searching for tissue, stitching and publishing; and hashing.
+SECONDS_PER_SLIDE, HASHED_BYTES_PER_SECOND = 0.5, 300e6
+
+
+def to_try(rows: Sequence[PlanRow]) -> list[PlanRow]:
+    """Some slides of small, middle and large area."""
+    ranked = sorted((row for row in rows if row.tiles), key=lambda row: (row.tiles, row.line))
+    places = sorted({(len(ranked) - 1) * i // max(1, TRIALS - 1) for i in range(TRIALS)}) if ranked else []
+    return [ranked[place] for place in places]
+
+
+def estimate(rows: Sequence[PlanRow], trials: Sequence[Trial]) -> dict[str, float]:
+    """`worker_seconds` on this machine, `worker_bytes` of memory and `bytes` of all results, among others.
+
+    Empty if nothing could be tried.
+    """
+    tried = sum(trial.tiles for trial in trials)
+    if not tried:
+        return {}
+    tiles = sum(row.tiles for row in rows)
+    seconds_a_tile = sum(trial.seconds for trial in trials) / tried
+    nuclei = round(sum(trial.nuclei for trial in trials) / tried * tiles)
+    read = sum(row.facts.bytes for row in rows if row.facts)
+    around = SECONDS_PER_SLIDE * len(rows) + read / HASHED_BYTES_PER_SECOND
+    return {
+        "tiles": tiles,
+        "seconds_a_tile": round(seconds_a_tile, 4),
+        "worker_seconds": round(seconds_a_tile * tiles + around, 1),
+        "worker_bytes": max(trial.rss_bytes for trial in trials),
+        "nuclei": nuclei,
+        "bytes": nuclei * BYTES_PER_NUCLEUS + len(rows) * BYTES_PER_SLIDE,
+    }

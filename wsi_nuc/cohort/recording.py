@@ -1,4 +1,4 @@
-"""What became of a slide, written down as soon as it is known: figures first, then the record."""
+"""Writes down what became of a slide as soon as it is known: its figures first, then its record."""
 
 from __future__ import annotations
 
@@ -19,55 +19,58 @@ from wsi_nuc.store import manifest as manifests
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a job says of a slide. `state`: one of `state.py`; `status`: the run's, or kept (it was done).
-
-    `new`: the failure was not told as an event of the run.
-    """
+class SlideOutcome:
+    """What became of one slide in a job."""
 
     id: str
     slide: str
     state: str
+    """One of `state.STATES`."""
     status: str
+    """As the run calls it; "kept" if the slide was done before."""
     error: str = ""
     exit_code: int = OK
     nuclei: int = 0
     seconds: float = 0.0
     new: bool = True
+    """False if an event of the run has reported the error already."""
 
 
 class Recorder:
     """Hears the events of a run. Its thread makes figures and records while the next slides are computed."""
 
     def __init__(self, folder: CohortFolder, plan: Plan, rows: Mapping[str, PlanRow], job: JobFile) -> None:
-        """`rows`: by the path of their slide; `job` tells what is in hand until it is recorded."""
+        """`rows`: the plan's rows by the path of their slide.
+
+        `job` shows a slide as in hand until it is recorded.
+        """
         self._folder, self._plan, self._rows, self._job = folder, plan, rows, job
         self._thread = ThreadPoolExecutor(1, "record")
-        self._told: dict[str, Future[Told]] = {}
+        self._outcomes: dict[str, Future[SlideOutcome]] = {}
 
     def hear(self, event: Event) -> None:
         if not isinstance(event, SlideFinished):
             self._job.hear(event)
             return
-        # A run that was stopped may still publish a slide: the next job finds it.
+        # A run that was stopped may still publish a slide; the next job finds its result.
         with suppress(RuntimeError):
-            self._told[event.slide] = self._thread.submit(self._record, event)
+            self._outcomes[event.slide] = self._thread.submit(self._record, event)
 
-    def told(self, slide: str) -> Future[Told]:
-        """What there is to say of a slide that the run is done with."""
-        return self._told.pop(slide)
+    def outcome(self, slide: str) -> Future[SlideOutcome]:
+        """What became of a slide that the run is done with."""
+        return self._outcomes.pop(slide)
 
     def close(self) -> None:
-        """Whoever is stopped does not wait: a slide whose record is missing is found published by the next job."""
+        """Does not wait, also when stopped: if a record is missing the next job finds the published result."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _record(self, event: SlideFinished) -> Told:
+    def _record(self, event: SlideFinished) -> SlideOutcome:
         row = self._rows[event.slide]
         record = self._finished(row, event)
         records.write(self._folder, record)
         self._job.hear(event)
         done = record.state == DONE
-        return Told(
+        return SlideOutcome(
             id=row.id,
             slide=row.slide,
             state=record.state,
@@ -80,7 +83,7 @@ class Recorder:
         )
 
     def _finished(self, row: PlanRow, event: SlideFinished) -> Record:
-        """What is recorded as done is complete."""
+        """The record of a slide. It says done only if the result and its figures are complete."""
         key = self._plan.key(row)
         error, exit_code = event.error, event.exit_code
         if exit_code == OK:

@@ -1,4 +1,7 @@
-"""One small durable file a slide that says what became of it. A kill leaves the old or the new one, whole."""
+"""One small durable file per slide that says what became of it.
+
+A kill leaves the old file or the new one, whole.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,20 @@ DONE, FAILED = "done", "failed"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """`key` is that of the plan's row; `digest` of the verified manifest, where `state` is done."""
+    """What became of one slide."""
 
     id: str
     key: str
+    """That of the plan's row: see `Plan.key`."""
     state: str
+    """`DONE` or `FAILED`."""
     digest: str = ""
+    """Of the verified manifest, if the slide is done."""
     nuclei: int = 0
     area_mm2: float = 0.0
+    """Of its tissue."""
     classes: Mapping[str, int] = field(default_factory=dict)
+    """Number of nuclei by class."""
     seconds: float = 0.0
     error: str = ""
     exit_code: int = OK
@@ -36,19 +44,19 @@ def write(folder: CohortFolder, record: Record) -> None:
 
 
 def read(folder: CohortFolder, ids: Iterable[str]) -> dict[str, Record]:
-    """The records that there are. One that cannot be read counts as none: the slide is looked at again."""
-    found = {}
+    """The records that exist, by id. One that cannot be read counts as missing, so its slide runs again."""
+    known = {}
     for slide_id in ids:
         document = read_json(folder.record(slide_id))
         with suppress(TypeError):
             if document is not None:
-                found[slide_id] = Record(**document)
-    return found
+                known[slide_id] = Record(**document)
+    return known
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - ten thousand times; Path.open costs a third more
+        with open(path, "rb") as file:  # noqa: PTH123 - ten thousand times, and Path.open costs a third more
             document = json.loads(file.read())
     except (OSError, ValueError):
         return None

@@ -1,4 +1,4 @@
-"""From the lines of a list to rows of a plan: paths made absolute, settings checked, every id unique."""
+"""Turns the lines of a list into rows of a plan: absolute paths, checked settings, unique ids."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from wsi_nuc.store.names import plain_name
 
 
 def make_rows(sheet: Sheet, common: RunConfig) -> list[PlanRow]:
-    """A row a line, in the order of the list; those that cannot be used carry their problem."""
+    """One row per line, in the order of the list. Rows that cannot be used carry their problem."""
     rows = [_row(line, sheet.folder, common) for line in sheet.lines]
     rows = [_named(row, line) for row, line in zip(rows, sheet.lines, strict=True)]
     return _unique(_once(rows), sheet.lines)
@@ -59,9 +59,9 @@ def _settings(cells: dict[str, str], folder: Path) -> tuple[dict[str, Any], str]
         try:
             settings["mpp"] = float(text)
         except ValueError:
-            problem = f"mpp {text!r} is no number; write microns per pixel like 0.25"
+            problem = f"mpp {text!r} is not a number; write microns per pixel like 0.25"
         if not math.isfinite(settings.get("mpp", 1.0)):
-            problem = f"mpp {settings.pop('mpp')} is no size of a pixel; write microns per pixel like 0.25"
+            problem = f"mpp {settings.pop('mpp')} is not the size of a pixel; write microns per pixel like 0.25"
     if text := cells.get("roi", ""):
         settings["roi"] = _absolute(text, folder)
     if text := cells.get("tissue", ""):
@@ -73,7 +73,7 @@ def _settings(cells: dict[str, str], folder: Path) -> tuple[dict[str, Any], str]
 
 
 def _named(row: PlanRow, line: Line) -> PlanRow:
-    """With the id of the list, if it can name a result; without one, named by its file below."""
+    """The row with its id from the list, if that can name a result. A row without one is named in `_unique`."""
     given = line.cells.get("id", "")
     flaw = _flaw(given) if given else ""
     if flaw:
@@ -90,7 +90,7 @@ def _flaw(text: str) -> str:
 
 
 def _unique(rows: Sequence[PlanRow], lines: Sequence[Line]) -> list[PlanRow]:
-    """Names by file where the list has none, and the first of several lines with one id keeps it."""
+    """Name rows without an id by their file. If several lines have the same id the first one keeps it."""
     unnamed = [not row.id and not line.cells.get("id") for row, line in zip(rows, lines, strict=True)]
     plain = [
         plain_name(row.slide).lstrip(".") or "slide" if new else row.id
@@ -103,7 +103,7 @@ def _unique(rows: Sequence[PlanRow], lines: Sequence[Line]) -> list[PlanRow]:
         row = replace(row, id=(own if often[_same(name)] > 1 else name) if new else row.id)  # noqa: PLW2901
         key = _same(row.id)
         if row.id and key in first:
-            problem = row.problem or f"its id {row.id!r} is that of line {first[key]}, too"
+            problem = row.problem or f"its id {row.id!r} is also that of line {first[key]}"
             row = replace(row.refused(problem, USAGE), id="")  # noqa: PLW2901
         first.setdefault(key, row.line)
         out.append(row)
@@ -111,7 +111,7 @@ def _unique(rows: Sequence[PlanRow], lines: Sequence[Line]) -> list[PlanRow]:
 
 
 def _once(rows: Sequence[PlanRow]) -> list[PlanRow]:
-    """Without the further lines of a slide, be it under another path of the same file."""
+    """Refuse further lines of a slide, also under another path of the same file."""
     first: dict[str, PlanRow] = {}
     out = []
     for row in rows:
@@ -122,5 +122,5 @@ def _once(rows: Sequence[PlanRow]) -> list[PlanRow]:
 
 
 def _same(name: str) -> str:
-    """Equal for names that some file system takes for the same."""
+    """Equal for names that some file system treats as the same."""
     return unicodedata.normalize("NFC", name).casefold()

@@ -1,6 +1,6 @@
-"""Which job does which slides: decided by the plan alone, so that jobs need not speak to each other.
+"""Which slides a job runs: its shard of the plan (`--shard`), and a choice by column (`--only`).
 
-`--only COLUMN=PATTERN`: a part of the cohort by any column of its list.
+Shards follow from the plan alone, so jobs need not talk to each other.
 """
 
 from __future__ import annotations
@@ -15,56 +15,18 @@ from wsi_nuc.cohort.plan import PlanRow
 from wsi_nuc.cohort.state import State
 from wsi_nuc.errors import UsageError
 
-
-@dataclass(frozen=True, slots=True)
-class Only:
-    """`pattern` with *, ? and [...] as in a shell; it must match the whole cell."""
-
-    column: str
-    pattern: str
-
-    @classmethod
-    def parse(cls, text: str) -> Only:
-        column, sign, pattern = text.partition("=")
-        if not sign or not column.strip():
-            raise UsageError(f"--only {text}", "is not like patient=P1*", "give COLUMN=PATTERN")
-        return cls(column.strip(), pattern.strip())
-
-
-def select(found: Sequence[State], filters: Sequence[Only]) -> list[State]:
-    """Those that match one of the patterns in every column that is asked for.
-
-    A column that no slide has, or an empty selection, is told.
-    """
-    by_column: dict[str, list[Only]] = {}
-    for one in filters:
-        by_column.setdefault(one.column, []).append(one)
-        columns = sorted({name for state in found for name in state.cells()})
-        if one.column not in columns:
-            known = ", ".join(columns)
-            raise UsageError(f"--only {one.column}", "there is no such column", f"known: {known}")
-    chosen = [state for state in found if all(_passes(state, any_of) for any_of in by_column.values())]
-    if filters and not chosen:
-        said = " and ".join(f"{one.column}={one.pattern}" for one in filters)
-        raise UsageError(f"--only {said}", "no slide is like that", "see wsi-nuc cohort status --slides")
-    return chosen
-
-
-def _passes(state: State, any_of: Sequence[Only]) -> bool:
-    cells = state.cells()
-    return any(fnmatchcase(cells.get(one.column, ""), one.pattern) for one in any_of)
-
-
-# What a slide costs beside its tiles, so that a shard of many empty slides is not taken for no work.
-TILES_A_SLIDE = 2
+# What a slide costs beside its tiles, as tiles, so that a shard of many empty slides counts as work.
+TILES_PER_SLIDE = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """`index` of `count`, from 1."""
+    """One of the shares that a plan is divided into."""
 
     index: int
+    """From 1."""
     count: int
+    """Of all shards."""
 
     @classmethod
     def parse(cls, text: str) -> Shard:
@@ -82,22 +44,62 @@ class Shard:
 
 
 def rows_of(shard: Shard, rows: Sequence[PlanRow]) -> list[PlanRow]:
-    """The shard's rows in the order of the plan: each row, largest first, goes to the shard with the least to do.
+    """The shard's rows in the order of the plan. Each row, largest first, goes to the shard with the least work.
 
-    Rows that will not run belong to a shard, too: it names them, and tries them again if that is wanted. They are
-    dealt in turn.
+    Rows that will not run belong to a shard as well: it names them, and `retry` tries them again. They are dealt
+    in turn.
     """
     refused = [row.line for row in sorted(rows, key=lambda row: row.line) if row.problem]
-    mine = set(refused[shard.index - 1 :: shard.count])
+    lines = set(refused[shard.index - 1 :: shard.count])
     heaviest = sorted((row for row in rows if not row.problem), key=lambda row: (-_weight(row), row.line))
     shards = [(0, index) for index in range(1, shard.count + 1)]
     for row in heaviest:
         load, index = shards[0]
         heapq.heapreplace(shards, (load + _weight(row), index))
         if index == shard.index:
-            mine.add(row.line)
-    return [row for row in rows if row.line in mine]
+            lines.add(row.line)
+    return [row for row in rows if row.line in lines]
 
 
 def _weight(row: PlanRow) -> int:
-    return row.tiles + TILES_A_SLIDE
+    return row.tiles + TILES_PER_SLIDE
+
+
+@dataclass(frozen=True, slots=True)
+class Only:
+    """A choice of slides by one column of the list."""
+
+    column: str
+    pattern: str
+    """With *, ? and [...] as in a shell. It must match the whole cell."""
+
+    @classmethod
+    def parse(cls, text: str) -> Only:
+        column, sign, pattern = text.partition("=")
+        if not sign or not column.strip():
+            raise UsageError(f"--only {text}", "is not like patient=P1*", "give COLUMN=PATTERN")
+        return cls(column.strip(), pattern.strip())
+
+
+def select(slides: Sequence[State], filters: Sequence[Only]) -> list[State]:
+    """The slides that match, for every column in `filters`, one of its patterns.
+
+    Raises if no slide has such a column, or if no slide matches.
+    """
+    by_column: dict[str, list[Only]] = {}
+    for only in filters:
+        by_column.setdefault(only.column, []).append(only)
+        columns = sorted({name for state in slides for name in state.cells()})
+        if only.column not in columns:
+            known = ", ".join(columns)
+            raise UsageError(f"--only {only.column}", "there is no such column", f"known: {known}")
+    chosen = [state for state in slides if all(_passes(state, any_of) for any_of in by_column.values())]
+    if filters and not chosen:
+        said = " and ".join(f"{only.column}={only.pattern}" for only in filters)
+        raise UsageError(f"--only {said}", "no slide matches", "see wsi-nuc cohort status --slides")
+    return chosen
+
+
+def _passes(state: State, any_of: Sequence[Only]) -> bool:
+    cells = state.cells()
+    return any(fnmatchcase(cells.get(only.column, ""), only.pattern) for only in any_of)

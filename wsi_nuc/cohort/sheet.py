@@ -1,6 +1,6 @@
-"""The list that a cohort is planned from, as lines of text: a CSV, a folder or a pattern. No slide is opened.
+"""Reads the list that a cohort is planned from: a CSV, a folder or a pattern. No slide is opened.
 
-The slides below a folder, told by their content. What is none is counted, not passed over in silence.
+In a folder, slides are known by their content. Files that are not slides are counted in a note.
 """
 
 from __future__ import annotations
@@ -21,64 +21,6 @@ from wsi_nuc.slides.files import content_files
 from wsi_nuc.slides.sniff import kind_of
 from wsi_nuc.store.verify import is_result
 
-MOST_NAMED = 5
-# Kinds of files that stand for others beside them.
-MANY_FILES = ("dicom", "hamamatsu")
-
-
-def is_slide(path: Path) -> bool:
-    """True for what a reader may open: an image file or an OME-Zarr folder."""
-    try:
-        return kind_of(str(path)) not in ("other", "folder")
-    except SlideError:
-        return False
-
-
-def slides_below(folder: Path) -> tuple[list[Path], list[str]]:
-    """Sorted paths, and notes of what was left out. Of a slide of several files one stands for all."""
-    slides: list[Path] = []
-    others: list[str] = []
-    for place, folders, names in os.walk(folder):
-        here = Path(place)
-        inner = [here / name for name in sorted(folders)]
-        slides += [path for path in inner if _whole(path)]
-        folders[:] = [path.name for path in inner if not (_whole(path) or _part(path))]
-        files = [here / name for name in sorted(names) if not name.startswith(".")]
-        found, rest = _files([file for file in files if not (is_packed(file) and is_result(file))])
-        slides += found
-        others += [str(path.relative_to(folder)) for path in rest]
-    named = ", ".join(sorted(others)[:MOST_NAMED]) + (", ..." if len(others) > MOST_NAMED else "")
-    return sorted(slides), [f"{len(others)} files are no slides ({named})"] if others else []
-
-
-def _whole(folder: Path) -> bool:
-    """An OME-Zarr slide; a result of this program is none."""
-    return not is_result(folder) and is_slide(folder)
-
-
-def _part(folder: Path) -> bool:
-    return folder.name.startswith(".") or is_result(folder) or (folder / mirax.INDEX).is_file()
-
-
-def _files(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Slides and other files. One that cannot even be looked at is listed as a slide: its reason belongs told."""
-    kinds = {file: _kind(file) for file in files}
-    parts: set[Path] = set()
-    for file in files:
-        if kinds[file] in MANY_FILES and file not in parts:
-            with contextlib.suppress(SlideError, OSError):
-                parts |= {*content_files(str(file))} - {file}
-    whole = [file for file in files if file not in parts]
-    return [file for file in whole if kinds[file] != "other"], [file for file in whole if kinds[file] == "other"]
-
-
-def _kind(file: Path) -> str:
-    try:
-        return kind_of(str(file))
-    except SlideError:
-        return "unknown"
-
-
 COLUMNS = ("slide", "id", "patient", "mpp", "roi", "tissue", "model")
 SEPARATORS = ",;\t"
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -86,36 +28,41 @@ UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """`number`: the line of the CSV, or the place in the listing, from 1. `problem`: why it cannot be used."""
+    """One slide of the list."""
 
     number: int
+    """Its line in the CSV, or its place in the listing, from 1."""
     cells: dict[str, str]
+    """By column."""
     problem: str = ""
+    """Why it cannot be used; "" if it can."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """Relative paths count from `folder`; `notes` say what was left out."""
+    """The whole list."""
 
     folder: Path
+    """Relative paths count from here."""
     lines: tuple[Line, ...]
     notes: tuple[str, ...] = ()
+    """What was left out."""
 
 
 def read_sheet(source: str) -> Sheet:
     """`source`: a CSV with a column `slide`, a folder that is searched, or a pattern such as a/*.svs."""
     path = Path(source)
     if path.is_dir() and not is_slide(path):
-        found, notes = slides_below(path)
+        slides, notes = slides_below(path)
     elif path.exists() and is_slide(path):
-        found, notes = [path], []
+        slides, notes = [path], []
     elif path.is_file():
         return Sheet(path.absolute().parent, tuple(_csv_lines(path)))
     else:
-        found, notes = [Path(name) for name in sorted(glob.glob(source, recursive=True))], []  # noqa: PTH207
-    if not found:
-        raise UsageError(source, "no slide is there", "pass a CSV, a folder with slides or a quoted pattern")
-    lines = (Line(number, {"slide": str(one)}) for number, one in enumerate(found, 1))
+        slides, notes = [Path(name) for name in sorted(glob.glob(source, recursive=True))], []  # noqa: PTH207
+    if not slides:
+        raise UsageError(source, "has no slides", "pass a CSV, a folder with slides or a quoted pattern")
+    lines = (Line(number, {"slide": str(slide)}) for number, slide in enumerate(slides, 1))
     return Sheet(Path.cwd(), tuple(lines), tuple(notes))
 
 
@@ -126,9 +73,11 @@ def _csv_lines(path: Path) -> Iterator[Line]:
         header = _header(path, next(reader, []))
         lines = [_line(reader.line_num, header, cells) for cells in reader if any(map(str.strip, cells))]
     except csv.Error as error:
-        raise UsageError(f"{path}, line {reader.line_num}", f"is no CSV ({error})", "correct the quotes") from None
+        raise UsageError(
+            f"{path}, line {reader.line_num}", f"is not a valid CSV ({error})", "correct the quotes"
+        ) from None
     if not lines:
-        raise UsageError(path, "has a header and no line below it", "add a line a slide")
+        raise UsageError(path, "has a header and no line below it", "add one line per slide")
     yield from lines
 
 
@@ -149,19 +98,19 @@ def _text(path: Path) -> str:
 
 
 def _separator(text: str) -> str:
-    """The one that occurs most in the header; a comma where there is but one column."""
+    """The separator that occurs most in the header; a comma if there is only one column."""
     header = text.lstrip().partition("\n")[0]
     return max(SEPARATORS, key=header.count)
 
 
 def _header(path: Path, cells: Sequence[str]) -> list[str]:
     names = [cell.strip() for cell in cells]
-    # The columns that mean something are found in any case; others keep the spelling they have.
+    # Our own columns are known in upper and lower case; others keep their spelling.
     names = [name.lower() if name.lower() in COLUMNS else name for name in names]
     said = ", ".join(names) or "nothing"
     if "slide" not in names:
         raise UsageError(
-            path, f"has no column slide; its first line says {said}", "name the column of the paths so"
+            path, f"has no column slide; its first line says {said}", "give the column of the paths that name"
         )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -177,3 +126,62 @@ def _line(number: int, header: Sequence[str], cells: Sequence[str]) -> Line:
         problem = f"has {len(cells)} cells, the header has {len(header)}; quote cells that hold the separator"
     padded = [cell.strip() for cell in cells] + [""] * len(header)
     return Line(number, dict(zip(header, padded, strict=False)), problem)
+
+
+MOST_NAMED = 5
+# Kinds of files that come with others beside them.
+MANY_FILES = ("dicom", "hamamatsu")
+
+
+def is_slide(path: Path) -> bool:
+    """True if a reader may open it: an image file or an OME-Zarr folder."""
+    try:
+        return kind_of(str(path)) not in ("other", "folder")
+    except SlideError:
+        return False
+
+
+def slides_below(folder: Path) -> tuple[list[Path], list[str]]:
+    """Sorted paths, and notes of what was left out. A slide of several files is listed by one of them."""
+    slides: list[Path] = []
+    others: list[str] = []
+    for place, folders, names in os.walk(folder):
+        here = Path(place)
+        inner = [here / name for name in sorted(folders)]
+        slides += [path for path in inner if _whole(path)]
+        folders[:] = [path.name for path in inner if not (_whole(path) or _part(path))]
+        files = [here / name for name in sorted(names) if not name.startswith(".")]
+        images, rest = _files([file for file in files if not (is_packed(file) and is_result(file))])
+        slides += images
+        others += [str(path.relative_to(folder)) for path in rest]
+    named = ", ".join(sorted(others)[:MOST_NAMED]) + (", ..." if len(others) > MOST_NAMED else "")
+    return sorted(slides), [f"{len(others)} files are not slides ({named})"] if others else []
+
+
+def _whole(folder: Path) -> bool:
+    """Whether the folder is an OME-Zarr slide, and not a result of this program."""
+    return not is_result(folder) and is_slide(folder)
+
+
+def _part(folder: Path) -> bool:
+    """Whether the folder is not searched: hidden, a result, or part of a slide beside it."""
+    return folder.name.startswith(".") or is_result(folder) or (folder / mirax.INDEX).is_file()
+
+
+def _files(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Slides, and other files. A file that cannot be read counts as a slide, so that its problem is reported."""
+    kinds = {file: _kind(file) for file in files}
+    parts: set[Path] = set()
+    for file in files:
+        if kinds[file] in MANY_FILES and file not in parts:
+            with contextlib.suppress(SlideError, OSError):
+                parts |= {*content_files(str(file))} - {file}
+    whole = [file for file in files if file not in parts]
+    return [file for file in whole if kinds[file] != "other"], [file for file in whole if kinds[file] == "other"]
+
+
+def _kind(file: Path) -> str:
+    try:
+        return kind_of(str(file))
+    except SlideError:
+        return "unknown"

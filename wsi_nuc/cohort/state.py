@@ -1,7 +1,4 @@
-"""Where every slide of a cohort stands, from its plan and its records.
-
-Waiting for the jobs of a cohort, gently: what is looked at may lie on a busy file server.
-"""
+"""The state of every slide of a cohort, from its plan, records and jobs; and waiting until the jobs are done."""
 
 from __future__ import annotations
 
@@ -26,27 +23,30 @@ UNFINISHED = (RUNNING, PENDING)
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """`state`: done (published and verified), running (in the hands of the job `work`), pending, failed, or
-    refused (by the plan). `error` says why not."""
+    """Where one slide stands."""
 
     row: PlanRow
     state: str
+    """done (published and verified), running (a job works on it), pending, failed, or refused (by the plan)."""
     error: str = ""
+    """Why it is not done, if there is a reason."""
     exit_code: int = OK
+    """Of the error."""
     record: Record | None = None
     work: InHand | None = None
+    """The job that works on it."""
 
     def cells(self) -> dict[str, str]:
         return {**self.row.cells(), "state": self.state}
 
 
 def states(folder: CohortFolder, plan: Plan, rows: Sequence[PlanRow]) -> list[State]:
-    """One a row. A record of another plan's row, or without its store, leaves the slide pending."""
-    # Jobs first: a slide that is done between the two looks is told as running, not as pending again.
+    """One state per row. If a record belongs to another plan, or its store is gone, the slide is pending."""
+    # Jobs are read first: a slide that is finished in between then counts as running, not as pending again.
     working = in_hand(folder)
     known = records.read(folder, [row.id for row in rows if row.id])
-    found = (_state(folder, row, _valid(plan, row, known.get(row.id))) for row in rows)
-    return [_at_work(state, working.get(state.row.id)) for state in found]
+    recorded = (_state(folder, row, _valid(plan, row, known.get(row.id))) for row in rows)
+    return [_at_work(state, working.get(state.row.id)) for state in recorded]
 
 
 def _at_work(state: State, work: InHand | None) -> State:
@@ -61,7 +61,7 @@ def _valid(plan: Plan, row: PlanRow, record: Record | None) -> Record | None:
 
 def _state(folder: CohortFolder, row: PlanRow, record: Record | None) -> State:
     if record is not None and record.state == DONE:
-        if os.path.exists(folder.manifest(row.id)):  # noqa: PTH110 - ten thousand times
+        if os.path.exists(folder.manifest(row.id)):  # noqa: PTH110 - called ten thousand times
             return State(row, DONE, record=record)
         return State(row, PENDING, "its result was done and is gone")
     if record is not None:
@@ -71,27 +71,30 @@ def _state(folder: CohortFolder, row: PlanRow, record: Record | None) -> State:
     return State(row, PENDING)
 
 
-def counts(found: Sequence[State]) -> dict[str, int]:
-    """By state, all of them named."""
-    counted = Counter(one.state for one in found)
+def counts(slides: Sequence[State]) -> dict[str, int]:
+    """The number of slides by state, also for states without any."""
+    counted = Counter(slide.state for slide in slides)
     return {state: counted[state] for state in STATES}
 
 
 class Standing(Protocol):
-    """What the exit code depends on; `exit_code` is that of a failure."""
+    """What the exit code of a command depends on, for one slide."""
 
     @property
-    def state(self) -> str: ...
+    def state(self) -> str:
+        """One of `STATES`."""
+
     @property
-    def exit_code(self) -> int: ...
+    def exit_code(self) -> int:
+        """Of its failure."""
 
 
 def exit_code(slides: Iterable[Standing], allow_failed: bool = False) -> int:
-    """What every command over a cohort ends with.
+    """The exit code of every command over a cohort.
 
     0: every slide is published and verified; 75: work is left, whatever else there is; 3: nothing is left, but
-    some slides are bad, each named. With `allow_failed` bad slides count as finished. Storage, models and settings
-    that fail keep their own codes: they are no fault of a slide.
+    some slides are bad, each named. With `allow_failed` bad slides count as finished. Failures of storage, models
+    and settings keep their own codes, since no slide causes them.
     """
     codes = map(_code, slides)
     return overall_code(code for code in codes if not (allow_failed and code == SLIDES))
@@ -103,16 +106,16 @@ def _code(slide: Standing) -> int:
 
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S, GROWTH = 2.0, 60.0, 1.5
-# Looking takes no more than one part in so many of the time.
+# Looking takes at most this part of the time (1/20): the cohort may lie on a busy file server.
 SHARE_OF_LOOKING = 20
 
 Look = Callable[[], Sequence[State]]
 
 
-def wait(look: Look, told: Callable[[Sequence[State]], None], timeout_s: float | None = None) -> Sequence[State]:
-    """Look again and again until nothing is pending or running, or the time is over; what was seen last.
+def wait(look: Look, hear: Callable[[Sequence[State]], None], timeout_s: float | None = None) -> Sequence[State]:
+    """Look again and again until nothing is pending or running, or the time is over; returns the last look.
 
-    `told` hears each look after which the waiting goes on.
+    `hear` is called with each look after which the waiting goes on.
     """
     end = time.monotonic() + timeout_s if timeout_s is not None else float("inf")
     pause = FIRST_PAUSE_S
@@ -122,6 +125,6 @@ def wait(look: Look, told: Callable[[Sequence[State]], None], timeout_s: float |
         now = time.monotonic()
         if now >= end or not any(state.state in UNFINISHED for state in seen):
             return seen
-        told(seen)
+        hear(seen)
         time.sleep(min(max(pause, SHARE_OF_LOOKING * (now - began)), end - now))
         pause = min(LONGEST_PAUSE_S, GROWTH * pause)

@@ -1,22 +1,20 @@
-"""The rows of a cohort's table: one a slide of the list, whatever became of it, and one a patient.
+"""The rows of a cohort's table: one per slide of the list, whatever became of it, and one per patient.
 
-One file of figures a slide, made once when the slide is done: collecting ten thousand reads only these.
+The figures of a slide are computed once, when it is done, and kept in a small file: collecting ten thousand slides
+reads only these files.
 
-The figures of a patient from those of the slides: sums, and means with the weight that makes them exact.
-
-A density is pooled by usable tissue, a share by nuclei, a mean area by the nuclei of its class: each is then what
-one slide with all of the tissue would have. Quantiles, enrichments and measures of spread cannot be pooled
-exactly; their mean by nuclei stands for them.
+The figures of a patient come from those of the slides: sums, and weighted means. A density is weighted by usable
+tissue, a share by nuclei, a mean area by the nuclei of its class; each is then what one slide with all of the
+tissue would have. Quantiles, enrichments and measures of spread cannot be pooled exactly; they get their mean by
+nuclei.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from wsi_nuc.cohort.folder import CohortFolder
@@ -25,98 +23,18 @@ from wsi_nuc.cohort.state import State
 from wsi_nuc.features.summary import slide_summary
 from wsi_nuc.slides.address import shown
 
-SUMMED = ("nuclei", "tissue_mm2", "usable_mm2", "squares_in_tissue")
-SUMMED_FIRST = ("count_", "tiles_")
-BY_TISSUE = ("nuclei_per_mm2", "nuclei_area_share")
-BY_TISSUE_FIRST = ("per_mm2_", "area_share_of_tissue_")
-OF_ONE_SLIDE = ("width_px", "height_px", "slide_sha256", "unlike_training_images")
-
-
-def pooled(slides: Sequence[Row]) -> Row:
-    """`slides`: the figures of each done slide by name. Unknown ones are left out of a mean, not taken for 0."""
-    names = dict.fromkeys(name for row in slides for name in row if name not in OF_ONE_SLIDE)
-    return {name: _pool(name, slides) for name in names}
-
-
-def _pool(name: str, slides: Sequence[Row]) -> Any:
-    known = [row for row in slides if row.get(name) is not None]
-    values = [row[name] for row in known]
-    if name == "mpp" or any(isinstance(value, str) for value in values):
-        return values[0] if len(known) == len(slides) and len(set(values)) == 1 else None
-    if name in SUMMED or name.startswith(SUMMED_FIRST):
-        return sum(values) if all(isinstance(value, int) for value in values) else math.fsum(values)
-    weights = [float(row.get(_weight_of(name, row)) or 0.0) for row in known]
-    total = math.fsum(weights)
-    if not total:
-        return None
-    return math.fsum(value * weight for value, weight in zip(values, weights, strict=True)) / total
-
-
-def _weight_of(name: str, row: Row) -> str:
-    """The column whose values weigh those of `name`."""
-    if name in BY_TISSUE or name.startswith(BY_TISSUE_FIRST):
-        return "usable_mm2"
-    if name.startswith("area_um2_"):
-        # area_um2_STATISTIC_CLASS, and a class may have underscores of its own.
-        counted = f"count_{name.removeprefix('area_um2_').partition('_')[2]}"
-        if counted in row:
-            return counted
-    return "nuclei"
-
-
-Figures = dict[str, float | int | str]
-
-
-def summarise(folder: CohortFolder, slide_id: str, digest: str) -> None:
-    """Leave the figures of a published slide. What is unknown (NaN) has no entry in the file."""
-    if read(folder, slide_id, digest) is not None:
-        return
-    figures = {key: value for key, value in slide_summary(folder.store(slide_id)).items() if _known(value)}
-    document = {"digest": digest, "figures": figures}
-    folder.write(folder.summary(slide_id), json.dumps(document, allow_nan=False).encode() + b"\n")
-
-
-def _known(value: float | int | str) -> bool:
-    return not isinstance(value, float) or math.isfinite(value)
-
-
-def read(folder: CohortFolder, slide_id: str, digest: str) -> Figures | None:
-    """The figures of the result with this digest; None where they are those of another, or not there."""
-    document = read_json(folder.summary(slide_id))
-    if document is None or document.get("digest") != digest:
-        return None
-    # One string for each name, not one for each slide: that is a third of what ten thousand slides hold.
-    return {sys.intern(name): value for name, value in document["figures"].items()}
-
-
-RISKY = ("=", "+", "-", "@", "\t", "\r")
-
-
-def safe(value: Any) -> Any:
-    """Text that a spreadsheet would take for a formula gets an apostrophe in front; numbers stay numbers."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(RISKY) else value
-
-
-def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
-    out = io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([safe(name) for name in header])
-    writer.writerows([safe(value) for value in row] for row in rows)
-    return out.getvalue().encode("utf-8", "surrogateescape")
-
-
 Row = dict[str, Any]
 SLIDE, PATIENT = "slide", "patient"
 OWN = ("level", "id", "patient", "state", "error", "slides", "slide", "store")
-# The summary's own name of the slide's file, which the list knows better.
+# A figure that the list itself gives: the name of the slide's file.
 LEFT_OUT = ("slide",)
 
 
-def slide_rows(folder: CohortFolder, found: Sequence[State]) -> list[Row]:
-    """In the order of the list. What is not done has no figures; nothing is left out."""
-    figures = [_figures(folder, state) for state in found]
-    taken = {*OWN, *(name for one in figures for name in one)}
-    return [_slide_row(folder, state, one, taken) for state, one in zip(found, figures, strict=True)]
+def slide_rows(folder: CohortFolder, slides: Sequence[State]) -> list[Row]:
+    """One row per slide, in the order of the list. A slide that is not done has no figures."""
+    figures = [_figures(folder, state) for state in slides]
+    taken = {*OWN, *(name for measured in figures for name in measured)}
+    return [_slide_row(folder, *pair, taken) for pair in zip(slides, figures, strict=True)]
 
 
 def _figures(folder: CohortFolder, state: State) -> Figures:
@@ -125,7 +43,7 @@ def _figures(folder: CohortFolder, state: State) -> Figures:
     digest = state.record.digest
     figures = read(folder, state.row.id, digest)
     if figures is None:
-        # Somebody deleted it: the store has all that is needed.
+        # Somebody deleted the file; the figures can be computed from the store again.
         summarise(folder, state.row.id, digest)
         figures = read(folder, state.row.id, digest) or {}
     return {name: value for name, value in figures.items() if name not in LEFT_OUT}
@@ -148,17 +66,17 @@ def _slide_row(folder: CohortFolder, state: State, figures: Figures, taken: set[
 
 
 def _printable(text: str) -> str:
-    """File names may hold bytes that are no text; a table may not."""
+    """Text for the table. File names may hold bytes that are not text, and a table may not."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def kept_name(name: str, taken: set[str]) -> str:
-    """A column of the list that is called as one of ours gets another name instead of hiding it."""
+    """The name of a column of the list in the table: another one if we have a column of that name."""
     return f"list_{name}" if name in taken else name
 
 
 def patient_rows(slides: Sequence[Row]) -> list[Row]:
-    """One a patient, by name. Slides without a patient belong to none."""
+    """One row per patient, sorted by name. Slides without a patient are left out."""
     by_patient: dict[str, list[Row]] = {}
     for row in slides:
         if row["patient"] is not None:
@@ -180,6 +98,70 @@ def _without(row: Row) -> Row:
 
 
 def _common(slides: Sequence[Row]) -> Row:
-    """What the list says alike of all slides of a patient, such as the outcome, though none is done."""
+    """The cells that are the same for all slides of a patient, such as the outcome, if no slide is done."""
     texts = [{name: value for name, value in _without(row).items() if isinstance(value, str)} for row in slides]
-    return {name: value for name, value in texts[0].items() if all(one.get(name) == value for one in texts)}
+    return {name: value for name, value in texts[0].items() if all(text.get(name) == value for text in texts)}
+
+
+Figures = dict[str, float | int | str]
+
+
+def summarise(folder: CohortFolder, slide_id: str, digest: str) -> None:
+    """Keep the figures of a published slide in its file. A figure that is unknown (NaN) has no entry there."""
+    if read(folder, slide_id, digest) is not None:
+        return
+    figures = {key: value for key, value in slide_summary(folder.store(slide_id)).items() if _known(value)}
+    document = {"digest": digest, "figures": figures}
+    folder.write(folder.summary(slide_id), json.dumps(document, allow_nan=False).encode() + b"\n")
+
+
+def _known(value: float | int | str) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def read(folder: CohortFolder, slide_id: str, digest: str) -> Figures | None:
+    """The kept figures of the result with this digest; None if they are missing or those of another result."""
+    document = read_json(folder.summary(slide_id))
+    if document is None or document.get("digest") != digest:
+        return None
+    # All slides share the strings of the names: a third of the memory of ten thousand slides.
+    return {sys.intern(name): value for name, value in document["figures"].items()}
+
+
+SUMMED = ("nuclei", "tissue_mm2", "usable_mm2", "squares_in_tissue")
+SUMMED_FIRST = ("count_", "tiles_")
+BY_TISSUE = ("nuclei_per_mm2", "nuclei_area_share")
+BY_TISSUE_FIRST = ("per_mm2_", "area_share_of_tissue_")
+OF_ONE_SLIDE = ("width_px", "height_px", "slide_sha256", "unlike_training_images")
+
+
+def pooled(slides: Sequence[Row]) -> Row:
+    """The figures of a patient from those of its done slides. A mean leaves out unknown figures."""
+    names = dict.fromkeys(name for row in slides for name in row if name not in OF_ONE_SLIDE)
+    return {name: _pool(name, slides) for name in names}
+
+
+def _pool(name: str, slides: Sequence[Row]) -> Any:
+    known = [row for row in slides if row.get(name) is not None]
+    values = [row[name] for row in known]
+    if name == "mpp" or any(isinstance(value, str) for value in values):
+        return values[0] if len(known) == len(slides) and len(set(values)) == 1 else None
+    if name in SUMMED or name.startswith(SUMMED_FIRST):
+        return sum(values) if all(isinstance(value, int) for value in values) else math.fsum(values)
+    weights = [float(row.get(_weight_of(name, row)) or 0.0) for row in known]
+    total = math.fsum(weights)
+    if not total:
+        return None
+    return math.fsum(value * weight for value, weight in zip(values, weights, strict=True)) / total
+
+
+def _weight_of(name: str, row: Row) -> str:
+    """The column whose values are the weights for `name`."""
+    if name in BY_TISSUE or name.startswith(BY_TISSUE_FIRST):
+        return "usable_mm2"
+    if name.startswith("area_um2_"):
+        # The name is area_um2_STATISTIC_CLASS, and a class may contain underscores.
+        counted = f"count_{name.removeprefix('area_um2_').partition('_')[2]}"
+        if counted in row:
+            return counted
+    return "nuclei"

@@ -1,4 +1,4 @@
-"""One slide in two lines would count twice in every table: the second is found by size, then by content."""
+"""Finds slides that are in two lines of a list, first by size and then by content: they would count twice."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Contents = Callable[[Sequence[PlanRow]], Mapping[int, str]]
 
 
 def refuse_twin(row: PlanRow, twin: PlanRow, what: str) -> PlanRow:
-    """`what`: the two have in common."""
+    """The row refused as a copy. `what`: what the two have in common."""
     patients = f" (there of patient {twin.patient!r})" if row.patient != twin.patient else ""
     cause = f"is the same {what} as line {twin.line}{patients}; leave one of the two lines out"
     return row.refused(f"{shown(row.slide)}: {cause}", USAGE)
 
 
 def find_twins(rows: Sequence[PlanRow], sizes: Mapping[int, int], contents: Contents) -> dict[int, PlanRow]:
-    """By its line, whose copy a row is: of equal slides the first in `rows` is the original.
+    """The original of each copy, by the copy's line. The first of equal slides in `rows` is the original.
 
-    `sizes` in bytes by line; `contents` gives hashes by line, and is only asked for slides of one size.
+    `sizes` are bytes by line. `contents` gives hashes by line; it is only called for slides of the same size.
     """
     by_size: dict[int, list[PlanRow]] = defaultdict(list)
     for row in rows:
@@ -50,13 +50,13 @@ def size_of(slide: str) -> int:
     return sum(size for _, size, *_ in stat_signature(SlideRef(slide)))
 
 
-def late_twins(folder: CohortFolder, found: Sequence[State]) -> dict[int, PlanRow]:
-    """As `find_twins`, of the slides that the plan cannot vouch for among all of the cohort.
+def late_twins(folder: CohortFolder, slides: Sequence[State]) -> dict[int, PlanRow]:
+    """As `find_twins`, for slides that the plan could not look at, or that failed, among all slides of the cohort.
 
-    What is done, at work or as it was planned goes first, then the order of the list: whichever jobs ask, and
-    whenever, one slide never passes for two.
+    Slides that are done, running or as planned count as originals first, then the order of the list decides. So
+    all jobs agree at all times, and one slide never counts as two.
     """
-    ranked = sorted(found, key=lambda state: (unsure(state), state.row.line))
+    ranked = sorted(slides, key=lambda state: (unsure(state), state.row.line))
     sizes = {state.row.line: size for state in ranked if (size := _size(state)) is not None}
     asked = {sizes[state.row.line] for state in ranked if unsure(state) and state.row.line in sizes}
     stores = {state.row.line: folder.store(state.row.id) for state in ranked if state.state == DONE}
@@ -74,12 +74,12 @@ def late_twins(folder: CohortFolder, found: Sequence[State]) -> dict[int, PlanRo
 
 
 def unsure(state: State) -> bool:
-    """It failed, or the plan could not look at it: its file may have become another one."""
+    """True if it failed, or if the plan could not look at it: its file may have been replaced since."""
     return state.state not in (DONE, RUNNING) and (state.state == FAILED or bool(state.row.problem))
 
 
 def _size(state: State) -> int | None:
-    """None for what is not there, or never runs."""
+    """Bytes of the slide; None if it is missing or never runs."""
     if state.row.facts and not unsure(state):
         return state.row.facts.bytes
     with suppress(SlideError):

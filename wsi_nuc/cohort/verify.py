@@ -1,4 +1,4 @@
-"""Every byte of every result against its manifest; what does not match is pending again."""
+"""Checks every byte of every result against its manifest. A slide whose result does not match is pending again."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from wsi_nuc.store.verify import verify
 MOST_NAMED = 3
 
 
-def verified(folder: CohortFolder, found: Sequence[State]) -> list[State]:
-    """The states, those of damaged results pending; their records go, so that the next job does them anew."""
+def verified(folder: CohortFolder, slides: Sequence[State]) -> list[State]:
+    """The states, with damaged results pending.
+
+    Their records are removed, so that the next job runs them again.
+    """
     with ThreadPoolExecutor(usable_cpus()) as pool:
-        return list(pool.map(partial(_checked, folder), found))
+        return list(pool.map(partial(_checked, folder), slides))
 
 
 def _checked(folder: CohortFolder, state: State) -> State:

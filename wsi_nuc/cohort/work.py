@@ -1,4 +1,4 @@
-"""One job of a cohort: its share of the slides through one run, each recorded as soon as it is published."""
+"""One job of a cohort: it runs its share of the slides and records each as soon as it is published."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wsi_nuc.cohort import records
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.jobs import JobFile, sweep
 from wsi_nuc.cohort.plan import Plan, PlanRow, load
-from wsi_nuc.cohort.recording import Recorder, Told
+from wsi_nuc.cohort.recording import Recorder, SlideOutcome
 from wsi_nuc.cohort.records import DONE, FAILED, Record
 from wsi_nuc.cohort.shards import Only, Shard, rows_of, select
 from wsi_nuc.cohort.state import REFUSED, State, states
@@ -34,24 +34,24 @@ def run_cohort(
     retry: bool = False,
     execution: Mapping[str, Any] | None = None,
     emit: Emit = ignore,
-) -> Generator[Told, None, None]:
-    """Run what is not done of this share; `retry` also what failed or was refused for its slide's sake.
+) -> Generator[SlideOutcome, None, None]:
+    """Run the slides of this share that are not done; with `retry` also those that failed or could not be read.
 
-    Any number of jobs may do any shares at once, and again: a slide that is done, or in another job's hands, is
-    not computed twice.
+    Any number of jobs may run any shares, at the same time or again. A slide that is done, or that another job
+    works on, is not computed twice.
     """
     plan = load(folder)
-    mine = {row.line for row in (rows_of(shard, plan.rows) if shard else plan.rows)}
+    share = {row.line for row in (rows_of(shard, plan.rows) if shard else plan.rows)}
     everything = states(folder, plan, plan.rows)
     todo: list[State] = []
-    # Chosen from all of the cohort: a share in which no slide is like that has nothing to do, which is no mistake.
+    # Chosen from the whole cohort: it is not a mistake if no slide of this share matches.
     for state in select(everything, only):
-        if state.row.line not in mine:
+        if state.row.line not in share:
             continue
         if _to_do(folder, state, retry):
             todo.append(state)
         else:
-            yield _as_it_is(state)
+            yield _unchanged(state)
     copies = late_twins(folder, everything) if any(map(unsure, todo)) else {}
     for state in todo:
         if state.row.line in copies:
@@ -61,15 +61,18 @@ def run_cohort(
         yield from _run(folder, plan, rows, plan.config(folder, execution or {}), emit)
 
 
-def _refuse_copy(folder: CohortFolder, plan: Plan, row: PlanRow, twin: PlanRow) -> Told:
-    """The plan did not see that it is one; that is recorded, or the next job would run it."""
+def _refuse_copy(folder: CohortFolder, plan: Plan, row: PlanRow, twin: PlanRow) -> SlideOutcome:
+    """Record a copy that the plan did not see as a failure; without a record the next job would run it."""
     problem = refuse_twin(row, twin, "content").problem
     records.write(folder, Record(row.id, plan.key(row), FAILED, error=problem, exit_code=SLIDES))
-    return Told(row.id, row.slide, FAILED, FAILED, row.named(problem), SLIDES)
+    return SlideOutcome(row.id, row.slide, FAILED, FAILED, row.named(problem), SLIDES)
 
 
 def _to_do(folder: CohortFolder, state: State, retry: bool) -> bool:
-    """A failure of the slide itself stays one until it is retried; one of storage or model may be over."""
+    """Whether a slide has to run.
+
+    If the slide itself failed it waits for a retry; storage or a model may work again.
+    """
     if state.state == DONE:
         return not _intact(folder, state)
     if state.state == REFUSED:
@@ -78,7 +81,10 @@ def _to_do(folder: CohortFolder, state: State, retry: bool) -> bool:
 
 
 def _intact(folder: CohortFolder, state: State) -> bool:
-    """The manifest is the verified one, its files are there in their sizes; `status --verify` reads them."""
+    """The manifest is the verified one and all files have their sizes.
+
+    Only `status --verify` reads their content.
+    """
     store = folder.store(state.row.id)
     try:
         manifest, inside = manifests.read(store), contents(store)
@@ -88,10 +94,10 @@ def _intact(folder: CohortFolder, state: State) -> bool:
     return sizes and state.record is not None and manifest.get("digest") == state.record.digest
 
 
-def _as_it_is(state: State) -> Told:
+def _unchanged(state: State) -> SlideOutcome:
     status = KEPT if state.state == DONE else state.state
     nuclei = state.record.nuclei if state.record else 0
-    return Told(
+    return SlideOutcome(
         state.row.label,
         state.row.slide,
         state.state,
@@ -102,20 +108,22 @@ def _as_it_is(state: State) -> Told:
     )
 
 
-def _run(folder: CohortFolder, plan: Plan, rows: Sequence[PlanRow], config: Any, emit: Emit) -> Iterator[Told]:
-    """Slides of one model follow each other."""
+def _run(
+    folder: CohortFolder, plan: Plan, rows: Sequence[PlanRow], config: Any, emit: Emit
+) -> Iterator[SlideOutcome]:
+    """Run the rows, those with the same model after each other."""
     out = folder.open_results()
     sweep(folder)
     ordered = sorted(rows, key=lambda row: (row.settings.get("model", ""), row.line))
     requests = [SlideRequest(row.slide, row.id, row.settings) for row in ordered]
-    waiting: deque[Future[Told]] = deque()
+    waiting: deque[Future[SlideOutcome]] = deque()
     with (
         JobFile(folder, {row.slide: row.id for row in rows}) as job,
         closing(Recorder(folder, plan, {row.slide: row for row in rows}, job)) as recorder,
         closing(run_slides(config, requests, to_all(emit, recorder.hear), out)) as results,
     ):
         for result in results:
-            waiting.append(recorder.told(result.slide))
+            waiting.append(recorder.outcome(result.slide))
             while waiting and waiting[0].done():
                 yield waiting.popleft().result()
         while waiting:

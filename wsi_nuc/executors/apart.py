@@ -1,4 +1,4 @@
-"""One call in a process of its own: whatever kills that process, its caller lives on and learns of it."""
+"""Makes a call in a process of its own. If something kills that process the caller lives on and learns of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from wsi_nuc.executors.boot import boot
 
-# Where memory runs out the kernel shall end this process rather than the worker that waits for it.
+# If memory runs out the kernel should kill this process rather than the worker that waits for it.
 OOM_SCORE = "900"
 
 Result = TypeVar("Result")
@@ -39,7 +39,10 @@ class Died(Exception):
 
 
 def call_apart(call: Callable[[], Result]) -> Result:
-    """What the call returns or raises, or Died. Both travel as pickles. The process ends when this one does."""
+    """Returns or raises what the call does, or raises Died.
+
+    The call and its result travel as pickles. The process ends when this one does.
+    """
     ours, theirs = Pipe()
     with ours:
         with theirs:
@@ -59,14 +62,14 @@ def call_apart(call: Callable[[], Result]) -> Result:
 
 
 def main(channel: Connection) -> None:
-    """In the process: receives the call, sends a pair of its result and what it raised."""
+    """Runs in the process: receives the call, and sends its result and the exception that it raised."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
     call: Callable[[], object] = pickle.loads(channel.recv_bytes())
     threading.Thread(target=_end_with_caller, args=(channel,), daemon=True).start()
     try:
         channel.send((call(), None))
-    except Exception as error:  # noqa: BLE001 - guards the process: whatever the call raises, its caller gets
+    except Exception as error:  # noqa: BLE001 - guards the process: its caller gets whatever the call raises
         channel.send((None, error))
 
 

@@ -16,14 +16,20 @@ class Outcome(Generic[Task, Result]):
 
     task: Task
     result: Result | None
+    """None if the task raised."""
     error: Exception | None = None
+    """What it raised."""
 
 
 class Executor(Protocol):
-    """Tasks are pulled lazily, a bounded number ahead; outcomes come in any order, each exactly once."""
+    """Runs tasks.
+
+    They are pulled lazily, a bounded number ahead; outcomes come in any order, each exactly once.
+    """
 
     @property
-    def workers(self) -> int: ...
+    def workers(self) -> int:
+        """How many tasks can be computed at the same time."""
 
     def run(
         self, function: Callable[[Task], Result], tasks: Iterable[Task]
@@ -33,11 +39,13 @@ class Executor(Protocol):
 
 
 def alone(task: Task) -> Task:
-    """The task for one more try where workers died of it. A task with a method `alone` says how it is then done;
-    any other is repeated."""
+    """The task for one more try, without others beside it, after workers died while computing it.
+
+    If the task has a method `alone` that method makes the new task; otherwise the task itself is repeated.
+    """
     done_alone: Callable[[], Task] | None = getattr(task, "alone", None)
     return task if done_alone is None else done_alone()
 
 
-# `run` of an executor: a function and tasks in, outcomes with `result` and `error` out, in any order.
+# The type of an executor's `run`: a function and tasks in, outcomes in any order out.
 Execute = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]

@@ -1,4 +1,4 @@
-"""How a Python of ours is started that talks with the process that started it."""
+"""Starts a Python process that talks to the process that started it."""
 
 from __future__ import annotations
 
@@ -11,5 +11,8 @@ CODE = (
 
 
 def boot(module: str, channel: int) -> list[str]:
-    """Its command: it receives `sys.path` through the channel, then calls `main` of the module with that."""
+    """The command of the process.
+
+    It receives `sys.path` through the channel and calls the module's `main` with it.
+    """
     return [sys.executable, "-P", "-c", CODE.format(module=module), str(channel)]

@@ -1,7 +1,7 @@
-"""Dask distributed behind the executor's contract: one task a region, a bounded number in flight.
+"""Dask distributed as an executor: one task per region, with a bounded number in flight.
 
-Only paths and counts pass through the scheduler. Models and slide handles live in the worker processes, put there
-by `setup`, which every worker calls once, also one that was started anew.
+Only paths and counts pass through the scheduler. Models and slide handles live in the worker processes. Every
+worker, also one that replaces a lost one, calls `setup` once to get them ready.
 """
 
 from __future__ import annotations
@@ -46,27 +46,31 @@ MEMORY_REMEDY = "lower --workers or --region-size"
 
 @dataclass(frozen=True)
 class ClusterOptions:
-    """`address` of a running scheduler, `slurm` for workers as its jobs, or neither for workers on this machine,
-    bound to `host` and with `memory_bytes` for all together.
-
-    `environments`: of each worker on this machine, in place of `workers` plain ones; `tls` holds the paths of CA,
-    certificate and key; `patience_s`: how long a run may be without any worker.
-    """
+    """Where the workers are. Without `address` and `slurm` they are processes on this machine."""
 
     workers: int = 1
+    """On this machine."""
     address: str | None = None
+    """Of a running scheduler, which has workers of its own."""
     host: str = "127.0.0.1"
+    """The address that workers on this machine are bound to."""
     dashboard: bool = False
     environments: Sequence[Mapping[str, str]] = ()
+    """One environment for each worker on this machine, in place of `workers` plain ones."""
     in_flight: int = 2
+    """Tasks that are submitted per worker."""
     tls: tuple[str | None, str | None, str | None] = (None, None, None)
+    """Paths of the CA, the certificate and the key for `address`."""
     memory_bytes: int | None = None
+    """Limit for all processes on this machine together."""
     slurm: SlurmOptions | None = None
+    """For workers as jobs of Slurm."""
     patience_s: float = 300
+    """How long a run may be without any worker."""
 
 
 class DaskExecutor:
-    """Owns its cluster, or is a guest of the one at `options.address`."""
+    """Runs tasks in a Dask cluster: one of its own, or the one at `options.address`."""
 
     def __init__(self, options: ClusterOptions, setup: Callable[[], None], emit: Emit = ignore) -> None:
         self._in_flight, self._number = options.in_flight, count()
@@ -93,7 +97,8 @@ class DaskExecutor:
                 suspects.append(outcome.task)
             else:
                 yield outcome
-        # A task that merely waited on a worker that died is under suspicion, too: alone, each shows what it is.
+        # Tasks that merely waited on a worker that died are suspects as well. Run alone, each shows whether it
+        # kills.
         for suspect in suspects:
             for outcome in self._outcomes(function, iter([alone(suspect)]), 1):
                 yield _named(outcome)
@@ -101,7 +106,7 @@ class DaskExecutor:
     def _outcomes(
         self, function: Callable[[Task], Result], queue: Iterator[Task], in_flight: int
     ) -> Iterator[Outcome[Task, Result]]:
-        """Outcomes as they come, with never more than `in_flight` tasks a worker submitted."""
+        """Outcomes as they come. At most `in_flight` tasks per worker are submitted at a time."""
         call = Prepared(self._preparation, function)
         owner: dict[Fetched, tuple[Task, Any]] = {}
         shortages = self._watch.shortages
@@ -141,7 +146,7 @@ class DaskExecutor:
                 give_up()
 
     def _fetched(self, future: Any) -> Fetched:
-        """The result, once it is here. One that is lost together with its worker is computed anew."""
+        """The future of the result on this side. A result that is lost with its worker is computed again."""
 
         async def fetch() -> Any:
             return await future
@@ -149,7 +154,7 @@ class DaskExecutor:
         return asyncio.run_coroutine_threadsafe(fetch(), self._client.loop.asyncio_loop)
 
     def _outcome(self, task: Task, fetched: Fetched) -> Outcome[Task, Any]:
-        """What became of a task."""
+        """The outcome of a task that is over."""
         try:
             return Outcome(task, fetched.result())
         except CancelledError as error:
@@ -161,7 +166,7 @@ class DaskExecutor:
             return Outcome(task, None, error)
 
     def close(self) -> None:
-        """Never waits long and leaves no process of its own behind, also in the middle of tasks."""
+        """Never waits long, and leaves no process of its own behind, even in the middle of tasks."""
         self._watch.close()
         with suppress(OSError, TimeoutError):
             self._client.close(timeout=CLOSE_TIMEOUT_S)
@@ -169,7 +174,7 @@ class DaskExecutor:
 
 
 def _named(outcome: Outcome[Any, Any]) -> Outcome[Any, Any]:
-    """The death of workers as an error that a user can act on."""
+    """The outcome, with the death of workers turned into an error that a user can act on."""
     if not isinstance(outcome.error, KilledWorker):
         return outcome
     error = SlideError(

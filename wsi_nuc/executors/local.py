@@ -1,13 +1,12 @@
-"""Workers on this machine: a scheduler in this process, and a supervised process a worker.
+"""Workers on this machine: a scheduler in this process, and one supervised process per worker.
 
-A place that loses its process gets a new one. A process is lost when it ended, or used no processor time for
-SILENT_S: a worker that only waits for work still answers its scheduler. A place whose process died MOST_DEATHS
-times in a row before it was ready is given up, and the others do its work; without any left, the run ends.
+A place that loses its process gets a new one. A process is lost when it has ended, or has used no processor time
+for SILENT_S seconds: even a worker that only waits for work answers its scheduler. A place whose process died
+MOST_DEATHS times in a row before it was ready is given up, and the others do its work. If no place is left the run
+ends.
 
-Memory is limited for all processes together. Where they take more than SHARE of it a worker is given up; where
-only one is left, what it computes is.
-
-What the processes of a run take of a memory that is limited for all of them together.
+Memory is limited for all processes together. If they take more than SHARE of it one worker is given up. If only
+one worker is left, its task is given up.
 """
 
 from __future__ import annotations
@@ -32,34 +31,16 @@ from wsi_nuc.executors.private import QuietScheduler, own_certificate, security_
 from wsi_nuc.executors.watch import OutOfMemory, Seen, Stopwatch
 from wsi_nuc.executors.worker import Post
 
-# The rest is for what comes between two looks.
-SHARE = 0.9
-
-
-def taken_bytes(pids: Iterable[int], enough: float) -> int:
-    """Of the processes together. Exact, with shared pages counted once, only above `enough`: that takes time."""
-    processes = list(pids)
-    rough = sum(_bytes(pid, "rss") for pid in processes)
-    return rough if rough <= enough else sum(_bytes(pid, "pss") for pid in processes)
-
-
-def _bytes(pid: int, kind: str) -> int:
-    try:
-        process = psutil.Process(pid)
-        taken = process.memory_info() if kind == "rss" else process.memory_full_info()
-        return int(getattr(taken, kind, taken.rss))
-    except psutil.Error:
-        return 0
-
-
 SILENT_S = 25
 MOST_DEATHS = 5
+# Of the memory limit; the rest is for what processes take between two looks.
+SHARE = 0.9
 CLOSE_S = 2.0
 MIB = 1 << 20
 
 
 class LocalCrew:
-    """`environments`: what each worker has in its environment beside ours; there are as many workers."""
+    """A scheduler in this process and its workers on this machine."""
 
     def __init__(
         self,
@@ -71,11 +52,12 @@ class LocalCrew:
         patience_s: float = 300,
         memory_bytes: float = math.inf,
     ) -> None:
+        """`environments`: one per worker, with what the worker has in its environment beside ours."""
         pickled = pickle.dumps(setup)
         self._lock, self._stopwatch = threading.Lock(), Stopwatch()
         self.patience_s, self._memory_bytes, self._note = patience_s, memory_bytes, ""
         try:
-            # They import what they need while the scheduler starts here.
+            # The workers import what they need while the scheduler starts here.
             self._places = [Place(number, pickled, extra) for number, extra in enumerate(environments)]
             self.security = security_with(own_certificate())
             self.contact = scheduler_only(host, dashboard, self.security)
@@ -114,7 +96,10 @@ class LocalCrew:
                 raise Interrupted(f"{again}{said}; if memory ran out lower --workers")
 
     def _stay_within_memory(self) -> None:
-        """One worker fewer where all come close to the limit; the last one begins anew, without its task."""
+        """Give up a worker if all together come close to the limit.
+
+        The last worker starts again without its task.
+        """
         limit = SHARE * self._memory_bytes
         taken = taken_bytes([os.getpid(), *(place.pid for place in self._places)], limit)
         if taken <= limit or not self._places:
@@ -134,7 +119,7 @@ class LocalCrew:
         try:
             place.start()
         except OSError as error:
-            # As if it had died: the place is looked after again.
+            # As if the process had died: the next look tries again.
             place.deaths, place.error = place.deaths + 1, error
         else:
             self._post(place)
@@ -163,10 +148,29 @@ def scheduler_only(host: str, dashboard: bool, security: Security) -> SpecCluste
             "protocol": "tls://",
             "security": security,
             "dashboard": dashboard,
-            # Without an address of its own the dashboard would take the well-known port.
+            # Without this the dashboard would take its well-known port.
             "dashboard_address": f"{host}:0",
         },
     }
-    # Whether a worker lives is seen here; the scheduler counts by the clock, also while this process is stopped.
+    # We watch ourselves whether a worker lives: the scheduler's clock goes on while this process is stopped.
     with dask.config.set({"distributed.scheduler.worker-ttl": None}):
         return SpecCluster({}, scheduler, security=security, silence_logs=logging.CRITICAL)
+
+
+def taken_bytes(pids: Iterable[int], enough: float) -> int:
+    """Memory of all processes together.
+
+    Only above `enough` it is exact (shared pages count once): that is slow.
+    """
+    processes = list(pids)
+    rough = sum(_bytes(pid, "rss") for pid in processes)
+    return rough if rough <= enough else sum(_bytes(pid, "pss") for pid in processes)
+
+
+def _bytes(pid: int, kind: str) -> int:
+    try:
+        process = psutil.Process(pid)
+        taken = process.memory_info() if kind == "rss" else process.memory_full_info()
+        return int(getattr(taken, kind, taken.rss))
+    except psutil.Error:
+        return 0

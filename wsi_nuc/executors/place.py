@@ -1,4 +1,4 @@
-"""The place of one worker on this machine: a process that is watched from its first instruction on."""
+"""The place of one worker on this machine: a process that is watched from its start."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ import psutil
 from wsi_nuc.executors.boot import boot
 from wsi_nuc.executors.worker import READY, Post
 
-# One thread each: as many workers as CPUs do the work. A region's arrays come and go by the tens of megabytes;
-# handed back to the system each time they would cost a third of the wall in page faults. oneDNN keeps its code for
-# the last 1024 shapes that it met: a network has some 50, and each number of prompts is several that hardly recur.
+# One thread each, since there is a worker per CPU. A region's arrays come and go by tens of megabytes; if they
+# were handed back to the system each time, page faults would take a third of the run's time. By default oneDNN
+# keeps its code for the last 1024 shapes. A network has about 50, and each number of prompts adds several that
+# hardly recur.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -30,13 +31,15 @@ ENVIRONMENT = {
 
 
 class Place:
-    """`deaths`: in a row, before the worker was ready; `error`: what its setup ended with, if it said so."""
+    """One worker's process, and the next one if it dies."""
 
     def __init__(self, number: int, setup: bytes, environment: Mapping[str, str]) -> None:
         self.number, self._setup = number, setup
         self._environment = {**ENVIRONMENT, **os.environ, **environment}
         self.deaths = 0
+        """How often in a row the process died before it was ready."""
         self.error: Exception | None = None
+        """What its setup raised, if it could say so."""
         self.start()
 
     @property
@@ -44,13 +47,13 @@ class Place:
         return self._process.pid
 
     def start(self) -> None:
-        """A new process that gets everything ready and waits for its post."""
+        """Start a process. It gets everything ready and waits for its post."""
         self._ready, self._cpu_s, self._silent_s = False, 0.0, 0.0
         self._channel, theirs = Pipe()
         command = boot("wsi_nuc.executors.worker", theirs.fileno())
         with theirs:
-            # A group of its own: Ctrl-C is for the main process to decide on, and where that dies the kernel
-            # ends a worker that is stopped, and cannot end by itself.
+            # In a group of its own, so that Ctrl-C only reaches the main process, which decides. And if that one
+            # dies the kernel ends a worker that is stopped, which could not end by itself.
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -67,7 +70,7 @@ class Place:
             self._channel.send_bytes(pickle.dumps(post))
 
     def is_dead(self) -> bool:
-        """Whether the process has ended; the death of one that was not ready is counted."""
+        """Whether the process has ended. If it was not ready yet its death is counted."""
         self._hear()
         if self._process.poll() is None:
             return False
@@ -75,7 +78,7 @@ class Place:
         return True
 
     def silent_s(self, passed_s: float) -> float:
-        """For how long it has used no processor time; `passed_s` since this was last asked."""
+        """How long it has used no processor time. `passed_s`: seconds since the last call."""
         try:
             times = psutil.Process(self.pid).cpu_times()
         except psutil.Error:
@@ -93,7 +96,7 @@ class Place:
         self._channel.close()
 
     def wait(self, seconds: float) -> None:
-        """Until the process has ended; after `seconds` it is killed."""
+        """Wait until the process has ended; after `seconds` kill it."""
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:

@@ -1,7 +1,7 @@
-"""What shuts the other users of a machine out of a run: TLS with a certificate of its own, no status server, and a
-scratch folder that nobody else can write to, since Dask puts it on `sys.path`.
+"""Keeps other users of a machine out of a run.
 
-What other machines cannot reach.
+It uses TLS with a certificate of its own, starts no status server, and has a scratch folder that nobody else can
+write to, since Dask puts that on `sys.path`.
 """
 
 from __future__ import annotations
@@ -17,28 +17,18 @@ from typing import Any
 
 from distributed import Scheduler, Security, Worker
 
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 VALID_DAYS = 365
 
 
 class QuietScheduler(Scheduler):  # type: ignore[misc]
-    """Without the HTTP server that tells everybody what runs here."""
+    """A scheduler without the HTTP server that shows everybody what runs here."""
 
     def start_http_server(self, *_: Any, **__: Any) -> None:
         pass
 
 
 class QuietWorker(Worker):  # type: ignore[misc]
-    """Without the HTTP server that tells everybody what runs here."""
+    """A worker without the HTTP server that shows everybody what runs here."""
 
     def start_http_server(self, *_: Any, **__: Any) -> None:
         pass
@@ -46,7 +36,10 @@ class QuietWorker(Worker):  # type: ignore[misc]
 
 @cache
 def own_certificate() -> str:
-    """This process's private key and self-signed certificate, PEM. Whoever holds them takes part in its runs."""
+    """This process's private key and self-signed certificate as PEM.
+
+    Whoever has them can take part in its runs.
+    """
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -54,7 +47,7 @@ def own_certificate() -> str:
 
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "wsi-nuc")])
-    # Clocks of a machine may be set back while a run goes on.
+    # A machine's clock may be set back during a run.
     span = timedelta(days=VALID_DAYS)
     now = datetime.now(UTC)
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
@@ -81,8 +74,11 @@ def security_with(certificate: str) -> Security:
 
 
 def _in_memory(text: str) -> str:
-    """The path, in this process, of a file that is on no disk. Where the system has no such files the text itself:
-    Dask writes it to a folder that only its owner can enter, for the blink of an eye."""
+    """The path, in this process, of a file that is not on any disk.
+
+    If the system has no such files it is the text itself. Dask writes that, for a moment, to a folder that only
+    its owner can enter.
+    """
     if not hasattr(os, "memfd_create"):
         return text
     file = os.memfd_create("wsi-nuc")
@@ -92,13 +88,23 @@ def _in_memory(text: str) -> str:
 
 @cache
 def scratch_folder() -> str:
-    """This user's folder for the files of workers; Dask clears away what dead ones left there."""
+    """This user's folder for the files of workers. Dask removes what dead workers left there."""
     folder = Path(tempfile.gettempdir()) / f"wsi-nuc-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700)
     except FileExistsError:
-        there = folder.lstat()
-        ours = stat.S_ISDIR(there.st_mode) and there.st_uid == os.getuid() and not there.st_mode & 0o077
+        status = folder.lstat()
+        ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
         if not ours:
             return tempfile.mkdtemp(prefix="wsi-nuc-")
     return str(folder)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether other machines cannot reach it."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,4 +1,4 @@
-"""Slurm's own commands: what it is, what it refuses, what it has in its queue."""
+"""Calls Slurm's own commands: its version, what it refuses, what is in its queue."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 from wsi_nuc.errors import UsageError
 
 LIMIT_S = 60
-# Of a question that is asked again and again.
+# For a question that is asked again and again.
 ANSWER_S = 8
 # The scripts use `scontrol requeue Incomplete`.
 OLDEST = (20, 11)
 
 
 def check_slurm(option: str) -> None:
-    """UsageError unless the commands are here, speak to a controller and are not too old."""
+    """Raise UsageError unless the commands are here, reach a controller and are not too old."""
     if shutil.which("sbatch") is None:
         raise UsageError(option, "there is no sbatch here", "run it where Slurm's commands are installed")
     done = _call("sbatch", "--version")
@@ -36,7 +36,7 @@ def check_slurm(option: str) -> None:
 
 
 def refuse_what_slurm_refuses(option: str, script: str, remedy: str) -> None:
-    """A dry submission: a wrong partition or account, or too much memory, is told now, in Slurm's own words."""
+    """Try a submission without making it: Slurm names a wrong partition or account, or too much memory, now."""
     with _file(script) as path:
         done = _call("sbatch", "--test-only", path)
     if done.returncode:
@@ -44,14 +44,14 @@ def refuse_what_slurm_refuses(option: str, script: str, remedy: str) -> None:
 
 
 def largest_array(option: str) -> int:
-    """Tasks that one array may have, counted from 1."""
+    """How many tasks an array may have, if they are numbered from 1."""
     done = _call("scontrol", "show", "config")
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", done.stdout, re.MULTILINE)
-    if found is None:
+    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", done.stdout, re.MULTILINE)
+    if match is None:
         raise UsageError(option, f"Slurm does not answer ({_said(done)})", "try again when its controller is up")
-    if int(found[1]) < 2:
+    if int(match[1]) < 2:
         raise UsageError(option, "this cluster allows no job arrays (MaxArraySize)", "ask its admin to allow them")
-    return int(found[1]) - 1
+    return int(match[1]) - 1
 
 
 def submit_text(option: str, script: str, remedy: str) -> str:
@@ -64,13 +64,13 @@ def submit_text(option: str, script: str, remedy: str) -> str:
 
 
 def cancel(ids: Iterable[str]) -> None:
-    """What is over already is no mistake."""
+    """Cancel jobs. It is not an error if one is over already."""
     if wanted := sorted(ids):
         _call("scancel", *wanted)
 
 
 def submit(option: str, script: Path) -> str:
-    """Run a script that submits; returns what it says."""
+    """Run a script that submits; returns its output."""
     done = _call("bash", str(script))
     if done.returncode:
         raise UsageError(option, f"Slurm refuses it ({_said(done)})", f"mend what it names, then: bash {script}")
@@ -78,10 +78,10 @@ def submit(option: str, script: Path) -> str:
 
 
 def queued(ids: Iterable[str]) -> set[str] | None:
-    """Those of these jobs that wait or run; None where Slurm does not say."""
+    """The jobs among `ids` that wait or run; None if Slurm does not answer."""
     wanted = set(ids)
     done = _call("squeue", "--noheader", "--format=%i", f"--jobs={','.join(sorted(wanted))}", limit_s=ANSWER_S)
-    # One job that was forgotten makes an error of the whole answer; of several, the others are listed.
+    # If Slurm has forgotten the only job the whole answer is an error. If there are several, it lists the others.
     if done.returncode and "Invalid job id" not in done.stderr:
         return None
     return wanted & set(done.stdout.split())

@@ -1,4 +1,4 @@
-"""The plain loop. It defines what every other executor must produce."""
+"""The plain loop. It defines what all other executors must produce."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from wsi_nuc.executors.base import Outcome, Result, Task
 
 
 class SerialExecutor:
-    """Runs every task here and now. `setup` is called once before the first task."""
+    """Runs every task in this process. `setup` is called once before the first task."""
 
     workers = 1
 

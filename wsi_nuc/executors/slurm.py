@@ -1,4 +1,4 @@
-"""Workers as jobs of Slurm: one slide over many nodes. Jobs that are lost are submitted again, up to a limit."""
+"""Workers as jobs of Slurm, for one slide over many nodes. Lost jobs are submitted again, up to a limit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from wsi_nuc.executors.watch import Seen
 
 OPTION = "--scheduler slurm"
 REMEDY = "change the section dask.slurm of --config"
-# A job that starts after its run is gone finds no scheduler, and ends by itself.
+# A job that starts after its run has ended does not reach a scheduler, and ends by itself.
 ORPHAN_LIMIT_S = 60
 LOOK_EVERY_S = 10.0
 CLOSE_S = 3
@@ -36,38 +36,45 @@ class KeyFile(Protocol):
     """A file that only its owner can read; `close` removes it."""
 
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Path:
+        """Where it is, on all nodes."""
 
     def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class SlurmOptions:
-    """`jobs` of `workers` processes and `cores` CPUs each; all nodes see `logs` and the file that `keep_key` makes
-    of this run's private key.
-
-    `interface`: of the network between the nodes. `resubmit`: how often a job is submitted again, on average;
-    `patience_s`: how long a run may be without any worker, while its jobs wait in the queue.
-    """
+    """The jobs that have the workers of a run."""
 
     logs: Path
+    """Folder for the jobs' logs; all nodes see it."""
     keep_key: Callable[[str], KeyFile]
+    """Puts this run's private key into a file that all nodes see."""
     jobs: int
     workers: int
+    """Processes per job."""
     cores: int
+    """CPUs per job."""
     memory: str
+    """Per job, such as 8GiB."""
     time: str
+    """Limit of a job, as Slurm writes it."""
     partition: str | None = None
     account: str | None = None
     interface: str | None = None
+    """Of the network between the nodes."""
     directives: Sequence[str] = ()
+    """Further ones, without #SBATCH."""
     prologue: Sequence[str] = ()
+    """Shell lines before the worker."""
     resubmit: int = 3
+    """How often a job is submitted again, on average."""
     patience_s: float = math.inf
+    """How long a run may be without any worker, while its jobs wait in the queue."""
 
 
 class SlurmCrew:
-    """Asks Slurm every LOOK_EVERY_S what became of its jobs."""
+    """A scheduler in this process and its jobs. Every LOOK_EVERY_S seconds it asks Slurm what became of them."""
 
     def __init__(self, options: SlurmOptions) -> None:
         sbatch.check_slurm(OPTION)
@@ -100,16 +107,14 @@ class SlurmCrew:
             return ""
         lost = [job for job in self._jobs if job not in queued]
         self._jobs = [job for job in self._jobs if job in queued]
-        # What Slurm does not take now is missing at the next look, too.
+        # A job that Slurm does not accept now is submitted at the next look.
         with suppress(UsageError):
             for _ in range(min(self._left, self._options.jobs - len(self._jobs))):
                 self._submit()
                 self._left -= 1
         if not self._jobs and not self._left:
             logs = f"see their logs in {self._options.logs}"
-            raise Interrupted(
-                f"the loss of all its jobs, which were submitted again as often as they may be; {logs}"
-            )
+            raise Interrupted(f"the loss of all its jobs, which were submitted again as often as allowed; {logs}")
         if not lost:
             return ""
         return f"worker jobs are gone: {', '.join(lost)}; jobs may be submitted again {self._left} times"
@@ -125,17 +130,17 @@ class SlurmCrew:
 
 
 def _address(interface: str | None) -> str:
-    """Of this machine in the network between the nodes."""
+    """This machine's address in the network between the nodes."""
     if interface is None:
         return str(get_ip())
     known = psutil.net_if_addrs()
-    found = [entry.address for entry in known.get(interface, []) if entry.family == socket.AF_INET]
-    if not found:
+    addresses = [entry.address for entry in known.get(interface, []) if entry.family == socket.AF_INET]
+    if not addresses:
         cause = (
             f"this machine has no such network interface with an IPv4 address; it has {', '.join(sorted(known))}"
         )
         raise UsageError(f"dask.slurm.interface={interface}", cause, "name the one that leads to the nodes")
-    return str(found[0])
+    return str(addresses[0])
 
 
 def _script(options: SlurmOptions, key_file: Path, scheduler: str) -> Iterator[str]:

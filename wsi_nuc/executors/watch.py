@@ -1,6 +1,6 @@
-"""Whether a run can still go on: its scheduler answers, and there are workers, or soon will be.
+"""Watches whether a run can go on: its scheduler answers, and it has workers, or soon will.
 
-Who provides the workers of a run and replaces those that are lost.
+The workers of a run are provided and replaced by its `Crew`, which comes in one kind for each place they can be.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from wsi_nuc.events import Emit, WorkersChanged
 
 
 class OutOfMemory(Exception):
-    """What is being computed needs more memory than there is, with as few workers as can be."""
+    """What is being computed needs more memory than there is, even with a single worker."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """`present`: workers that the scheduler knows; `note`: what the user should hear now, once."""
+    """What one look at the workers has shown."""
 
     present: int
+    """Workers that the scheduler knows."""
     note: str = ""
+    """A message for the user, said once."""
 
 
 class Crew(Protocol):
@@ -36,24 +38,25 @@ class Crew(Protocol):
         """What Dask's client connects to: the address of a scheduler, or a cluster of this process."""
 
     @property
-    def security(self) -> Security | None: ...
+    def security(self) -> Security | None:
+        """TLS for its connections; None for plain TCP."""
 
     @property
     def wanted(self) -> int | None:
-        """Workers that there shall be; None if somebody else decides that."""
+        """How many workers there should be; None if somebody else decides that."""
 
     @property
     def patience_s(self) -> float:
         """How long a run may be without any worker before it ends."""
 
     def tend(self, client: Any) -> Seen:
-        """Replace what is lost; called about twice a second.
+        """Replace lost workers. Called about twice a second.
 
-        OutOfMemory ends the tasks that are being computed, whatever else it raises ends the run.
+        If it raises OutOfMemory the tasks that are being computed end; any other exception ends the run.
         """
 
     def close(self) -> None:
-        """Bounded in time, and nothing of its own is left."""
+        """Ends within a bounded time and leaves nothing of its own behind."""
 
 
 def scheduler_lost(address: str) -> Interrupted:
@@ -65,7 +68,7 @@ MOST_PASSED_S = 2.0
 
 
 class Stopwatch:
-    """Seconds that this process saw pass: while it was stopped itself, nobody else was late."""
+    """Counts the seconds that this process was running, without the time in which it was stopped itself."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
@@ -78,16 +81,16 @@ class Stopwatch:
 
 
 class Watch:
-    """Looks twice a second, in a thread of its own; `check` tells whoever computes that the run is over.
-
-    `shortages` counts how often what was being computed then had to be given up, `shortage` says why.
-    """
+    """Looks at the scheduler and its workers twice a second, in a thread of its own."""
 
     def __init__(self, client: Any, crew: Crew, emit: Emit) -> None:
         self._client, self._crew, self._emit = client, crew, emit
         self._seen, self._without_s, self._stopwatch = Seen(0), 0.0, Stopwatch()
-        self._told: Seen | None = None
-        self.shortages, self.shortage = 0, ""
+        self._reported: Seen | None = None
+        self.shortages = 0
+        """How often all that was being computed had to be given up."""
+        self.shortage = ""
+        """Why, the last time."""
         self._end: BaseException | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="watch", daemon=True)
@@ -95,11 +98,11 @@ class Watch:
 
     @property
     def workers(self) -> int:
-        """At least one: those that there shall be, or else those that are there now."""
+        """The number of workers that there should be or, if nobody says, that there are now; at least 1."""
         return max(1, self._seen.present if self._crew.wanted is None else self._crew.wanted)
 
     def check(self) -> None:
-        """Raise what ends the run."""
+        """Raise the exception that ends the run, if there is one."""
         if self._end is not None:
             raise self._end
 
@@ -133,6 +136,6 @@ class Watch:
 
     def _note(self, seen: Seen) -> None:
         self._seen = seen
-        if seen != self._told:
-            self._told = seen
+        if seen != self._reported:
+            self._reported = seen
             self._emit(WorkersChanged(seen.present, self._crew.wanted, seen.note))

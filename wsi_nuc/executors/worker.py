@@ -1,6 +1,7 @@
-"""What a worker process of this machine does: the setup, then Dask's work, until its channel to the run closes.
+"""What a worker process does.
 
-A setup that comes before the tasks of a run, once in every process that computes any.
+On this machine (`main`) it runs the setup, then works for Dask until its channel to the run closes. Workers that
+others have started run the setup before their first task (`Prepared`).
 """
 
 from __future__ import annotations
@@ -26,54 +27,29 @@ from distributed.diskutils import DIR_LOCK_EXT
 from wsi_nuc.executors.base import Result, Task
 from wsi_nuc.executors.private import QuietWorker, security_with
 
-_lock = threading.Lock()
-_ready: set[str] = set()
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """`run`: what tells it from the preparations of other runs that this process works for."""
-
-    run: str
-    setup: Callable[[], None]
-
-    def __call__(self) -> None:
-        with _lock:
-            if self.run not in _ready:
-                self.setup()
-                _ready.add(self.run)
-
-
-@dataclass(frozen=True)
-class Prepared(Generic[Task, Result]):
-    """A function for processes of which nobody knows whether they are prepared."""
-
-    preparation: Preparation
-    function: Callable[[Task], Result]
-
-    def __call__(self, task: Task) -> Result:
-        self.preparation()
-        return self.function(task)
-
-
 READY = "ready"
-# Where memory runs out the kernel shall end a worker, which is replaced, rather than the run.
+# If memory runs out the kernel should kill a worker, which is replaced, rather than the run.
 OOM_SCORE = "500"
 
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """Where a worker belongs. `address`: of the scheduler; `certificate`: see `private`; `settings`: of Dask."""
+    """Where a worker belongs."""
 
     address: str
+    """Of the scheduler."""
     host: str
+    """The address that the worker is bound to."""
     name: int
+    """The number of its place."""
     certificate: str
+    """See `private.own_certificate`."""
     settings: Mapping[str, Any]
+    """Of Dask."""
 
 
 def main(channel: Connection) -> None:
-    """Receives two pickles, the setup and the post; sends READY, or the exception that the setup ended with."""
+    """Receives two pickles, the setup and the post. Sends READY, or the exception that the setup raised."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
@@ -83,7 +59,7 @@ def main(channel: Connection) -> None:
     setup: Callable[[], None] = pickle.loads(inbox.get())
     try:
         setup()
-    except Exception as error:  # noqa: BLE001 - guards the process: whatever the setup raises, the run gets
+    except Exception as error:  # noqa: BLE001 - guards the process: the run gets whatever the setup raises
         channel.send(error)
         sys.exit(1)
     asyncio.run(_serve(pickle.loads(inbox.get()), channel, scratch))
@@ -91,7 +67,7 @@ def main(channel: Connection) -> None:
 
 
 def _listen(channel: Connection, inbox: SimpleQueue[bytes], scratch: list[str]) -> None:
-    """The channel closes when the run ends, however it ends: nothing that it began goes on."""
+    """End the worker when the channel closes, which it does however the run ends."""
     with suppress(EOFError, OSError):
         while True:
             inbox.put(channel.recv_bytes())
@@ -115,8 +91,39 @@ async def _serve(post: Post, channel: Connection, scratch: list[str]) -> None:
 
 
 def _end(scratch: list[str]) -> None:
-    """At once, in whatever thread and in the middle of whatever task."""
+    """End the process at once, in any thread and in the middle of any task."""
     for folder in scratch:
         shutil.rmtree(folder, ignore_errors=True)
         Path(folder + DIR_LOCK_EXT).unlink(missing_ok=True)
     os._exit(0)
+
+
+_lock = threading.Lock()
+_ready: set[str] = set()
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """The setup of a run, which every process calls once before its first task."""
+
+    run: str
+    """Tells it apart from the setups of other runs that this process works for."""
+    setup: Callable[[], None]
+
+    def __call__(self) -> None:
+        with _lock:
+            if self.run not in _ready:
+                self.setup()
+                _ready.add(self.run)
+
+
+@dataclass(frozen=True)
+class Prepared(Generic[Task, Result]):
+    """A function that first makes sure that its process is prepared."""
+
+    preparation: Preparation
+    function: Callable[[Task], Result]
+
+    def __call__(self, task: Task) -> Result:
+        self.preparation()
+        return self.function(task)

@@ -1,1 +1,1 @@
-"""A store's nuclei for other programs: the mirror of `importing`. `registry` lists the formats."""
+"""Writes a store's nuclei for other programs: the reverse of `importing`. `registry` lists the formats."""

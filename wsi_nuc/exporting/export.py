@@ -1,4 +1,4 @@
-"""From a published store to a file of another program, one row group at a time."""
+"""Writes a published store to a file for another program, one row group at a time."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ from wsi_nuc.store import manifest as manifests
 from wsi_nuc.store.nuclei_rows import NucleiReader, NucleiRows, of_classes
 from wsi_nuc.store.reading import class_names
 
-Told = Callable[[int, int], None]
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which nuclei are wanted; all where nothing is said."""
+    """Which nuclei are wanted; all by default."""
 
     classes: tuple[str, ...] = ()
+    """Names of classes; empty for all."""
     min_score: float = 0.0
+    """0 to 1."""
     box_l0: tuple[float, float, float, float] | None = None
-    """x0, y0, x1, y1 in level-0 pixels: nuclei whose boxes meet it."""
+    """x0, y0, x1, y1 in level-0 pixels: only nuclei whose boxes meet it."""
 
     def of(self, rows: NucleiRows) -> NucleiRows:
         wanted = rows.columns["score"] >= self.min_score
@@ -40,9 +42,12 @@ def export(
     out: Path,
     choice: Choice | None = None,
     overwrite: bool = False,
-    told: Told = lambda done, of: None,
+    progress: Progress = lambda done, of: None,
 ) -> int:
-    """Write the chosen nuclei of `store` to `out` and return how many they are. `told` hears row groups done."""
+    """Write the chosen nuclei of `store` to `out` and return their number.
+
+    `progress` is called with the number of row groups that are done, and of all.
+    """
     choice, writer = choice or Choice(), format_of(format)
     manifest = manifests.read(store)
     about = About(class_names(store), float(manifest["slide"]["mpp"]), str(manifest["slide"]["sha256"]))
@@ -60,7 +65,7 @@ def export(
         for done, group in enumerate(reader.each(choice.box_l0), start=1):
             chosen = choice.of(group)
             written += len(chosen)
-            told(done, reader.groups)
+            progress(done, reader.groups)
             yield chosen
 
     columns = list(dict.fromkeys(["class", "score", *writer.COLUMNS]))

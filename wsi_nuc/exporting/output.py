@@ -1,4 +1,4 @@
-"""The file of an export: complete under its name, or not there at all."""
+"""The file of an export. It appears complete, or not at all."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ class Output(Protocol):
 
 @contextmanager
 def atomic_output(path: Path) -> Iterator[Output]:
-    """Bytes for `path`, compressed where its name ends in .gz. An error leaves what was there before."""
+    """Takes the bytes for `path`, and compresses them if its name ends in .gz.
+
+    After an error the old file stays.
+    """
     folder = made_folder(path.parent)
     temporary = folder / f".tmp-{uuid.uuid4().hex}"
     try:
         with durable.DurableFile(temporary) as file:
             if path.suffix == ".gz":
-                # No name and no time in its header: the same nuclei give the same bytes.
+                # The header has no name and no time, so that the same nuclei give the same bytes.
                 with gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=5, mtime=0) as packed:  # type: ignore[arg-type]
                     yield packed
             else:

@@ -23,7 +23,7 @@ MEASUREMENTS = {
     "predicted_iou": "Predicted IoU",
     "area_um2": "Area um^2",
 }
-# One colour per class, in the order of the classes; distinct for the colour-blind, too.
+# One colour per class, in the order of the classes; also distinct for the colour-blind.
 COLOURS = [
     (230, 159, 0),
     (86, 180, 233),

@@ -18,20 +18,21 @@ FORMATS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a format may want to know of the store."""
+    """What a format may need to know about the store."""
 
     classes: tuple[str, ...]
     """In the order of their numbers."""
     mpp: float
     """Microns per level-0 pixel."""
     slide_sha256: str
+    """Of the slide's content."""
 
 
 class Format(Protocol):
     """A module with these names."""
 
     COLUMNS: Sequence[str]
-    """Columns of the store that it writes, beside the outlines."""
+    """Columns of the store that it writes beside the outlines."""
 
     def write(self, nuclei: Iterable[NucleiRows], about: About, output: Output) -> None: ...
 

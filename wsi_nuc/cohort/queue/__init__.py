@@ -1,1 +1,1 @@
-"""A cohort as jobs of a cluster's queue: how many tasks, what each asks for, and the scripts that do it."""
+"""A cohort as jobs in a cluster's queue: the number of tasks, what each asks for, and the scripts."""

@@ -1,10 +1,10 @@
-# OpenPBS and PBS Professional. Written by their manuals; nobody has tried it yet.
-# PBS gives no warning before the time is up, so this script warns itself. Whoever is preempted is started again by PBS.
+# OpenPBS and PBS Professional. This follows their manuals; nobody has tried it yet.
+# PBS gives no warning before the time is up, so this script warns itself. PBS restarts a task that is preempted.
 TASK=${PBS_ARRAY_INDEX:-${SHARE:?submit this as submit.sh does: qsub -J 1-N}}
 JOB=${PBS_JOBID%%.*}
 (
     sleep $((SECONDS_A_TASK - 120))
     kill -USR1 $$
 ) &
-# Only operators may use qrerun, so the share is submitted once more, by itself.
+# Only operators may use qrerun, so the share is submitted again by itself.
 again() { qsub -v "SHARE=$TASK" "$COHORT/queue/array.pbs"; }

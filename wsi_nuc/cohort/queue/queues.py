@@ -1,6 +1,6 @@
-"""The queues that scripts can be written for: what each calls the same things. `QUEUES` is their registry.
+"""What is asked of a cluster's queue (`Request`), and how each queue is asked (`Queue`; `QUEUES` lists them).
 
-What is asked of the queue: sizes from the plan's own estimate, the rest as the user says.
+The number of tasks and their memory come from the plan's estimate, the rest from the user.
 """
 
 from __future__ import annotations
@@ -16,59 +16,64 @@ from wsi_nuc.cohort.plan import Plan
 from wsi_nuc.errors import UsageError
 
 GIB = 2**30
-# Resident memory of `cohort run` with the default model, measured: 0.9 GiB with one worker, 2.3 GiB with four, and
-# these numbers meet that within 7 %. A plan knows better what a worker takes: that of a few tiles of three slides.
+# Resident memory of `cohort run` with the default model was measured: 0.9 GiB with one worker and 2.3 GiB with
+# four. These numbers meet that within 7 %. A plan has a better number for a worker, from a few tiles of three
+# slides.
 COORDINATOR_BYTES, WORKER_BYTES = 0.45 * GIB, 0.5 * GIB
 MEMORY_MARGIN = 1.25
-# A task shall need half of its time, since the estimate was made on another machine, with a few tiles.
+# A task should need half of its time, since the estimate is from a few tiles on another machine.
 TIME_MARGIN = 2.0
-# Start and warning before the end; a task must have time for them and for two regions, or it may never get on.
+# A task must have time for its start, for the warning before its end and for two regions, or it may never get on.
 STARTING_S, WARNING_S = 60, 120
 REGIONS_A_TASK = 2
-# Regions are made so that they need less, unless a single tile takes longer.
+# Regions are cut so that they take less than this, unless a single tile takes longer.
 LONGEST_REGION_S = 600
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Of the queue, for each of `tasks`; `seconds` is the limit of its time. `at_once`: of the tasks; 0 for any.
-
-    `stage` may name variables: the node that computes knows their values. `prologue`: shell lines before the
-    program, such as module load; `program`: how it is started, words of a shell. `retry`: what failed, too.
-    """
+    """What the queue is asked for: `tasks` tasks, with the numbers of each."""
 
     tasks: int
     cpus: int
     gpus: int
     memory_gib: int
     seconds: int
+    """Limit of a task's time."""
     at_once: int = 0
+    """How many tasks may run at the same time; 0 for any number."""
     partition: str = ""
     account: str = ""
     stage: str = ""
+    """Folder on the node's own disk. It may name variables; their values are those of the node."""
     prologue: Sequence[str] = ()
+    """Shell lines before the program, such as module load."""
     directives: Sequence[str] = ()
+    """Further ones of the user, without the queue's mark."""
     program: str = "wsi-nuc"
+    """How the program is started, as words of a shell."""
     restarts: int = 3
+    """A task that is stopped so many times in a row without a finished region gives up."""
     allow_failed: bool = False
     retry: bool = False
+    """Also try slides again that failed or were refused."""
 
 
 def tasks_of(plan: Plan, cpus: int, seconds: int, most: int) -> int:
-    """So many that each needs about half of its time; never more than slides, since a share has whole ones."""
+    """So many tasks that each needs about half of its time, but not more than slides: a share has whole slides."""
     work_s = plan.estimate.get("worker_seconds", 0.0) * TIME_MARGIN / cpus
     useful_s = max(1.0, seconds - STARTING_S - WARNING_S)
     return max(1, min(most, len(plan.runnable), math.ceil(work_s / useful_s)))
 
 
 def memory_gib(plan: Plan, workers: int) -> int:
-    """Whole GiB of a task: what the first process takes, and so much for each worker, and a quarter more."""
+    """Whole GiB of a task: what the main process and all workers take, and a quarter more."""
     worker_bytes = plan.estimate.get("worker_bytes", WORKER_BYTES)
     return math.ceil((COORDINATOR_BYTES + workers * worker_bytes) * MEMORY_MARGIN / GIB)
 
 
 def check_time(plan: Plan, seconds: int) -> None:
-    """Refuse a time in which a task cannot finish two regions: it would be started again and again for nothing."""
+    """Refuse a time in which a task cannot finish two regions: it would start again and again and never get on."""
     largest = max((row.tiles / max(1, row.facts.regions) for row in plan.runnable if row.facts), default=0.0)
     tile_s = plan.estimate.get("seconds_a_tile", 0.0)
     region_s = max(tile_s, min(tile_s * largest, LONGEST_REGION_S))
@@ -92,25 +97,27 @@ def seconds_of(text: str) -> int:
     given = [int(part or 0) for part in match.groups()] if match else []
     total = sum(count * unit for count, unit in zip(given, _UNITS.values(), strict=False))
     if not total:
-        raise UsageError(f"--time {text}", "is not like 2h, 90m or 02:00:00", "give the time of one task so")
+        raise UsageError(
+            f"--time {text}", "is not like 2h, 90m or 02:00:00", "write the time of one task like that"
+        )
     return total
 
 
 def clock(seconds: int) -> str:
-    """HH:MM:SS, hours over 24 included: all queues read that."""
+    """HH:MM:SS, with hours that may exceed 24: all queues read that."""
     return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 
-# Of an array, where the cluster says nothing else: Slurm's own default, which allows numbers up to 1000.
+# Tasks of one array, if the cluster does not say: Slurm's own default allows numbers up to 1000.
 SLURM_MOST = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """What its scripts are written with. Directives are given without the mark in front of them."""
+    """How scripts for one queue are written. Directives are given without the mark in front of them."""
 
     suffix: str
-    """Of its scripts."""
+    """Of the names of its scripts."""
     part: str
     """File beside this module with the queue's own share of the task."""
     mark: str
@@ -120,11 +127,11 @@ class Queue:
     account: str
     """The directive that names the account, up to its name."""
     array: Callable[[Request, Path], Iterator[str]]
-    """Further directives of a task, from the request and the folder of logs."""
+    """Further directives of a task, made from the request and the folder of logs."""
     single: Callable[[Request, Path], Iterator[str]]
-    """The same of the job that follows."""
+    """The same for the job that follows."""
     submit: Callable[[Request, Path, int], Iterator[str]]
-    """Commands that submit both, from the request, the folder of scripts and the most members of an array."""
+    """Commands that submit both, made from the request, the folder of scripts and the largest size of an array."""
     tried: bool = True
     """Somebody has used these scripts."""
 
@@ -146,13 +153,13 @@ class Queue:
 
 
 def _blocks(tasks: int, most: int) -> Iterator[tuple[int, int]]:
-    """First task (from 0) and number of tasks of each array, where one may hold `most`."""
+    """The first task (from 0) and the number of tasks of each array, if an array may hold `most`."""
     for first in range(0, tasks, most):
         yield first, min(most, tasks - first)
 
 
 def _at_once(request: Request) -> str:
-    """How all queues limit the members of an array that run at once."""
+    """The limit of tasks that run at once, as all queues write it."""
     return f"%{request.at_once}" if request.at_once else ""
 
 
@@ -174,7 +181,7 @@ def _slurm_single(request: Request, logs: Path) -> Iterator[str]:
 
 
 def _percent(path: Path) -> str:
-    """Slurm takes % in a file name for a field of its own."""
+    """Slurm would take % in a file name for one of its own fields."""
     return str(path).replace("%", "%%")
 
 

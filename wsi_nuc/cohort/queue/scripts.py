@@ -21,15 +21,21 @@ SHELL = "#!/usr/bin/env bash"
 
 @dataclass(frozen=True, slots=True)
 class Scripts:
-    """`array` runs the shares, `collect` follows it, `submit` hands both to the queue."""
+    """The scripts of a cohort."""
 
     array: Path
+    """Runs the shares."""
     collect: Path
+    """Collects and reports when the array is over."""
     submit: Path
+    """Hands both to the queue."""
 
 
 def write_scripts(folder: CohortFolder, queue: Queue, request: Request, most: int = 0) -> Scripts:
-    """`most`: members of one array, where the cluster says so; what exceeds it becomes further arrays."""
+    """`most`: tasks that one array may have, 0 if the cluster does not say.
+
+    More tasks than that make further arrays.
+    """
     array, collect = (folder.queue / f"{name}.{queue.suffix}" for name in ("array", "collect"))
     made = Scripts(array, collect, folder.queue / "submit.sh")
     durable.make_dir(folder.place(folder.queue_logs))
@@ -50,7 +56,7 @@ def _array(folder: CohortFolder, queue: Queue, request: Request) -> list[str]:
     here = Path(__file__).parent
     return [
         SHELL,
-        f"# Written by `wsi-nuc cohort slurm`: task I computes share I of {request.tasks}, and resumes.",
+        f"# Written by `wsi-nuc cohort slurm`: task I computes share I of {request.tasks}, or goes on with it.",
         *queue.array_lines(request, folder.queue_logs),
         "",
         "set -uo pipefail",
@@ -83,10 +89,15 @@ def _options(request: Request) -> Iterator[str]:
 
 
 def _on_the_node(text: str) -> str:
-    """For double quotes in a shell: variables stay, and have to be there; nothing else of a shell stays."""
+    """The text for double quotes in a shell.
+
+    Variables stay, and must be set there; other shell syntax is refused.
+    """
     if not re.fullmatch(r"[\w./:@%+,=${} -]+", text) or "$(" in text:
         raise UsageError(
-            f"--stage {text}", "is no folder with variables", "give it like '$TMPDIR' or /scratch/$USER"
+            f"--stage {text}",
+            "is not the path of a folder",
+            "give it like '$TMPDIR' or /scratch/$USER",
         )
     return re.sub(r"\$\{?(\w+)\}?", r"${\1:?is not set on this node: choose another --stage}", text)
 
@@ -96,7 +107,7 @@ def _collect(folder: CohortFolder, queue: Queue, request: Request) -> list[str]:
     allowed = " --allow-failed" if request.allow_failed else ""
     return [
         SHELL,
-        "# Written by `wsi-nuc cohort slurm`: tables and report, whatever became of the slides.",
+        "# Written by `wsi-nuc cohort slurm`: makes the tables and the report, also if slides failed.",
         *queue.single_lines(request, folder.queue_logs),
         "",
         f"PROGRAM=({request.program})",

@@ -1,12 +1,12 @@
-# What a task does, whichever queue it runs in. Set above: COHORT, PLAN, SHARDS, PROGRAM, COMMAND, OPTIONS, RESTARTS, TIME;
-# by the queue's own part: TASK, JOB, and `again`, which puts this task, and no other, back into the queue.
+# What a task does in any queue. COHORT, PLAN, SHARDS, PROGRAM, COMMAND, OPTIONS, RESTARTS and TIME are set above. The
+# queue's own part sets TASK, JOB, and `again`, which puts this task, and no other, back into the queue.
 stopped=
 warned() {
     [[ -n $stopped ]] || stopped=warned
     kill -USR1 "${run:-}" 2> /dev/null
 }
-# Whoever sends TERM has decided what becomes of the task: nothing is put back. Most queues tell all processes
-# themselves, and a program that is told twice drops everything, so it is only told by us if it goes on.
+# Whoever sends TERM has decided what becomes of the task, so it is not put back. Most queues signal all processes
+# themselves. A program that gets TERM twice drops everything, so we only send it if the program goes on.
 ended() {
     stopped=ended
     for _ in 1 2 3 4 5 6; do
@@ -34,15 +34,15 @@ if ((TASK < 1 || TASK > SHARDS)); then
     exit 2
 fi
 
-# A line for each start and for each finished region, of all starts of this task.
+# It has a line for each start of this task and for each finished region.
 journal=$COHORT/queue/logs/$JOB.journal
 echo start >> "$journal"
 [[ $stopped != ended ]] || exit 143
 "${PROGRAM[@]}" cohort "$COMMAND" "$COHORT" --shard "$TASK/$SHARDS" --journal "$journal" "${OPTIONS[@]}" &
 run=$!
-# The warning may have come before there was anybody to pass it on to.
+# The warning may have come before the program ran.
 [[ $stopped != warned ]] || kill -USR1 "$run"
-# A signal ends `wait`, not the program that is waited for.
+# A signal ends `wait`, but not the program.
 wait "$run"
 code=$?
 while kill -0 "$run" 2> /dev/null; do
@@ -51,7 +51,7 @@ while kill -0 "$run" 2> /dev/null; do
 done
 
 [[ $stopped != ended ]] || exit 143
-# Over 128: the warning came before the program could listen to it.
+# A code over 128 means that the warning came before the program could handle it.
 if [[ $stopped == warned ]] && ((code == 75 || code > 128)); then
     if (($(tail -n "$RESTARTS" "$journal" | grep -c '^start$') >= RESTARTS)); then
         say "it was stopped $RESTARTS times in a row before it had finished a single region. Finished regions are" \
@@ -63,7 +63,7 @@ if [[ $stopped == warned ]] && ((code == 75 || code > 128)); then
         say "it could not be put back into the queue. Submit number $TASK again."
         exit "$code"
     fi
-    # The queue ends this script in order to start it anew; an end of its own would be taken for a failure.
+    # The queue ends this script in order to start it again. If it ended by itself that would count as a failure.
     [[ $stopped == ended ]] || { sleep 60 & wait $!; }
 fi
 exit "$code"

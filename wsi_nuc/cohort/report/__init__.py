@@ -1,4 +1,4 @@
-"""One HTML file about a cohort: what became of it, how its figures spread, which slides to look at."""
+"""One HTML file about a cohort: the state of its slides, how their figures spread, and which to look at."""
 
 from wsi_nuc.cohort.report.page import write_report
 
