@@ -200,7 +200,7 @@ def test_mistakes_are_named(assignment: str, said: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("model", "use", "said"),
-    [("default", "thresold", "Did you mean threshold"), ("classical", "threshold", "no other ways to be used")],
+    [("default", "thresold", "Did you mean threshold"), ("classical", "threshold", "no options of use")],
 )
 def test_an_unknown_way_of_use_is_told_before_anything_is_scored(model: str, use: str, said: str) -> None:
     variants = {"fine": {"model": "classical"}, "wrong": {"model": model, "use": {use: 0.5}}}

@@ -193,7 +193,7 @@ def test_a_plain_pth_gives_its_tensors_and_damage_is_told(tmp_path: Path) -> Non
     with pytest.raises(ModelError, match="truncated"):
         read_pth(path)
     torch.save([1, 2], path)
-    with pytest.raises(ModelError, match="no plain table of tensors"):
+    with pytest.raises(ModelError, match="not hold a plain table of tensors"):
         read_pth(path)
     with pytest.raises(ModelError, match="No such file"):
         read_pth(tmp_path / "gone.pth")

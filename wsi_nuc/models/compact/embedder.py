@@ -1,4 +1,4 @@
-"""What the network sees at a point: the embedding that a nucleus's mask would be made from."""
+"""What the network sees at a point: the embedding from which the mask of a nucleus would be made."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ OPTIONS = UseSettings
 
 
 def spec_of_file(info: CheckpointInfo, options: Mapping[str, Any]) -> ModelSpec:
-    """Refuses a file whose tensors do not fit its header; no tensor is read. `options`: see `header.used`."""
+    """Refuses a file whose tensors do not fit its header; no tensor is read. `options`: see `options.used`."""
     return _spec(info, used(_checked(info), options))
 
 
@@ -76,7 +76,7 @@ def _checked(info: CheckpointInfo) -> Settings:
     if info.architecture == PART:
         parts = ", ".join(sorted({name.partition(".")[0] for name in info.shapes}))
         remedy = "convert a prompter and a segmentor together, or train from it"
-        raise ModelError(info.path, f"it holds parts of a model only ({parts})", remedy)
+        raise ModelError(info.path, f"it holds only parts of a model ({parts})", remedy)
     if info.details.get("normalisation", NORMALISATION) != NORMALISATION:
         cause = f"its pixels are normalised by {info.details['normalisation']}, here by {NORMALISATION}"
         raise ModelError(info.path, cause, "train or convert it with this version")
