@@ -1,4 +1,4 @@
-"""Prompts and masks are segment-anything's, computed for many prompts of one image at once."""
+"""Prompts and masks are the same as segment-anything's, computed for many prompts of an image at once."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def test_every_prompt_of_every_image_gets_the_official_mask(
         decoded = decode(ours, embedding, embed_points(ours.prompt_encoder, xy, label))
         for image in range(2):
             logits, iou = _reference(decoder, encoder, embedding[image], xy[image], label[image])
-            found = decoder.full_logits(ours.mask_decoder, decoded.image[image], decoded.filters[image])
-            assert (found - logits[:, 0]).abs().max() <= TOLERANCE
+            actual = decoder.full_logits(ours.mask_decoder, decoded.image[image], decoded.filters[image])
+            assert (actual - logits[:, 0]).abs().max() <= TOLERANCE
             assert (decoded.predicted_iou[image] - iou[:, 0]).abs().max() <= TOLERANCE
 
 
@@ -78,8 +78,8 @@ def test_a_neighbourhood_is_a_part_of_the_whole(pair: tuple[Any, Any, Sam], side
 @pytest.mark.parametrize("edge", ["left", "right", "top", "bottom"])
 def test_only_edges_inside_the_input_ask_for_the_whole_decode(edge: str) -> None:
     logits = torch.full((2, 20, 20), -1.0)
-    some = slice(5, 10)
-    line = {"left": (some, 0), "right": (some, 19), "top": (0, some), "bottom": (19, some)}[edge]
+    part = slice(5, 10)
+    line = {"left": (part, 0), "right": (part, 19), "top": (0, part), "bottom": (19, part)}[edge]
     logits[(slice(None), *line)] = 1.0
     at_edge = {"left": [0, 5], "right": [11, 5], "top": [5, 0], "bottom": [5, 11]}[edge]
     first = torch.tensor([[5, 5], at_edge])
@@ -138,4 +138,4 @@ def test_half_precision_leaves_places_exact(pair: tuple[Any, Any, Sam]) -> None:
     exact = embed_points(ours.prompt_encoder, xy, label), ours.image_pe()
     with torch.autocast("cpu", torch.bfloat16):
         half = embed_points(ours.prompt_encoder, xy, label), ours.image_pe()
-    assert all(torch.equal(one, two) for one, two in zip(exact, half, strict=True))
+    assert all(torch.equal(expected, actual) for expected, actual in zip(exact, half, strict=True))

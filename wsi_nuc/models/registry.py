@@ -137,7 +137,7 @@ def _imported(point: EntryPoint) -> Family:
     # This is so broad because it guards the import of another package, which may raise anything.
     except Exception as error:
         cause = f"{_package(point)} cannot be imported ({type(error).__name__}: {error})"
-        raise ModelError(f"model {point.name!r}", cause, "mend or uninstall that package") from error
+        raise ModelError(f"model {point.name!r}", cause, "repair or uninstall that package") from error
     missing = [name for name in ("ABOUT", "OPTIONS") if not hasattr(module, name)]
     if missing or not (hasattr(module, "load") or hasattr(module, "load_file")):
         cause = (

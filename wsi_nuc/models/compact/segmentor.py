@@ -21,7 +21,7 @@ from wsi_nuc.models.place import refuse_non_finite
 from wsi_nuc.models.torch_ops import chunks
 from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts
 
-PROMPTS_A_CALL = 64
+PROMPTS_PER_CALL = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def segment(
             here = index[prompts.row[index] == row]
             negative = nearest_others(prompts.xy_tile, here, np.flatnonzero(prompts.row == row))
             asked = asked_of(prompts, here, negative, network.place.device)
-            for rows, real in chunks(range(len(here)), PROMPTS_A_CALL):
+            for rows, real in chunks(range(len(here)), PROMPTS_PER_CALL):
                 parts.append(_call(network, of_tile, here[rows[:real]], asked.select(torch.tensor(rows)), real))
     return Later(partial(_on_host, parts, prompts, network.use))
 

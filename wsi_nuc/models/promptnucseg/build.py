@@ -32,7 +32,7 @@ ARCHITECTURE = "promptnucseg"
 PART = "promptnucseg-part"
 NORMALISATION = {"mean": list(PIXEL_MEAN), "std": list(PIXEL_STD)}
 
-SECONDS_A_WINDOW = 1.1
+SECONDS_PER_WINDOW = 1.1  # of ViT-B, on one CPU core
 
 ABOUT = "a prompter and a fine-tuned SAM at 256 px, trained by `wsi-nuc train` or converted from published weights"
 OPTIONS = UseSettings
@@ -110,7 +110,7 @@ def _cpu_tile_s(settings: Settings) -> float:
     """The encoder takes nearly all of it, and its cost grows with depth and the square of its width."""
     size, views = SIZES[settings.segmentor.size], 6 if settings.use.tta else 1
     of_vit_b = size.depth * size.width**2 / (SIZES["vit_b"].depth * SIZES["vit_b"].width ** 2)
-    return SECONDS_A_WINDOW * max(of_vit_b, 0.1) * views * settings.use.windows**2
+    return SECONDS_PER_WINDOW * max(of_vit_b, 0.1) * views * settings.use.windows**2
 
 
 def build_net(settings: Settings, state: Mapping[str, torch.Tensor]) -> PromptNucSegNet:

@@ -21,7 +21,7 @@ from wsi_nuc.models.torch_ops import in_calls
 from wsi_nuc.types import MaskCrops, Prompts
 
 GRID = WINDOW_PX // decoder.TOKEN_PX
-WHOLE_WINDOWS_A_CALL = 8
+WHOLE_WINDOWS_PER_CALL = 8
 
 
 class NetSegmentor:
@@ -89,4 +89,4 @@ class NetSegmentor:
             part = Part(crop, origin + start[index], part.prompt, part.predicted_iou, part.class_probs)
             return part.select(torch.arange(real, device=rows.device))
 
-        return list(in_calls(rows.tolist(), WHOLE_WINDOWS_A_CALL, call))
+        return list(in_calls(rows.tolist(), WHOLE_WINDOWS_PER_CALL, call))

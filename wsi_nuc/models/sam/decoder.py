@@ -41,7 +41,7 @@ def embed_points(encoder: Any, xy: torch.Tensor, label: torch.Tensor) -> torch.T
     return place + torch.stack(kinds)[label[..., 0].long() + 1]
 
 
-LOGITS_A_TOKEN = 4
+LOGITS_PER_TOKEN = 4  # along each side
 TOKEN_PX = 16
 
 
@@ -71,13 +71,13 @@ def first_tokens(xy: torch.Tensor, grid: int, side: int) -> torch.Tensor:
 
 def enlarge(logits: torch.Tensor) -> torch.Tensor:
     """n x h x w logits -> n x 4h x 4w at the resolution of the input, bilinear as the published method does."""
-    scale = TOKEN_PX // LOGITS_A_TOKEN
+    scale = TOKEN_PX // LOGITS_PER_TOKEN
     return F.interpolate(logits[:, None].float(), scale_factor=scale, mode="bilinear", align_corners=False)[:, 0]
 
 
 def touches_edge(logits: torch.Tensor, first: torch.Tensor, grid: int) -> torch.Tensor:
     """n bool: whether the mask reaches an edge of the neighbourhood that is not an edge of the input."""
-    side = logits.shape[-1] // LOGITS_A_TOKEN
+    side = logits.shape[-1] // LOGITS_PER_TOKEN
     inside = logits > 0
     low, high = first > 0, first + side < grid
     return (
