@@ -28,9 +28,9 @@ def pair() -> tuple[Any, Any, Sam]:
     return official.mask_decoder, prompt_encoder_at_256(official), ours.eval()
 
 
-def _reference(decoder: Any, encoder: Any, embedding: torch.Tensor, xy: torch.Tensor, label: torch.Tensor) -> Any:
+def _reference(official: Any, encoder: Any, embedding: torch.Tensor, xy: torch.Tensor, label: torch.Tensor) -> Any:
     sparse, dense = encoder(points=(xy - 0.5, label), boxes=None, masks=None)
-    return decoder(
+    return official(
         image_embeddings=embedding[None],
         image_pe=encoder.get_dense_pe(),
         sparse_prompt_embeddings=sparse,
@@ -44,7 +44,7 @@ def _reference(decoder: Any, encoder: Any, embedding: torch.Tensor, xy: torch.Te
 def test_every_prompt_of_every_image_gets_the_official_mask(
     pair: tuple[Any, Any, Sam], data: st.DataObject, prompts: int, negatives: int, seed: int
 ) -> None:
-    decoder, encoder, ours = pair
+    official, encoder, ours = pair
     generator = torch.Generator().manual_seed(seed)
     embedding = torch.randn(2, 256, 16, 16, generator=generator)
     xy = torch.rand(2, prompts, 1 + negatives, 2, generator=generator) * 256
@@ -53,7 +53,7 @@ def test_every_prompt_of_every_image_gets_the_official_mask(
     with torch.inference_mode():
         decoded = decode(ours, embedding, embed_points(ours.prompt_encoder, xy, label))
         for image in range(2):
-            logits, iou = _reference(decoder, encoder, embedding[image], xy[image], label[image])
+            logits, iou = _reference(official, encoder, embedding[image], xy[image], label[image])
             actual = decoder.full_logits(ours.mask_decoder, decoded.image[image], decoded.filters[image])
             assert (actual - logits[:, 0]).abs().max() <= TOLERANCE
             assert (decoded.predicted_iou[image] - iou[:, 0]).abs().max() <= TOLERANCE
