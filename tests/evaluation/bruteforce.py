@@ -1,4 +1,4 @@
-"""The definitions once more, slowly, pixel by pixel and pair by pair, to test the fast ones against."""
+"""The definitions of the scores, written slowly, pixel by pixel and pair by pair, to test the fast ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def aji(truth, predicted):
 def all_aji_plus(truth, predicted):
     """The value of every one-to-one assignment with the greatest sum of IoUs (ties allow several)."""
     slots = list(range(len(predicted))) + [None] * len(truth)
-    found = []
+    values = []
     for chosen in set(itertools.permutations(slots, len(truth))):
         gain, inter, union = 0.0, 0, 0
         for t, j in zip(truth, chosen, strict=True):
@@ -47,9 +47,9 @@ def all_aji_plus(truth, predicted):
             union += (t | predicted[j]).sum()
         taken = {j for t, j in zip(truth, chosen, strict=True) if j is not None and (t & predicted[j]).any()}
         union += sum(p.sum() for j, p in enumerate(predicted) if j not in taken)
-        found.append((gain, inter / union if union else float("nan")))
-    best = max(gain for gain, _ in found)
-    return [value for gain, value in found if gain > best - 1e-12]
+        values.append((gain, inter / union if union else float("nan")))
+    best = max(gain for gain, _ in values)
+    return [value for gain, value in values if gain > best - 1e-12]
 
 
 def panoptic(truth, predicted):
@@ -70,7 +70,7 @@ def dice(truth, predicted):
 
 
 def greedy(truth_xy, xy, score, radius):
-    """Indices of the true points taken by each predicted one."""
+    """For each predicted point the index of the true point that it takes, or -1."""
     free, partner = list(range(len(truth_xy))), [-1] * len(xy)
     for i in sorted(range(len(xy)), key=lambda i: (-score[i], i)):
         near = [(float(((truth_xy[t] - xy[i]) ** 2).sum()), t) for t in free]

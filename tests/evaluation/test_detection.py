@@ -1,4 +1,4 @@
-"""Matching of points and the F1 of classes against brute force, with ties, rims and empty sides."""
+"""Matching of points and the F1 of classes against brute force, with ties, exact radii and empty sides."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from wsi_nuc.evaluation.detection import (
     radius_px,
 )
 
-# Integer points within a few radii: many ties and many distances that are exactly the radius.
+# Integer points within a few radii give many ties and many distances that are exactly the radius.
 POINT = st.tuples(st.integers(0, 12), st.integers(0, 12), st.sampled_from([0.1, 0.5, 0.9]), st.integers(-1, 1))
 POINTS = st.lists(POINT, max_size=7)
 
@@ -46,13 +46,13 @@ def test_greedy_matching_equals_brute_force(truth_rows: list, rows: list, radius
 @settings(max_examples=100, deadline=None)
 def test_detection_counts_and_scores_follow_from_the_matching(truth_rows: list, rows: list) -> None:
     truth, predicted = points(truth_rows), points(rows)
-    found = detection(truth.xy, predicted.xy, predicted.score, 3.0)
+    counts = detection(truth.xy, predicted.xy, predicted.score, 3.0)
     hits = sum(p >= 0 for p in bruteforce.greedy(truth.xy, predicted.xy, predicted.score, 3.0))
-    assert found == Detection(hits, len(rows) - hits, len(truth_rows) - hits)
+    assert counts == Detection(hits, len(rows) - hits, len(truth_rows) - hits)
     if hits:
         p, r = hits / len(rows), hits / len(truth_rows)
-        assert (found.precision, found.recall) == (p, r)
-        assert math.isclose(found.f1, 2 * p * r / (p + r))
+        assert (counts.precision, counts.recall) == (p, r)
+        assert math.isclose(counts.f1, 2 * p * r / (p + r))
 
 
 @given(st.lists(POINT, max_size=4), st.lists(POINT, max_size=4))
@@ -81,9 +81,9 @@ def test_f1_of_a_class_equals_brute_force_in_both_readings(truth_rows: list, row
     for c in range(2):
         slow = bruteforce.hover_f1(truth.types.tolist(), predicted.types.tolist(), partner.tolist(), c)
         assert math.isclose(hover[c].f1, slow) or (math.isnan(hover[c].f1) and math.isnan(slow))
-        one, two = truth.of_class(c), predicted.of_class(c)
-        hits = sum(p >= 0 for p in bruteforce.greedy(one.xy, two.xy, two.score, 3.0))
-        assert plain[c] == Detection(hits, len(two.xy) - hits, len(one.xy) - hits)
+        true, called = truth.of_class(c), predicted.of_class(c)
+        hits = sum(p >= 0 for p in bruteforce.greedy(true.xy, called.xy, called.score, 3.0))
+        assert plain[c] == Detection(hits, len(called.xy) - hits, len(true.xy) - hits)
 
 
 @given(POINTS.filter(len))
@@ -107,8 +107,8 @@ def test_empty_sides() -> None:
     assert math.isnan(Detection().precision)
     assert math.isnan(ClassCounts().f1)
     only_predicted, only_true = Detection(0, 3, 0), Detection(0, 0, 3)
-    for found in (only_predicted, only_true):
-        assert (found.precision, found.recall, found.f1) == (0, 0, 0)
+    for counts in (only_predicted, only_true):
+        assert (counts.precision, counts.recall, counts.f1) == (0, 0, 0)
 
 
 def test_the_radius_is_three_microns_at_every_magnification() -> None:

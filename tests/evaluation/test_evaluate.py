@@ -1,4 +1,4 @@
-"""Evaluation runs the code of inference: a model that knows the truth scores 1, whatever frame and scale."""
+"""Evaluation runs the code of inference: a model that knows the truth scores 1 at every resolution."""
 
 from __future__ import annotations
 
@@ -39,12 +39,16 @@ SPEC = ModelSpec("truth", ("round", "long"), 0.25, 256, 104, 96, 8, 2, "")
 
 @dataclass
 class KnowsAll:
-    """Prompter and segmentor in one: `labels` at the model's resolution, their classes, and points to propose."""
+    """A prompter and segmentor that knows the nuclei."""
 
     labels: np.ndarray
+    """H x W, at the model's resolution."""
     types: np.ndarray
+    """The class of each point."""
     xy: np.ndarray
+    """N x 2 points that it proposes."""
     asked: int = 0
+    """How many masks it was asked for."""
 
     def propose(self, batch: TileBatch) -> Prompts:
         count = len(self.xy)
@@ -73,7 +77,7 @@ def scene(mpp: float = 0.25, nuclei: int = 9, classes: tuple[str, ...] = ("round
 
 
 def knowing(image: LabelledImage) -> KnowsAll:
-    """What a model at 0.25 um/px needs to know the image."""
+    """A stand-in that knows the nuclei of the image, for a model at 0.25 um/px."""
     assert image.instances is not None
     assert image.types is not None
     assert image.mpp is not None
@@ -96,7 +100,7 @@ def test_the_truth_scores_nearly_one_at_every_resolution(mpp: float, oracle: boo
     assert score.panoptic.dq == 1
     assert score.panoptic.sq > 0.93
     assert score.detection.f1 == 1
-    assert [one.f1 for one in score.hover_by_class] == [1, 1]
+    assert [counts.f1 for counts in score.hover_by_class] == [1, 1]
 
 
 def test_the_oracle_asks_for_the_annotated_points_only() -> None:
@@ -112,8 +116,8 @@ def test_two_points_on_one_nucleus_give_it_once() -> None:
     image = scene()
     whole = knowing(image)
     twice = KnowsAll(whole.labels, np.r_[image.types, image.types], np.r_[whole.xy, whole.xy + 2])
-    found = predict_image(model_of(SPEC, twice, whole), image)
-    assert len(found.points.xy) == 9
+    predicted = predict_image(model_of(SPEC, twice, whole), image)
+    assert len(predicted.points.xy) == 9
 
 
 @pytest.mark.parametrize("nuclei", [0, 1])
@@ -125,10 +129,10 @@ def test_zero_and_one_nucleus(nuclei: int) -> None:
 
 
 def test_classes_are_compared_by_name() -> None:
-    image = scene(classes=("long", "round"))  # the data set counts the other way round
+    image = scene(classes=("long", "round"))  # the data set numbers its classes the other way round
     assert image.types is not None
     model = model_of(SPEC, knowing(replace(image, types=1 - image.types)))
-    assert [one.f1 for one in evaluate_image(model, image, Scoring()).hover_by_class] == [1, 1]
+    assert [counts.f1 for counts in evaluate_image(model, image, Scoring()).hover_by_class] == [1, 1]
     foreign = scene(classes=("lymphocyte", "other"))
     assert evaluate_image(knowing_model(foreign), foreign, Scoring()).hover_by_class == ()
     mapped = Scoring(classes={"round": "lymphocyte"})
@@ -176,7 +180,7 @@ def test_variants_by_name_are_rows_and_splits_are_averaged(tmp_path: Path) -> No
     assert list(table.rows) == ["plain", "oracle"]
     assert len(table.columns) == 2 * 9
     asked = tables_of(results, config)
-    assert [one.number for one in asked] == ["Overview", "Table 4", "Table S2", "Table S3"]
+    assert [table.number for table in asked] == ["Overview", "Table 4", "Table S2", "Table S3"]
     assert list(asked[2].rows) == ["plain -> A", "plain -> B"]
     pair = asked[2].rows["plain -> A"][0]
     assert isinstance(pair, tuple)
@@ -186,8 +190,8 @@ def test_variants_by_name_are_rows_and_splits_are_averaged(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("assignment", "said"),
     [
-        ("variants.x.data=[nowhere]", "nowhere is none of A"),
-        ("variants.x.home=nowhere", "nowhere is none of x"),
+        ("variants.x.data=[nowhere]", "nowhere is not one of A"),
+        ("variants.x.home=nowhere", "nowhere is not one of x"),
         ("protocoll=images", "did you mean protocol"),
     ],
 )
@@ -200,9 +204,9 @@ def test_mistakes_are_named(assignment: str, said: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("model", "use", "said"),
-    [("default", "thresold", "Did you mean threshold"), ("classical", "threshold", "no other ways to be used")],
+    [("default", "thresold", "Did you mean threshold"), ("classical", "threshold", "no options of use")],
 )
-def test_an_unknown_way_of_use_is_told_before_anything_is_scored(model: str, use: str, said: str) -> None:
+def test_an_unknown_option_is_refused_before_anything_is_scored(model: str, use: str, said: str) -> None:
     variants = {"fine": {"model": "classical"}, "wrong": {"model": model, "use": {use: 0.5}}}
     config = EvaluateConfig.model_validate({"data": {"A": {"path": "nowhere"}}, "variants": variants})
     with pytest.raises(UsageError, match=said):
@@ -226,7 +230,7 @@ def test_set_reaches_into_the_data_and_models_of_the_command_line(tmp_path: Path
         load_evaluate_config(file, ["data.other.images=[one]"], {}, {"path": Path("mine")})
 
 
-def test_mended_labels_and_classes_of_one_side_are_noted(tmp_path: Path) -> None:
+def test_repaired_labels_and_classes_of_one_side_are_noted(tmp_path: Path) -> None:
     data = draw(tmp_path / "data", images=1, nuclei=8)
     labels = cv2.imread(str(data / "labels" / "0_0.png"), cv2.IMREAD_UNCHANGED)
     labels[labels == 2] = 0
@@ -266,7 +270,7 @@ def test_the_shipped_studies_load(name: str) -> None:
 
 
 def test_the_shipped_tables_have_the_columns_of_the_paper_and_its_rows(tmp_path: Path) -> None:
-    """With a model that is here in place of the trained ones, and the same image as every data set."""
+    """The trained models are replaced by one that needs no file, and every data set by the same image."""
     draw(tmp_path / "data", images=1, nuclei=6)
     wanted = {"tables-kumar-cpm17": "4", "tables-s2": "S2", "tables-s3": "S3"}
     for name, number in wanted.items():

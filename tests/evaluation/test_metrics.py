@@ -1,4 +1,4 @@
-"""Every score of masks equals its brute-force version; perfect predictions score 1; empty cases are as stated."""
+"""Every score of masks equals its brute-force version, perfect predictions score 1, and empty images as stated."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ from wsi_nuc.evaluation.metrics import (
     panoptic_by_class,
 )
 
-# Small images with few, often large, ids: overlaps of every kind, ties included.
+# Small images with few ids, some of them large, have overlaps of every kind, ties included.
 IDS = st.sampled_from([0, 0, 1, 2, 7, 70_000])
 SMALL = arrays(np.int32, (4, 5), elements=IDS)
 
 
 def blobs(seed: int, shift: int = 0) -> np.ndarray:
-    """Rectangles, some overlapping: more like nuclei than independent pixels, IoUs over 0.5 included."""
+    """Rectangles, some of which overlap. They resemble nuclei more than independent pixels do, and some IoUs are
+    over 0.5."""
     rng = np.random.default_rng(seed)
     labels = np.zeros((40, 40), np.int32)
     for i in range(int(rng.integers(1, 6))):
@@ -55,12 +56,12 @@ def check_all(truth: np.ndarray, predicted: np.ndarray) -> None:
     assert same(aji(overlaps), bruteforce.aji(t, p))
     assert any(same(aji_plus(overlaps), value) for value in bruteforce.all_aji_plus(t, p))
     assert same(dice(overlaps), bruteforce.dice(truth, predicted))
-    found, (tp, fp, fn, iou_sum) = panoptic(overlaps), bruteforce.panoptic(t, p)
-    assert (found.tp, found.fp, found.fn) == (tp, fp, fn)
-    assert math.isclose(found.iou_sum, iou_sum, abs_tol=1e-12)
+    counts, (tp, fp, fn, iou_sum) = panoptic(overlaps), bruteforce.panoptic(t, p)
+    assert (counts.tp, counts.fp, counts.fn) == (tp, fp, fn)
+    assert math.isclose(counts.iou_sum, iou_sum, abs_tol=1e-12)
     if tp + fp + fn:
-        assert same(found.dq, tp / (tp + fp / 2 + fn / 2))
-        assert same(found.pq, iou_sum / (tp + fp / 2 + fn / 2))
+        assert same(counts.dq, tp / (tp + fp / 2 + fn / 2))
+        assert same(counts.pq, iou_sum / (tp + fp / 2 + fn / 2))
 
 
 @given(SMALL, SMALL)
@@ -82,9 +83,9 @@ def test_a_perfect_prediction_scores_one_whatever_its_ids(truth: np.ndarray, ids
     for old, new in zip([1, 2, 7, 70_000], ids, strict=True):
         predicted[truth == old] = new
     overlaps = overlaps_of_labels(truth, predicted)
-    found = panoptic(overlaps)
+    counts = panoptic(overlaps)
     assert (aji(overlaps), aji_plus(overlaps), dice(overlaps)) == (1, 1, 1)
-    assert (found.dq, found.sq, found.pq) == (1, 1, 1)
+    assert (counts.dq, counts.sq, counts.pq) == (1, 1, 1)
 
 
 @given(st.integers(0, 10_000), st.data())
@@ -96,12 +97,12 @@ def test_scores_of_a_class_are_those_of_its_nuclei_alone(seed: int, data: st.Dat
     tt = np.array(data.draw(st.lists(kinds, min_size=len(overlaps.truth_ids), max_size=len(overlaps.truth_ids))))
     n = len(overlaps.predicted_ids)
     pt = np.array(data.draw(st.lists(kinds, min_size=n, max_size=n)))
-    for c, found in enumerate(panoptic_by_class(overlaps, tt, pt, 3)):
+    for c, counts in enumerate(panoptic_by_class(overlaps, tt, pt, 3)):
         only_t = [truth == i for i, k in zip(overlaps.truth_ids, tt, strict=True) if k == c]
         only_p = [predicted == i for i, k in zip(overlaps.predicted_ids, pt, strict=True) if k == c]
         tp, fp, fn, iou_sum = bruteforce.panoptic(only_t, only_p)
-        assert (found.tp, found.fp, found.fn) == (tp, fp, fn)
-        assert math.isclose(found.iou_sum, iou_sum, abs_tol=1e-12)
+        assert (counts.tp, counts.fp, counts.fn) == (tp, fp, fn)
+        assert math.isclose(counts.iou_sum, iou_sum, abs_tol=1e-12)
 
 
 def test_nothing_on_both_sides_is_no_evidence_and_nothing_on_one_side_is_zero() -> None:
@@ -109,20 +110,20 @@ def test_nothing_on_both_sides_is_no_evidence_and_nothing_on_one_side_is_zero() 
     both = overlaps_of_labels(nothing, nothing)
     scores = [aji(both), aji_plus(both), dice(both), panoptic(both).dq, panoptic(both).sq, panoptic(both).pq]
     assert all(math.isnan(value) for value in scores)
-    for one, two in [(nothing, something), (something, nothing)]:
-        overlaps = overlaps_of_labels(one, two)
-        found = panoptic(overlaps)
-        assert (aji(overlaps), aji_plus(overlaps), dice(overlaps), found.dq, found.sq, found.pq) == (0,) * 6
+    for truth, predicted in [(nothing, something), (something, nothing)]:
+        overlaps = overlaps_of_labels(truth, predicted)
+        counts = panoptic(overlaps)
+        assert (aji(overlaps), aji_plus(overlaps), dice(overlaps), counts.dq, counts.sq, counts.pq) == (0,) * 6
 
 
-def test_an_iou_of_exactly_half_is_no_match() -> None:
+def test_an_iou_of_exactly_half_is_not_a_match() -> None:
     truth, predicted = np.zeros((1, 4), int), np.zeros((1, 4), int)
     truth[0, :2], predicted[0, :1] = 1, 1
     assert panoptic(overlaps_of_labels(truth, predicted)) == Panoptic(0, 1, 1, 0.0)
 
 
 def test_a_long_chain_of_touching_nuclei_is_assigned_as_a_whole() -> None:
-    """Greedy pairing would lose here: the middle prediction overlaps its left truth a little more."""
+    """Greedy pairing fails here: the middle prediction overlaps the true nucleus on its left a little more."""
     truth = np.repeat([1, 2, 3], 10)[None]
     predicted = np.roll(np.repeat([1, 2, 3], 10), 4)[None]
     overlaps = overlaps_of_labels(truth, predicted)
@@ -139,7 +140,7 @@ def test_compact_keeps_order_and_background_of_any_ids(labels: np.ndarray) -> No
 
 
 @pytest.mark.parametrize("labels", [np.full((2, 2), -1), np.ones((2, 2)), np.ones((2, 2), bool)])
-def test_labels_that_are_no_labels_are_refused(labels: np.ndarray) -> None:
+def test_what_is_not_a_label_image_is_refused(labels: np.ndarray) -> None:
     with pytest.raises(UsageError, match="needs integers >= 0"):
         compact(labels)
 
@@ -152,7 +153,7 @@ def test_images_of_different_size_are_refused() -> None:
 @given(st.lists(st.tuples(*[st.integers(0, 12)] * 2, *[st.integers(1, 6)] * 2), max_size=4), st.integers(0, 3))
 @settings(max_examples=60, deadline=None)
 def test_polygons_score_as_the_pixels_that_they_cover(boxes: list[tuple[int, ...]], shift: int) -> None:
-    """Boxes on the pixel grid: exact areas are pixel counts, also where nuclei of one side overlap."""
+    """For boxes on the pixel grid, exact areas are pixel counts, also where nuclei of one side overlap."""
 
     def masks_of(dx: int) -> list[np.ndarray]:
         out = []
@@ -162,11 +163,11 @@ def test_polygons_score_as_the_pixels_that_they_cover(boxes: list[tuple[int, ...
             out.append(mask)
         return out
 
-    one = np.array([shapely.box(x, y, x + w, y + h) for x, y, w, h in boxes], object)
-    two = np.array([shapely.box(x + shift, y, x + shift + w, y + h) for x, y, w, h in boxes], object)
-    overlaps = overlaps_of_polygons(one, two)
+    truth = np.array([shapely.box(x, y, x + w, y + h) for x, y, w, h in boxes], object)
+    predicted = np.array([shapely.box(x + shift, y, x + shift + w, y + h) for x, y, w, h in boxes], object)
+    overlaps = overlaps_of_polygons(truth, predicted)
     t, p = masks_of(0), masks_of(shift)
     assert same(aji(overlaps), bruteforce.aji(t, p))
     assert any(same(aji_plus(overlaps), value) for value in bruteforce.all_aji_plus(t, p))
     union_t, union_p = np.any(t, axis=0), np.any(p, axis=0)
-    assert same(dice_of_polygons(one, two), bruteforce.dice(np.asarray(union_t), np.asarray(union_p)))
+    assert same(dice_of_polygons(truth, predicted), bruteforce.dice(np.asarray(union_t), np.asarray(union_p)))

@@ -1,4 +1,4 @@
-"""The means of the papers, on scores small enough to work out by hand, and the tables that print them."""
+"""The means of the papers, on scores that are easy to work out by hand, and the tables that print them."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_centroids_are_centres_of_pixels() -> None:
     assert centroids(labels_of((2, 3, 1, 1), (10, 20, 4, 2)), 2).tolist() == [[2.5, 3.5], [12, 21]]
 
 
-def test_one_type_a_label_is_demanded() -> None:
+def test_one_type_per_label_is_required() -> None:
     with pytest.raises(UsageError, match="3 labels, 2 types"):
         nuclei_of_labels(labels_of(*BOXES), np.array([0, 1]))
 
@@ -108,11 +108,11 @@ def test_no_image_is_an_error() -> None:
 
 
 def test_pannuke_means_go_over_classes_then_images_then_tissues() -> None:
-    one, zero, absent = Panoptic(1, 0, 0, 1.0), Panoptic(0, 1, 1, 0.0), Panoptic(0, 5, 0, 0.0)
+    perfect, zero, absent = Panoptic(1, 0, 0, 1.0), Panoptic(0, 1, 1, 0.0), Panoptic(0, 5, 0, 0.0)
     scores = [
-        ImageScore("a", "Breast", panoptic=one, panoptic_by_class=(one, absent)),
-        ImageScore("b", "Breast", panoptic=zero, panoptic_by_class=(zero, one)),
-        ImageScore("c", "Colon", panoptic=one, panoptic_by_class=(one, one)),
+        ImageScore("a", "Breast", panoptic=perfect, panoptic_by_class=(perfect, absent)),
+        ImageScore("b", "Breast", panoptic=zero, panoptic_by_class=(zero, perfect)),
+        ImageScore("c", "Colon", panoptic=perfect, panoptic_by_class=(perfect, perfect)),
         ImageScore("d", "Colon", panoptic=absent, panoptic_by_class=(absent, absent)),
     ]
     means = pannuke_means(scores)
@@ -144,15 +144,15 @@ def means_of(value: float) -> object:
 
 def test_the_tables_hold_the_papers_columns_and_rows() -> None:
     (low, low_pannuke), (high, high_pannuke) = means_of(0.5), means_of(0.7)
-    one = tables.table_1({"ours": [low_pannuke, high_pannuke]})
-    assert list(one.rows) == ["Breast", "Average", "Std"]
-    assert np.allclose(one.rows["Average"], 0.6)
-    assert np.allclose(one.rows["Std"], 0.1)
-    two = tables.table_2({"ours": [low, high]}, ["Dead"])
-    assert np.allclose(two.rows["ours"], [0.5, 1, 2 / 3, 1, 0.5, 2 / 3])
+    table_1 = tables.table_1({"ours": [low_pannuke, high_pannuke]})
+    assert list(table_1.rows) == ["Breast", "Average", "Std"]
+    assert np.allclose(table_1.rows["Average"], 0.6)
+    assert np.allclose(table_1.rows["Std"], 0.1)
+    table_2 = tables.table_2({"ours": [low, high]}, ["Dead"])
+    assert np.allclose(table_2.rows["ours"], [0.5, 1, 2 / 3, 1, 0.5, 2 / 3])
     assert np.allclose(tables.table_3({"ours": [low_pannuke, high_pannuke]}, ["Dead"]).rows["ours"], 0.6)
-    four = tables.table_4({"ours": {"Kumar": low}})
-    assert np.allclose(four.rows["ours"], [0.5, 0.5, np.nan, np.nan], equal_nan=True)
+    table_4 = tables.table_4({"ours": {"Kumar": low}})
+    assert np.allclose(table_4.rows["ours"], [0.5, 0.5, np.nan, np.nan], equal_nan=True)
     assert tables.table_s2({"A -> B": (low, high)}).rows["A -> B"][0] == (0.5, 0.7)
     assert len(tables.table_s3({"ours": {"TNBC": low}}).columns) == 8
 
@@ -171,14 +171,14 @@ def test_pannukes_tables_are_in_the_order_of_the_paper_with_its_numbers_beside()
     seen = tuple(Detection(c + 1, 1, 0) for c in range(5))
     score = ImageScore("a", "Breast", panoptic=Panoptic(10, 0, 0, 5.0), panoptic_by_class=by_class,
                        detection_by_class=seen, hover_by_class=(ClassCounts(1),) * 5)  # fmt: skip
-    found = {t.number: t for t in tables_of([Result("x", "ours", "set", classes, True, (score,))])}
-    assert [name for _, name in found["Table 3"].columns] == [classes[c] for c in (0, 4, 1, 2, 3)]
-    assert np.allclose(np.array(found["Table 3"].rows["ours"], float), [0.0, 0.4, 0.1, 0.2, 0.3])
-    assert found["Table 2"].rows["ours"][6] == 5 / 6  # precision of the epithelial class
-    assert found["Table 3"].rows["PromptNucSeg-H (paper)"] == published.TABLE_3["PromptNucSeg-H"]
-    assert found["Table 1"].rows["Average"][2:] == [0.6924, 0.5123]
-    other = tables.Table("Table 3", "t", "Method", (("", "Dead"),), {"ours": [1.0]})
-    assert published.with_paper(other) == other
+    by_number = {t.number: t for t in tables_of([Result("x", "ours", "set", classes, True, (score,))])}
+    assert [name for _, name in by_number["Table 3"].columns] == [classes[c] for c in (0, 4, 1, 2, 3)]
+    assert np.allclose(np.array(by_number["Table 3"].rows["ours"], float), [0.0, 0.4, 0.1, 0.2, 0.3])
+    assert by_number["Table 2"].rows["ours"][6] == 5 / 6  # precision of the epithelial class
+    assert by_number["Table 3"].rows["PromptNucSeg-H (paper)"] == published.TABLE_3["PromptNucSeg-H"]
+    assert by_number["Table 1"].rows["Average"][2:] == [0.6924, 0.5123]
+    narrow = tables.Table("Table 3", "t", "Method", (("", "Dead"),), {"ours": [1.0]})
+    assert published.with_paper(narrow) == narrow
 
 
 def test_tables_print_as_text_markdown_and_strict_json() -> None:
@@ -195,7 +195,7 @@ def test_tables_print_as_text_markdown_and_strict_json() -> None:
 
 def test_json_of_scores_holds_the_counts_and_what_follows_from_them() -> None:
     score = ImageScore("a", panoptic=Panoptic(3, 1, 1, 2.4), detection=Detection(3, 1, 1))
-    found = json.loads(tables.to_json([score]))[0]
-    assert found["aji"] is None
-    assert math.isclose(found["panoptic"]["pq"], 0.6)
-    assert found["detection"]["f1"] == 0.75
+    values = json.loads(tables.to_json([score]))[0]
+    assert values["aji"] is None
+    assert math.isclose(values["panoptic"]["pq"], 0.6)
+    assert values["detection"]["f1"] == 0.75

@@ -1,4 +1,4 @@
-"""A compact network of a few thousand parameters, and tiles to show it."""
+"""A compact network of a few thousand parameters, and tiles for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model's answers on the host, one at a time, as tests ask for them."""
+"""The answers of a model on the host, one at a time, as tests ask for them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def propose(model: NucleiModel, batch: TileBatch) -> Prompts:
 
 
 def segment(model: NucleiModel, batch: TileBatch, prompts: Prompts, wanted: Sequence[int]) -> list[MaskCrops]:
-    """Masks of points that are given."""
+    """Masks of the given prompts."""
     return list(model.look(batch).prompted(prompts).masks(wanted).get())
 
 
@@ -37,6 +37,6 @@ class _Look(PromptedLook):
 
 
 def model_of(spec: ModelSpec, prompter: Any, segmentor: Any = None) -> NucleiModel:
-    """A model of stand-ins: `prompter.propose(batch)` and `segmentor.segment(batch, prompts, wanted)`, which may
-    be one object."""
+    """A model of stand-ins: `prompter.propose(batch)` and `segmentor.segment(batch, prompts, wanted)`. They may be
+    the same object."""
     return NucleiModel(spec, lambda batch: _Look(batch, prompter, segmentor or prompter))

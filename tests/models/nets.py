@@ -1,4 +1,4 @@
-"""Small networks and official-format checkpoints with weights that matter everywhere."""
+"""Small networks and official-format checkpoints in which every weight matters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TINY_USE: dict[str, Any] = {"windows": 2, "largest_nucleus_px": 96, "precision":
 
 
 def stir(module: torch.nn.Module, seed: int = 0, scale: float = 0.3) -> torch.nn.Module:
-    """Biases, norms and position tables start at 0 or 1, where many mistakes do not show."""
+    """Change biases, norms and position tables: they start at 0 or 1, where many mistakes do not show."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -27,7 +27,7 @@ def stir(module: torch.nn.Module, seed: int = 0, scale: float = 0.3) -> torch.nn
 
 
 def official_sam(size: str) -> Any:
-    """What `segment_anything.sam_model_registry` builds, at 1024 px, for unofficial sizes too."""
+    """What `segment_anything.sam_model_registry` builds, at 1024 px, also for unofficial sizes."""
     builder = load("segment_anything.build_sam")
     of = SIZES[size]
     torch.manual_seed(0)
@@ -36,7 +36,7 @@ def official_sam(size: str) -> Any:
 
 
 def official_encoder_at_256(sam: Any, pos_embed: torch.Tensor) -> Any:
-    """Official relative positions are resized in every forward pass; the position embedding has to be given."""
+    """The official encoder resizes relative positions in every forward pass, but needs the position embedding."""
     sam.image_encoder.pos_embed = torch.nn.Parameter(pos_embed)
     return sam.image_encoder
 

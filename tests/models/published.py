@@ -1,7 +1,8 @@
-"""The published loop over one image, written plainly with segment-anything's own parts: what parity is held to.
+"""The published loop over one image, written plainly with segment-anything's own parts: parity is compared with
+it.
 
-Prompts one image at a time, then window by window: both decodings, masks as full images, run-length coded and
-back. Nothing here is shared with the package but the modules that hold the weights.
+It makes the prompts of an image, then goes window by window: both decodings, masks as full images, run-length
+coded and decoded. Only the modules that hold the weights are shared with the package.
 """
 
 from __future__ import annotations
@@ -19,17 +20,20 @@ from wsi_nuc.models.promptnucseg.settings import UseSettings
 from wsi_nuc.models.torch_ops import load
 from wsi_nuc.types import Bool, Float32, Int64, UInt8
 
-SIDE, POINTS_A_CALL, EDGE_PX = 256, 256, 7
+SIDE, POINTS_PER_CALL, EDGE_PX = 256, 256, 7
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class Instances:
-    """n instances, best first. `mask`: full images; `point`: which prompt each is of."""
+    """n instances, best first."""
 
     mask: list[Bool]
+    """n full images."""
     iou: list[float]
+    """n predicted IoUs."""
     point: Int64
+    """n indices: the prompt of each."""
 
 
 def normalised(rgb: UInt8, device: torch.device) -> torch.Tensor:
@@ -51,22 +55,22 @@ def published_points(net: PromptNucSegNet, rgb: UInt8, use: UseSettings) -> Floa
     xy, probs = out.xy[0].cpu().numpy(), out.logits[0].softmax(-1).cpu().numpy()
     xy = np.clip(xy, 0, [width - 1, height - 1])
     kind, score = probs.argmax(1), probs.max(1)
-    found = np.flatnonzero(kind < probs.shape[1] - 1)
+    anchors = np.flatnonzero(kind < probs.shape[1] - 1)
     if use.mask_filter:
         mask = F.interpolate(out.mask_logits, size=pixels.shape[2:], mode="bilinear", align_corners=True)[0, 0]
-        columns, rows = xy[found].astype(int).T
-        found = found[mask.cpu().numpy()[rows, columns] > 0]
-    found = found[np.argsort(-score[found], kind="stable")]
-    distance = np.linalg.norm(xy[found][:, None] - xy[found][None], axis=2)
+        columns, rows = xy[anchors].astype(int).T
+        anchors = anchors[mask.cpu().numpy()[rows, columns] > 0]
+    anchors = anchors[np.argsort(-score[anchors], kind="stable")]
+    distance = np.linalg.norm(xy[anchors][:, None] - xy[anchors][None], axis=2)
     kept: list[int] = []
-    for i in range(len(found)):
+    for i in range(len(anchors)):
         if not (distance[i, kept] <= use.nms_radius_px).any():
             kept.append(i)
-    return np.asarray(xy[found[kept]], np.float32)
+    return np.asarray(xy[anchors[kept]], np.float32)
 
 
 class PlainSam:
-    """segment-anything's forward passes, one window after the other; the weights are those of `net`."""
+    """segment-anything's forward passes, one window after the other, with the weights of `net`."""
 
     def __init__(self, net: PromptNucSegNet) -> None:
         sam: Any = net.segmentor
@@ -74,7 +78,7 @@ class PlainSam:
         self.points = prompt_encoder_at_256(sam).to(device_of(net))
 
     def __call__(self, window: torch.Tensor, xy: torch.Tensor, label: torch.Tensor) -> tuple[Any, Any]:
-        """Logits at 256 px and predicted IoU of up to `POINTS_A_CALL` prompts."""
+        """Logits at 256 px and predicted IoU of up to `POINTS_PER_CALL` prompts."""
         embedding = self.encoder(window)
         sparse, dense = self.points(points=(xy, label), boxes=None, masks=None)
         low, iou = self.decoder(
@@ -87,7 +91,7 @@ class PlainSam:
         return F.interpolate(low, (SIDE, SIDE), mode="bilinear", align_corners=False)[:, 0], iou[:, 0]
 
     def averaged(self, window: torch.Tensor, xy: torch.Tensor, label: torch.Tensor) -> tuple[Any, Any]:
-        """Six views. Flips mirror indices at 255, rotations turn them about 128, as released."""
+        """The mean over six views. As released, flips mirror indices at 255 and rotations turn them about 128."""
         x, y = xy.unbind(-1)
         views: list[tuple[torch.Tensor, Any, Any]] = [
             (window, (x, y), lambda m: m),
@@ -109,24 +113,26 @@ def published_starts(length: int, overlap: int) -> list[int]:
 
 
 def with_nearest(points: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """n x (1 + count) x 2 and labels: the nearest others as negatives, -1 where there are not so many."""
+    """n x (1 + count) x 2 and labels: the nearest others as negatives, -1 where there are too few."""
     distance = torch.cdist(points, points) + torch.eye(len(points), device=points.device).mul(1e9)
-    there = min(count, len(points) - 1)
-    near = points[distance.topk(there, 1, largest=False).indices] if there else points.new_zeros(len(points), 0, 2)
-    blank = points.new_zeros(len(points), count - there, 2)
+    others = min(count, len(points) - 1)
+    near = points.new_zeros(len(points), 0, 2)
+    if others:
+        near = points[distance.topk(others, 1, largest=False).indices]
+    blank = points.new_zeros(len(points), count - others, 2)
     label = torch.ones(len(points), 1 + count, dtype=torch.int, device=points.device)
-    label[:, 1 : 1 + there], label[:, 1 + there :] = 0, -1
+    label[:, 1 : 1 + others], label[:, 1 + others :] = 0, -1
     return torch.cat([points[:, None], near, blank], 1), label
 
 
 @torch.inference_mode()
 def published_instances(net: PromptNucSegNet, rgb: UInt8, points: Float32, use: UseSettings) -> Instances:
-    """All instances of one image, in the order in which they are painted last to first."""
+    """All instances of one image, best first: they are painted from the last to the first."""
     amg, sam = load("segment_anything.utils.amg"), PlainSam(net)
     height, width = rgb.shape[:2]
     device = device_of(net)
     image, every = normalised(rgb, device), torch.from_numpy(points).to(device)
-    found: list[tuple[float, int, Any, Any]] = []
+    candidates: list[tuple[float, int, Any, Any]] = []
     for y0 in published_starts(height, use.overlap_px):
         for x0 in published_starts(width, use.overlap_px):
             corner = torch.tensor([x0, y0], device=device)
@@ -140,16 +146,17 @@ def published_instances(net: PromptNucSegNet, rgb: UInt8, points: Float32, use: 
                 without[:, 1:] = -1
                 xy, label, index = torch.cat([xy, xy]), torch.cat([label, without]), torch.cat([index, index])
             window = image[..., y0 : y0 + SIDE, x0 : x0 + SIDE]
-            for first in range(0, len(index), POINTS_A_CALL):
-                part = slice(first, first + POINTS_A_CALL)
+            for first in range(0, len(index), POINTS_PER_CALL):
+                part = slice(first, first + POINTS_PER_CALL)
                 logits, iou = (sam.averaged if use.tta else sam)(window, xy[part], label[part])
-                found += _in_image(amg, logits > 0, iou, index[part], (x0, y0, width, height))
-    return _chosen(found, amg, use.box_iou)
+                candidates += _in_image(amg, logits > 0, iou, index[part], (x0, y0, width, height))
+    return _chosen(candidates, use.box_iou)
 
 
 def _in_image(
     amg: Any, mask: torch.Tensor, iou: torch.Tensor, index: torch.Tensor, place: tuple[int, int, int, int]
 ) -> list[tuple[float, int, Any, Any]]:
+    """Predicted IoU, prompt, box and mask of each candidate that the edge rule leaves."""
     x0, y0, width, height = place
     crop = [x0, y0, x0 + SIDE, y0 + SIDE]
     box = amg.batched_mask_to_box(mask)
@@ -160,21 +167,25 @@ def _in_image(
     return list(zip(iou[kept].tolist(), index[kept].tolist(), box, map(amg.rle_to_mask, coded), strict=True))
 
 
-def _chosen(found: list[tuple[float, int, Any, Any]], amg: Any, limit: float) -> Instances:
+def _chosen(candidates: list[tuple[float, int, Any, Any]], limit: float) -> Instances:
     best: dict[int, tuple[float, int, Any, Any]] = {}
-    for one in found:
-        if one[1] not in best or one[0] > best[one[1]][0]:
-            best[one[1]] = one
-    kept: list[tuple[float, int, Any, Any]] = []
+    for candidate in candidates:
+        iou, point, _, _ = candidate
+        if point not in best or iou > best[point][0]:
+            best[point] = candidate
+    masks: list[Bool] = []
+    ious: list[float] = []
+    points: list[int] = []
     boxes = np.zeros((0, 4))
-    for one in sorted(best.values(), key=lambda one: -one[0]):
-        if (_box_iou(one[2], boxes) <= limit).all():
-            kept.append(one)
-            boxes = np.vstack([boxes, one[2]])
-    kept = [one for one in kept if one[3].any()]
-    return Instances(
-        [one[3] for one in kept], [one[0] for one in kept], np.array([one[1] for one in kept], np.int64)
-    )
+    for iou, point, box, mask in sorted(best.values(), key=lambda candidate: -candidate[0]):
+        if not (_box_iou(box, boxes) <= limit).all():
+            continue
+        boxes = np.vstack([boxes, box])
+        if mask.any():
+            masks.append(mask)
+            ious.append(iou)
+            points.append(point)
+    return Instances(masks, ious, np.array(points, np.int64))
 
 
 def _box_iou(box: Any, others: Any) -> Any:

@@ -1,9 +1,10 @@
-"""Networks without training whose nuclei make sense: about as many points as tissue has, small masks around them.
+"""Untrained networks whose nuclei make sense: about as many points as tissue has, with small masks around them.
 
-Random weights say yes or no to whole images, which says nothing about edges and neighbours. Here a few directions
-of the random decoder are set by hand: image tokens look at the points near them (the position encoding is a kernel
-some 20 px wide), take up a positive number from positive and a negative one from negative points, and the mask is
-where that number is high. All else stays random, so masks and predicted IoU vary with image and window.
+With random weights a mask is the whole image or nothing, which tests neither edges nor neighbours. Here a few
+directions of the random decoder are set by hand: image tokens look at the points near them (the position encoding
+is a kernel about 20 px wide), take a positive number from positive points and a negative one from negative points,
+and the mask is where that number is high. Everything else stays random, so masks and predicted IoU vary with image
+and window.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from wsi_nuc.types import UInt8
 
 MASK_SHARE = 0.015  # of a window: 31 x 31 px
 SIGN = slice(64, 128, 4)  # channels that carry a point's sign; no head compares places by them
-QUIET = 0.3  # of what is random, beside positions and what is set by hand
+QUIET = 0.3  # factor of the random weights, beside positions and what is set by hand
 
 
 @torch.no_grad()
 def sensible_net(settings: Settings, foreground: float = 0.1, rgb: UInt8 | None = None) -> PromptNucSegNet:
-    """`foreground`: share of the anchors of `rgb` (H x W x 3, sides a multiple of 256; else of noise) that
-    propose a point, before doubles are suppressed."""
+    """`foreground`: share of the anchors that propose a point, before doubles are suppressed, on `rgb` (H x W x 3,
+    sides a multiple of 256; None: noise)."""
     torch.manual_seed(0)
     net = PromptNucSegNet(settings)
     stir(net.prompter)
@@ -94,7 +95,7 @@ def _look_at_near_points(attention: Any, sign: torch.Tensor) -> None:
 
 
 def _read_out(decoder: Any, sign: torch.Tensor) -> None:
-    """Channel 0 of the upscaled image is where the sign is high; channel 1 is the number 1."""
+    """Channel 0 of the upscaled image is high where the sign is high; channel 1 is the number 1."""
     up = decoder.output_upscaling
     for stage in (up[0], up[3]):  # the four parts of a token differ little
         stage.weight.mul_(QUIET).add_(stage.weight.mean((2, 3), keepdim=True) * 2)

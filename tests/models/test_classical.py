@@ -39,12 +39,12 @@ def in_scene(rgb: UInt8, core: Box, model: NucleiModel, halo_px: int = HALO_PX) 
     return replace(nuclei, xy=nuclei.xy + corner, prompt_xy=nuclei.prompt_xy + corner)
 
 
-def assert_same(one: TileNuclei, other: TileNuclei) -> None:
-    assert np.array_equal(one.prompt_xy, other.prompt_xy)
-    assert np.array_equal(one.offsets, other.offsets)
-    assert np.allclose(one.xy, other.xy, rtol=0, atol=1e-9)
-    assert np.array_equal(one.score, other.score)
-    assert np.array_equal(one.class_probs, other.class_probs)
+def assert_same(actual: TileNuclei, expected: TileNuclei) -> None:
+    assert np.array_equal(actual.prompt_xy, expected.prompt_xy)
+    assert np.array_equal(actual.offsets, expected.offsets)
+    assert np.allclose(actual.xy, expected.xy, rtol=0, atol=1e-9)
+    assert np.array_equal(actual.score, expected.score)
+    assert np.array_equal(actual.class_probs, expected.class_probs)
 
 
 @settings(max_examples=12, deadline=None)
@@ -64,10 +64,10 @@ def test_the_same_pixels_give_the_same_nuclei_wherever_the_tile_begins(seed: int
 def test_pixels_beyond_the_halo_do_not_matter(seed: int) -> None:
     model, rgb = load_model("classical"), scene(seed, 480)
     core = Box(210, 210, 270, 270)
-    other = scene(seed + 1, 480, spacing_px=18)
+    changed = scene(seed + 1, 480, spacing_px=18)
     seen = core.grow(HALO_PX)
-    other[seen.y0 : seen.y1, seen.x0 : seen.x1] = rgb[seen.y0 : seen.y1, seen.x0 : seen.x1]
-    assert_same(in_scene(rgb, core, model, 200), in_scene(other, core, model, 200))
+    changed[seen.y0 : seen.y1, seen.x0 : seen.x1] = rgb[seen.y0 : seen.y1, seen.x0 : seen.x1]
+    assert_same(in_scene(rgb, core, model, 200), in_scene(changed, core, model, 200))
 
 
 def _within(nuclei: TileNuclei, box: Box) -> TileNuclei:
@@ -129,7 +129,7 @@ def _ink(colour: tuple[int, int, int]) -> UInt8:
     ],
     ids=["white", "black", "pale noise", "dark noise", "blue ink", "green ink", "black ink", "red ink"],
 )
-def test_what_is_no_tissue_has_next_to_no_nuclei(model: NucleiModel, rgb: UInt8, most: int) -> None:
+def test_images_without_tissue_have_almost_no_nuclei(model: NucleiModel, rgb: UInt8, most: int) -> None:
     assert len(in_scene(rgb, Box(0, 0, 200, 200), model, 64)) <= most
 
 
@@ -151,8 +151,8 @@ def test_the_rule_of_thumb_calls_typical_nuclei_by_their_class(model: NucleiMode
     def shapes(*columns: float) -> Shapes:
         return Shapes(*(np.array([value]) for value in columns))
 
-    def called(found: Shapes) -> str:
-        probs = class_probabilities(found, Parameters().class_weights)
+    def called(measured: Shapes) -> str:
+        probs = class_probabilities(measured, Parameters().class_weights)
         return model.spec.classes[int(np.argmax(probs))]
 
     assert called(shapes(220, 1.3, 0.4)) == "epithelial"
@@ -204,12 +204,12 @@ def _label_centres(labels: UInt8) -> Float64:
     return np.stack(sums, axis=1)[count > 0] / count[count > 0, None]
 
 
-def _f1(truth: Float64, found: Float64, radius: float) -> float:
-    """One to one, nearest pairs first."""
-    pairs = cKDTree(truth).sparse_distance_matrix(cKDTree(found), radius, output_type="ndarray")
+def _f1(truth: Float64, predicted: Float64, radius: float) -> float:
+    """Points are paired one to one, the nearest first."""
+    pairs = cKDTree(truth).sparse_distance_matrix(cKDTree(predicted), radius, output_type="ndarray")
     left, right = set[int](), set[int]()
     for a, b, _ in np.sort(pairs, order="v"):
         if a not in left and b not in right:
             left.add(int(a))
             right.add(int(b))
-    return 2 * len(left) / (len(truth) + len(found))
+    return 2 * len(left) / (len(truth) + len(predicted))

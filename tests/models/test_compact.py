@@ -1,4 +1,4 @@
-"""The compact model: what its parts promise one another and the pipeline."""
+"""The compact model: what its parts promise each other and the pipeline."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def test_a_window_holds_what_its_pixels_give_one_by_one() -> None:
             x, y = (origin[i] + torch.tensor([9, 5])).tolist()
             if not (0 <= x < 128 and 0 <= y < 128):
                 continue
-            one = asked.select(torch.tensor([i]))
+            prompt = asked.select(torch.tensor([i]))
             pixel = torch.tensor([[[2 * x + 1.0, 2 * y + 1.0]]])
-            alone = net.decoder.at(embedding[i : i + 1], maps.masks[0, :, y, x][None, None], pixel, one)
+            alone = net.decoder.at(embedding[i : i + 1], maps.masks[0, :, y, x][None, None], pixel, prompt)
             assert torch.allclose(alone[0, 0], logits[i, 5, 9], atol=1e-5)
 
 
@@ -86,15 +86,15 @@ def test_sampling_is_bilinear(seed: int) -> None:
 def test_the_negative_is_the_nearest_other_point(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     xy = rng.uniform(0, 100, (count, 2)).astype(np.float32)
-    mine = np.flatnonzero(rng.random(count) < 0.5)
-    found = nearest_others(xy, mine, np.arange(count))
-    for row, i in enumerate(mine):
+    prompts = np.flatnonzero(rng.random(count) < 0.5)
+    negative = nearest_others(xy, prompts, np.arange(count))
+    for row, i in enumerate(prompts):
         others = np.delete(xy, i, axis=0)
         if not len(others):
-            assert np.isnan(found[row]).all()
+            assert np.isnan(negative[row]).all()
             continue
         nearest = np.sqrt(((others - xy[i]) ** 2).sum(1)).min()
-        assert np.sqrt(((found[row] - xy[i]) ** 2).sum()) == pytest.approx(nearest, abs=1e-3)
+        assert np.sqrt(((negative[row] - xy[i]) ** 2).sum()) == pytest.approx(nearest, abs=1e-3)
 
 
 def test_a_tile_is_predicted_the_same_in_any_company() -> None:
@@ -109,26 +109,25 @@ def test_a_tile_is_predicted_the_same_in_any_company() -> None:
 
 def test_masks_stay_within_reach_of_their_points() -> None:
     model = tiny_model()
-    found, _ = predict(model, batch_of(noise(3)))
-    assert len(found) > 0
-    distance = np.abs(found.xy - np.repeat(found.prompt_xy, found.ring_lengths, axis=0)).max()
+    nuclei, _ = predict(model, batch_of(noise(3)))
+    assert len(nuclei) > 0
+    distance = np.abs(nuclei.xy - np.repeat(nuclei.prompt_xy, nuclei.ring_lengths, axis=0)).max()
     assert distance <= model.spec.reach_px
-    bounds = found.bounds()
+    bounds = nuclei.bounds()
     assert (bounds[:, 2:] - bounds[:, :2]).max() <= model.spec.largest_nucleus_px
-    assert np.allclose(found.class_probs.sum(1), 1, atol=1e-4)
+    assert np.allclose(nuclei.class_probs.sum(1), 1, atol=1e-4)
 
 
 def test_points_of_one_nucleus_leave_the_best() -> None:
-    """With masks that hold everything, any two points within reach lie in each other's."""
+    """If masks hold everything, any two points within reach lie in each other's mask."""
     net = tiny_net()
     with torch.no_grad():
         last = net.decoder.shapes[-1]
         net.decoder.weights.weight.zero_()
         net.decoder.weights.bias.zero_()
         net.decoder.weights.bias[-last[1] :] = 5.0
-    found = propose(tiny_model(net), batch_of(noise(4)))
-    xy = found.xy_tile
-    assert len(found) > 1
+    xy = propose(tiny_model(net), batch_of(noise(4))).xy_tile
+    assert len(xy) > 1
     apart = np.sqrt(((xy[:, None] - xy[None]) ** 2).sum(2)) + np.eye(len(xy)) * 1e6
     assert apart.min() > UseSettings().window_px / 2
 
@@ -136,7 +135,7 @@ def test_points_of_one_nucleus_leave_the_best() -> None:
 @settings(max_examples=30, deadline=None)
 @given(x=st.floats(4, 5), y=st.floats(4, 5), spread=st.floats(0.8, 1.5))
 def test_where_a_centre_lies_in_its_cell_matters_less_once_smoothed(x: float, y: float, spread: float) -> None:
-    """A round spot centred at (x, y): its hottest cell, relative to that of a spot amid a cell."""
+    """A round spot centred at (x, y): its hottest cell, relative to that of a spot in the middle of a cell."""
 
     def hottest(x: float, y: float, smooth: bool) -> float:
         v, u = torch.meshgrid(torch.arange(10) + 0.5, torch.arange(10) + 0.5, indexing="ij")
@@ -159,17 +158,17 @@ def test_an_embedding_is_that_of_its_point_whoever_else_is_asked_for() -> None:
     model, batch = tiny_model(), batch_of(noise(1), noise(2))
     rng = np.random.default_rng(0)
     xy, row = rng.uniform(0, 256, (150, 2)).astype(np.float32), rng.integers(0, 2, 150)
-    found = embed(model, batch, xy, row)
-    assert found.shape == (150, NET.prompt_channels)
-    assert found.std(axis=0).max() > 0
+    embedding = embed(model, batch, xy, row)
+    assert embedding.shape == (150, NET.prompt_channels)
+    assert embedding.std(axis=0).max() > 0
     order = rng.permutation(150)[:80]
-    assert np.array_equal(embed(model, batch, xy[order], row[order]), found[order])
+    assert np.array_equal(embed(model, batch, xy[order], row[order]), embedding[order])
     assert embed(model, batch, xy[:0], row[:0]).shape == (0, NET.prompt_channels)
 
 
 def test_a_blank_tile_has_no_nuclei() -> None:
-    found, own = predict(tiny_model(threshold=0.9), batch_of(np.full((256, 256, 3), 255, np.uint8)))
-    assert len(found) == len(own) == 0
+    nuclei, own = predict(tiny_model(threshold=0.9), batch_of(np.full((256, 256, 3), 255, np.uint8)))
+    assert len(nuclei) == len(own) == 0
 
 
 def test_images_of_any_size_are_looked_at() -> None:
@@ -189,14 +188,14 @@ def test_a_point_beyond_the_core_keeps_its_whole_mask() -> None:
 
 def test_calibration_is_a_monotone_probability() -> None:
     score = np.linspace(0, 1, 11).astype(np.float32)
-    found = calibrated(score, np.full(11, 0.7, np.float32), (2.0, 0.5, -0.3))
-    assert ((found >= 0) & (found <= 1)).all()
-    assert (np.diff(found) > 0).all()
+    probability = calibrated(score, np.full(11, 0.7, np.float32), (2.0, 0.5, -0.3))
+    assert ((probability >= 0) & (probability <= 1)).all()
+    assert (np.diff(probability) > 0).all()
 
 
 def test_a_file_gives_the_same_nuclei_back(tmp_path: Path) -> None:
     net, file = tiny_net(), tmp_path / "tiny.safetensors"
-    net.half().float()  # what the file keeps of the weights
+    net.half().float()  # the file keeps the weights in half precision
     about = {"training_data": [], "metrics": {"pq": 0.5}}
     chosen = replace(tiny_settings(), domain={"density": (0.1, 0.4)})
     save_net(file, net, chosen, about)
@@ -242,13 +241,13 @@ def test_settings_survive_the_header() -> None:
 
 
 def test_what_lies_beyond_core_and_halo_is_not_looked_at() -> None:
-    """A core at the end of a slide: whatever the rest of its tile holds, its nuclei are the same."""
+    """A core at the end of a slide has the same nuclei, whatever the rest of its tile holds."""
     model = tiny_model()
     core, read = Box(64, 64, 120, 150), Box(0, 0, 256, 256)
     pixels = noise(5)
-    other = pixels.copy()
-    other[150 + 64 + 32 :] = other[:, 120 + 64 + 32 :] = 0
-    found = [predict(model, TileBatch(rgb[None], (Tile(0, core, read),)))[0] for rgb in (pixels, other)]
-    assert len(found[0]) > 0
-    for one, same in zip(*([getattr(table, f.name) for f in fields(table)] for table in found), strict=True):
-        assert np.array_equal(one, same)
+    changed = pixels.copy()
+    changed[150 + 64 + 32 :] = changed[:, 120 + 64 + 32 :] = 0
+    before, after = (predict(model, TileBatch(rgb[None], (Tile(0, core, read),)))[0] for rgb in (pixels, changed))
+    assert len(before) > 0
+    for column in (f.name for f in fields(before)):
+        assert np.array_equal(getattr(before, column), getattr(after, column)), column

@@ -95,14 +95,14 @@ def seen(model: NucleiModel) -> tuple[TileBatch, Prompts, list[MaskCrops]]:
 
 
 def pixels(crops: list[MaskCrops]) -> dict[int, tuple[int, int, bytes]]:
-    """Mask of each prompt, whatever sizes the model sorted them into."""
-    found = {}
+    """Size and place of each prompt's mask, whatever the sizes of the crops."""
+    masks = {}
     for group in crops:
         for mask, (x, y), prompt in zip(group.mask, group.origin_tile, group.prompt, strict=True):
             rows, columns = np.nonzero(mask)
             place = np.stack([columns + x, rows + y], 1)
-            found[int(prompt)] = (len(place), int(place.sum()), place.tobytes())
-    return found
+            masks[int(prompt)] = (len(place), int(place.sum()), place.tobytes())
+    return masks
 
 
 def test_its_geometry_holds(model: NucleiModel) -> None:
@@ -128,7 +128,7 @@ def test_every_nucleus_has_a_point_a_mask_scores_and_classes(
 
 
 def test_two_looks_at_once_do_not_disturb_each_other(model: NucleiModel) -> None:
-    """The answers of the first are asked for after the second was taken, and from other threads."""
+    """The answers of the first look are asked for after the second look, and from other threads."""
     first, second = batch_of(1), batch_of(2)
     expected = []
     for batch in (first, second):
@@ -141,9 +141,9 @@ def test_two_looks_at_once_do_not_disturb_each_other(model: NucleiModel) -> None
     with ThreadPoolExecutor(2) as pool:
         tasks = [pool.submit(look.masks(range(len(p))).get) for look, p in zip(looks, got, strict=True)]
         masks = [pixels(list(task.result())) for task in tasks]
-    for (prompts, mask), points, found in zip(expected, got, masks, strict=True):
+    for (prompts, expected_masks), points, actual_masks in zip(expected, got, masks, strict=True):
         assert np.array_equal(prompts.xy_tile, points.xy_tile)
-        assert mask == found
+        assert actual_masks == expected_masks
 
 
 def test_a_look_can_be_asked_again_and_in_any_order(model: NucleiModel) -> None:
@@ -151,9 +151,9 @@ def test_a_look_can_be_asked_again_and_in_any_order(model: NucleiModel) -> None:
     prompts = look.prompts.get()
     wanted = list(range(0, len(prompts), 2))
     handle = look.masks(wanted)
-    some, again = pixels(list(handle.get())), pixels(list(handle.get()))
-    assert some == again == pixels(list(look.masks(wanted).get()))
-    assert set(some) <= set(wanted)
+    first, again = pixels(list(handle.get())), pixels(list(handle.get()))
+    assert first == again == pixels(list(look.masks(wanted).get()))
+    assert set(first) <= set(wanted)
     assert np.array_equal(look.prompts.get().xy_tile, prompts.xy_tile)
 
 
@@ -171,9 +171,9 @@ def test_given_points_take_the_place_of_its_own_or_are_refused(model: NucleiMode
     every = pixels(list(look.masks(range(len(own))).get()))
     assert pixels(list(look.prompted(own).masks(range(len(own))).get())) == every
     fewer = own.select(np.arange(0, len(own), 3))
-    other = look.prompted(fewer)
-    assert len(other.prompts.get()) == len(fewer)
-    assert {i for group in other.masks(range(len(fewer))).get() for i in group.prompt} <= set(range(len(fewer)))
+    thinned = look.prompted(fewer)
+    assert len(thinned.prompts.get()) == len(fewer)
+    assert {i for group in thinned.masks(range(len(fewer))).get() for i in group.prompt} <= set(range(len(fewer)))
     assert np.array_equal(look.prompts.get().xy_tile, own.xy_tile)
 
 
@@ -184,18 +184,18 @@ def test_an_embedding_has_the_promised_size_or_is_refused(model: NucleiModel) ->
         with pytest.raises(ModelError, match="no embedding"):
             look.embed(xy, row).get()
         return
-    found = look.embed(xy, row).get()
-    assert found.shape == (3, model.spec.embedding)
-    assert np.array_equal(found[0], found[2])
-    assert not np.array_equal(found[0], found[1])
+    embedding = look.embed(xy, row).get()
+    assert embedding.shape == (3, model.spec.embedding)
+    assert np.array_equal(embedding[0], embedding[2])
+    assert not np.array_equal(embedding[0], embedding[1])
 
 
 def rows(nuclei: TileNuclei, tile: int) -> list[tuple[bytes, float, bytes]]:
-    some = nuclei.select(nuclei.tile == tile)
-    rings = np.split(some.xy, some.offsets[1:-1])
+    of_tile = nuclei.select(nuclei.tile == tile)
+    rings = np.split(of_tile.xy, of_tile.offsets[1:-1])
     return sorted(
         (ring.tobytes(), float(score), probs.tobytes())
-        for ring, score, probs in zip(rings, some.score, some.class_probs, strict=True)
+        for ring, score, probs in zip(rings, of_tile.score, of_tile.class_probs, strict=True)
     )
 
 

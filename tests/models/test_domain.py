@@ -39,8 +39,8 @@ def test_other_tissue_of_the_same_look_is_familiar() -> None:
 )
 def test_another_look_is_said_in_a_word(tissue: np.ndarray, change, word: str) -> None:
     limits = limits_of([looks_of(_tissue(seed)) for seed in range(4)])  # type: ignore[misc]
-    found = unlike([looks_of(np.ascontiguousarray(change(tissue)))], limits)  # type: ignore[misc]
-    assert any(part in "; ".join(found) for part in word.split("|")), found
+    differences = unlike([looks_of(np.ascontiguousarray(change(tissue)))], limits)  # type: ignore[misc]
+    assert any(part in "; ".join(differences) for part in word.split("|")), differences
 
 
 def test_glass_is_not_judged_and_one_odd_tile_does_not_count() -> None:

@@ -32,7 +32,7 @@ COMPACT = [(head, float("nan")) for head in ("point_head", "class_head", "mask_h
                                              "decoder.quality.2")] + [("point_head", -3e38)]  # fmt: skip
 PROMPTER_HEADS = ("deform_layer", "reg_head", "cls_head")
 MASKS = "output_hypernetworks_mlps.0"
-# Each way to use the segmentor has its own call of the decoder; all heads come out of that.
+# Each way of using the segmentor has its own call of the decoder, which gives the outputs of all heads.
 SEGMENTOR = [(MASKS, {}), ("iou_prediction_head", {}), ("cls_head", {}), (MASKS, {"tta": True}),
              (MASKS, {"mode": "parity"})]  # fmt: skip
 
@@ -40,8 +40,8 @@ SEGMENTOR = [(MASKS, {}), ("iou_prediction_head", {}), ("cls_head", {}), (MASKS,
 @dataclass(frozen=True)
 class _Record:
     numbers: Any
-    other: Any
-    words: str = "no number"
+    indices: Any
+    words: str = "not a number"
 
 
 @given(st.integers(0, 59), st.sampled_from(BAD), st.sampled_from(["numpy", "float32", "bfloat16"]), st.booleans())
@@ -60,7 +60,7 @@ def test_one_bad_number_among_many_is_found(place: int, bad: float, kind: str, n
         finite(given_as(numbers))
 
 
-def assert_told(model: NucleiModel, batch: TileBatch) -> None:
+def assert_refused(model: NucleiModel, batch: TileBatch) -> None:
     with pytest.raises(SlideError, match="not finite") as caught:
         predict(model, batch)
     assert caught.value.exit_code == 3
@@ -78,20 +78,20 @@ def spoil(module: torch.nn.Module, name: str, value: float) -> None:
 def test_every_head_of_the_compact_network_is_looked_at(head: str, value: float) -> None:
     net = tiny_net()
     spoil(net, head, value)
-    assert_told(tiny_model(net), batch_of(noise(1, 64, 64)))
+    assert_refused(tiny_model(net), batch_of(noise(1, 64, 64)))
 
 
 def test_only_a_tile_that_overflows_is_bad() -> None:
-    """A network that white overflows, and nothing else."""
+    """Only white pixels make this network overflow."""
     net = tiny_net()
 
     def overflow(_: object, pixels: tuple[torch.Tensor], maps: list[torch.Tensor]) -> list[torch.Tensor]:
-        return [one * torch.where(pixels[0].amin() > 2, float("inf"), 1.0) for one in maps]
+        return [values * torch.where(pixels[0].amin() > 2, float("inf"), 1.0) for values in maps]
 
     net.encoder.register_forward_hook(overflow)
     model, white = tiny_model(net), np.full((64, 64, 3), 255, np.uint8)
     assert len(predict(model, batch_of(noise(1, 64, 64)))[0]) > 0
-    assert_told(model, batch_of(white))
+    assert_refused(model, batch_of(white))
 
 
 @pytest.fixture(scope="module")
@@ -123,17 +123,17 @@ def test_every_head_of_the_segmentor_is_looked_at(
 @pytest.mark.parametrize("head", [*PROMPTER_HEADS, "mask_head.3"])
 def test_every_head_of_the_prompter_is_looked_at(state: dict[str, torch.Tensor], head: str) -> None:
     model = _promptnucseg(state, lambda net: spoil(net, f"prompter.{head}", float("nan")), mask_filter=True)
-    assert_told(model, random_batch(1, 64))
+    assert_refused(model, random_batch(1, 64))
 
 
-def test_constants_of_the_classical_model_that_overflow_are_told() -> None:
+def test_constants_of_the_classical_model_that_overflow_are_refused() -> None:
     batch = one_tile(scene(2, 200), Box(20, 20, 180, 180), 20)
     assert len(predict(build(Parameters(), classical.spec({})), batch)[0]) > 0
     with np.errstate(over="ignore"):
-        assert_told(build(Parameters(share=1e308), classical.spec({})), batch)
+        assert_refused(build(Parameters(share=1e308), classical.spec({})), batch)
 
 
-def test_an_embedding_that_is_not_finite_is_told() -> None:
+def test_an_embedding_that_is_not_finite_is_refused() -> None:
     net = tiny_net()
     spoil(net, "decoder.embed.0", float("nan"))
     model, xy = tiny_model(net), np.float32([[40, 50]])

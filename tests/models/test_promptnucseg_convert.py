@@ -1,4 +1,5 @@
-"""Generated checkpoints of official and authors' formats become native files, or are refused with a list."""
+"""Generated checkpoints in the formats of SAM, timm and the authors become native files, or are refused with a
+list of what does not fit."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ FIVE = Target(CLASSES, 0.25)
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """sam.pth as published (1024 px tables), prompter.pth as the authors save it, convnext.pth as timm's."""
+    """sam.pth as published (tables for 1024 px), prompter.pth as the authors save it, convnext.pth as timm
+    does."""
     folder = tmp_path_factory.mktemp("foreign")
     torch.save(official_sam("vit_mini").state_dict(), folder / "sam.pth")
     torch.manual_seed(0)
@@ -59,7 +61,7 @@ def test_values_are_carried_over_unchanged_and_only_tables_are_resized(files: Pa
     out = tmp_path / "part.safetensors"
     info = convert([files / "sam.pth"], out, FIVE)
     assert info.architecture == PART
-    with pytest.raises(ModelError, match=r"parts of a model only \(segmentor\)"):
+    with pytest.raises(ModelError, match=r"only parts of a model \(segmentor\)"):
         model_spec(str(out))
     before, after = torch.load(files / "sam.pth", weights_only=True), load_tensors(out)
     assert {f"segmentor.{name}" for name in before} == set(after)
@@ -94,7 +96,7 @@ def _changed(files: Path, tmp_path: Path, change: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "words"),
     [
         (lambda state: state.pop("mask_decoder.iou_token.weight"), "1 missing: segmentor.mask_decoder.iou_token"),
         (lambda state: state.update(extra=torch.zeros(1)), "1 unexpected: segmentor.extra"),
@@ -106,10 +108,10 @@ def _changed(files: Path, tmp_path: Path, change: Any) -> Path:
     ids=["missing", "unexpected", "shape"],
 )
 def test_differences_are_listed_and_nothing_is_written(
-    files: Path, tmp_path: Path, change: Any, told: str
+    files: Path, tmp_path: Path, change: Any, words: str
 ) -> None:
     out = tmp_path / "out.safetensors"
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match=words):
         convert([_changed(files, tmp_path, change)], out, FIVE)
     assert not out.exists()
 

@@ -1,4 +1,4 @@
-"""PromptNucSeg behind the pipeline's protocols: masks land where they belong and no result depends on company."""
+"""PromptNucSeg as a model of the pipeline: masks lie where they belong, and a result depends on its tile alone."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def _prompts(batch: TileBatch, count: int, seed: int = 0) -> Prompts:
 
 
 def _whole_tile(crops: list[MaskCrops], side: int) -> dict[int, Bool]:
-    """Each prompt's mask on its whole tile."""
-    found = {}
+    """The mask of each prompt on its whole tile."""
+    masks = {}
     for group in crops:
         for mask, (x, y), prompt in zip(group.mask, group.origin_tile, group.prompt, strict=True):
-            found[int(prompt)] = np.zeros((side + 256, side + 256), np.bool_)
-            found[int(prompt)][y : y + len(mask), x : x + len(mask)] = mask
-    return found
+            masks[int(prompt)] = np.zeros((side + 256, side + 256), np.bool_)
+            masks[int(prompt)][y : y + len(mask), x : x + len(mask)] = mask
+    return masks
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,8 @@ def _decoded(net: PromptNucSegNet, batch: TileBatch, prompts: Prompts) -> Decode
 
 
 def _with_small_masks(net: PromptNucSegNet, batch: TileBatch, prompts: Prompts) -> PromptNucSegNet:
-    """Random networks say yes or no to whole images; one fixed filter with an offset leaves one pixel in 200."""
+    """A random network's mask is the whole image or nothing; a fixed filter with an offset leaves a pixel in
+    200."""
     net = build_net(tiny_settings(), {name: tensor.clone() for name, tensor in net.state_dict().items()})
     last = net.segmentor.mask_decoder.output_hypernetworks_mlps[0].layers[2]
     last.weight.zero_()
@@ -83,7 +84,8 @@ def _with_small_masks(net: PromptNucSegNet, batch: TileBatch, prompts: Prompts) 
 
 
 def test_the_plain_computation_gives_the_same_masks(net: PromptNucSegNet) -> None:
-    """One window, every part called plainly and in full, against the planned, cropped and batched way."""
+    """In one window, every part is called plainly and in full, and compared with the planned, cropped and batched
+    way."""
     batch = random_batch(1, 256)
     prompts = _prompts(batch, 20)
     net = _with_small_masks(net, batch, prompts)
@@ -100,7 +102,7 @@ def test_the_plain_computation_gives_the_same_masks(net: PromptNucSegNet) -> Non
     for group in crops:
         for mask, (x, y), prompt in zip(group.mask, group.origin_tile, group.prompt, strict=True):
             side = len(mask)
-            # Two pixels at a neighbourhood's edge are interpolated towards logits that it does not have.
+            # The two pixels at the edge of a neighbourhood are interpolated towards logits that it does not have.
             inner = slice(0, side) if side == 256 else slice(2, side - 2)
             expected = plain[prompt][y : y + side, x : x + side][inner, inner]
             assert np.mean(mask[inner, inner] == expected) > 0.9999
@@ -118,15 +120,15 @@ def test_a_tile_gets_the_same_result_alone_in_company_and_for_any_choice_of_prom
     for row in range(3):
         alone = TileBatch(batch.rgb[row : row + 1], batch.tiles[row : row + 1])
         own = propose(model, alone)
-        mine = prompts.select(prompts.row == row)
-        assert np.array_equal(own.xy_tile, mine.xy_tile)
-        assert np.array_equal(own.score, mine.score)
+        expected = prompts.select(prompts.row == row)
+        assert np.array_equal(own.xy_tile, expected.xy_tile)
+        assert np.array_equal(own.score, expected.score)
         picked = np.flatnonzero(thinned.row == row)
         here = thinned.select(picked)
         here = Prompts(here.xy_tile, here.score, here.class_probs, np.zeros_like(here.row))
-        some = list(range(0, len(here), 2))
-        masks_alone = _whole_tile(list(segment(model, alone, here, some)), 300)
-        for i in some:
+        wanted = list(range(0, len(here), 2))
+        masks_alone = _whole_tile(list(segment(model, alone, here, wanted)), 300)
+        for i in wanted:
             assert np.array_equal(masks_alone[i], together[int(picked[i])])
 
 
@@ -195,11 +197,11 @@ def test_an_image_smaller_than_a_window_is_filled_up(net: PromptNucSegNet) -> No
 def test_half_precision_changes_little(net: PromptNucSegNet) -> None:
     batch = random_batch(1, 256)
     prompts = _prompts(batch, 16)
-    found = [
+    single, half = (
         _whole_tile(list(segment(_model(tiny_settings(precision=p), net), batch, prompts, range(16))), 256)
         for p in ("fp32", "bf16")
-    ]
-    agree = [np.mean(found[0][i] == found[1][i]) for i in range(16)]
+    )
+    agree = [np.mean(single[i] == half[i]) for i in range(16)]
     assert np.median(agree) > 0.98
 
 
@@ -213,8 +215,8 @@ def test_a_saved_model_loads_to_the_same_result(net: PromptNucSegNet, tmp_path: 
     check_geometry(spec)
     assert (spec.classes, spec.mpp, spec.weights_sha256) == (("round", "long"), 0.25, info.sha256)
     loaded, batch = load_file(open_checkpoint(path), "cpu", {}), random_batch(1, 256)
-    expected, found = propose(_model(settings, net), batch), propose(loaded, batch)
-    assert np.array_equal(expected.xy_tile, found.xy_tile)
+    expected, actual = propose(_model(settings, net), batch), propose(loaded, batch)
+    assert np.array_equal(expected.xy_tile, actual.xy_tile)
     for before, after in zip(
         segment(_model(settings, net), batch, expected, [0, 5]),
         segment(loaded, batch, expected, [0, 5]),
@@ -239,9 +241,9 @@ def test_weights_that_do_not_fit_are_listed_before_a_tensor_is_read(net: PromptN
 def test_another_normalisation_of_the_pixels_is_refused(net: PromptNucSegNet, tmp_path: Path) -> None:
     save_net(tmp_path / "net.safetensors", net, tiny_settings())
     info = read_info(tmp_path / "net.safetensors")
-    other = replace(info, details={**info.details, "normalisation": {"mean": [0, 0, 0], "std": [255, 255, 255]}})
+    changed = replace(info, details={**info.details, "normalisation": {"mean": [0, 0, 0], "std": [255, 255, 255]}})
     with pytest.raises(ModelError, match="its pixels are normalised by"):
-        spec_of_file(other, {})
+        spec_of_file(changed, {})
     assert spec_of_file(info, {}).mpp == tiny_settings().mpp
 
 

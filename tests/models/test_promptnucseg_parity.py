@@ -41,16 +41,16 @@ def net() -> PromptNucSegNet:
 
 
 def _full(crops: list[MaskCrops], size: tuple[int, int]) -> dict[int, Bool]:
-    found = {}
+    masks = {}
     for group in crops:
         for mask, (x, y), prompt in zip(group.mask, group.origin_tile, group.prompt, strict=True):
             canvas = np.zeros((size[0] + 256, size[1] + 256), np.bool_)
             canvas[y : y + len(mask), x : x + len(mask)] = mask
-            found[int(prompt)] = canvas[: size[0], : size[1]]
-    return found
+            masks[int(prompt)] = canvas[: size[0], : size[1]]
+    return masks
 
 
-def _found(net: PromptNucSegNet, used: Settings, side: int) -> tuple[dict[int, Bool], Instances]:
+def _both(net: PromptNucSegNet, used: Settings, side: int) -> tuple[dict[int, Bool], Instances]:
     batch, model = random_batch(1, side, seed=3), _model(net, used)
     prompts = propose(model, batch)
     points = published_points(net, batch.rgb[0], used.use)
@@ -73,7 +73,7 @@ def _found(net: PromptNucSegNet, used: Settings, side: int) -> tuple[dict[int, B
 def test_the_instances_are_those_of_the_published_loop(
     net: PromptNucSegNet, use: dict[str, Any], side: int
 ) -> None:
-    ours, theirs = _found(net, _settings(**use), side)
+    ours, theirs = _both(net, _settings(**use), side)
     assert len(theirs.mask) > 8
     assert sorted(ours) == sorted(theirs.point.tolist())
     for mask, point in zip(theirs.mask, theirs.point.tolist(), strict=True):
@@ -83,7 +83,7 @@ def test_the_instances_are_those_of_the_published_loop(
 def test_every_rule_of_the_published_loop_decides_something(
     net: PromptNucSegNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the comparison above would not notice a rule that is missing."""
+    """Otherwise the comparison above would not notice that a rule is missing."""
     rgb = random_batch(1, 300, seed=3).rgb[0]
     use = _settings(negatives=1, box_iou=0.2).use
     points = published_points(net, rgb, use)
@@ -100,9 +100,9 @@ def test_only_what_is_asked_for_comes_back_and_neighbours_still_count(net: Promp
     prompts = propose(model, batch)
     every = _full(list(segment(model, batch, prompts, range(len(prompts)))), (300, 300))
     wanted = list(range(0, len(prompts), 3))
-    some = _full(list(segment(model, batch, prompts, wanted)), (300, 300))
-    assert sorted(some) == sorted(set(every) & set(wanted))
-    assert all(np.array_equal(some[i], every[i]) for i in some)
+    chosen = _full(list(segment(model, batch, prompts, wanted)), (300, 300))
+    assert sorted(chosen) == sorted(set(every) & set(wanted))
+    assert all(np.array_equal(chosen[i], every[i]) for i in chosen)
 
 
 def test_a_tile_of_the_pipeline_has_room_for_masks_as_large_as_a_window() -> None:
@@ -157,5 +157,5 @@ def _iou(a: np.ndarray, b: np.ndarray) -> float:
 def test_of_each_prompt_the_best_first_mask_stays(rows: list[tuple[int, int]]) -> None:
     prompt = np.array([row[0] for row in rows], np.int64)
     iou = np.array([row[1] for row in rows], np.float32)
-    expected = [max(np.flatnonzero(prompt == one), key=lambda i: (iou[i], -i)) for one in np.unique(prompt)]
+    expected = [max(np.flatnonzero(prompt == index), key=lambda i: (iou[i], -i)) for index in np.unique(prompt)]
     assert best_of_each(prompt, iou).tolist() == expected

@@ -60,7 +60,7 @@ def test_parameters_have_the_names_of_the_released_checkpoints() -> None:
 
 
 @pytest.mark.parametrize(("levels", "space"), [(3, 8), (4, 16), (5, 16), (6, 32)])
-def test_any_pyramid_gives_one_proposal_an_anchor(levels: int, space: int) -> None:
+def test_any_pyramid_gives_one_proposal_per_anchor(levels: int, space: int) -> None:
     net = _prompter(PrompterSettings("convnext_atto", levels=levels, channels=32, space_px=space))
     with torch.inference_mode():
         out = net(torch.randn(2, 3, 96, 160), (96, 160))
@@ -68,7 +68,7 @@ def test_any_pyramid_gives_one_proposal_an_anchor(levels: int, space: int) -> No
     assert out.xy.shape == (2, count, 2)
     assert out.logits.shape == (2, count, 3)
     assert out.mask_logits is not None
-    assert out.mask_logits.shape == (2, 1, 26, 42)  # stride 4, and the frame that the last convolution adds
+    assert out.mask_logits.shape == (2, 1, 26, 42)  # stride 4, plus the frame that the last convolution adds
 
 
 def test_levels_beyond_the_backbone_are_strided_convolutions_of_its_last_map() -> None:
@@ -94,7 +94,7 @@ def test_without_offsets_the_points_are_the_anchors() -> None:
 
 
 def test_all_levels_are_sampled_at_the_deformed_anchor() -> None:
-    """Moving every anchor by exactly one step makes each see what its neighbour saw."""
+    """If every anchor moves by exactly one step, each sees what its neighbour saw."""
     net = _prompter()
     pixels = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
@@ -104,7 +104,7 @@ def test_all_levels_are_sampled_at_the_deformed_anchor() -> None:
         still = net(pixels, (64, 64)).logits.view(8, 8, 3)
         last.bias.copy_(torch.tensor([8.0, 0.0]))
         moved = net(pixels, (64, 64)).logits.view(8, 8, 3)
-    # The 3 x 3 convolution over the anchors mixes one column, hence only those away from both sides agree.
+    # The 3 x 3 convolution over the anchors mixes neighbouring columns, so only those away from both sides agree.
     assert torch.allclose(moved[:, 1:6], still[:, 2:7], atol=1e-4)
     assert not torch.allclose(moved[:, 1:6], still[:, 1:6], atol=1e-2)
 
@@ -123,10 +123,10 @@ def test_background_is_dropped_and_points_stay_in_the_image() -> None:
     proposed = _proposed(
         [[-4.0, 3.0], [99.0, 99.0], [5.0, 5.0]], [[0.6, 0.2, 0.2], [0.3, 0.5, 0.2], [0.2, 0.2, 0.6]]
     )
-    found = decode_points(proposed, (20, 30), RULE)
-    assert sorted(map(tuple, found.xy_tile.tolist())) == [(0.5, 3.5), (29.5, 19.5)]
-    assert found.score.tolist() == pytest.approx([0.6, 0.5])
-    assert found.class_probs[0].tolist() == pytest.approx([0.75, 0.25])
+    prompts = decode_points(proposed, (20, 30), RULE)
+    assert sorted(map(tuple, prompts.xy_tile.tolist())) == [(0.5, 3.5), (29.5, 19.5)]
+    assert prompts.score.tolist() == pytest.approx([0.6, 0.5])
+    assert prompts.class_probs[0].tolist() == pytest.approx([0.75, 0.25])
 
 
 def test_the_mask_filter_drops_points_on_background_and_only_when_asked_for() -> None:
@@ -164,6 +164,6 @@ def test_points_of_an_image_do_not_depend_on_the_other_images(seed: int, images:
     together = decode_points(Proposed(xy, logits, None, (20, 20)), (20, 20), rule)
     for i in range(images):
         alone = decode_points(Proposed(xy[i : i + 1], logits[i : i + 1], None, (20, 20)), (20, 20), rule)
-        mine = together.select(together.row == i)
-        assert np.array_equal(mine.xy_tile, alone.xy_tile)
-        assert np.array_equal(mine.class_probs, alone.class_probs)
+        of_image = together.select(together.row == i)
+        assert np.array_equal(of_image.xy_tile, alone.xy_tile)
+        assert np.array_equal(of_image.class_probs, alone.class_probs)

@@ -1,4 +1,4 @@
-"""Six views, what averaging them is good for, calls that halve, and the options that a run may give."""
+"""Six views and their average, calls that halve, and the options that a run may give."""
 
 from __future__ import annotations
 
@@ -68,34 +68,34 @@ def test_the_six_views_are_different() -> None:
 
 
 def _masks(crops: list[MaskCrops], side: int) -> dict[int, torch.Tensor]:
-    found = {}
+    masks = {}
     for group in crops:
         for mask, (x, y), prompt in zip(group.mask, group.origin_tile, group.prompt, strict=True):
             canvas = torch.zeros(side + 256, side + 256, dtype=torch.bool)
             canvas[y : y + len(mask), x : x + len(mask)] = torch.from_numpy(mask) > 0
-            found[int(prompt)] = canvas[:side, :side]
-    return found
+            masks[int(prompt)] = canvas[:side, :side]
+    return masks
 
 
 def _turned(batch: TileBatch, prompts: Prompts) -> tuple[TileBatch, Prompts]:
-    """Both half-way round. The six views of it are the rotations of the first, and two flips for two others."""
+    """Both turned by half a turn. The six views of the turned batch are the same as before, in another order."""
     xy_tile = np.float32(batch.rgb.shape[1]) - prompts.xy_tile
     return replace(batch, rgb=np.ascontiguousarray(batch.rgb[:, ::-1, ::-1])), replace(prompts, xy_tile=xy_tile)
 
 
 def test_averaging_makes_masks_and_points_independent_of_a_half_turn(net: PromptNucSegNet) -> None:
-    """A half turn maps the six views onto one another, so only rounding may differ; a single view does differ."""
+    """A half turn maps the six views onto each other, so only rounding may differ. A single view does differ."""
     batch = random_batch(1, 256, seed=3)
     agree = {}
     for tta in (False, True):
         model = _model(net, tta=tta, negatives=1, largest_nucleus_px=256)
         prompts = propose(model, batch)
-        other, there = _turned(batch, prompts)
-        found = propose(model, other).xy_tile
-        near = np.abs(found[:, None] - there.xy_tile[None]).max(2).min(1)
+        turned, turned_prompts = _turned(batch, prompts)
+        xy = propose(model, turned).xy_tile
+        near = np.abs(xy[:, None] - turned_prompts.xy_tile[None]).max(2).min(1)
         first, second = (
             _masks(list(segment(model, *pair, range(len(prompts)))), 256)
-            for pair in ((batch, prompts), (other, there))
+            for pair in ((batch, prompts), (turned, turned_prompts))
         )
         same = np.mean([bool((first[i] == second[i].flip(0, 1)).float().mean() > 0.9999) for i in first])
         agree[tta] = (float(np.mean(near < 1e-2)), float(same))
@@ -108,18 +108,18 @@ def test_a_shared_encoder_is_averaged_over_its_views_too() -> None:
     torch.manual_seed(0)
     net, batch = PromptNucSegNet(settings).eval(), random_batch(1, 256)
     model = assemble(net, settings, "cpu", spec_of(settings, "0" * 64))
-    one = assemble(net, tiny_settings(shared=True), "cpu", spec_of(settings, "0" * 64))
-    found = propose(model, batch)
-    assert len(found) > 0
-    assert not np.array_equal(found.xy_tile, propose(one, batch).xy_tile)
+    single_view = assemble(net, tiny_settings(shared=True), "cpu", spec_of(settings, "0" * 64))
+    xy = propose(model, batch).xy_tile
+    assert len(xy) > 0
+    assert not np.array_equal(xy, propose(single_view, batch).xy_tile)
     turned = replace(batch, rgb=np.ascontiguousarray(batch.rgb[:, ::-1, ::-1]))
-    there = 256 - propose(model, turned).xy_tile
-    assert len(there) == len(found)
-    assert np.abs(found.xy_tile[:, None] - there[None]).max(2).min(1).max() < 1e-2
+    turned_back = 256 - propose(model, turned).xy_tile
+    assert len(turned_back) == len(xy)
+    assert np.abs(xy[:, None] - turned_back[None]).max(2).min(1).max() < 1e-2
 
 
 class _Scarce:
-    """Memory for `limit` items a call and no more."""
+    """Memory for at most `limit` items per call."""
 
     def __init__(self, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.failed = 0
@@ -141,7 +141,7 @@ class _Scarce:
 
 @pytest.fixture
 def large_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU: many windows and prompts a call."""
+    """As on a GPU: many windows and prompts per call."""
     on = Runner.on.__func__  # type: ignore[attr-defined]
     large = classmethod(lambda cls, name, use: replace(on(cls, name, use), tiles=2, windows=4, prompts=64))
     monkeypatch.setattr(device.Runner, "on", large)
@@ -156,10 +156,10 @@ def test_where_memory_runs_out_calls_halve_and_the_result_stays(
     prompts = propose(plenty, batch)
     expected = _masks(list(segment(plenty, batch, prompts, range(len(prompts)))), 400)
     scarce = _Scarce(1, monkeypatch)
-    found = _masks(list(segment(_model(net), batch, prompts, range(len(prompts)))), 400)
+    actual = _masks(list(segment(_model(net), batch, prompts, range(len(prompts)))), 400)
     assert scarce.failed >= 3
-    assert sorted(found) == sorted(expected)
-    assert all((found[i] == expected[i]).float().mean() > 0.9999 for i in found)
+    assert sorted(actual) == sorted(expected)
+    assert all((actual[i] == expected[i]).float().mean() > 0.9999 for i in actual)
 
 
 def test_a_tile_that_does_not_fit_alone_is_named(net: PromptNucSegNet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
-"""The plan of windows and prompts: everything covered, each prompt once, the nearest others as negatives."""
+"""The plan of windows and prompts: all is covered, each prompt decoded once, with its nearest others as
+negatives."""
 
 from __future__ import annotations
 
@@ -82,8 +83,8 @@ def test_negatives_are_the_nearest_other_points_of_the_window(seed: int, count: 
             others = inside[inside != prompt]
             distance = np.sort(np.hypot(*(prompts.xy_tile[others] - prompts.xy_tile[prompt]).T))[:negatives]
             used = job.label[slot, 1:] == NEGATIVE
-            found = np.hypot(*(job.xy_window[slot, 1:][used] - job.xy_window[slot, 0]).T)
-            assert np.allclose(found, distance, atol=1e-3)
+            actual = np.hypot(*(job.xy_window[slot, 1:][used] - job.xy_window[slot, 0]).T)
+            assert np.allclose(actual, distance, atol=1e-3)
             assert bool((job.label[slot, 1:][~used] == NO_POINT).all())
 
 

@@ -1,4 +1,4 @@
-"""Finding a model by name or file, and saying what is wrong where there is none."""
+"""Finding a model by name or file, and saying what is wrong where there is no such model."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_slip_of_the_pen_is_met_with_the_nearest_name() -> None:
 
 
 def test_a_saved_model_computes_what_the_built_in_one_does(tmp_path: Path) -> None:
-    path = tmp_path / "mine.safetensors"
+    path = tmp_path / "saved.safetensors"
     classical.save(path)
     batch = one_tile(scene(2, 200), Box(20, 20, 180, 180), 20)
     (ours, _), (theirs, _) = (predict(load_model(which), batch) for which in ("classical", str(path)))
@@ -79,7 +79,7 @@ def test_importing_the_registry_is_cheap() -> None:
 
 
 def package(folder: Path, name: str, version: str, module: str, code: str, family: str = "") -> None:
-    """A package that brings a family, as pip leaves it."""
+    """A package with a family, as pip installs it."""
     info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nLicense: MIT\n")
@@ -89,10 +89,10 @@ def package(folder: Path, name: str, version: str, module: str, code: str, famil
 
 def test_a_family_of_another_package_is_listed_and_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(EXAMPLE)
-    (found,) = (model for model in listed() if model.name == "example-labelmaps")
-    assert found.package == "example-labelmaps 0.3, MIT"
-    assert found.classes == ("large", "small")
-    assert not found.problem
+    (example,) = (model for model in listed() if model.name == "example-labelmaps")
+    assert example.package == "example-labelmaps 0.3, MIT"
+    assert example.classes == ("large", "small")
+    assert not example.problem
     assert load_model("example-labelmaps", options={"brightest": 90}).spec == model_spec("example-labelmaps")
     with pytest.raises(UsageError, match=r"inference\.brightness.*Did you mean brightest"):
         model_spec("example-labelmaps", {"brightness": 90})

@@ -1,4 +1,4 @@
-"""Prompts and masks are segment-anything's, computed for many prompts of one image at once."""
+"""Prompts and masks are the same as segment-anything's, computed for many prompts of an image at once."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def pair() -> tuple[Any, Any, Sam]:
     return official.mask_decoder, prompt_encoder_at_256(official), ours.eval()
 
 
-def _reference(decoder: Any, encoder: Any, embedding: torch.Tensor, xy: torch.Tensor, label: torch.Tensor) -> Any:
+def _reference(official: Any, encoder: Any, embedding: torch.Tensor, xy: torch.Tensor, label: torch.Tensor) -> Any:
     sparse, dense = encoder(points=(xy - 0.5, label), boxes=None, masks=None)
-    return decoder(
+    return official(
         image_embeddings=embedding[None],
         image_pe=encoder.get_dense_pe(),
         sparse_prompt_embeddings=sparse,
@@ -44,7 +44,7 @@ def _reference(decoder: Any, encoder: Any, embedding: torch.Tensor, xy: torch.Te
 def test_every_prompt_of_every_image_gets_the_official_mask(
     pair: tuple[Any, Any, Sam], data: st.DataObject, prompts: int, negatives: int, seed: int
 ) -> None:
-    decoder, encoder, ours = pair
+    official, encoder, ours = pair
     generator = torch.Generator().manual_seed(seed)
     embedding = torch.randn(2, 256, 16, 16, generator=generator)
     xy = torch.rand(2, prompts, 1 + negatives, 2, generator=generator) * 256
@@ -53,9 +53,9 @@ def test_every_prompt_of_every_image_gets_the_official_mask(
     with torch.inference_mode():
         decoded = decode(ours, embedding, embed_points(ours.prompt_encoder, xy, label))
         for image in range(2):
-            logits, iou = _reference(decoder, encoder, embedding[image], xy[image], label[image])
-            found = decoder.full_logits(ours.mask_decoder, decoded.image[image], decoded.filters[image])
-            assert (found - logits[:, 0]).abs().max() <= TOLERANCE
+            logits, iou = _reference(official, encoder, embedding[image], xy[image], label[image])
+            actual = decoder.full_logits(ours.mask_decoder, decoded.image[image], decoded.filters[image])
+            assert (actual - logits[:, 0]).abs().max() <= TOLERANCE
             assert (decoded.predicted_iou[image] - iou[:, 0]).abs().max() <= TOLERANCE
 
 
@@ -78,8 +78,8 @@ def test_a_neighbourhood_is_a_part_of_the_whole(pair: tuple[Any, Any, Sam], side
 @pytest.mark.parametrize("edge", ["left", "right", "top", "bottom"])
 def test_only_edges_inside_the_input_ask_for_the_whole_decode(edge: str) -> None:
     logits = torch.full((2, 20, 20), -1.0)
-    some = slice(5, 10)
-    line = {"left": (some, 0), "right": (some, 19), "top": (0, some), "bottom": (19, some)}[edge]
+    part = slice(5, 10)
+    line = {"left": (part, 0), "right": (part, 19), "top": (0, part), "bottom": (19, part)}[edge]
     logits[(slice(None), *line)] = 1.0
     at_edge = {"left": [0, 5], "right": [11, 5], "top": [5, 0], "bottom": [5, 11]}[edge]
     first = torch.tensor([[5, 5], at_edge])
@@ -138,4 +138,4 @@ def test_half_precision_leaves_places_exact(pair: tuple[Any, Any, Sam]) -> None:
     exact = embed_points(ours.prompt_encoder, xy, label), ours.image_pe()
     with torch.autocast("cpu", torch.bfloat16):
         half = embed_points(ours.prompt_encoder, xy, label), ours.image_pe()
-    assert all(torch.equal(one, two) for one, two in zip(exact, half, strict=True))
+    assert all(torch.equal(expected, actual) for expected, actual in zip(exact, half, strict=True))

@@ -1,4 +1,4 @@
-"""The image encoder computes what segment-anything's does, with and without padded windows."""
+"""The image encoder gives the same as segment-anything's, with and without padded windows."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def test_the_sink_is_the_padded_softmax(height: int, width: int, window: int, ba
     stir(block, seed, scale=1.0)
     tokens = torch.randn(batch, height, width, 8, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        found = tokens + attend(block.attn, block.norm1(tokens), window)
-        found = found + block.mlp(block.norm2(found))
-        assert torch.allclose(found, block(tokens), atol=1e-5)
+        actual = tokens + attend(block.attn, block.norm1(tokens), window)
+        actual = actual + block.mlp(block.norm2(actual))
+        assert torch.allclose(actual, block(tokens), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -53,9 +53,9 @@ def test_official_weights_give_the_official_embedding(size: str) -> None:
     pixels = torch.randn(1, 3, 256, 256, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = reference(pixels)
-        found = encode(ours.image_encoder, pixels)
+        actual = encode(ours.image_encoder, pixels)
     assert expected.abs().max() > 0.5
-    assert (found - expected).abs().max() <= TOLERANCE
+    assert (actual - expected).abs().max() <= TOLERANCE
 
 
 def test_images_of_a_batch_do_not_mix() -> None:
@@ -89,15 +89,15 @@ def test_tables_of_the_right_size_pass_through_and_others_keep_their_mean_level(
         "image_encoder.blocks.1.attn.rel_pos_w": (27, 5),
         "image_encoder.neck.0.weight": (4, 6, 1, 1),
     }
-    found = resize_tables(state, shapes)
-    assert torch.allclose(found["image_encoder.pos_embed"], torch.full((1, 16, 16, 5), 3.0), atol=1e-5)
-    assert torch.allclose(found["image_encoder.blocks.0.attn.rel_pos_h"], torch.full((31, 5), 2.0))
+    resized = resize_tables(state, shapes)
+    assert torch.allclose(resized["image_encoder.pos_embed"], torch.full((1, 16, 16, 5), 3.0), atol=1e-5)
+    assert torch.allclose(resized["image_encoder.blocks.0.attn.rel_pos_h"], torch.full((31, 5), 2.0))
     for untouched in ("image_encoder.blocks.1.attn.rel_pos_w", "image_encoder.neck.0.weight"):
-        assert found[untouched] is state[untouched]
+        assert resized[untouched] is state[untouched]
 
 
 def test_normalised_pixels_are_channels_first_with_imagenet_statistics() -> None:
     rgb = torch.tensor([124, 116, 104], dtype=torch.uint8).expand(2, 4, 6, 3)
-    found = normalise(rgb)
-    assert found.shape == (2, 3, 4, 6)
-    assert found.abs().max() < 0.01
+    pixels = normalise(rgb)
+    assert pixels.shape == (2, 3, 4, 6)
+    assert pixels.abs().max() < 0.01

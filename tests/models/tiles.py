@@ -27,7 +27,7 @@ def scene(seed: int, size: int, spacing_px: int = 26) -> UInt8:
 
 
 def one_tile(rgb: UInt8, core: Box, halo_px: int, index: int = 0) -> TileBatch:
-    """The tile of `core` (pixels of `rgb`) with its halo; white outside."""
+    """The tile of `core` (pixels of `rgb`) with its halo, white outside of the image."""
     read = core.grow(halo_px)
     out = np.full((read.height, read.width, 3), 255, np.uint8)
     seen = read.intersect(Box(0, 0, rgb.shape[1], rgb.shape[0]))

@@ -1,4 +1,4 @@
-"""Broken labels: a clear error that names the file, or a repair that is counted; nothing is skipped in silence."""
+"""Broken labels: a clear error names the file, or a repair is counted; nothing is skipped silently."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_only_holes_within_one_nucleus_are_filled() -> None:
     labels = np.zeros((12, 20), np.int32)
     labels[1:8, 1:8] = 1
     labels[3:5, 3:5] = 0  # a hole
-    labels[6, 6] = 2  # a nucleus within, which stays
+    labels[6, 6] = 2  # a nucleus inside, which stays
     labels[1:6, 10:13] = 3
     labels[1:6, 14:17] = 4
     labels[1, 13], labels[5, 13] = 3, 4  # a gap between two nuclei, which stays
@@ -91,7 +91,7 @@ def test_ids_over_65535_are_renumbered_and_counted() -> None:
         (np.ones((3, 3, 3), int), "shape"),
     ],
 )
-def test_what_is_no_label_image_is_refused(raw: np.ndarray, cause: str) -> None:
+def test_what_is_not_a_label_image_is_refused(raw: np.ndarray, cause: str) -> None:
     with pytest.raises(DataError, match=cause) as caught:
         clean_labels(raw, "labels/x.png", Counter())
     assert "labels/x.png" in str(caught.value)

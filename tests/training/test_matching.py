@@ -1,4 +1,4 @@
-"""Matching and losses against plain readings of the paper's equations."""
+"""Matching and losses against plain implementations of the paper's equations."""
 
 from __future__ import annotations
 
@@ -46,8 +46,10 @@ def test_no_other_pairing_weighs_more(seed: int, anchors: int, count: int) -> No
     (xy, logits), points = proposal(seed, anchors), nuclei(seed, count)
     rows, columns = match(xy, logits, points, alpha=0.1)
     weights = edge_weights(xy, logits, points, 0.1)
-    best = max(sum(float(weights[a, n]) for n, a in enumerate(some)) for some in
-               itertools.permutations(range(anchors), count))  # fmt: skip
+    best = max(
+        sum(float(weights[a, n]) for n, a in enumerate(pairing))
+        for pairing in itertools.permutations(range(anchors), count)
+    )
     assert float(weights[rows, columns].sum()) == pytest.approx(best, abs=1e-5)
     assert sorted(columns.tolist()) == list(range(count))
     assert len(set(rows.tolist())) == count
@@ -86,7 +88,7 @@ def test_mask_losses_follow_their_definitions(seed: int) -> None:
     logits = torch.randn(3, 8, 8, generator=generator) * 3
     target = torch.rand(3, 8, 8, generator=generator) > 0.7
     iou = torch.rand(3, generator=generator)
-    found = segmentor_losses(logits, iou, target, omega=20)
+    actual = segmentor_losses(logits, iou, target, omega=20)
     focal, dice, squares = [], [], []
     for z in range(3):
         p, t = (1 / (1 + np.exp(-logits[z].double().numpy()))), target[z].numpy()
@@ -95,23 +97,23 @@ def test_mask_losses_follow_their_definitions(seed: int) -> None:
         dice.append(1 - (2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1))
         inside = p > 0.5
         squares.append((float(iou[z]) - (inside & t).sum() / max(1, (inside | t).sum())) ** 2)
-    assert float(found["focal"]) == pytest.approx(20 * np.mean(focal), rel=1e-4)
-    assert float(found["dice"]) == pytest.approx(np.mean(dice), rel=1e-4)
-    assert float(found["iou"]) == pytest.approx(np.mean(squares), rel=1e-4, abs=1e-7)
+    assert float(actual["focal"]) == pytest.approx(20 * np.mean(focal), rel=1e-4)
+    assert float(actual["dice"]) == pytest.approx(np.mean(dice), rel=1e-4)
+    assert float(actual["iou"]) == pytest.approx(np.mean(squares), rel=1e-4, abs=1e-7)
 
 
 def test_a_certain_right_mask_costs_nothing() -> None:
     target = torch.zeros(1, 16, 16, dtype=torch.bool)
     target[0, 4:9, 4:9] = True
-    found = segmentor_losses(torch.where(target, 30.0, -30.0), torch.ones(1), target, 20)
-    assert float(sum(found.values())) < 1e-5
+    parts = segmentor_losses(torch.where(target, 30.0, -30.0), torch.ones(1), target, 20)
+    assert float(sum(parts.values())) < 1e-5
 
 
 def test_no_mask_is_no_loss_but_a_gradient() -> None:
     logits = torch.zeros(0, 8, 8, requires_grad=True)
-    found = segmentor_losses(logits, torch.zeros(0), torch.zeros(0, 8, 8, dtype=torch.bool), 20)
-    assert all(value.item() == 0 for value in found.values())
-    found["dice"].backward()
+    parts = segmentor_losses(logits, torch.zeros(0), torch.zeros(0, 8, 8, dtype=torch.bool), 20)
+    assert all(value.item() == 0 for value in parts.values())
+    parts["dice"].backward()
 
 
 def sample(xy: list[tuple[float, float]] | None, region: bool = True) -> Sample:
@@ -134,11 +136,11 @@ def test_prompter_losses_follow_equation_4(regression: str) -> None:
     xy, logits = torch.tensor([[10.0, 10], [50, 50], [90, 90]]), torch.randn(3, 2)
     batch = collate([sample([(53.5, 54.5)])])  # 53, 54 as indices: 5 px from the second anchor
     config = LossConfig(alpha=10, beta=0.3, gamma=0.5, regression=regression)
-    found = prompter_losses(as_proposed(xy, logits), 8, batch, config)
+    parts = prompter_losses(as_proposed(xy, logits), 8, batch, config)
     log_q = logits.log_softmax(-1)
     expected = -(log_q[1, 0] + 0.3 * (log_q[0, 1] + log_q[2, 1])) / 3
-    assert float(found["class"]) == pytest.approx(float(expected), rel=1e-5)
-    assert float(found["regression"]) == pytest.approx(0.5 * (5 if regression == "l2" else 25), rel=1e-5)
+    assert float(parts["class"]) == pytest.approx(float(expected), rel=1e-5)
+    assert float(parts["regression"]) == pytest.approx(0.5 * (5 if regression == "l2" else 25), rel=1e-5)
 
 
 def test_an_exact_hit_has_a_finite_gradient() -> None:
@@ -164,10 +166,10 @@ def test_the_region_of_an_image_counts_only_where_it_is_known() -> None:
     proposed = Proposed(torch.zeros(2, 4, 2), torch.zeros(2, 4, 2), mask, (256, 256))
     both = collate([sample([]), sample([], region=False)])
     alone = Proposed(torch.zeros(1, 4, 2), torch.zeros(1, 4, 2), mask[:1], (256, 256))
-    one = prompter_losses(alone, 8, collate([sample([])]), LossConfig())["mask"]
-    two = prompter_losses(proposed, 8, both, LossConfig())["mask"]
-    assert float(two) == pytest.approx(float(one), rel=1e-5)
-    assert float(one) > 0
+    of_one = prompter_losses(alone, 8, collate([sample([])]), LossConfig())["mask"]
+    of_both = prompter_losses(proposed, 8, both, LossConfig())["mask"]
+    assert float(of_both) == pytest.approx(float(of_one), rel=1e-5)
+    assert float(of_one) > 0
 
 
 def test_class_focal_loss_without_focus_is_cross_entropy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Learning is real: the tiny configuration learns two images by heart, through the whole code of inference."""
+"""The tiny configuration learns two images by heart, as scored by the whole code of inference."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wsi_nuc.models.registry import load_model
 from wsi_nuc.training.registry import load_train_config, train
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
-# Corners of two 256 px crops whose nuclei lie further apart than the suppression of doubles reaches.
+# Corners of two crops of 256 px in which no two nuclei lie so near that one is suppressed as a double.
 CROPS = {"train_9": (744, 248), "train_3": (744, 372)}
 
 
@@ -36,7 +36,7 @@ def cut(data: Path, folder: Path) -> Path:
 @pytest.mark.real_data
 @pytest.mark.timeout(1500)
 def test_two_real_images_are_learnt_by_heart(real_data: Path, tmp_path: Path) -> None:
-    torch.set_num_threads(1)  # two would wait for each other whenever another test runs beside this one
+    torch.set_num_threads(1)  # two threads would wait for each other whenever another test runs at the same time
     data = cut(real_data, tmp_path / "two")
     source = f"[{{path: {data}}}]"
     config = load_train_config(

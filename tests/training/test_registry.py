@@ -19,7 +19,7 @@ def test_every_family_is_a_recipe_that_its_name_alone_selects(family: str) -> No
     assert type(config) is recipe(family).CONFIG
 
 
-def test_a_file_says_whose_it_is_and_otherwise_is_promptnucsegs(tmp_path: Path) -> None:
+def test_a_file_states_its_family_or_is_for_promptnucseg(tmp_path: Path) -> None:
     file = tmp_path / "plan.yaml"
     file.write_text("classes: [a]\n")
     assert load_train_config(file, [], GIVEN).family == "promptnucseg"
@@ -30,12 +30,12 @@ def test_a_file_says_whose_it_is_and_otherwise_is_promptnucsegs(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("given", "said"), [("compakt", "did you mean compact"), ("nowhere.yaml", "cannot be read")]
 )
-def test_what_is_neither_file_nor_family_is_told(given: str, said: str) -> None:
+def test_what_is_neither_file_nor_family_is_refused(given: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         load_train_config(given, [], GIVEN)
 
 
-def test_a_family_in_a_file_that_nobody_trains_is_told(tmp_path: Path) -> None:
+def test_a_family_in_a_file_that_has_no_recipe_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "plan.yaml"
     file.write_text("family: promptnuc\n")
     with pytest.raises(ConfigError, match="did you mean promptnucseg"):

@@ -68,10 +68,12 @@ def test_negatives_are_the_nearest_others() -> None:
 
 
 def test_the_same_seed_gives_the_same_sample_and_another_one_does_not() -> None:
-    one, same, other = (make_sample(image(9), AUGMENT, PromptConfig(), UseSettings(), s) for s in (7, 7, 8))
-    assert np.array_equal(one.rgb, same.rgb)
-    assert np.array_equal(one.prompt_xy, same.prompt_xy)
-    assert not np.array_equal(one.rgb, other.rgb)
+    first, again, different = (
+        make_sample(image(9), AUGMENT, PromptConfig(), UseSettings(), seed) for seed in (7, 7, 8)
+    )
+    assert np.array_equal(first.rgb, again.rgb)
+    assert np.array_equal(first.prompt_xy, again.prompt_xy)
+    assert not np.array_equal(first.rgb, different.rgb)
 
 
 @pytest.mark.parametrize("nuclei", [0, 1])
@@ -83,7 +85,7 @@ def test_zero_and_one_nucleus(nuclei: int) -> None:
 
 
 def test_points_move_with_their_pixels() -> None:
-    """A white pixel under each point of a dark image is still under it after geometric changes."""
+    """Under each point of a dark image lies a white spot, also after geometric changes."""
     rgb = np.zeros((256, 256, 3), np.uint8)
     xy = np.array([[40.5, 60.5], [128.5, 200.5], [220.5, 30.5], [90.5, 130.5]])
     for x, y in xy.astype(int):
@@ -95,7 +97,7 @@ def test_points_move_with_their_pixels() -> None:
         assert made.region is None
         inside = made.points_xy[((made.points_xy > 4) & (made.points_xy < 252)).all(1)].astype(int)
         seen = [made.rgb[y - 2 : y + 3, x - 2 : x + 3].max() for x, y in inside]
-        assert min(seen, default=255) > 60, seed  # a blur takes some of it
+        assert min(seen, default=255) > 60, seed  # a blur makes the spot darker
 
 
 def test_parts_of_a_cut_nucleus_are_nuclei_of_their_own() -> None:

@@ -1,4 +1,5 @@
-"""The loop: resume equals no interruption, faults have names, every kind of label trains, several processes."""
+"""Training of PromptNucSeg: it resumes exactly, names faults, learns from every kind of label, in several
+processes."""
 
 from __future__ import annotations
 
@@ -35,12 +36,12 @@ def _one_thread() -> None:
 
 
 def tensors(path: Path) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = open_checkpoint(path).tensors()
-    return found
+    state: dict[str, torch.Tensor] = open_checkpoint(path).tensors()
+    return state
 
 
 class Killed(BaseException):
-    """Nothing catches this: as good as a kill."""
+    """Nothing catches this, so it acts like a kill."""
 
 
 @pytest.mark.parametrize(("stop_at", "ema"), [pytest.param(1, 0.0, marks=pytest.mark.slow), pytest.param(3, 0.9)])
@@ -61,11 +62,11 @@ def test_resume_after_a_kill_equals_an_uninterrupted_training(tmp_path: Path, st
     whole = train(config("whole"))
     with pytest.raises(Killed):
         train(config("stopped"), kill)
-    torch.rand(7)  # the random numbers of another process are elsewhere
+    torch.rand(7)  # in another process the random numbers would be at another place
     resumed = train(config("stopped"))
-    one, two = tensors(whole), tensors(resumed)
-    assert one.keys() == two.keys()
-    assert all(torch.equal(one[name], two[name]) for name in one)
+    expected, actual = tensors(whole), tensors(resumed)
+    assert expected.keys() == actual.keys()
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
     without_speed = [
         [{k: v for k, v in row.items() if k != "images_per_s"} for row in rows(tmp_path / name / "together")]
         for name in ("whole", "stopped")
@@ -91,13 +92,13 @@ def test_a_finished_training_is_not_done_again_and_other_settings_are_refused(tm
     assert [event for event in seen if isinstance(event, StepDone)]
 
 
-def test_a_loss_that_is_no_number_names_step_and_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_is_not_finite_names_step_and_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forward, calls = LossNet.forward, [0]
 
     def broken(self: LossNet, batch: batches_module.Batch) -> Losses:
         calls[0] += 1
-        found = forward(self, batch)
-        return found | {"dice": found["dice"] * float("nan")} if calls[0] == 2 else found
+        losses = forward(self, batch)
+        return losses | {"dice": losses["dice"] * float("nan")} if calls[0] == 2 else losses
 
     monkeypatch.setattr(LossNet, "forward", broken)
     config = tiny_config(tmp_path / "out", draw(tmp_path / "data"), data={"crops_per_image": 2})
@@ -142,7 +143,7 @@ def test_shared_encoder_and_class_token_train_end_to_end(tmp_path: Path) -> None
         prompter={"backbone": "convnext_atto", "channels": 16, "space_px": 16, "shared_encoder": True},
         segmentor={"size": "vit_mini", "class_token": True},
     )
-    before = LossNet  # the class itself: what follows must use it as it is
+    before = LossNet  # the class itself, which the training must not replace
     path = train(config)
     assert before is LossNet
     assert load_model(str(path)).spec.classes == ("nucleus",)
@@ -163,8 +164,8 @@ def test_training_goes_on_from_a_file_and_one_that_does_not_fit_is_refused(tmp_p
     first = train(tiny_config(tmp_path / "one", data))
     slow = {"together": {"batch": 2, "epochs": 1, "lr": 1e-12}}
     second = train(tiny_config(tmp_path / "two", data, init=[first], train=slow, seed=5))
-    one, two = tensors(first), tensors(second)
-    assert all(torch.allclose(one[n], two[n], atol=1e-4) for n in one if "running" not in n)
+    before, after = tensors(first), tensors(second)
+    assert all(torch.allclose(before[n], after[n], atol=1e-4) for n in before if "running" not in n)
     with pytest.raises(ModelError, match="of its tensors do not fit this model"):
         train(tiny_config(tmp_path / "three", data, init=[first], segmentor={"size": "vit_tiny"}))
 
@@ -188,11 +189,11 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         )
         done = subprocess.run(full, env=environment, capture_output=True, text=True, timeout=240, check=False)
         assert done.returncode == 0, done.stderr
-    one, two = (rows(tmp_path / name / "together") for name in ("one", "two"))
-    assert [float(row["loss_dice"]) for row in two] == pytest.approx(
-        [float(row["loss_dice"]) for row in one], rel=0.02
+    of_one, of_two = (rows(tmp_path / name / "together") for name in ("one", "two"))
+    assert [float(row["loss_dice"]) for row in of_two] == pytest.approx(
+        [float(row["loss_dice"]) for row in of_one], rel=0.02
     )
-    assert len(one) == len(two) == 2
+    assert len(of_one) == len(of_two) == 2
 
 
 def test_the_files_of_a_training_are_readable_by_others_as_the_umask_says(tmp_path: Path) -> None:
@@ -235,7 +236,7 @@ def test_two_foreign_files_of_one_name_are_both_taken(tmp_path: Path) -> None:
     assert torch.equal(state[f"segmentor.{upscaling}"], sam.state_dict()[upscaling])
 
 
-def test_mended_labels_and_images_without_use_are_told(tmp_path: Path) -> None:
+def test_repaired_labels_and_unused_images_are_reported(tmp_path: Path) -> None:
     masks, points = draw(tmp_path / "a"), points_only(tmp_path / "b", [(30.5, 40.5), (300.5, 9.5)])
     file = masks / "labels" / "0_0.png"
     labels = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
@@ -244,11 +245,11 @@ def test_mended_labels_and_images_without_use_are_told(tmp_path: Path) -> None:
     config = tiny_config(tmp_path / "out", masks, points, stages=["segmentor"], validate=True)
     seen: list[Event] = []
     train(config, seen.append)
-    told = [event.message for event in seen if isinstance(event, Noted)]
-    assert "training images: images with non-consecutive ids: 1" in told
-    assert "validation images: points outside the image (dropped): 1" in told
-    assert "segmentor: 1 of 3 training images take no part, they lack masks" in told
-    assert "segmentor: 1 of 3 validation images take no part, they lack masks" in told
+    messages = [event.message for event in seen if isinstance(event, Noted)]
+    assert "training images: images with non-consecutive ids: 1" in messages
+    assert "validation images: points outside the image (dropped): 1" in messages
+    assert "segmentor: 1 of 3 training images are not used, they lack masks" in messages
+    assert "segmentor: 1 of 3 validation images are not used, they lack masks" in messages
 
 
 @pytest.mark.parametrize(
@@ -269,10 +270,10 @@ def test_worker_processes_make_the_same_batches(tmp_path: Path) -> None:
         for workers in (0, 1)
     )
     assert len(alone) == len(helped) == 3
-    for one, two in zip(alone, helped, strict=True):
-        assert one.ids == two.ids
-        assert torch.equal(one.rgb, two.rgb)
-        assert torch.equal(one.prompt_xy, two.prompt_xy)
+    for expected, actual in zip(alone, helped, strict=True):
+        assert expected.ids == actual.ids
+        assert torch.equal(expected.rgb, actual.rgb)
+        assert torch.equal(expected.prompt_xy, actual.prompt_xy)
 
 
 def test_half_precision_trains(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""Scores of points: detection by greedy matching, and the F1 of a class in HoVer-Net's and in the plain reading.
+"""Scores of points: detection by greedy matching, and the F1 of a class, plain and as HoVer-Net counts it.
 
-No point on both sides gives NaN; a side without points gives 0.
+If neither side has a point, a score is NaN; if only one side has points, it is 0.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ RADIUS_UM = 3.0  # 12 px at 40x, 6 px at 20x
 
 
 def radius_px(mpp: float | None) -> float:
-    """How far a detected point may lie from the true one, in pixels of `mpp` microns."""
+    """How far a detected point may lie from the true one, in pixels of `mpp` microns each."""
     if mpp is None or not mpp > 0:
         raise UsageError(
             "mpp", f"the detection radius of {RADIUS_UM} um needs it, got {mpp}", "give the data set's mpp"
@@ -26,11 +26,14 @@ def radius_px(mpp: float | None) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """Counts behind precision, recall and F1; adding two gives the counts of both images together."""
+    """Counts behind precision, recall and F1. Adding two of them gives the counts of both images together."""
 
     tp: int = 0
+    """Pairs of a true and a predicted point."""
     fp: int = 0
+    """Predicted points without a partner."""
     fn: int = 0
+    """True points without a partner."""
 
     def __add__(self, other: Detection) -> Detection:
         return Detection(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
@@ -56,10 +59,10 @@ def _share(part: float, whole: float, everything: float) -> float:
 
 
 def match_greedily(truth_xy: Float64, predicted_xy: Float64, score: Float64, radius: float) -> Int64:
-    """For each predicted point the true point it takes, or -1.
+    """For each predicted point the true point that it takes, or -1.
 
-    By falling score (the first one at a tie) each takes the nearest true point that is still free and at most
-    `radius` away (the first one at a tie).
+    In falling order of score, each predicted point takes the nearest true point that is still free and at most
+    `radius` away. At ties the first point counts, on both sides.
     """
     near, of, distance2 = _near_pairs(truth_xy, predicted_xy, radius)
     rank = np.empty(len(score), np.int64)
@@ -72,16 +75,16 @@ def match_greedily(truth_xy: Float64, predicted_xy: Float64, score: Float64, rad
 
 
 def _near_pairs(truth_xy: Float64, predicted_xy: Float64, radius: float) -> tuple[Int64, Int64, Float64]:
-    """True point, predicted point and squared distance of all pairs at most `radius` apart."""
+    """True point, predicted point and squared distance of all pairs that are at most `radius` apart."""
     from scipy.spatial import cKDTree
 
     if not len(truth_xy) or not len(predicted_xy):
         none = np.zeros(0, np.int64)
         return none, none, np.zeros(0)
-    # The tree looks a little further than asked, so that the exact comparison below decides on the rim.
-    found = cKDTree(predicted_xy).query_ball_point(truth_xy, radius * (1 + 1e-9) + 1e-9)
-    near = np.repeat(np.arange(len(truth_xy)), [len(row) for row in found])
-    of = np.array([p for row in found for p in row], np.int64)
+    # The tree looks a little further than asked, so that the exact comparison below decides at the limit.
+    neighbours = cKDTree(predicted_xy).query_ball_point(truth_xy, radius * (1 + 1e-9) + 1e-9)
+    near = np.repeat(np.arange(len(truth_xy)), [len(row) for row in neighbours])
+    of = np.array([p for row in neighbours for p in row], np.int64)
     distance2 = ((truth_xy[near] - predicted_xy[of]) ** 2).sum(axis=1)
     inside = distance2 <= radius**2
     return near[inside].astype(np.int64), of[inside], distance2[inside]
@@ -90,7 +93,7 @@ def _near_pairs(truth_xy: Float64, predicted_xy: Float64, radius: float) -> tupl
 def match_optimally(truth_xy: Float64, predicted_xy: Float64, radius: float) -> Int64:
     """For each predicted point its partner in the assignment of least total distance, -1 if farther than `radius`.
 
-    This is the pairing of HoVer-Net's evaluation; the assignment is made before the radius is applied.
+    HoVer-Net's evaluation pairs points this way; the assignment is made before the radius is applied.
     """
     from scipy.optimize import linear_sum_assignment
     from scipy.spatial.distance import cdist
@@ -111,11 +114,14 @@ def detection(truth_xy: Float64, predicted_xy: Float64, score: Float64, radius: 
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """N points of an image: `xy` N x 2, `score` N, `types` N class ids (-1: unknown)."""
+    """N points of an image."""
 
     xy: Float64
+    """N x 2 pixels of the image; the first pixel's centre lies at 0.5."""
     score: Float64
+    """N."""
     types: Int64
+    """N class ids; -1: unknown."""
 
     def of_class(self, c: int) -> Points:
         rows = self.types == c
@@ -123,31 +129,35 @@ class Points:
 
 
 def detection_by_class(truth: Points, predicted: Points, radius: float, classes: int) -> list[Detection]:
-    """The plain reading: a point counts if one of its own class is near; classes are matched apart."""
+    """Plain counts of each class: the points of a class are matched among themselves."""
     out = []
     for c in range(classes):
-        one, two = truth.of_class(c), predicted.of_class(c)
-        out.append(detection(one.xy, two.xy, two.score, radius))
+        of_truth, of_predicted = truth.of_class(c), predicted.of_class(c)
+        out.append(detection(of_truth.xy, of_predicted.xy, of_predicted.score, radius))
     return out
 
 
 @dataclass(frozen=True, slots=True)
 class ClassCounts:
-    """HoVer-Net's counts of a class. Among paired points: `tp` both are of it, `fp` only the predicted one,
-    `fn` only the true one. `fp_d` and `fn_d`: unpaired points of it."""
+    """HoVer-Net's counts of a class."""
 
     tp: int = 0
+    """Pairs in which both points are of the class."""
     fp: int = 0
+    """Pairs in which only the predicted point is of the class."""
     fn: int = 0
+    """Pairs in which only the true point is of the class."""
     fp_d: int = 0
+    """Predicted points of the class without a partner."""
     fn_d: int = 0
+    """True points of the class without a partner."""
 
     def __add__(self, o: ClassCounts) -> ClassCounts:
         return ClassCounts(self.tp + o.tp, self.fp + o.fp, self.fn + o.fn, self.fp_d + o.fp_d, self.fn_d + o.fn_d)
 
     @property
     def f1(self) -> float:
-        """F_c = 2 TP / (2 TP + 2 FP + 2 FN + FP_d + FN_d); as in the released evaluation, pairs of other classes
+        """F_c = 2 TP / (2 TP + 2 FP + 2 FN + FP_d + FN_d). As in the released evaluation, pairs of other classes
         (the paper's TN) do not count."""
         everything = 2 * (self.tp + self.fp + self.fn) + self.fp_d + self.fn_d
         return _share(2 * self.tp, everything, everything)
@@ -164,7 +174,7 @@ class ClassCounts:
 
 
 def class_counts(truth: Points, predicted: Points, partner: Int64, classes: int) -> list[ClassCounts]:
-    """Counts of each class for a pairing of all points (`match_optimally`). Where the true class is unknown
+    """Counts of each class for a pairing of all points, see `match_optimally`. Where the true class is unknown,
     the predicted one is not judged."""
     paired = partner >= 0
     pt, pp = truth.types[partner[paired]], predicted.types[paired]

@@ -1,6 +1,6 @@
-"""Score a model on labelled images: every image through the code of a run, then the protocols of the papers.
+"""Score a model on labelled images, by the protocols of the papers.
 
-One labelled image through the very code of a run: the model's prompter and segmentor, tracing, stitching.
+Every image goes through the same code as in a run: the model's points and masks, tracing, stitching.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from wsi_nuc.types import Box, Int64, Prompts, Tile, TileBatch
 
 
 def truth_of(image: LabelledImage, types: Int64 | None = None) -> Nuclei:
-    """What is annotated; `types` replaces the classes (by the scorer's own numbers)."""
+    """What is annotated. `types` replaces the classes, to number them as the caller does."""
     if image.instances is not None:
         return nuclei_of_labels(image.instances, image.types if types is None else types)
     if image.points_xy is None:
@@ -41,22 +41,23 @@ def truth_of(image: LabelledImage, types: Int64 | None = None) -> Nuclei:
 def predict_image(
     model: NucleiModel, image: LabelledImage, oracle: bool = False, rule: StitchRule | None = None
 ) -> Nuclei:
-    """What the model finds, as labels in the image's own pixels. `oracle`: annotated points are the prompts."""
+    """What the model finds, as labels in pixels of the image. `oracle`: annotated points are the prompts."""
     return as_labels(*predict_table(model, image, oracle, rule), image.rgb.shape[:2])
 
 
 def predict_table(
     model: NucleiModel, image: LabelledImage, oracle: bool = False, rule: StitchRule | None = None
 ) -> tuple[GridNuclei, float]:
-    """What the model finds, in pixels of its resolution, and how many of them make one of the image's."""
+    """What the model finds, in pixels of its resolution, and the scale: the length in these pixels of one pixel of
+    the image."""
     rgb, scale = pixels_at(image, model.spec.mpp)
     if oracle:
         model = with_oracle(model, truth_of(image), scale)
     height, width = rgb.shape[:2]
     box = Box(0, 0, width, height)
-    found, own = predict(_one_image_a_call(model), TileBatch(rgb[None], (Tile(0, box, box),)))
+    nuclei, own = predict(_one_image_per_call(model), TileBatch(rgb[None], (Tile(0, box, box),)))
     # Stitched as if the image at the model's resolution were a slide: its pixels are those of level 0.
-    table = NucleiTable.framed(found)
+    table = NucleiTable.framed(nuclei)
     edge, spec = float(max(width, height) + 1), model.spec
     geometry = StitchGeometry(edge, float(spec.margin_px), float(spec.largest_nucleus_px + 1), edge)
     region = RegionCandidates((0.0, 0.0, edge, edge), table, own)
@@ -65,22 +66,22 @@ def predict_table(
 
 
 def propose_points(model: NucleiModel, image: LabelledImage) -> Nuclei:
-    """The model's points alone, in the image's own pixels."""
+    """The model's points alone, in pixels of the image."""
     rgb, scale = pixels_at(image, model.spec.mpp)
     box = Box(0, 0, rgb.shape[1], rgb.shape[0])
-    found = model.look(TileBatch(rgb[None], (Tile(0, box, box),))).prompts.get()
-    types = found.class_probs.argmax(1).astype(np.int64)
-    return Nuclei(Points(found.xy_tile.astype(np.float64) / scale, found.score.astype(np.float64), types))
+    prompts = model.look(TileBatch(rgb[None], (Tile(0, box, box),))).prompts.get()
+    types = prompts.class_probs.argmax(1).astype(np.int64)
+    return Nuclei(Points(prompts.xy_tile.astype(np.float64) / scale, prompts.score.astype(np.float64), types))
 
 
-def _one_image_a_call(model: NucleiModel) -> NucleiModel:
-    """Images come in all sizes, so a batch is one of them; blank ones would only cost time."""
+def _one_image_per_call(model: NucleiModel) -> NucleiModel:
+    """Images differ in size, so a batch holds one of them. Blank images beside it would only cost time."""
     return replace(model, spec=replace(model.spec, batch=1))
 
 
 def as_labels(table: GridNuclei, scale: float, size: tuple[int, ...]) -> Nuclei:
-    """As labels of an image of this height and width."""
-    # The better one lies on top where two still overlap.
+    """The nuclei as labels of an image of this height and width."""
+    # Where two nuclei still overlap, the better one lies on top.
     table = table.select(np.argsort(table.score, kind="stable"))
     rings = Rings(table.xy / scale, table.offsets)
     labels = rings.fill(np.arange(1, len(rings) + 1), Box(0, 0, size[1], size[0]))
@@ -99,19 +100,19 @@ def with_oracle(model: NucleiModel, truth: Nuclei, scale: float) -> NucleiModel:
 
 
 def oracle_prompts(points: Points, scale: float, classes: int, batch: TileBatch) -> Prompts:
-    """Exactly these points; types of -1 spread evenly over the classes."""
+    """Exactly these points as prompts. A point of unknown type (-1) has even probabilities of all classes."""
     count = len(points.xy)
     probs = np.full((count, classes), 1 / classes, np.float32)
     known = np.flatnonzero((points.types >= 0) & (points.types < classes))
     probs[known] = np.eye(classes, dtype=np.float32)[points.types[known]]
-    # At half precision a point on the last pixel's far edge would lie outside.
+    # After rounding to 32 bits, a point on the far edge of the last pixel would lie outside.
     limit = np.nextafter(np.array(batch.rgb.shape[2:0:-1], np.float32), np.float32(0))
     xy_tile = np.minimum((points.xy * scale).astype(np.float32), limit)
     return Prompts(xy_tile, np.ones(count, np.float32), probs, np.zeros(count, np.int64))
 
 
 def _inside(truth: Nuclei) -> Points:
-    """One point a nucleus, inside it: a centre of mass may lie outside a bent one."""
+    """One point inside each nucleus: the centre of mass of a bent one may lie outside of it."""
     points = truth.points
     if truth.labels is None or not len(points.xy):
         return points
@@ -129,15 +130,18 @@ def _label_at(labels: Any, xy: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """`oracle`: annotated points are the prompts. `classes`: the model's class name -> the data set's, where they
-    differ. `rule`: when two outlines are one nucleus. `mpp`: for images that do not tell theirs. `masks` False
-    judges the prompter alone, by its points."""
+    """How a model is scored."""
 
     oracle: bool = False
+    """The annotated points are the prompts."""
     masks: bool = True
+    """False judges the prompter alone, by its points."""
     classes: Mapping[str, str] | None = None
+    """The model's class name -> the data set's, where they differ."""
     rule: StitchRule | None = None
+    """When two outlines are the same nucleus."""
     mpp: float | None = None
+    """Microns per pixel of images that do not state it; None: the model's."""
 
 
 def evaluate_images(
@@ -146,7 +150,7 @@ def evaluate_images(
     scoring: Scoring | None = None,
     done: Callable[[ImageScore], None] | None = None,
 ) -> list[ImageScore]:
-    """One score an image. Images of which only the foreground is known cannot be scored and are an error."""
+    """One score per image. An image of which only the foreground is known cannot be scored and is an error."""
     scores = []
     for image in images:
         scores.append(evaluate_image(model, image, scoring or Scoring()))
@@ -161,12 +165,13 @@ def evaluate_image(model: NucleiModel, image: LabelledImage, scoring: Scoring) -
     table = class_table(model.spec.classes, image, scoring.classes or {})
     truth = truth_of(image) if table is not None else without_types(truth_of(image))
     if scoring.masks:
-        found = predict_image(model, _named_as(image, table, model), scoring.oracle, scoring.rule)
+        predicted = predict_image(model, _named_as(image, table, model), scoring.oracle, scoring.rule)
     else:
-        found = propose_points(model, image)
-    found = without_types(found) if table is None else with_types(found, table[found.points.types])
+        predicted = propose_points(model, image)
+    types = None if table is None else table[predicted.points.types]
+    predicted = without_types(predicted) if types is None else with_types(predicted, types)
     count = 0 if table is None else len(true_classes(image))
-    return score_image(truth, found, mpp=image.mpp, classes=count, id=image.id, group=image.group)
+    return score_image(truth, predicted, mpp=image.mpp, classes=count, id=image.id, group=image.group)
 
 
 def true_classes(image: LabelledImage) -> tuple[str, ...]:
@@ -174,8 +179,10 @@ def true_classes(image: LabelledImage) -> tuple[str, ...]:
 
 
 def class_table(classes: tuple[str, ...], image: LabelledImage, mapping: Mapping[str, str]) -> Int64 | None:
-    """The data set's number of each of the model's classes and, last, -1 for an unknown one. None where the two
-    do not speak of the same classes: only outlines are compared then."""
+    """The data set's number of each of the model's classes and, at the end, -1 for an unknown class.
+
+    None where model and data set have no class in common; then only outlines are compared.
+    """
     own = true_classes(image)
     names = [mapping.get(name, name) for name in classes]
     if len(own) < 2 or not set(names) & set(own):
@@ -184,7 +191,7 @@ def class_table(classes: tuple[str, ...], image: LabelledImage, mapping: Mapping
 
 
 def _named_as(image: LabelledImage, table: Int64 | None, model: NucleiModel) -> LabelledImage:
-    """The same image with types in the model's numbers, for the oracle to hand over as classes."""
+    """The same image with its types in the model's numbers, which the oracle passes on as classes."""
     back = np.full(len(true_classes(image)) + 1, -1, np.int64)
     if table is not None:
         for number in range(len(model.spec.classes)):
@@ -206,7 +213,7 @@ def without_types(nuclei: Nuclei) -> Nuclei:
 
 
 def quality(scores: list[ImageScore]) -> float:
-    """The number that the best checkpoint has the most of: PQ, or detection F1 where only points are known."""
+    """The number that selects the best checkpoint: PQ, or the F1 of detection where only points are known."""
     means: Means = image_means(scores)
     best = means.detection.f1 if np.isnan(means.pq) else means.pq
     return -1.0 if np.isnan(best) else float(best)

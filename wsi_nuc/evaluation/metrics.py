@@ -1,7 +1,7 @@
 """Scores of instance masks: AJI, AJI+, DQ, SQ, PQ, Dice.
 
-Nothing on both sides gives NaN, and means leave it out: an image without nuclei says nothing about outlines.
-Nothing on one side only gives 0.
+If neither side has a nucleus, a score is NaN, and means leave it out: an image without nuclei says nothing about
+outlines. If only one side has nuclei, the score is 0.
 """
 
 from __future__ import annotations
@@ -19,12 +19,16 @@ from wsi_nuc.types import Int64
 
 @dataclass(frozen=True, slots=True)
 class Panoptic:
-    """Counts behind the panoptic quality; adding two gives the counts of both images together."""
+    """Counts behind the panoptic quality. Adding two of them gives the counts of both images together."""
 
     tp: int = 0
+    """Matched pairs of nuclei."""
     fp: int = 0
+    """Predicted nuclei without a match."""
     fn: int = 0
+    """True nuclei without a match."""
     iou_sum: float = 0.0
+    """Sum of the IoUs of the matched pairs."""
 
     def __add__(self, other: Panoptic) -> Panoptic:
         return Panoptic(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.iou_sum + other.iou_sum)
@@ -37,7 +41,7 @@ class Panoptic:
 
     @property
     def sq(self) -> float:
-        """Segmentation quality: the mean IoU of matched nuclei, 0 where there are nuclei and none is matched."""
+        """Segmentation quality: the mean IoU of matched nuclei; 0 where there are nuclei but no matches."""
         if self.tp + self.fp + self.fn == 0:
             return float("nan")
         return self.iou_sum / self.tp if self.tp else 0.0
@@ -48,7 +52,7 @@ class Panoptic:
 
 
 def panoptic(overlaps: Overlaps, iou_over: float = 0.5) -> Panoptic:
-    """Matched are pairs with an IoU *over* `iou_over`; at 0.5 or more no nucleus can have two partners."""
+    """Pairs with an IoU *over* `iou_over` are matched. From 0.5 on, no nucleus can have two partners."""
     matched = _matched(overlaps, iou_over)
     tp = int(matched.sum())
     return Panoptic(
@@ -68,7 +72,8 @@ def _matched(overlaps: Overlaps, iou_over: float) -> npt.NDArray[np.bool_]:
 def panoptic_by_class(
     overlaps: Overlaps, truth_types: Int64, predicted_types: Int64, classes: int
 ) -> list[Panoptic]:
-    """One `Panoptic` a class, each from the nuclei of that class alone. Types are by row; -1 belongs to none."""
+    """One `Panoptic` per class, from the nuclei of that class alone. There is one type per row; -1 is not a
+    class."""
     same = truth_types[overlaps.truth] == predicted_types[overlaps.predicted]
     matched = _matched(overlaps, 0.5) & same & (truth_types[overlaps.truth] >= 0)
     of = truth_types[overlaps.truth[matched]]
@@ -82,8 +87,8 @@ def panoptic_by_class(
 def aji(overlaps: Overlaps) -> float:
     """Aggregated Jaccard index (Kumar 2017, as distributed for MoNuSeg).
 
-    Each true nucleus takes the predicted one of highest IoU (the first one at a tie), which several may share;
-    predicted nuclei that nobody took, and true ones that found none, count into the union.
+    Each true nucleus takes the predicted one of highest IoU (the first one at a tie); several may take the same
+    one. Predicted nuclei that were not taken, and true ones that took none, count in the union.
     """
     order = np.lexsort((overlaps.predicted, -overlaps.iou, overlaps.truth))
     _, first = np.unique(overlaps.truth[order], return_index=True)
@@ -105,7 +110,7 @@ def _aggregated_jaccard(overlaps: Overlaps, pairs: Int64) -> float:
 def best_assignment(overlaps: Overlaps) -> Int64:
     """Indices of the pairs of a one-to-one assignment that maximises the sum of IoUs.
 
-    Solved per connected group of nuclei, so that the cost stays that of a few touching nuclei each.
+    It is solved for each connected group of nuclei, so that each problem has only a few touching nuclei.
     """
     from scipy.optimize import linear_sum_assignment
     from scipy.sparse import coo_array
@@ -130,15 +135,15 @@ def best_assignment(overlaps: Overlaps) -> Int64:
 
 
 def dice(overlaps: Overlaps) -> float:
-    """Dice of the two foregrounds; exact where the nuclei of a side do not overlap (label images always)."""
+    """Dice of the two foregrounds. It is exact where the nuclei of a side do not overlap, as in label images."""
     total = overlaps.truth_area.sum() + overlaps.predicted_area.sum()
     return float(2 * overlaps.shared.sum() / total) if total else float("nan")
 
 
 def dice_of_polygons(truth: Geometries, predicted: Geometries) -> float:
-    """Dice of the two foregrounds where polygons of a side may overlap."""
+    """Dice of the two foregrounds, where polygons of a side may overlap."""
     import shapely
 
-    one, two = shapely.union_all(truth), shapely.union_all(predicted)
-    total = one.area + two.area
-    return float(2 * shapely.intersection(one, two).area / total) if total else float("nan")
+    of_truth, of_predicted = shapely.union_all(truth), shapely.union_all(predicted)
+    total = of_truth.area + of_predicted.area
+    return float(2 * shapely.intersection(of_truth, of_predicted).area / total) if total else float("nan")

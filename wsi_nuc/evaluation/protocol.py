@@ -1,7 +1,8 @@
-"""From images to the numbers of a paper: which mean is taken over what, and what an image without nuclei counts.
+"""From images to the numbers of a paper: what a mean is taken over, and how an image without nuclei counts.
 
 Kumar, CPM-17, CoNSeP, TNBC: AJI, AJI+, DQ, SQ, PQ and Dice are the plain mean over images. Detection and the F1 of
-classes come from counts summed over all images. PanNuke: bPQ and mPQ as of its authors, see `pannuke_means`.
+classes come from counts summed over all images. PanNuke: bPQ and mPQ as its authors define them, see
+`pannuke_means`.
 """
 
 from __future__ import annotations
@@ -43,29 +44,33 @@ _Counts = TypeVar("_Counts", Detection, ClassCounts)
 
 @dataclass(frozen=True, slots=True)
 class Nuclei:
-    """All nuclei of an image, true or predicted: outlines as labels *or* polygons (a row a nucleus), and points.
+    """All N nuclei of an image, true or predicted, in pixels of the image.
 
-    `labels` H x W with ids 1..N; `polygons` N; neither where only points are known. Coordinates in image pixels.
+    Outlines are labels *or* polygons; both are None where only points are known.
     """
 
     points: Points
+    """One point per nucleus."""
     labels: Labels | None = None
+    """H x W with ids 1..N."""
     polygons: Geometries | None = None
+    """One polygon per nucleus."""
 
 
 def nuclei_of_labels(labels: Labels, types: Int64 | None = None, score: Float64 | None = None) -> Nuclei:
-    """Points are the centres of mass; `types` (-1 if absent) and `score` (1) belong to the ids in rising order."""
+    """Nuclei whose points are the centres of mass. `types` (default -1) and `score` (default 1) belong to the ids
+    in rising order."""
     rows, ids = compact(labels)
     n = len(ids)
     types = np.full(n, -1, np.int64) if types is None else np.asarray(types, np.int64)
     score = np.ones(n) if score is None else np.asarray(score, np.float64)
     if len(types) != n or len(score) != n:
-        raise UsageError("nuclei", f"{n} labels, {len(types)} types and {len(score)} scores", "give one a label")
+        raise UsageError("nuclei", f"{n} labels, {len(types)} types and {len(score)} scores", "give one per label")
     return Nuclei(Points(centroids(rows, n), score, types), rows)
 
 
 def centroids(labels: npt.NDArray[np.int32], n: int) -> Float64:
-    """N x 2: x, y of the centres of mass of ids 1..n, pixel centres at i + 0.5; NaN for an id without pixels."""
+    """n x 2: x, y of the centres of mass of ids 1..n, pixel centres at i + 0.5; NaN for an id without pixels."""
     inside = np.flatnonzero(labels)
     ids = labels.flat[inside]
     area = np.bincount(ids, minlength=n + 1)[1:]
@@ -77,13 +82,11 @@ def centroids(labels: npt.NDArray[np.int32], n: int) -> Float64:
 
 @dataclass(frozen=True, slots=True)
 class ImageScore:
-    """Everything measured on one image. Masks are NaN, and `panoptic` empty, where only points are known.
-
-    `group` is the tissue (PanNuke) or the patient.
-    """
+    """Everything that is measured on an image. Scores of masks are NaN or empty where only points are known."""
 
     id: str
     group: str = ""
+    """The tissue (PanNuke) or the patient."""
     aji: float = NAN
     aji_plus: float = NAN
     dice: float = NAN
@@ -91,22 +94,24 @@ class ImageScore:
     panoptic_by_class: tuple[Panoptic, ...] = ()
     detection: Detection = field(default_factory=Detection)
     detection_by_class: tuple[Detection, ...] = ()
+    """Plain counts of each class."""
     hover_by_class: tuple[ClassCounts, ...] = ()
+    """HoVer-Net's counts of each class."""
 
 
 def score_image(
     truth: Nuclei, predicted: Nuclei, *, mpp: float | None, classes: int, id: str = "", group: str = ""
 ) -> ImageScore:
-    """All scores of one image; `mpp` (microns per pixel) sets the radius of detection."""
+    """All scores of one image. `mpp` (microns per pixel) sets the radius of detection."""
     radius = radius_px(mpp)
-    one, two = truth.points, predicted.points
-    partner = match_optimally(one.xy, two.xy, radius)
+    of_truth, of_predicted = truth.points, predicted.points
+    partner = match_optimally(of_truth.xy, of_predicted.xy, radius)
     score = ImageScore(
         id,
         group,
-        detection=detection(one.xy, two.xy, two.score, radius),
-        detection_by_class=tuple(detection_by_class(one, two, radius, classes)),
-        hover_by_class=tuple(class_counts(one, two, partner, classes)),
+        detection=detection(of_truth.xy, of_predicted.xy, of_predicted.score, radius),
+        detection_by_class=tuple(detection_by_class(of_truth, of_predicted, radius, classes)),
+        hover_by_class=tuple(class_counts(of_truth, of_predicted, partner, classes)),
     )
     return _with_masks(score, truth, predicted, classes)
 
@@ -141,10 +146,11 @@ def _has_outlines(nuclei: Nuclei) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """The scores of a data set. `unscored`: images without a nucleus on either side, which the means leave out."""
+    """The scores of a data set: means over its images, and counts summed over them."""
 
     images: int
     unscored: int
+    """Images without a nucleus on either side, which the means leave out."""
     aji: float
     aji_plus: float
     dice: float
@@ -158,18 +164,18 @@ class Means:
 
     @property
     def overall(self) -> dict[str, float]:
-        """The scores that a training is watched by."""
+        """The scores that a training shows."""
         return {"pq": self.pq, "dq": self.dq, "sq": self.sq, "aji": self.aji, "f1": self.detection.f1}
 
 
 def mean(values: Iterable[float]) -> float:
-    """Mean of the values that are not NaN; NaN if none is left."""
+    """Mean of the values that are not NaN; NaN without any."""
     kept = [v for v in values if not np.isnan(v)]
     return float(np.mean(kept)) if kept else NAN
 
 
 def image_means(scores: Sequence[ImageScore]) -> Means:
-    """Per-image means. PQ of a class is the mean over the images that hold the class, in truth or prediction."""
+    """Means over images. The PQ of a class is the mean over the images that hold it, in truth or prediction."""
     if not scores:
         raise UsageError("evaluation", "no image was scored", "check the data set and its split")
     classes = range(len(scores[0].panoptic_by_class))
@@ -205,9 +211,12 @@ class PanNukeMeans:
 
 
 def pannuke_means(scores: Sequence[ImageScore]) -> PanNukeMeans:
-    """PanNuke's protocol. Where the *truth* of an image has no nucleus (of a class) its PQ is NaN, whatever was
-    predicted. mPQ: mean over classes, then over the images of a tissue, then over tissues; bPQ likewise without
-    classes; the PQ of a class is its mean over all images."""
+    """PanNuke's protocol.
+
+    Where the *truth* of an image has no nucleus (of a class), its PQ is NaN, whatever was predicted. mPQ is the
+    mean over classes, then over the images of a tissue, then over tissues; bPQ is the same without classes. The PQ
+    of a class is its mean over all images.
+    """
     bpq = {s.id: _pq_if_true(s.panoptic) for s in scores}
     by_class = {s.id: [_pq_if_true(p) for p in s.panoptic_by_class] for s in scores}
     if len(bpq) != len(scores):

@@ -1,4 +1,4 @@
-"""What the PromptNucSeg paper reports for its own models, printed beside what was measured on the same data."""
+"""What the PromptNucSeg paper reports for its own models, to be printed beside scores on the same data."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ TABLE_S3 = {"PromptNucSeg-B": (0.655, 0.834, 0.786, 0.656, 0.608, 0.784, 0.802, 
 
 _METHOD = ("AJI", "PQ")
 _DETAIL = ("AJI", "DQ", "SQ", "PQ")
-# The columns of the paper, by which a table of the same data sets and classes is known, and its rows.
+# The columns of each of the paper's tables, which show whether a table has the same data sets and classes; its
+# rows.
 _ROWS: dict[str, tuple[list[tuple[str, str]], Mapping[str, Sequence[Cell]]]] = {
     "Table 2": ([(g, k) for g in ("Detection", *PANNUKE_CLASSES) for k in ("P", "R", "F1")], TABLE_2),
     "Table 3": ([("", c) for c in PANNUKE_CLASSES], TABLE_3),
@@ -67,7 +68,8 @@ def paper_order(classes: Sequence[str]) -> list[int]:
 
 
 def with_paper(table: Table) -> Table:
-    """The table with the paper's own rows (Table 1: columns) below; one of other columns as it is."""
+    """The table with the paper's rows below it (Table 1: its columns beside it). A table with other columns stays
+    as it is."""
     if table.number == "Table 1":
         return _with_columns(table)
     columns, rows = _ROWS.get(table.number, ([], {}))
@@ -82,7 +84,7 @@ def _between_the_papers_sets(transfers: Table) -> bool:
 
 
 def _with_columns(table: Table) -> Table:
-    """Averages only: the paper's tissues are those of three splits together."""
+    """Only averages are added: the paper's values of the tissues are those of three splits together."""
     columns, rows = table.columns, dict(table.rows)
     for method, known in TABLE_1_AVERAGE.items():
         columns = (*columns, *((f"{method} (paper)", kind) for kind in ("bPQ", "mPQ")))

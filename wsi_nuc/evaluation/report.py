@@ -1,4 +1,4 @@
-"""The results of an evaluation as the papers' tables, and with every digit as JSON beside them."""
+"""The results of an evaluation as the tables of the papers and, with all digits, as JSON."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ from wsi_nuc.evaluation.tables import (
 )
 from wsi_nuc.evaluation.variants import EvaluateConfig, Result
 
-# Column of the overview and where it comes from.
+# Columns of the overview.
 KINDS = ("AJI", "AJI+", "Dice", "DQ", "SQ", "PQ", "P", "R", "F1")
 
 
 def tables_of(results: Sequence[Result], config: EvaluateConfig | None = None) -> list[Table]:
-    """An overview of all rows and sets, PQ and F1 by class, PanNuke's tables for its data, and those asked for."""
-    found = [overview(results)] + ([] if config is None else _asked_for(results, config))
+    """An overview of all rows and sets, the tables that `config` asks for, PQ and F1 by class, and for PanNuke's
+    data its tables."""
+    tables = [overview(results)] + ([] if config is None else _asked_for(results, config))
     for name in dict.fromkeys(result.data for result in results):
         here = [result for result in results if result.data == name]
         if here[0].classes and not here[0].pannuke:
-            found.append(by_class(name, here))
+            tables.append(by_class(name, here))
     pannuke = [result for result in results if result.pannuke]
-    return [with_paper(table) for table in found + (_pannuke(pannuke) if pannuke else [])]
+    return [with_paper(table) for table in tables + (_pannuke(pannuke) if pannuke else [])]
 
 
 def _asked_for(results: Sequence[Result], config: EvaluateConfig) -> list[Table]:
@@ -92,8 +93,8 @@ def _pannuke(results: Sequence[Result]) -> list[Table]:
     for result in results:
         rows.setdefault(result.row, []).append(result)
     order = paper_order(results[0].classes)
-    own = {row: [_pannuke_in(order, r) for r in found] for row, found in rows.items()}
-    images = {row: [_images_in(order, r) for r in found] for row, found in rows.items()}
+    own = {row: [_pannuke_in(order, split) for split in splits] for row, splits in rows.items()}
+    images = {row: [_images_in(order, split) for split in splits] for row, splits in rows.items()}
     classes = [results[0].classes[c] for c in order]
     tables = [table_1(own)]
     return [*tables, table_2(images, classes), table_3(own, classes)] if classes else tables
@@ -110,7 +111,7 @@ def _images_in(order: Sequence[int], result: Result) -> Means:
 
 
 def write_report(config: EvaluateConfig, results: Sequence[Result]) -> str:
-    """The tables as text; with `out`, also `tables.md`, `scores.json` and each variant's scores by image."""
+    """The tables as text. With `out` they are written to `tables.md`, and all scores to `scores.json`."""
     tables = tables_of(results, config)
     if config.out is not None:
         config.out.mkdir(parents=True, exist_ok=True)

@@ -22,14 +22,18 @@ Cell = float | tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`columns` are (group, name) pairs; a missing value is NaN and prints as "-"."""
+    """A table of scores. A missing value is NaN and prints as "-"."""
 
     number: str
     title: str
     head: str
+    """Head of the column with the names of the rows."""
     columns: tuple[tuple[str, str], ...]
+    """Group and name of each column."""
     rows: Mapping[str, Sequence[Cell]]
+    """Name of a row -> one cell per column."""
     digits: int = 3
+    """Decimals that are printed."""
 
     def __post_init__(self) -> None:
         for name, cells in self.rows.items():
@@ -37,12 +41,12 @@ class Table:
                 raise UsageError(
                     f"{self.number}, row {name}",
                     f"{len(cells)} values for {len(self.columns)} columns",
-                    "give one each",
+                    "give one per column",
                 )
 
 
 def table_1(methods: Mapping[str, Sequence[PanNukeMeans]]) -> Table:
-    """PanNuke by tissue: bPQ and mPQ of each method, mean over its splits; `Std` is over the splits' averages."""
+    """PanNuke by tissue: bPQ and mPQ of each method, means over its splits. `Std` is over the splits' averages."""
     tissues = sorted({t for splits in methods.values() for split in splits for t in split.bpq_by_tissue})
     rows: dict[str, list[Cell]] = {t: [] for t in [*tissues, "Average", "Std"]}
     for splits in methods.values():
@@ -57,7 +61,7 @@ def table_1(methods: Mapping[str, Sequence[PanNukeMeans]]) -> Table:
 
 
 def table_2(methods: Mapping[str, Sequence[Means]], classes: Sequence[str]) -> Table:
-    """Precision, recall and F1 of detection and of each class, mean over the splits (a class must match)."""
+    """Precision, recall and F1 of detection and of each class (which must match), means over the splits."""
     groups = ["Detection", *classes]
     rows = {}
     for method, splits in methods.items():
@@ -86,7 +90,8 @@ def table_4(methods: Mapping[str, Mapping[str, Means]], sets: Sequence[str] = ("
 
 
 def table_s2(transfers: Mapping[str, tuple[Means, Means]]) -> Table:
-    """Trained on one set, tested on another: the score there and, in parentheses, of the model trained there."""
+    """Models that were trained on one set and tested on another: their score and, in parentheses, that of a model
+    trained on the other set."""
     rows: dict[str, list[Cell]] = {
         name: [(away.aji, home.aji), (away.pq, home.pq)] for name, (away, home) in transfers.items()
     }
@@ -144,9 +149,9 @@ def _cell(cell: Cell, digits: int) -> str:
     return "-" if math.isnan(cell) else f"{cell:.{digits}f}"
 
 
-def to_json(what: Table | Means | PanNukeMeans | Sequence[ImageScore]) -> str:
-    """Strict JSON with every digit; NaN becomes null, counts come with the scores that follow from them."""
-    return json.dumps(_plain(what), indent=1, allow_nan=False)
+def to_json(scores: Table | Means | PanNukeMeans | Sequence[ImageScore]) -> str:
+    """Strict JSON with all digits. NaN becomes null; counts come with the scores that follow from them."""
+    return json.dumps(_plain(scores), indent=1, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:

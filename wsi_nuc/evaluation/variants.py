@@ -1,4 +1,4 @@
-"""Several models, or one used in several ways, on several data sets: the papers' tables and their ablations."""
+"""Several models, or a model used in several ways, on several data sets: for the papers' tables and ablations."""
 
 from __future__ import annotations
 
@@ -22,36 +22,46 @@ Tell = Callable[[str, str, float], None]
 
 
 class VariantConfig(Section):
-    """`use`: values of the model file's section `use` to change. `data`: names of the sets it is scored on (all
-    where empty). `row`: variants of one row are the splits that its numbers are averaged over. `home`: the variant
-    that was trained on these data, for Table S2."""
+    """A model and how it is used."""
 
     model: str
+    """A model's name, or the path of its file."""
     oracle: bool = False
+    """The annotated points are the prompts."""
     use: dict[str, Any] = Field(default_factory=dict)
+    """Values that replace those of the model file's section `use`."""
     data: tuple[str, ...] = ()
+    """Names of the sets that it is scored on; empty: all of them."""
     row: str = ""
+    """The row of the tables; empty: the variant's name. Variants with the same row are splits, and the row shows
+    their means."""
     home: str = ""
+    """The variant that was trained on these data, for Table S2."""
 
 
 class EvaluateConfig(Section):
-    """Everything that `wsi-nuc evaluate` can be told. `classes`: model's class name -> data set's. `protocol`:
-    "pannuke", "images", or "auto" by the reader of the data. `tables`: of the paper, to be laid out beside the
-    overview; PanNuke's own (1 to 3) always are."""
+    """All settings of `wsi-nuc evaluate`."""
 
     data: dict[str, SourceConfig] = Field(min_length=1)
+    """Data sets by name."""
     variants: dict[str, VariantConfig] = Field(min_length=1)
+    """Variants by name."""
     classes: dict[str, str] = Field(default_factory=dict)
+    """The model's class name -> the data set's, where they differ."""
     protocol: Literal["auto", "images", "pannuke"] = "auto"
+    """With "auto", the reader of the data decides."""
     tables: tuple[Literal["4", "S2", "S3"], ...] = ()
+    """Tables of the paper to print beside the overview. Tables 1 to 3 are always printed for PanNuke."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     out: Path | None = None
+    """Folder for the tables and scores."""
 
 
 def load_evaluate_config(
     file: Path | None, assignments: Iterable[str], options: Mapping[str, Any], data: Mapping[str, Any]
 ) -> EvaluateConfig:
-    """`options` may hold `models` and `oracle`, and `data` a path: they stand for the file's variants and data."""
+    """The checked settings. `models` and `oracle` in `options`, and a path in `data`, replace the file's variants
+    and data."""
     given = {key: value for key, value in options.items() if key not in ("models", "oracle")}
     models, oracle = options.get("models"), bool(options.get("oracle"))
     if models:
@@ -64,16 +74,15 @@ def load_evaluate_config(
     assignments = list(assignments)
     for path, value in map(parse_assignment, assignments):
         if path[0] in ("data", "variants") and path[0] in given and path[1:]:
-            assign(
-                given, path, value
-            )  # options replace a file's data and variants, but not what --set says of them
+            # Options replace the data and variants of a file, but not what --set says about them.
+            assign(given, path, value)
     config = load_section(EvaluateConfig, file, assignments, given)
     for name, variant in config.variants.items():
         if variant.home and variant.home not in config.variants:
-            raise ConfigError(f"variants.{name}.home: {variant.home} is none of {', '.join(config.variants)}")
+            raise ConfigError(f"variants.{name}.home: {variant.home} is not one of {', '.join(config.variants)}")
         missing = set(variant.data) - set(config.data)
         if missing:
-            raise ConfigError(f"variants.{name}.data: {missing.pop()} is none of {', '.join(config.data)}")
+            raise ConfigError(f"variants.{name}.data: {missing.pop()} is not one of {', '.join(config.data)}")
     return config
 
 
@@ -85,21 +94,28 @@ def _name(model: str, oracle: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Scores of one variant on one set. `notes`: what was mended in its labels, classes that one side lacks."""
+    """The scores of a variant on a data set."""
 
     variant: str
+    """Name of the variant."""
     row: str
+    """Its row in the tables."""
     data: str
+    """Name of the data set."""
     classes: tuple[str, ...]
+    """The classes that were compared; empty: none."""
     pannuke: bool
+    """PanNuke's protocol applies."""
     scores: tuple[ImageScore, ...]
+    """One per image."""
     notes: tuple[str, ...] = ()
+    """What was repaired in the labels, and classes that one side lacks."""
 
 
 def evaluate_variants(config: EvaluateConfig, tell: Tell | None = None) -> list[Result]:
-    """Every variant on every set it is meant for, in the order of the configuration."""
+    """Every variant on each of its sets, in the order of the configuration."""
     for variant in config.variants.values():
-        model_spec(variant.model, variant.use)  # a mistake in the last one is told before the first is scored
+        model_spec(variant.model, variant.use)  # a mistake in the last variant shows before the first is scored
     sets = {name: chosen(source) for name, source in config.data.items()}
     results = []
     for name, variant in config.variants.items():
@@ -125,19 +141,20 @@ def _result(
     judged = max((len(score.panoptic_by_class) or len(score.detection_by_class) for score in scores), default=0)
     names = data.card.classes if judged == len(data.card.classes) else data.card.point_classes
     names = names if judged else ()
-    notes = [f"{of}: {what}: {count}" for what, count in repairs.items()]
+    notes = [f"{of}: {repair}: {count}" for repair, count in repairs.items()]
     notes += unmatched(name, of, [config.classes.get(c, c) for c in model.spec.classes], names)
     return Result(name, variant.row or name, of, names, pannuke, tuple(scores), tuple(notes))
 
 
 def counting(data: Dataset, repairs: Counter[str]) -> Iterator[LabelledImage]:
+    """The images of a set; on the way, their repairs are counted."""
     for image in data:
         repairs.update(image.repairs)
         yield image
 
 
 def unmatched(variant: str, of: str, model: Sequence[str], data: Sequence[str]) -> list[str]:
-    """A line where model and data speak of the same classes, but not of all."""
+    """A line where model and data share classes, but not all of them."""
     pairs = (("data", sorted(set(data) - set(model))), ("model", sorted(set(model) - set(data))))
     only = [f"{', '.join(names)} only in the {side}" for side, names in pairs if names]
     return [f"{variant} on {of}: of the classes are {'; '.join(only)} (see `classes`)"] if data and only else []

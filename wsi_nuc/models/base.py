@@ -16,36 +16,40 @@ from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts, TileBatch
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """What planning and publishing need to know of a model; no weights.
-
-    `mpp`: microns per pixel it works at. `core_px`: edge of a tile's core. `halo_px`: context around it.
-    `largest_nucleus_px`: no mask is larger than this in x or y. `margin_px`: how far beyond its core a tile
-    still proposes candidates. `batch`: tiles a call. All in pixels of `mpp`.
-    `weights_sha256` identifies the weights (of the file, or of the built-in constants). `uses_torch`: it can
-    run on a GPU. `embedding`: how many numbers its embedder describes a nucleus with, 0 without one.
-    `nucleus_um`: the sizes (see `quality.sample`) that it gives on slides whose resolution is known; None where
-    nobody measured. `reach_px`: no pixel of a mask is farther than this from its point in x or y (0: only that the
-    mask holds its point is known). `domain`: how its training images looked, see `models.domain`; empty: unknown.
-    `cpu_tile_s`: roughly how long one CPU core takes for a tile. `results`: the family's number, raised exactly
-    when equal weights and pixels give other nuclei; for families of this package see `wsi_nuc.results`.
-    """
+    """What planning and publishing need to know of a model; no weights. Lengths are in pixels of `mpp`."""
 
     name: str
     classes: tuple[str, ...]
     mpp: float
+    """Microns per pixel that it works at."""
     core_px: int
+    """Edge of a tile's core."""
     halo_px: int
+    """Context around the core, on each side."""
     largest_nucleus_px: int
+    """No mask is larger than this in x or y."""
     margin_px: int
+    """How far beyond its core a tile still proposes candidates."""
     batch: int
+    """Tiles per call."""
     weights_sha256: str
+    """Identifies the weights: those of the file, or the built-in constants."""
     uses_torch: bool = False
+    """It can run on a GPU."""
     embedding: int = 0
+    """How many numbers its embedder describes a nucleus with; 0 without an embedder."""
     nucleus_um: tuple[float, float] | None = None
+    """The sizes (see `quality.sample`) that it gives on slides whose resolution is known; None: not measured."""
     reach_px: int = 0
+    """No pixel of a mask is farther than this from its point in x or y. 0: nothing is known but that the mask
+    holds its point."""
     domain: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """How its training images looked, see `models.domain`; empty: unknown."""
     cpu_tile_s: float = 1.0
+    """Roughly how many seconds one CPU core takes for a tile."""
     results: int = 1
+    """The family's results number, raised exactly when equal weights and pixels give other nuclei. For families of
+    this package see `wsi_nuc.results`."""
 
 
 T_co = TypeVar("T_co", covariant=True)
@@ -92,8 +96,7 @@ class Look(Protocol):
     def prompts(self) -> Fetch[Prompts]:
         """A representative point of every nucleus in the whole read boxes of the batch, with score and classes.
 
-        A network that proposes points gives those; one that makes instances straight away gives a point inside of
-        each.
+        A network that proposes points gives those; one that makes instances directly gives a point inside each.
         """
         ...
 
@@ -102,18 +105,19 @@ class Look(Protocol):
         ...
 
     def masks(self, wanted: Sequence[int]) -> Fetch[Sequence[MaskCrops]]:
-        """Masks of the `wanted` nuclei (indices into `prompts`); the others serve as neighbours only. A nucleus
-        that turns out to be none is left out."""
+        """Masks of the `wanted` nuclei (indices into `prompts`); the others serve as neighbours only. A prompt
+        that turns out not to be a nucleus is left out."""
         ...
 
     def embed(self, xy_tile: Float32, row: Int64) -> Fetch[Float32]:
-        """N x `spec.embedding`: what the model sees at each point (N x 2); `row`: its tile in the batch."""
+        """N x `spec.embedding`: what the model sees at each point (N x 2). `row`: the point's tile in the
+        batch."""
         ...
 
 
 class PromptedLook(ABC):
-    """What looks of models with points have in common: a model's own points are made once, when they are first
-    needed, and given ones stand in their place."""
+    """What looks of models with points have in common. The model's own points are made once, when they are first
+    needed; points that are given replace them."""
 
     @property
     def prompts(self) -> Fetch[Prompts]:
@@ -128,23 +132,24 @@ class PromptedLook(ABC):
         """The model's own points."""
 
     def prompted(self, prompts: Prompts) -> Self:
-        """A copy with these points, which shares all else."""
+        """A copy with these points, which shares everything else."""
         look = copy(self)
         look._prompts = prompts
         return look
 
 
 def no_embedding(model: str) -> ModelError:
-    """The error of a look whose model describes no points."""
+    """The error of a look whose model cannot describe points."""
     return ModelError(f"model {model}", "it has no embedding", "leave --embedding out")
 
 
 @dataclass(frozen=True, slots=True)
 class NucleiModel:
-    """`look`: B x H x W pixels and their tiles in, what the model saw in them out."""
+    """A model that is ready to look at tiles."""
 
     spec: ModelSpec
     look: Callable[[TileBatch], Look]
+    """From the pixels of B tiles (B x H x W x 3) to what the model saw in them."""
 
 
 def check_geometry(spec: ModelSpec) -> None:

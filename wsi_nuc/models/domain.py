@@ -1,7 +1,7 @@
 """How pixels look, in five numbers, and whether training images looked like that too.
 
-A model is only known to work on what it was shown. The numbers are chosen so that each can be said in a word:
-too pale, too dark, another hue, no contrast, blurred.
+A model is only known to work on images like those it was trained on. The numbers are chosen so that each can be
+put in a word: too pale, too dark, another hue, no contrast, blurred.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ Limits = Mapping[str, tuple[float, float]]
 def looks_of(rgb: UInt8) -> tuple[float, ...] | None:
     """The numbers of `NAMES` of an H x W x 3 tile, four decimals each; None where nearly all of it is glass.
 
-    `density`: mean optical density of the stained pixels; `red share`, `blue share`: of the three channels' sum;
-    `contrast`: deviation of the density; `sharpness`: mean second difference of the density over the contrast.
+    Density: mean optical density of the stained pixels. Red share, blue share: of the sum of the three channels.
+    Contrast: standard deviation of the density. Sharpness: mean second difference of the density, divided by the
+    contrast.
     """
     density = _DENSITY[rgb]
     grey = density.mean(2)
@@ -44,12 +45,12 @@ def looks_of(rgb: UInt8) -> tuple[float, ...] | None:
     contrast = float(grey[stained].std(dtype=np.float64))
     edges = np.abs(cv2.Laplacian(grey, cv2.CV_32F))[stained]
     sharpness = float(edges.mean(dtype=np.float64)) / max(contrast, 1e-3)
-    found = (total / 3, channels[0] / total, channels[2] / total, contrast, sharpness)
-    return tuple(round(float(value), 4) for value in found)
+    values = (total / 3, channels[0] / total, channels[2] / total, contrast, sharpness)
+    return tuple(round(float(value), 4) for value in values)
 
 
 def limits_of(looks: Sequence[tuple[float, ...]], slack: float = 1.2) -> dict[str, tuple[float, float]]:
-    """The range of each number over the training images, by the factor `slack` wider on both sides."""
+    """The range of each number over the training images, widened by the factor `slack` on both sides."""
     table = np.array(looks)
     return {
         name: (round(float(low / slack), 4), round(float(high * slack), 4))
@@ -58,15 +59,15 @@ def limits_of(looks: Sequence[tuple[float, ...]], slack: float = 1.2) -> dict[st
 
 
 def unlike(looks: Sequence[tuple[float, ...]], limits: Limits) -> list[str]:
-    """How the tiles of a slide differ from the training images, in words; empty where they do not, or where
-    nothing is known. The median over the tiles counts, so a pen mark or one fold does not."""
+    """How the tiles of a slide differ from the training images, in words. Empty where they do not differ or where
+    nothing is known. The median over the tiles counts, so a pen mark or a fold does not."""
     if not looks or not limits:
         return []
     middle: Float64 = np.median(np.array(looks), axis=0)
-    found = []
+    differences = []
     for name, value in zip(NAMES, middle, strict=True):
         low, high = limits[name]
         if not low <= value <= high:
             word = WORDS[name][int(value > high)]
-            found.append(f"{word} ({name} {value:.2f}, training images {low:.2f} to {high:.2f})")
-    return found
+            differences.append(f"{word} ({name} {value:.2f}, training images {low:.2f} to {high:.2f})")
+    return differences

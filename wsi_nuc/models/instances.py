@@ -1,6 +1,7 @@
-"""A look for models without prompts: networks whose maps become an instance map of each tile straight away.
+"""What families share: suppression of doubled points, and a look for models without prompts.
 
-Of points of one nucleus only the best stays.
+Of several points of one nucleus only the best stays. A model without prompts makes a label map of each tile
+directly; its points and masks follow from that map.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts
 
 
 def suppress_doubles(prompts: Prompts, radius_px: float) -> Prompts:
-    """Each image's points in order of score, without the doubles."""
+    """The points of each image in falling order of score, without doubles."""
     order = np.lexsort((prompts.xy_tile[:, 0], prompts.xy_tile[:, 1], -prompts.score, prompts.row))
     prompts = prompts.select(order)
     kept = [
@@ -42,7 +43,8 @@ def point_nms(xy: Float32, radius_px: float) -> Int64:
 
 
 def greedy_survivors(count: int, better: Int64, worse: Int64) -> Int64:
-    """Of `count` rows in falling order of score, those that a greedy pass keeps; each pair is of one nucleus."""
+    """Of `count` rows in falling order of score, those that a greedy pass keeps. Each pair of `better` and `worse`
+    is of one nucleus."""
     undecided, kept = np.ones(count, np.bool_), np.zeros(count, np.bool_)
     while undecided.any():
         live = undecided[better] & undecided[worse]
@@ -90,7 +92,7 @@ class InstancesLook(PromptedLook):
         )
 
     def prompted(self, prompts: Prompts) -> NoReturn:
-        cause = "it makes its nuclei without points, so other points make no others"
+        cause = "it makes its nuclei without points, so other points change nothing"
         raise ModelError(f"model {self._name}", cause, "use a model with prompts, such as default")
 
     def masks(self, wanted: Sequence[int]) -> Ready[Sequence[MaskCrops]]:
@@ -130,8 +132,8 @@ class InstancesLook(PromptedLook):
 
 
 def inner_points(labels: npt.NDArray[np.int32]) -> tuple[Int64, Int64]:
-    """Ids 1..N and, N x 2, the pixel (x, y) of each that lies nearest to its centre of mass; of equal ones the
-    first in reading order."""
+    """Ids 1..N, and for each the pixel (x, y) nearest to its centre of mass, N x 2; at a tie the first in reading
+    order."""
     y, x = np.nonzero(labels)
     if not len(y):
         return np.zeros(0, np.int64), np.zeros((0, 2), np.int64)
@@ -149,5 +151,5 @@ def boxes_of(labels: npt.NDArray[np.int32]) -> Int64:
     """N x 4: x0, y0, x1, y1 (exclusive) of ids 1..N."""
     from scipy.ndimage import find_objects
 
-    found = [(x.start, y.start, x.stop, y.stop) for y, x in find_objects(labels)]
-    return np.array(found, np.int64).reshape(-1, 4)
+    boxes = [(x.start, y.start, x.stop, y.stop) for y, x in find_objects(labels)]
+    return np.array(boxes, np.int64).reshape(-1, 4)

@@ -1,6 +1,6 @@
-"""The ways in which a trained model can be used, checked by the schema of its family.
+"""Sections of a model file's header as records, and the options of use that a caller gives.
 
-Sections of a model file's header as records, wrong keys told by name.
+Both are checked by the schema of the model's family, and an error names the key that is wrong.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ def used(settings: Any, options: Mapping[str, Any]) -> Any:
 
 
 def section(kind: type[Any], header: Mapping[str, Any], name: str) -> Any:
-    """The record `kind` (a dataclass) of a section; defaults where it is silent. Lists become tuples."""
+    """The section `name` of the header as a record of `kind`, a dataclass. Missing keys get their defaults; lists
+    become tuples."""
     given = header.get(name, {})
     known = {f.name for f in fields(kind)}
     unknown = sorted(set(given) - known)
@@ -34,15 +35,15 @@ def section(kind: type[Any], header: Mapping[str, Any], name: str) -> Any:
 
 
 def checked_options(subject: str, schema: type[Any] | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of the keys of `schema` (a dataclass) with the types that it states; None means not given.
+    """The given values with the types that `schema` (a dataclass) states; None means not given.
 
-    Whether a value is in range is the schema's own to say, when it is made of them.
+    Whether a value is in range is checked later, when the schema is filled with the values.
     """
     given = {key: value for key, value in given.items() if value is not None}
     if not given:
         return {}
     if schema is None:
-        cause = f"it has no other ways to be used ({', '.join(given)})"
+        cause = f"it has no options of use ({', '.join(given)})"
         raise UsageError(subject, cause, "leave the section `inference` out, or give another model")
     known = [field.name for field in fields(schema)]
     for key in given:

@@ -1,11 +1,8 @@
-"""The device that networks run on, and whether in half precision.
+"""Where networks run: the device, the precision, and the check of the raw numbers that a network gives.
 
-The raw numbers of a model, looked at before a threshold hides what is wrong with them.
-
-NaN is above no threshold, and infinity is cut to the range of a probability: either would pass for tissue without
-a nucleus. All families check here, networks by way of `Place.infer`.
-
-Where half precision does not do.
+Raw numbers are checked before a threshold can hide what is wrong with them: NaN is above no threshold, and
+infinity is cut to the range of a probability, so either would pass for tissue without nuclei. All families check
+here, those with networks through `Place.infer`.
 """
 
 from __future__ import annotations
@@ -24,7 +21,7 @@ from wsi_nuc.errors import SlideError, UsageError
 
 def full_precision(tensor: torch.Tensor) -> AbstractContextManager[object]:
     """No automatic half precision for what is computed from `tensor`: scores and places need more than 8 bits."""
-    # Tensors that have a shape only cannot be cast, and torch refuses to be asked.
+    # Tensors on the meta device have only a shape: they cannot be cast, and torch refuses autocast for them.
     return nullcontext() if tensor.is_meta else torch.autocast(tensor.device.type, enabled=False)
 
 
@@ -38,8 +35,8 @@ class Unchecked(Generic[Outputs]):
     outputs: Outputs
     """Arrays, tensors, or records and tuples of them."""
     total: Any
-    """The sum of all floating-point numbers in it, on their device: finite only if each of them is. One sweep
-    through memory is the cheapest question there is."""
+    """The sum of all floating-point numbers in it, on their device: finite only if each of them is. A sum is the
+    cheapest check, since it reads the memory once."""
 
     @classmethod
     def of(cls, outputs: Outputs) -> Unchecked[Outputs]:
@@ -52,12 +49,12 @@ class Unchecked(Generic[Outputs]):
 
 
 def finite(outputs: Outputs) -> Outputs:
-    """The `outputs` as they are; SlideError if a number of them is not finite."""
+    """The `outputs` as they are; SlideError if any number in them is not finite."""
     return Unchecked.of(outputs).checked()
 
 
 def refuse_non_finite(totals: Iterable[float]) -> None:
-    """The error names no tile: whoever knows it does."""
+    """The error names no tile; the caller who knows the tile adds it."""
     if not all(map(math.isfinite, totals)):
         raise not_finite("model", "raw outputs")
 
@@ -81,20 +78,25 @@ def _floating(outputs: object) -> Iterator[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Place:
+    """Where a network runs, and in which precision."""
+
     device: torch.device
     bf16: bool
+    """Compute in half precision (bfloat16) where that is accurate enough."""
 
     @classmethod
     def of(cls, device: str, precision: str) -> Place:
-        """`device`: auto (a GPU where torch sees one), cpu, cuda or cuda:N. `precision`: fp32, bf16, or auto: bf16
-        where the device computes it."""
+        """`device`: auto (a GPU where torch sees one), cpu, cuda or cuda:N.
+
+        `precision`: fp32, bf16, or auto (bf16 where the device has it in hardware).
+        """
         wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         if wanted.startswith("cuda") and not torch.cuda.is_available():
             raise UsageError(f"--device {device}", "this torch sees no CUDA device", "use --device cpu")
         place = torch.device(wanted)
         half = precision == "bf16" or (precision == "auto" and _computes_bf16(place))
-        # For the whole process, whatever other models it holds: single precision is no convolution of factors
-        # rounded to ten bits.
+        # This holds for the whole process, whatever other models it has: a convolution of factors that are rounded
+        # to ten bits is not single precision.
         torch.backends.cudnn.allow_tf32 = False
         return cls(place, half)
 
@@ -102,8 +104,8 @@ class Place:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
     def infer(self, network: Callable[..., Outputs], *inputs: Any) -> Outputs:
-        """What a network gives, in this precision. Every network call of every family goes this way or that of
-        `start`: raw outputs are checked before anything is made of them."""
+        """What a network gives, in this precision. Every network call of every family goes through this or
+        `start`, so raw outputs are checked before anything is made of them."""
         return self.start(network, *inputs).checked()
 
     def start(self, network: Callable[..., Outputs], *inputs: Any) -> Unchecked[Outputs]:
@@ -113,7 +115,7 @@ class Place:
 
 
 def _computes_bf16(device: torch.device) -> bool:
-    """In hardware: older GPUs and most CPUs only imitate it, slower than single precision."""
+    """Whether it does so in hardware: older GPUs and most CPUs only emulate it, slower than single precision."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     cpu: Any = torch.cpu  # untyped in torch

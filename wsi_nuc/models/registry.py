@@ -1,7 +1,7 @@
-"""Model families by name. A new one is one folder and one line here; one of another package needs no line.
+"""Model families by name. A new one needs a folder and a line here; one of another package needs no line.
 
-A family is a module (see `Family`). It is imported when a model of it is asked for: this file costs nothing, and a
-model without a network never imports torch.
+A family is a module (see `Family`), imported when one of its models is asked for. So importing this file costs
+nothing, and a model without a network never imports torch.
 """
 
 from __future__ import annotations
@@ -35,14 +35,16 @@ FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
 
 class Family(Protocol):
-    """What the module of a family holds: `spec` and `load` where a model comes with the package, `spec_of_file`
-    and `load_file` where checkpoint files carry the family's name as their `architecture`. `OPTIONS` has checked
-    the `options` before they get here."""
+    """What the module of a family holds.
+
+    It has `spec` and `load` if a model comes with the package, `spec_of_file` and `load_file` if checkpoint files
+    carry the family's name as their `architecture`. The `options` that it gets were checked with `OPTIONS`.
+    """
 
     ABOUT: str
     """One line for `wsi-nuc models`."""
     OPTIONS: type[Any] | None
-    """A dataclass of all ways to use a trained model; None where there is only one."""
+    """A dataclass of all options of using a trained model; None where there are none."""
 
     def spec(self, options: Options) -> ModelSpec: ...
     def load(self, device: str, options: Options) -> NucleiModel: ...
@@ -51,8 +53,8 @@ class Family(Protocol):
 
 
 def load_model(name_or_file: str, device: str = "cpu", options: Options | None = None) -> NucleiModel:
-    """A model by its name, or the one that a native checkpoint file holds. `options`: ways of using it, in place
-    of those that the file's section `use` states."""
+    """A model by its name, or the model of a native checkpoint file. `options`: values that replace those of the
+    file's section `use`."""
     if is_file(name_or_file):
         from wsi_nuc.models.weights import open_checkpoint
 
@@ -67,7 +69,7 @@ def load_model(name_or_file: str, device: str = "cpu", options: Options | None =
 
 
 def model_spec(name_or_file: str, options: Options | None = None) -> ModelSpec:
-    """What planning needs, without loading weights; of a file, only the header and the hash are read."""
+    """What planning needs, without loading weights. Of a file only the header and the hash are read."""
     if is_file(name_or_file):
         from wsi_nuc.models.weights import read_info
 
@@ -82,7 +84,8 @@ def model_spec(name_or_file: str, options: Options | None = None) -> ModelSpec:
 
 
 def is_file(name_or_file: str) -> bool:
-    """A path has a separator or a weights suffix; a registered name stays a name even if a file is called so."""
+    """Whether this is a path: it has a separator or a suffix of weights, or such a file exists. A registered name
+    is never a path."""
     if name_or_file in FAMILIES:
         return False
     path = Path(name_or_file)
@@ -97,9 +100,9 @@ class Listed:
     about: str
     classes: tuple[str, ...] = ()
     package: str = ""
-    """Name, version and licence of the package that brought it, "" for this one."""
+    """Name, version and licence of the package that brought it; "" for this one."""
     problem: str = ""
-    """Why it cannot be used, "" if it can."""
+    """Why it cannot be used; "" if it can."""
 
 
 def listed() -> list[Listed]:
@@ -109,7 +112,7 @@ def listed() -> list[Listed]:
 
 
 def installed() -> list[EntryPoint]:
-    """What other packages bring, in the order of their names."""
+    """The families that other packages bring, in the order of their names."""
     return sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value))
 
 
@@ -131,10 +134,10 @@ def family_module(name: str) -> Family:
 def _imported(point: EntryPoint) -> Family:
     try:
         module = point.load()
-    # As broad as this because it guards the import of another package, which may raise anything.
+    # This is so broad because it guards the import of another package, which may raise anything.
     except Exception as error:
         cause = f"{_package(point)} cannot be imported ({type(error).__name__}: {error})"
-        raise ModelError(f"model {point.name!r}", cause, "mend or uninstall that package") from error
+        raise ModelError(f"model {point.name!r}", cause, "repair or uninstall that package") from error
     missing = [name for name in ("ABOUT", "OPTIONS") if not hasattr(module, name)]
     if missing or not (hasattr(module, "load") or hasattr(module, "load_file")):
         cause = (

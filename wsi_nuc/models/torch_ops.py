@@ -1,10 +1,9 @@
-"""Import timm and segment-anything where torchvision's compiled operators do not load.
+"""Around torch: calls of one fixed size, and importing timm and segment-anything without torchvision's operators.
 
-Both import torchvision at module level, and torchvision refuses to be imported over a torch build that its binary
-was not made for (a CPU-only torch, for one). None of its operators is used here, so they are declared, `nms` with
-a plain body, and the import is tried again. Where the native operators load nothing is changed.
-
-Many items through a network in calls of one fixed size.
+timm and segment-anything import torchvision at module level, and torchvision refuses to be imported over a torch
+build that its binary was not made for (for example a CPU-only torch). None of its operators is used here. So they
+are declared, `nms` with a plain body, and the import is tried again. Where the native operators load, nothing is
+changed.
 """
 
 from __future__ import annotations
@@ -18,31 +17,32 @@ from typing import Any, TypeVar
 import torch
 
 Item = TypeVar("Item")
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 def chunks(items: Sequence[Item], size: int) -> Iterator[tuple[list[Item], int]]:
-    """Lists of exactly `size` items, the last filled up with its first, and how many of them are real."""
+    """Lists of exactly `size` items, and how many of the items are real: the last list is filled up with copies of
+    its first item."""
     for first in range(0, len(items), size):
         part = list(items[first : first + size])
         yield part + [part[0]] * (size - len(part)), len(part)
 
 
-def in_calls(items: Sequence[Item], size: int, call: Callable[[list[Item], int], Found]) -> Iterator[Found]:
-    """`call(part, real)` for the chunks of `items`. Where memory runs out, half as many go at once from there on;
-    a single item that does not fit is the caller's to tell."""
+def in_calls(items: Sequence[Item], size: int, call: Callable[[list[Item], int], Result]) -> Iterator[Result]:
+    """`call(part, real)` for the chunks of `items`. When memory runs out, calls have half the size from then on.
+    If a single item does not fit, the error goes to the caller."""
     first = 0
     while first < len(items):
         part = list(items[first : first + size])
         try:
-            found = call(part + [part[0]] * (size - len(part)), len(part))
+            result = call(part + [part[0]] * (size - len(part)), len(part))
         except (MemoryError, torch.cuda.OutOfMemoryError):
             if size == 1:
                 raise
             size = -(-size // 2)
             continue
         first += len(part)
-        yield found
+        yield result
 
 
 def load(name: str) -> Any:
@@ -66,7 +66,7 @@ def _make_torchvision_importable() -> None:
         boxes._assert_has_ops = lambda: None
 
 
-_fragments: list[Any] = []  # a library object takes its operators along when it is collected
+_fragments: list[Any] = []  # when a library object is collected, its operators go with it
 
 
 def _declare_operators() -> None:

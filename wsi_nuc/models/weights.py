@@ -2,7 +2,7 @@
 
 Nothing in a file is executed. The native header lies in the safetensors metadata under the key "wsi_nuc" and holds
 architecture, classes, mpp, normalisation, training_data, metrics and format_version. It is parsed here before the
-library sees the file, so that a damaged or hostile one is refused with its reason.
+library sees the file, so that a damaged or hostile file is refused with its reason.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KEY = "wsi_nuc"
 FORMAT_VERSION = 1
 MAX_HEADER_BYTES = 16 << 20  # a ViT-H has 0.1 MiB of header
 LISTED = 8
-VARIANCE = "running_var"  # as torch names what a batch norm divides by
+VARIANCE = "running_var"  # torch's name for what a batch norm divides by
 NOT_FINITE, NEGATIVE = "NaN or infinite weights", "variances below zero"
 Shapes = Mapping[str, tuple[int, ...]]
 _AGAIN = "copy or download the file again"
@@ -35,15 +35,20 @@ _AGAIN = "copy or download the file again"
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """The header of a native file. `details`: the whole JSON header; `shapes`: of every tensor."""
+    """The header of a native file."""
 
     path: str
     architecture: str
+    """The name of the model's family."""
     classes: tuple[str, ...]
     mpp: float
+    """Microns per pixel that the model works at."""
     sha256: str
+    """Hash of the whole file."""
     details: Mapping[str, Any]
+    """The whole JSON header."""
     shapes: Shapes
+    """Shape of every tensor."""
 
     @property
     def nucleus_um(self) -> tuple[float, float] | None:
@@ -57,7 +62,7 @@ class CheckpointInfo:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A native file whose header was accepted; tensors are read when asked for."""
+    """A native file whose header was accepted. Tensors are read when they are asked for."""
 
     info: CheckpointInfo
 
@@ -145,14 +150,14 @@ def save_checkpoint(path: str | Path, state: Mapping[str, npt.NDArray[Any]], hea
     text = json.dumps({**header, "format_version": FORMAT_VERSION}, sort_keys=True, allow_nan=False)
     check_sense(path, state)
     save_file({name: np.ascontiguousarray(array) for name, array in state.items()}, str(path), {KEY: text})
-    # The library leaves the file to its owner alone, whatever the umask says.
+    # The library makes the file readable for its owner only, whatever the umask says.
     umask = os.umask(0)
     os.umask(umask)
     Path(path).chmod(0o666 & ~umask)
 
 
 def read_pth(path: str | Path) -> dict[str, Any]:
-    """Tensors of a foreign `.pth`. Only tensors are ever unpickled: a file with anything else is refused."""
+    """Tensors of a foreign `.pth`. Only tensors are unpickled: a file with anything else is refused."""
     import torch
 
     try:
@@ -170,20 +175,20 @@ def read_pth(path: str | Path) -> dict[str, Any]:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
-        raise ModelError(path, "it holds no plain table of tensors", "save the model's state_dict alone")
+        raise ModelError(path, "it does not hold a plain table of tensors", "save the model's state_dict alone")
     return dict(content)
 
 
-def check_state(path: str | Path, expected: Shapes, found: Shapes) -> None:
+def check_state(path: str | Path, expected: Shapes, given: Shapes) -> None:
     """Refuse a state whose names or shapes differ, and list how."""
-    missing, unexpected = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    missing, unexpected = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
     differing = [
-        f"{name} {tuple(found[name])} instead of {tuple(expected[name])}"
-        for name in sorted(set(expected) & set(found))
-        if tuple(expected[name]) != tuple(found[name])
+        f"{name} {tuple(given[name])} instead of {tuple(expected[name])}"
+        for name in sorted(set(expected) & set(given))
+        if tuple(expected[name]) != tuple(given[name])
     ]
     lists = {"missing": missing, "unexpected": unexpected, "of another shape": differing}
-    differences = [f"{len(names)} {what}: {_some(names)}" for what, names in lists.items() if names]
+    differences = [f"{len(names)} {what}: {_first_of(names)}" for what, names in lists.items() if names]
     if differences:
         remedy = "use the checkpoint of this architecture and these classes"
         raise ModelError(path, "its tensors do not fit the model; " + "; ".join(differences), remedy)
@@ -197,17 +202,17 @@ def check_class_count(path: str | Path, classes: tuple[str, ...], count: int) ->
 
 
 def check_sense(path: str | Path, state: Mapping[str, Any]) -> None:
-    """Refuse NaN, infinity and variances below zero, naming the tensors. A variance of zero is that of a channel
-    which training left without use."""
+    """Refuse NaN, infinity and variances below zero, naming the tensors. A variance of zero is allowed: it belongs
+    to a channel that training left unused."""
     flaws = {name: _flaw(name, tensor) for name, tensor in sorted(state.items())}
     for flaw in (NOT_FINITE, NEGATIVE):
         names = [name for name in flaws if flaws[name] == flaw]
         if names:
-            raise ModelError(path, f"{flaw} in {_some(names)}", "use an intact checkpoint")
+            raise ModelError(path, f"{flaw} in {_first_of(names)}", "use an intact checkpoint")
 
 
 def _flaw(name: str, tensor: Any) -> str:
-    # torch's own test of half precision takes fifty times as long on a CPU.
+    # On a CPU, torch's own test of half precision takes fifty times as long.
     values = tensor if isinstance(tensor, np.ndarray) else tensor.detach().cpu().float().numpy()
     if not np.isfinite(values).all():
         return NOT_FINITE
@@ -219,6 +224,6 @@ def sha256_of(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _some(names: list[str]) -> str:
+def _first_of(names: list[str]) -> str:
     rest = len(names) - LISTED
     return ", ".join(names[:LISTED]) + (f" and {rest} more" if rest > 0 else "")

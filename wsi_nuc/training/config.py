@@ -1,4 +1,4 @@
-"""What every training can be told, whatever it trains. No torch here."""
+"""The settings that every training has, whatever it trains. No torch here."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from wsi_nuc.datasets.record import SourceConfig
 
 
 class ImagesConfig(Section):
-    """Labelled images. Those that do not tell their resolution are taken to have the model's."""
+    """Labelled images. An image that does not state its resolution is taken to have the model's."""
 
     folder: Path | None = None
-    """Relative paths of the sources count from here; None: from where the command was given."""
+    """Relative paths of the sources start here; None: in the folder where the command was given."""
     train: tuple[SourceConfig, ...] = Field(min_length=1)
     validation: tuple[SourceConfig, ...] = ()
     workers: int = Field(default=0, ge=0, le=256)
-    """Processes that make batches ahead; 0: none."""
+    """Processes that prepare batches ahead; 0: none."""
 
     @model_validator(mode="before")
     @classmethod
@@ -33,7 +33,8 @@ class ImagesConfig(Section):
 
 
 def _below(folder: Path, sources: Any) -> Any:
-    """What is no source is left to the schema to refuse."""
+    """The sources with their paths below `folder`. What is not a source stays as it is, and the schema refuses
+    it."""
     return [
         {**source, "path": folder / source["path"]} if isinstance(source, Mapping) and "path" in source else source
         for source in (sources if isinstance(sources, (list, tuple)) else [sources])
@@ -41,16 +42,20 @@ def _below(folder: Path, sources: Any) -> Any:
 
 
 class TrainingConfig(Section):
+    """What every family's training has in common."""
+
     family: str
-    """Whose recipe this is: a name of `training.registry.RECIPES`."""
+    """The family whose recipe is used: a name in `training.registry.RECIPES`."""
     out: Path
-    """Folder of the training; the same one resumes."""
+    """Folder of the training; given again, the training goes on."""
     classes: tuple[str, ...] = Field(min_length=1)
     mpp: float = Field(default=0.25, gt=0.01, lt=100)
+    """Microns per pixel that the model works at."""
     seed: int = Field(default=0, ge=0)
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: int | None = Field(default=None, ge=1)
+    """Threads of torch on the CPU; None: as torch chooses."""
 
     @field_validator("out")
     @classmethod

@@ -1,6 +1,6 @@
-"""The course of a training as CSV, one row an epoch, and as a picture where matplotlib is installed.
+"""The course of a training: means of the losses, as CSV with one row per epoch and as a picture.
 
-Means of the losses over some steps.
+The picture needs matplotlib.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 
 class Sums:
-    """Means of the losses over an epoch, kept on the device until they are asked for."""
+    """Means of the losses over an epoch. The sums stay on the device until the means are asked for."""
 
     def __init__(self) -> None:
         self._sums: dict[str, torch.Tensor] = {}
@@ -27,7 +27,7 @@ class Sums:
         self._steps += 1
 
     def means(self, over_processes: Callable[[torch.Tensor], torch.Tensor] = lambda own: own) -> dict[str, float]:
-        """Mean of each loss over steps and processes; starts again afterwards."""
+        """Mean of each loss over steps and processes. Afterwards the sums start again."""
         own = torch.stack([value.float() for value in self._sums.values()]) / self._steps
         values = over_processes(own).tolist()
         named = {f"loss_{name}": value for name, value in zip(self._sums, values, strict=True)}
@@ -48,7 +48,7 @@ def write_curves(folder: Path, rows: Rows) -> None:
 
 
 def draw_curves(folder: Path, rows: Rows) -> bool:
-    """Losses above, validation below; False where matplotlib is not there to draw them."""
+    """Draw the losses above and the validation below; False where matplotlib is not installed."""
     try:
         import matplotlib as mpl
     except ImportError:

@@ -1,8 +1,8 @@
 """The training loop, from the first batch to the last row of the curves. It knows no model family.
 
-A recipe hands it a `Stage`. The stage's folder then holds `state.pt` to go on from, `curves.csv`, `curves.png` and
-what the stage itself saves. The same command goes on where a stopped one was, with the very same batches; on one
-thread, with the very same numbers.
+A recipe gives it a `Stage`. The stage's folder then holds `state.pt` to go on from, `curves.csv`, `curves.png` and
+what the stage itself saves. The same command goes on where a stopped one was, with exactly the same batches, and
+on one thread with exactly the same numbers.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class Batch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One run of the loop, as a recipe describes it. An epoch is as many steps as make one row of the curves."""
+    """One run of the loop, as a recipe describes it. An epoch is the number of steps per row of the curves."""
 
     name: str
     folder: Path
     config: TrainingConfig
     module: nn.Module
-    """A batch in, its weighted losses out, by name."""
+    """From a batch to its weighted losses, by name."""
     net: nn.Module
     """The part of `module` that is averaged, validated and saved."""
     optimizer: torch.optim.Optimizer
@@ -59,22 +59,27 @@ class Stage:
     rate: Callable[[int], float]
     """Share of `lr` at a step."""
     batches: Callable[[int], Iterator[Any]]
-    """This process's batches from a step on, to the end; the same ones whenever it is asked."""
+    """This process's batches from a step to the end; the same ones at every call."""
     batch: int
-    """Images of a step, over all processes."""
+    """Images per step, over all processes."""
     steps: int
+    """Steps of the whole stage."""
     epoch_steps: int
+    """Steps per epoch."""
     scores: Callable[[nn.Module], Row]
-    """Validation of a network. `quality` among them is what `best` goes by."""
+    """Validation of a network. Its `quality` decides which epoch is the best."""
     save: Callable[[nn.Module, Row], None]
     """Write the network to its file, with the row of the curves that belongs to it."""
     clip: float = 0.0
     """Greatest norm of the gradient; 0: no limit."""
     ema: float = 0.0
+    """Decay of the averaged weights; 0: no average."""
     validate_every: int = 1
+    """Epochs from one validation to the next."""
     save_every: int = 1
+    """Epochs from one saved state to the next."""
     best: bool = True
-    """Save the network of the best validation; else that of every epoch, the last one stays."""
+    """Save the network of the best validation; otherwise that of each epoch, so that the last one stays."""
     steered: Collection[str] = ()
     """Settings that may change before a stopped stage goes on."""
 
@@ -148,5 +153,5 @@ def _refuse_non_finite(total: torch.Tensor, losses: Losses, name: str, step: int
 
 
 def finite(row: Row) -> Row:
-    """What of a row can be written as JSON."""
+    """The numbers of a row that can be written as JSON."""
     return {name: value for name, value in row.items() if math.isfinite(value)}

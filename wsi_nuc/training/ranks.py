@@ -1,4 +1,4 @@
-"""One process or several: what `torchrun` tells, and what the processes tell one another."""
+"""The processes of a training: which of them `torchrun` started, and what they exchange."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process's number among `world`, and its device."""
+    """This process among all of a training."""
 
     rank: int
+    """Its number, from 0."""
     world: int
+    """Number of processes."""
     device: torch.device
 
     @property
@@ -30,14 +32,14 @@ class Ranks:
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Wait until every process is here."""
         if self.world > 1:
             dist.barrier()
 
     def wrap(self, module: nn.Module) -> nn.Module:
         if self.world == 1:
             return module
-        # A batch without masks, say, leaves the mask decoder without a gradient.
+        # For example, a batch without masks leaves the mask decoder without a gradient.
         return nn.parallel.DistributedDataParallel(module, find_unused_parameters=True)
 
     def share(self, items: Sequence[Item]) -> list[Item]:
@@ -59,7 +61,7 @@ class Ranks:
 
 @contextmanager
 def join(device: str) -> Iterator[Ranks]:
-    """Meet the other processes that `torchrun` started; without it there is one."""
+    """Meet the other processes that `torchrun` started; without it there is only this one."""
     world, rank, local = (int(os.environ.get(name, default)) for name, default in
                           (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0")))  # fmt: skip
     chosen = _device(device, local, world)

@@ -1,9 +1,9 @@
-"""The recipes by model family. A new one is one folder here and one line.
+"""Training recipes by model family, and a training of any family from its settings to the trained file.
 
-A training from its settings to the file of the trained model, whatever the family.
+A new recipe needs a folder and a line here. On the command line:
 
-wsi-nuc train configs/tiny.yaml --out runs/tiny
-torchrun --nproc-per-node 8 -m wsi_nuc train configs/pannuke-123.yaml --out runs/pannuke
+    wsi-nuc train configs/tiny.yaml --out runs/tiny
+    torchrun --nproc-per-node 8 -m wsi_nuc train configs/pannuke-123.yaml --out runs/pannuke
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ RECIPES: dict[str, str] = {
     "promptnucseg": "wsi_nuc.training.promptnucseg.recipe",
     "compact": "wsi_nuc.training.compact.recipe",
 }
-# Of files that do not name theirs.
+# The family of files that do not name one.
 USUAL = "promptnucseg"
 
 
 class Recipe(Protocol):
-    """A module with these names."""
+    """What the module of a recipe holds."""
 
     CONFIG: type[TrainingConfig]
+    """The schema of the family's settings."""
 
     def stages(self, config: Any, ranks: Ranks, emit: Emit) -> Iterator[Any]:
-        """The `loop.Stage`s in their order, each made when the one before it is done. After the last one the first
-        process writes the file with everything that was trained."""
+        """The stages (`loop.Stage`) in their order, each made when the one before it is done. After the last one,
+        the first process writes the file with everything that was trained."""
         ...
 
 
@@ -51,7 +52,7 @@ def recipe(family: str) -> Recipe:
 def load_train_config(
     family_or_file: str | Path | None, assignments: Iterable[str], options: Mapping[str, Any]
 ) -> TrainingConfig:
-    """The checked settings of a training. The family alone means its defaults; a file may name it as `family`."""
+    """The checked settings of a training. A family alone means its defaults; a file may state its `family`."""
     assignments = list(assignments)
     if isinstance(family_or_file, str) and family_or_file in RECIPES:
         file, family = None, family_or_file
@@ -74,14 +75,14 @@ MODEL = "model.safetensors"
 
 
 def train(config: TrainingConfig, emit: Emit = ignore, overwrite: bool = False) -> Path:
-    """Run all stages, or go on with those that were stopped, and return the file of the trained model."""
+    """Run all stages, or go on with a stopped one, and return the file of the trained model."""
     if config.threads:
         torch.set_num_threads(config.threads)
     chosen = recipe(config.family)
     with join(config.device) as ranks:
         emit = emit if ranks.first else ignore
         if overwrite and ranks.first:
-            # Only what a training wrote: the folder may hold other things.
+            # Only what a training wrote is removed, since the folder may hold other files.
             for folder in {file.parent for name in (STATE, BEST) for file in config.out.glob(f"*/{name}")}:
                 shutil.rmtree(folder, ignore_errors=True)
         ranks.wait()

@@ -1,7 +1,4 @@
-"""All that a stopped training needs to go on exactly: weights, average, optimiser, random numbers.
-
-A running average of the weights, which is validated and kept in place of the last ones.
-"""
+"""All that a stopped training needs to go on exactly: weights, their average, optimiser, random numbers."""
 
 from __future__ import annotations
 
@@ -24,7 +21,10 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 class Ema(Generic[Net]):
-    """`decay` 0: no average, `net` is the trained network itself."""
+    """A running average of the weights, which is validated and saved instead of the last weights.
+
+    With a `decay` of 0 there is no average, and `net` is the trained network itself.
+    """
 
     def __init__(self, net: Net, decay: float) -> None:
         self._live, self._decay = net, decay
@@ -34,7 +34,7 @@ class Ema(Generic[Net]):
     def update(self, step: int) -> None:
         if not self._decay:
             return
-        # Early on the average would be of random weights mostly.
+        # Early in a training, a slow average would be mostly of random weights.
         decay = min(self._decay, (1 + step) / (10 + step))
         for average, parameter in zip(self.net.parameters(), self._live.parameters(), strict=True):
             average.lerp_(parameter, 1 - decay)
@@ -42,17 +42,20 @@ class Ema(Generic[Net]):
             kept.copy_(buffer)
 
 
-# What may differ between a training and its continuation, since no number depends on it.
+# Settings that may differ between a training and its continuation, since no number depends on them.
 FREE = ("out", "device", "threads")
 
 
 @dataclass
 class Progress:
-    """`step`: of the next batch. `best`: the best validation so far. `rows`: one an epoch, for the curves."""
+    """How far a stage has come."""
 
     step: int = 0
+    """The step of the next batch."""
     best: float = float("-inf")
+    """The best validation so far."""
     rows: list[dict[str, float]] = field(default_factory=list)
+    """The rows of the curves, one per epoch."""
 
 
 @dataclass
@@ -66,8 +69,8 @@ class Trained:
 
 
 def save_state(path: Path, trained: Trained, config: Section, free: Collection[str] = ()) -> None:
-    """Replace the file at once: a kill leaves the old state or the new one. `free`: settings that may change
-    before it goes on, besides those that no number depends on."""
+    """Replace the file in one step: a kill leaves the old state or the new one. `free`: settings that may change
+    before the training goes on, besides those of `FREE`."""
     content = {
         "config": json.dumps(_fixed(config, free)),
         "module": trained.module.state_dict(),
@@ -103,7 +106,7 @@ def load_state(
         setattr(trained.progress, name, value)
     torch.set_rng_state(content["random"].cpu())
     if device.type == "cuda" and content["random_device"] is not None:
-        # Of several processes all draw alike, so the first one's numbers go on in each, on its own device.
+        # All processes draw the same numbers, so each goes on with those of the first one, on its own device.
         torch.cuda.set_rng_state(content["random_device"].cpu(), device)
     return True
 

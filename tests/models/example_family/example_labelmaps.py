@@ -1,4 +1,4 @@
-"""A model family as another package would bring it: no prompts and no weights, an instance map of each tile."""
+"""A model family as another package would bring it: without prompts and weights, with a label map of each tile."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ ABOUT = "dark spots, as they are connected"
 
 @dataclass(frozen=True, slots=True)
 class OPTIONS:
+    """Which pixels belong to a nucleus, by their grey value."""
+
     darkest: int = 0
-    """Pixels of a grey value from here on belong to a nucleus,"""
+    """The least grey value of a nucleus."""
     brightest: int = 120
-    """up to here."""
+    """The greatest grey value of a nucleus."""
 
 
 def spec(options: Mapping[str, Any]) -> ModelSpec:
@@ -52,7 +54,7 @@ def look(use: OPTIONS, batch: TileBatch) -> InstancesLook:
 
 
 def spots(rgb: Any, use: OPTIONS) -> tuple[Any, Any]:
-    """Labels of one tile, and of each spot whether it is large."""
+    """Labels of one tile, and for each spot whether it is large."""
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     inside = ((grey >= use.darkest) & (grey <= use.brightest)).astype(np.uint8)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=4)

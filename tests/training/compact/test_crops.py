@@ -1,4 +1,4 @@
-"""Crops for the compact network: labels, points and targets stay on the pixels that they belong to."""
+"""Crops for the compact network: labels, points and targets stay on the pixels to which they belong."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ def test_a_centre_has_the_greatest_heat_and_its_offset_leads_back_to_it() -> Non
 
 def test_a_crop_follows_from_its_number_alone() -> None:
     crops = Crops([[disks(0), disks(1)]], [1.0], CropConfig(size_px=128), 7)
-    one, again, other = crops[5], crops[5], crops[6]
+    crop, again, next_crop = crops[5], crops[5], crops[6]
     assert all(
-        np.array_equal(getattr(one, n), getattr(again, n), equal_nan=n == "negative") for n in one.__slots__
+        np.array_equal(getattr(crop, n), getattr(again, n), equal_nan=n == "negative") for n in crop.__slots__
     )
-    assert not np.array_equal(one.rgb, other.rgb)
+    assert not np.array_equal(crop.rgb, next_crop.rgb)
 
 
 def test_prompts_lie_on_their_nuclei_and_negatives_on_others() -> None:
@@ -82,8 +82,8 @@ def test_prompts_lie_on_their_nuclei_and_negatives_on_others() -> None:
         crop = crops[number]
         x, y = crop.prompt_xy.astype(int).T
         assert (crop.instances[y, x] == crop.prompt_id).all()
-        told = ~np.isnan(crop.negative).any(1)
-        assert (np.abs(crop.negative[told] - crop.prompt_xy[told]).max(1) > 0).all()
+        given = ~np.isnan(crop.negative).any(1)
+        assert (np.abs(crop.negative[given] - crop.prompt_xy[given]).max(1) > 0).all()
         seen += len(crop.prompt_id)
     assert seen > 20
 
@@ -145,19 +145,19 @@ def test_colour_varies_but_nothing_moves() -> None:
     image = disks(6)
     rng = np.random.default_rng(0)
     varied = [vary(image.rgb, rng) for _ in range(8)]
-    assert all(one.shape == image.rgb.shape and one.dtype == np.uint8 for one in varied)
-    assert len({one.tobytes() for one in varied}) == 8
+    assert all(rgb.shape == image.rgb.shape and rgb.dtype == np.uint8 for rgb in varied)
+    assert len({rgb.tobytes() for rgb in varied}) == 8
     assert vary(image.rgb, rng, 0.0) is image.rgb
     assert image.instances is not None
     nuclei = image.instances > 0
-    darker = [one[nuclei].mean() < one[~nuclei].mean() for one in varied]
+    darker = [rgb[nuclei].mean() < rgb[~nuclei].mean() for rgb in varied]
     assert sum(darker) >= 7
 
 
 def test_batches_keep_prompts_with_their_crops() -> None:
     crops = Crops([[disks(7)]], [1.0], CONFIG, 3)
-    some = [crops[i] for i in range(3)]
-    batch = collate(some)
+    first = [crops[i] for i in range(3)]
+    batch = collate(first)
     assert batch.rgb.shape == (3, 128, 128, 3)
-    for i, crop in enumerate(some):
+    for i, crop in enumerate(first):
         assert np.array_equal(batch.prompt_xy[batch.prompt_row == i].numpy(), crop.prompt_xy)

@@ -1,4 +1,4 @@
-"""The loop of the compact model: it learns, it resumes exactly, it refuses what cannot go on."""
+"""Training of the compact model: it learns, it resumes exactly, and it refuses to go on with other settings."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ def test_a_stopped_training_ends_with_the_same_weights(tmp_path: Path, data: Pat
     with pytest.raises(Stop):
         train(config(tmp_path / "parts", data), stop_at_3)
     parts = train(config(tmp_path / "parts", data))
-    one, other = (open_checkpoint(file).tensors() for file in (whole, parts))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    expected, actual = (open_checkpoint(file).tensors() for file in (whole, parts))
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
 
 
 def test_images_are_read_once(tmp_path: Path, data: Path) -> None:
-    """Those that the training began with also choose the cuts: nobody asks for the files again."""
+    """The images of the training also serve to choose the cuts, so the files are not read again."""
     copy = shutil.copytree(data, tmp_path / "data")
 
     def remove(event: object) -> None:
@@ -107,7 +107,7 @@ def test_the_file_knows_its_training_data_and_runs(tmp_path: Path, data: Path) -
 
 
 def test_it_learns(tmp_path: Path, data: Path) -> None:
-    """Plain disks in two classes: after a few dozen steps the losses of points and masks have fallen by half."""
+    """On plain disks of two classes, the loss falls by 40 % or more within a few dozen steps."""
     seen: list[float] = []
     train(
         config(tmp_path, data, steps=60, batch=4, report_every=60, lr=4e-3, ema=0.0),
@@ -116,12 +116,12 @@ def test_it_learns(tmp_path: Path, data: Path) -> None:
     assert np.mean(seen[-10:]) < 0.6 * np.mean(seen[:5])
 
 
-def test_a_loss_that_is_no_number_stops_it(tmp_path: Path, data: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_it(tmp_path: Path, data: Path) -> None:
     with pytest.raises(TrainingError, match="not a finite number"):
         train(config(tmp_path, data, lr=1e12, clip=0.0, warmup=0, steps=20))
 
 
-def test_the_rate_rises_holds_and_falls_to_nothing(tmp_path: Path, data: Path) -> None:
+def test_the_rate_rises_stays_and_falls_to_zero(tmp_path: Path, data: Path) -> None:
     plan = config(tmp_path, data, steps=100, warmup=10, decay=0.5)
     rates = [rate(plan, step) for step in range(101)]
     assert rates[0] == pytest.approx(0.1)

@@ -1,11 +1,8 @@
-"""What is nucleus and what is not, judged against the surroundings within a few cells.
+"""What the classical model sees in a tile: haematoxylin, the foreground made from it, and a point per dark blob.
 
-From RGB to the amount of haematoxylin, in whole numbers.
-
-Everything up to the labels is integer arithmetic or a function of one pixel: the same pixels give the same bits
-wherever a tile begins and however a library sums.
-
-A point for each dark blob: maxima of differences of Gaussians over a few sizes.
+The foreground is judged against the surroundings within a few cells. Everything up to the labels is integer
+arithmetic or a function of one pixel, so the same pixels give the same bits wherever a tile begins and in whatever
+order a library sums.
 """
 
 from __future__ import annotations
@@ -35,7 +32,7 @@ def haematoxylin(rgb: UInt8, parameters: Parameters) -> UInt16:
     red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
     amount = tables[:, 0][red] + tables[:, 1][green] + tables[:, 2][blue]
     od = density.astype(np.int32)
-    # Haematoxylin absorbs green at least as well as red; ink of felt pens does not.
+    # Haematoxylin absorbs green at least as well as red; the ink of felt pens does not.
     ink = 4 * od[red] > 5 * od[green] + 400
     dark = np.maximum(np.maximum(red, green), blue) < DARK
     amount[ink | dark] = 0
@@ -53,13 +50,16 @@ SOFT = 4000  # the soft foreground is 0..SOFT, half of it at the threshold
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Of one tile, all H x W: `soft`, the foreground 0..SOFT; `order` the same, smoothed, which the flood
-    follows; `inside`, what may become a nucleus; `excess`, stain over the local threshold in local contrasts."""
+    """What the model sees in one tile; each field is H x W."""
 
     soft: UInt16
+    """The foreground, 0..SOFT."""
     order: UInt16
+    """The foreground, smoothed: the flood follows it."""
     inside: Bool
+    """What may become a nucleus."""
     excess: Float64
+    """Stain above the local threshold, in units of the local contrast."""
 
 
 def scene_of(rgb: UInt8, parameters: Parameters) -> Scene:
@@ -72,9 +72,11 @@ def scene_of(rgb: UInt8, parameters: Parameters) -> Scene:
 
 
 def local_threshold(stain: UInt16, parameters: Parameters) -> tuple[Float64, Float64]:
-    """Between the mean of what is darker and of what is paler than the mean around each pixel.
+    """Threshold and contrast at each pixel, both H x W.
 
-    One step of Ridler and Calvard's iteration in a sliding window. The floor keeps blank and pale areas empty.
+    The threshold lies between two means: of what is darker and of what is paler than the mean around the pixel.
+    This is one step of Ridler and Calvard's iteration, in a sliding window. The floor keeps blank and pale areas
+    empty.
     """
     radius = parameters.window_px
     size = (2 * radius + 1) ** 2
@@ -98,7 +100,10 @@ RATIO = 1.34
 
 
 def blobs(scene: Scene, parameters: Parameters) -> tuple[Int64, Float32]:
-    """N x 2 pixels (x, y) in reading order, and the strength of each blob in 0..1."""
+    """A point for each dark blob, N x 2 pixels (x, y) in reading order, and the strength of each blob in 0..1.
+
+    Blobs are maxima of differences of Gaussians over a few sizes.
+    """
     strength = _strength(scene, parameters)
     edge = 2 * parameters.apart_px + 1
     largest = cv2.dilate(strength.astype(np.float32), np.ones((edge, edge), np.uint8))

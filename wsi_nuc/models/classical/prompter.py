@@ -1,4 +1,4 @@
-"""A point per blob of each scene."""
+"""One point per blob of each scene."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from wsi_nuc.types import Prompts
 
 
 def propose(scenes: Sequence[Scene], parameters: Parameters, classes: int) -> Prompts:
-    """Of a batch, one scene per tile. A point alone says nothing about the class; the mask does."""
+    """The points of a batch, which has one scene per tile. A point alone says nothing about the class; the mask
+    does."""
     points = [blobs(scene, parameters) for scene in scenes]
     rows = [np.full(len(xy), row, np.int64) for row, (xy, _) in enumerate(points)]
     xy_tile = np.concatenate([xy for xy, _ in points]).astype(np.float32) + np.float32(0.5)

@@ -1,14 +1,12 @@
-"""A mask per point: a flood from all points of a tile at once, closed, judged and classified by its shape.
+"""A mask and a class for each point of the classical model.
 
-A class from the look of a mask: a rule of thumb, not a diagnosis.
+A flood from all points of a tile at once, darkest pixels first and for a bounded distance, decides which pixel
+belongs to which point. Its labels are cut into crops around the points, closed, measured and judged by their
+shape.
 
-A softmax over numbers a reader can picture: lymphocytes are small, round and stand out from their surroundings;
-fibroblasts are elongated; epithelial nuclei are large. The weights were fitted to 21 labelled colon images and say
-little elsewhere.
-
-Labels to masks in crops around their points, and what a mask looks like in numbers.
-
-Which pixel belongs to which point: a flood from all points at once, darkest pixels first, a bounded way far.
+The class follows from the shape of the mask: a rule of thumb, not a diagnosis. It is a softmax over numbers that a
+reader can picture: lymphocytes are small, round and stand out from their surroundings; fibroblasts are elongated;
+epithelial nuclei are large. The weights were fitted to 21 labelled colon images and say little elsewhere.
 """
 
 from __future__ import annotations
@@ -32,9 +30,9 @@ Labels = npt.NDArray[np.uint16]
 def flood(scene: Scene, xy: Int64, parameters: Parameters) -> Labels:
     """H x W: i + 1 where point i holds the pixel, else 0.
 
-    A watershed would follow a chain of touching nuclei across the tile; here each label takes levels x steps
-    pixels at most, so that what lies further off cannot matter. Where two labels arrive at once the later point in
-    reading order wins: this depends on the points' relative places only.
+    A watershed would follow a chain of touching nuclei across the tile. Here a label grows by at most
+    levels x steps pixels, so that what lies further away cannot matter. Where two labels arrive at once, the later
+    point in reading order wins, which depends only on where the points lie relative to each other.
     """
     if len(xy) >= np.iinfo(np.uint16).max:
         raise SlideError(
@@ -56,20 +54,25 @@ EXCESS_UNIT = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """Of each mask: pixels; the ratio of its axes; mean excess over the local threshold."""
+    """What N masks look like, in numbers."""
 
     area_px: Float64
+    """N pixel counts."""
     elongation: Float64
+    """N ratios of the long axis to the short one."""
     excess: Float64
+    """N means of the excess over the local threshold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """Images of one tile with half a crop of zeros around. Their values are whole numbers whose
-    sum over the largest nucleus stays below 2**24: float32 adds them exactly, in whatever order."""
+    """Images of one tile, with a border of zeros half a crop wide."""
 
     labels: Labels
+    """The labels of `flood`."""
     excess: Float32
+    """The scene's excess in units of `EXCESS_UNIT`: whole numbers whose sum over the largest nucleus stays below
+    2**24, so that float32 adds them exactly in any order."""
 
     @classmethod
     def of(cls, labels: Labels, scene: Scene) -> Layers:
@@ -79,10 +82,10 @@ class Layers:
 
 
 def crops(layers: Layers, xy: Int64, label: Int64, closing_px: int) -> UInt8:
-    """N x CROP_PX x CROP_PX (0/1), centred on the points and smoothed; `label`: the label of each."""
+    """N x CROP_PX x CROP_PX masks (0/1), centred on the points and smoothed. `label`: the label of each point."""
     windows = _windows(layers.labels, xy)
     own = windows == label[:, None, None]
-    # Pale centres and notches are filled, but never with what another nucleus holds.
+    # Pale centres and notches are filled, but never with pixels of another nucleus.
     free = own | (windows == 0)
     closed = _morphed(own.astype(np.uint8), cv2.MORPH_CLOSE, cv2.MORPH_ELLIPSE, closing_px)
     return _morphed(closed * free, cv2.MORPH_OPEN, cv2.MORPH_CROSS, 1)
@@ -105,7 +108,7 @@ def shapes(mask: UInt8, layers: Layers, xy: Int64) -> Shapes:
     sums = (flat @ _moments()).astype(np.float64)
     area, sx, sy, sxx, syy, sxy = sums.T
     area_px = np.maximum(area, 1)
-    # A twelfth is the second moment of a pixel about its own middle.
+    # The second moment of a pixel about its own centre is one twelfth.
     xx, yy = sxx / area_px - (sx / area_px) ** 2 + 1 / 12, syy / area_px - (sy / area_px) ** 2 + 1 / 12
     half_gap = np.hypot((xx - yy) / 2, sxy / area_px - sx * sy / area_px**2)
     middle = (xx + yy) / 2
@@ -115,7 +118,7 @@ def shapes(mask: UInt8, layers: Layers, xy: Int64) -> Shapes:
 
 
 def _moments() -> Float32:
-    """CROP_PX**2 x 6: one, x, y, x2, y2, xy of each pixel."""
+    """CROP_PX**2 x 6: 1, x, y, x2, y2, xy of each pixel."""
     y, x = np.mgrid[:CROP_PX, :CROP_PX].reshape(2, -1)
     return np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1).astype(np.float32)
 
@@ -125,25 +128,25 @@ def _sums(padded: Float32, flat: Float32, xy: Int64) -> Float64:
     return np.asarray(np.einsum("np,np->n", values, flat), np.float64)
 
 
-def plausible(found: Shapes, least_px: int, most_px: int) -> Bool:
-    return np.asarray((found.area_px >= least_px) & (found.area_px <= most_px))
+def plausible(measured: Shapes, least_px: int, most_px: int) -> Bool:
+    return np.asarray((measured.area_px >= least_px) & (measured.area_px <= most_px))
 
 
-def features(found: Shapes) -> Float64:
-    """N x 4, in the order of `parameters.FEATURES`, each about -2..2."""
-    area_um2 = np.maximum(found.area_px, 1) * MPP**2
+def features(measured: Shapes) -> Float64:
+    """N x 4, in the order of `settings.FEATURES`, each about -2..2."""
+    area_um2 = np.maximum(measured.area_px, 1) * MPP**2
     columns = [
         np.ones(len(area_um2)),
         np.log2(area_um2 / 32),
-        np.log2(found.elongation),
-        found.excess - 0.5,
+        np.log2(measured.elongation),
+        measured.excess - 0.5,
     ]
     return np.stack(columns, axis=1)
 
 
-def class_probabilities(found: Shapes, weights: Float64) -> Float32:
-    """N x C, rows sum to 1. Summed column by column, so that a row does not depend on how many there are."""
-    numbers = features(found)
+def class_probabilities(measured: Shapes, weights: Float64) -> Float32:
+    """N x C, rows sum to 1. Summed column by column, so that a row does not depend on how many rows there are."""
+    numbers = features(measured)
     logits = sum(numbers[:, k : k + 1] * weights[None, :, k] for k in range(numbers.shape[1]))
     exponents = np.exp(logits - np.max(logits, axis=1, keepdims=True))
     return np.asarray(exponents / exponents.sum(axis=1, keepdims=True), np.float32)
@@ -155,7 +158,7 @@ CHUNK = 256  # masks whose crops stay in the cache together
 def segment(
     scenes: Sequence[Scene], parameters: Parameters, prompts: Prompts, wanted: Sequence[int]
 ) -> list[MaskCrops]:
-    """Of a batch, one scene per tile."""
+    """The masks of the `wanted` prompts of a batch, which has one scene per tile."""
     chosen, masks = np.asarray(wanted, np.int64), []
     for row, scene in enumerate(scenes):
         asked = chosen[prompts.row[chosen] == row]
@@ -168,7 +171,7 @@ def _of_tile(
     scene: Scene, parameters: Parameters, prompts: Prompts, of_tile: Int64, asked: Int64
 ) -> list[MaskCrops]:
     xy = np.floor(prompts.xy_tile).astype(np.int64)
-    # Reading order decides ties, whatever order the prompts are given in.
+    # Reading order decides ties, in whatever order the prompts are given.
     of_tile = of_tile[np.lexsort((xy[of_tile, 0], xy[of_tile, 1]))]
     layers = Layers.of(flood(scene, xy[of_tile], parameters), scene)
     label_of = np.zeros(len(prompts), np.int64)

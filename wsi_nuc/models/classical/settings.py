@@ -20,8 +20,8 @@ CORE_PX, HALO_PX, MARGIN_PX, CROP_PX = 1024, 144, 8, 64
 
 
 def unmixing() -> Float64:
-    """3 x 3: a column a stain (haematoxylin, eosin, the rest): how much of it an optical density of red, green and
-    blue stands for (Ruifrok & Johnston 2001)."""
+    """3 x 3, one column per stain (haematoxylin, eosin, the rest): how much of the stain an optical density of
+    red, green and blue stands for (Ruifrok & Johnston 2001)."""
     stains = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
     return np.asarray(np.linalg.inv(stains / np.linalg.norm(stains, axis=1, keepdims=True)))
 
@@ -31,8 +31,8 @@ def _haematoxylin() -> Float64:
 
 
 def _class_weights() -> Float64:
-    """A row a class, a column a feature: epithelial nuclei are large, lymphocytes small and round,
-    connective ones long. Fitted by a ridge-penalised softmax; rounded, since the second digit means nothing."""
+    """One row per class, one column per feature: epithelial nuclei are large, lymphocytes small and round,
+    connective ones long. Fitted by a ridge-penalised softmax and rounded, since further digits mean nothing."""
     return np.array(
         [
             [0.83, 0.54, 0.17, -1.34],
@@ -45,37 +45,46 @@ def _class_weights() -> Float64:
 
 @dataclass(frozen=True)
 class Parameters:
-    """Lengths in pixels of 0.5 um, densities in units of `stain.UNIT`.
-
-    `stain`: weights of the optical densities of red, green and blue. `smooth_px`: sigma of the first blur.
-    `window_px`: half edge of the window of the local threshold; `share`: where between the paler and the darker
-    mean it lies; `floor`: it is never lower; `contrast`: less difference between the two counts as this much;
-    `gain`: steepness of the soft foreground. `blob_px`: sigma of the smallest blob; `blob_scales`: how many, each
-    1.34 times the last; `blob_floor`: weakest blob; `apart_px`: two points are further apart than this in x or y.
-    `edge_px`: sigma that smooths the foreground's edge; `flood_px`: sigma that smooths the order of the flood;
-    `levels` and `steps`: the flood has so many levels of so many pixels each; `closing_px`: notches up to twice as
-    wide are filled. `least_px` and `most_px`: areas of a nucleus. `class_weights`: C x features.
-    """
+    """The constants. Lengths are in pixels of 0.5 um, densities in units of `foreground.UNIT`."""
 
     stain: Float64 = field(default_factory=_haematoxylin)
+    """Weights of the optical densities of red, green and blue."""
     smooth_px: float = 0.8
+    """Sigma of the first blur."""
     window_px: int = 32
+    """Half the edge of the window of the local threshold."""
     share: float = 0.75
+    """Where the threshold lies between the paler mean (0) and the darker one (1)."""
     floor: int = 170
+    """The threshold is never lower."""
     contrast: int = 220
+    """A smaller difference between the two means counts as this much."""
     gain: float = 2.0
+    """Steepness of the soft foreground."""
     blob_px: float = 2.0
+    """Sigma of the smallest blob."""
     blob_scales: int = 3
+    """How many sizes of blobs, each 1.34 times the one before."""
     blob_floor: int = 150
+    """Strength of the weakest blob."""
     apart_px: int = 6
+    """Two points are further apart than this in x or y."""
     edge_px: float = 0.7
+    """Sigma that smooths the foreground's edge."""
     flood_px: float = 1.0
+    """Sigma that smooths the order of the flood."""
     levels: int = 10
+    """Levels of the flood."""
     steps: int = 2
+    """How many pixels the flood grows at each level."""
     closing_px: int = 3
+    """Notches up to twice as wide are filled."""
     least_px: int = 25
+    """Least area of a nucleus."""
     most_px: int = 1500
+    """Largest area of a nucleus."""
     class_weights: Float64 = field(default_factory=_class_weights)
+    """Classes x features."""
 
     @property
     def reach_px(self) -> int:

@@ -1,4 +1,4 @@
-"""From settings and weights to a model that the pipeline can run, and to files of it."""
+"""From settings and weights to a model that the pipeline can run, and to its files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def assemble(net: CompactNet, settings: Settings, device: str, spec: ModelSpec) 
 
 
 def spec_of_file(info: CheckpointInfo, options: Mapping[str, Any]) -> ModelSpec:
-    """Refuses a file whose tensors do not fit its header; no tensor is read. `options`: see `header.used`."""
+    """Refuses a file whose tensors do not fit its header; no tensor is read. `options`: see `options.used`."""
     spec = spec_of(used(_checked(info), options), info.sha256, Path(info.path).stem)
     return replace(spec, nucleus_um=info.nucleus_um)
 
@@ -70,7 +70,7 @@ def expected_shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
 
 
 def _is_counter(name: str) -> bool:
-    """The batch norm's count of training steps, without use at its fixed momentum."""
+    """The batch norm's count of training steps, which has no effect at a fixed momentum."""
     return name.endswith("num_batches_tracked")
 
 

@@ -1,4 +1,4 @@
-"""What the network sees at a point: the embedding that a nucleus's mask would be made from."""
+"""What the network sees at a point: the embedding from which the mask of a nucleus would be made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from wsi_nuc.models.base import Fetch, Later
 from wsi_nuc.models.compact.net import Asked, Maps
 from wsi_nuc.models.compact.network import Network
-from wsi_nuc.models.compact.segmentor import PROMPTS_A_CALL
+from wsi_nuc.models.compact.segmentor import PROMPTS_PER_CALL
 from wsi_nuc.models.place import refuse_non_finite
 from wsi_nuc.models.torch_ops import chunks
 from wsi_nuc.types import Float32, Int64
@@ -24,7 +24,7 @@ def embed(network: Network, maps: Sequence[Maps], xy_tile: Float32, row: Int64) 
     parts: list[Part] = []
     with torch.inference_mode():
         for number, of_tile in enumerate(maps):
-            for rows, real in chunks(np.flatnonzero(row == number).tolist(), PROMPTS_A_CALL):
+            for rows, real in chunks(np.flatnonzero(row == number).tolist(), PROMPTS_PER_CALL):
                 xy = torch.from_numpy(xy_tile[rows]).to(network.place.device)
                 asked = Asked(torch.zeros(len(rows), dtype=torch.int64, device=xy.device), xy, xy)
                 raw = network.place.start(network.net.decoder.embedding, of_tile.context, asked)

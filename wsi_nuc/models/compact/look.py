@@ -1,4 +1,4 @@
-"""What the compact network sees in one batch: its maps of every tile, which points and masks are made from."""
+"""What the compact network sees in one batch: its maps of every tile, from which points and masks are made."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def look(network: Network, batch: TileBatch) -> CompactLook:
 
 class CompactLook(PromptedLook):
     def __init__(self, network: Network, maps: Sequence[Unchecked[Maps]], size: tuple[int, int]) -> None:
-        """`maps`: of each tile; `size`: height and width of a tile."""
+        """`maps`: one per tile. `size`: height and width of a tile."""
         self._network, self._maps, self._size = network, maps, size
 
     def _propose(self) -> Prompts:

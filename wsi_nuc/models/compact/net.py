@@ -1,10 +1,9 @@
-"""A residual encoder, a pyramid back up to stride 4, and heads for points, classes, region and masks.
+"""The compact network: a residual encoder, a pyramid back up to stride 4, heads, and a mask decoder.
 
-The mask decoder: each prompt gets a small network of its own, run over its neighbourhood.
-
-A prompt's embedding is turned into the weights of three layers. They see, at every pixel of the neighbourhood, the
-shared mask features and where the pixel lies relative to the prompt and to its negative, the nearest other
-nucleus.
+The heads give points, classes, the region of nuclei and the features of masks. In the mask decoder each prompt
+gets a small network of its own, which runs over its neighbourhood: the prompt's embedding becomes the weights of
+three layers. At every pixel they see the shared mask features, and where the pixel lies relative to the prompt and
+to its negative, the nearest other nucleus.
 """
 
 from __future__ import annotations
@@ -26,12 +25,14 @@ STATISTICS = 3
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """N prompts: `row` of the batch, `xy` N x 2 pixels (first pixel's centre at 0.5), `negative` N x 2 (NaN where
-    there is none)."""
+    """N prompts whose masks are asked for."""
 
     row: torch.Tensor
+    """N rows of the batch."""
     xy: torch.Tensor
+    """N x 2 pixels; the first pixel's centre lies at 0.5."""
     negative: torch.Tensor
+    """N x 2 pixels, NaN where there is none."""
 
     def select(self, rows: torch.Tensor) -> Asked:
         return Asked(self.row[rows], self.xy[rows], self.negative[rows])
@@ -47,7 +48,7 @@ class MaskDecoder(nn.Module):
         self.weights = nn.Linear(settings.prompt_channels, count)
         quality = settings.prompt_channels + STATISTICS
         self.quality = nn.Sequential(nn.Linear(quality, 32), nn.ReLU(), nn.Linear(32, 1))
-        # On the meta device, where networks are only asked for shapes, torch would load its compiler for this.
+        # On the meta device, where only shapes are asked for, torch would load its compiler for this.
         if not self.weights.weight.is_meta:
             self._initialise()
 
@@ -64,8 +65,8 @@ class MaskDecoder(nn.Module):
         """N x prompt_channels."""
         strides = (POINT_STRIDE, 2 * POINT_STRIDE)
         sampled = [sample(m, asked.row, asked.xy / s) for m, s in zip(context, strides, strict=True)]
-        found: torch.Tensor = self.embed(torch.cat(sampled, 1))
-        return found
+        embedding: torch.Tensor = self.embed(torch.cat(sampled, 1))
+        return embedding
 
     def at(
         self, embedding: torch.Tensor, features: torch.Tensor, pixel_xy: torch.Tensor, asked: Asked
@@ -84,8 +85,10 @@ class MaskDecoder(nn.Module):
     def window(
         self, embedding: torch.Tensor, features: torch.Tensor, asked: Asked, side: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """N x side x side logits at stride 2, and N x 2 the first cell (x, y) of each window. `features`: B x F x
-        h x w; cells outside the image are far below 0."""
+        """N x side x side logits at stride 2, and the first cell (x, y) of each window, N x 2.
+
+        `features`: B x F x h x w. The logits of cells outside the image are far below 0.
+        """
         origin = window_origin(asked.xy, side)
         steps = torch.arange(side, device=origin.device)
         x, y = origin[:, 0, None] + steps, origin[:, 1, None] + steps
@@ -99,17 +102,18 @@ class MaskDecoder(nn.Module):
         return logits.float().masked_fill(~inside, -20.0), origin
 
     def iou(self, embedding: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """N logits of the IoU that each mask (N x side x side) will have."""
+        """N logits of the IoU that is expected of each mask (N x side x side)."""
         probs = logits.detach().float().sigmoid().flatten(1)
         mass, sure = probs.sum(1), (probs * (probs > 0.5)).sum(1)
         area = (probs > 0.5).sum(1).float()
         statistics = torch.stack([sure / area.clamp(min=1), area / mass.clamp(min=1), area.sqrt() / UNIT_PX], 1)
-        found: torch.Tensor = self.quality(torch.cat([embedding, statistics.to(embedding.dtype)], 1))
-        return found[:, 0].float()
+        logit: torch.Tensor = self.quality(torch.cat([embedding, statistics.to(embedding.dtype)], 1))
+        return logit[:, 0].float()
 
 
 def window_origin(xy: torch.Tensor, side: int) -> torch.Tensor:
-    """N x 2 int64: the first cell (x, y) of the window of `side` cells around each point; may lie outside."""
+    """N x 2 int64: the first cell (x, y) of the window of `side` cells around each point. It may lie outside of
+    the image."""
     return (xy / MASK_STRIDE).floor().long() - side // 2
 
 
@@ -118,37 +122,38 @@ def sample(features: torch.Tensor, row: torch.Tensor, xy: torch.Tensor) -> torch
     height, width = features.shape[2:]
     low = (xy - 0.5).floor()
     part = xy - 0.5 - low
-    table, found = features.permute(0, 2, 3, 1), torch.zeros((), device=features.device)
+    table, values = features.permute(0, 2, 3, 1), torch.zeros((), device=features.device)
     for dy in (0, 1):
         for dx in (0, 1):
             x, y = (low[:, 0].long() + dx).clamp(0, width - 1), (low[:, 1].long() + dy).clamp(0, height - 1)
             weight = (part[:, 0] if dx else 1 - part[:, 0]) * (part[:, 1] if dy else 1 - part[:, 1])
-            found = found + table[row, y, x].float() * weight[:, None]
-    return found
+            values = values + table[row, y, x].float() * weight[:, None]
+    return values
 
 
 def _places(pixel_xy: torch.Tensor, asked: Asked) -> torch.Tensor:
     offset = (pixel_xy - asked.xy[:, None]) / UNIT_PX
     distance = offset.norm(dim=2)
-    other = ((pixel_xy - asked.negative[:, None]) / UNIT_PX).norm(dim=2)
-    nearer = (other - distance).clamp(-1, 1).nan_to_num(1.0)
+    to_negative = ((pixel_xy - asked.negative[:, None]) / UNIT_PX).norm(dim=2)
+    nearer = (to_negative - distance).clamp(-1, 1).nan_to_num(1.0)
     return torch.cat([offset, distance[..., None], nearer[..., None]], 2)
 
 
-PRIOR = 0.02  # how many cells hold a point, roughly: told from the start
+PRIOR = 0.02  # roughly the share of cells that hold a point: the head starts with it
 
 
 @dataclass(frozen=True, slots=True)
 class Maps:
-    """What one look at B x 3 x H x W pixels gives, as the heads give it: `points` (heat and offset) and `classes`
-    (B x C logits) at stride 4, `fine` (region, towards and masks) at stride 2. `context`: maps at strides 4 and 8
-    that prompts are embedded from.
-    """
+    """What one look at B x 3 x H x W pixels gives, as it comes from the heads."""
 
     points: torch.Tensor
+    """B x 3 at stride 4: heat and offset."""
     classes: torch.Tensor
+    """B x C logits at stride 4."""
     fine: torch.Tensor
+    """B x (3 + F) at stride 2: region, towards and masks."""
     context: tuple[torch.Tensor, torch.Tensor]
+    """Maps at strides 4 and 8, from which prompts are embedded."""
 
     @property
     def heat(self) -> torch.Tensor:
@@ -167,12 +172,12 @@ class Maps:
 
     @property
     def towards(self) -> torch.Tensor:
-        """B x 2 to the nucleus's centre in units of 16 px: a teacher of the masks, unused otherwise."""
+        """B x 2, the way to the nucleus's centre in units of 16 px. It teaches the masks and has no other use."""
         return self.fine[:, 1:3]
 
     @property
     def masks(self) -> torch.Tensor:
-        """B x F features that masks are made from."""
+        """B x F features from which masks are made."""
         return self.fine[:, 3:]
 
 
@@ -226,7 +231,7 @@ class Pyramid(nn.Module):
         self.mix = nn.ModuleList(conv(out, out) for _, out in steps)
 
     def forward(self, maps: list[torch.Tensor]) -> list[torch.Tensor]:
-        """`maps` and what comes back: of strides 4, 8, 16, and 32 that is only taken."""
+        """From maps at strides 4, 8, 16 and 32 to maps at strides 4, 8 and 16."""
         out, x = [], maps[-1]
         for i in range(len(maps) - 2, -1, -1):
             below = F.interpolate(self.below[i](x), scale_factor=2.0, mode="bilinear", align_corners=False)

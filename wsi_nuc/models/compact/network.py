@@ -20,7 +20,7 @@ from wsi_nuc.types import Tile, UInt8
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """What all looks of a model share, and none of them changes: the fused network, where it runs, and how it is
+    """What all looks of a model share and none of them changes: the fused network, where it runs, and how it is
     used."""
 
     net: CompactNet
@@ -32,7 +32,8 @@ class Network:
         return cls(channels_last(fused(net).to(place.device)), place, use)
 
     def maps(self, rgb: UInt8) -> Unchecked[Maps]:
-        """Of one tile, H x W x 3. Every call of the network has one tile, whatever else is in the batch."""
+        """The maps of one tile, H x W x 3. Every call of the network gets one tile, whatever else is in the
+        batch."""
         pixels = normalise(torch.tensor(rgb)[None].to(self.place.device))
         below, beside = (-length % STRIDES[-1] for length in rgb.shape[:2])
         mode = "reflect" if min(rgb.shape[:2]) > STRIDES[-1] else "replicate"
@@ -43,23 +44,22 @@ class Network:
 
 
 def cut(rgb: UInt8, tile: Tile) -> UInt8:
-    """The tile without what lies further right or down of its core than its halo: at the end of a slide a core is
-    smaller, and of small slides most tiles would be white."""
+    """The tile without what lies further right of or below its core than its halo. At the end of a slide a core is
+    smaller, and on small slides most of a tile would be white."""
     halo_x, halo_y = tile.core_box.x0 - tile.read_box.x0, tile.core_box.y0 - tile.read_box.y0
     width, height = tile.core_box.x1 - tile.read_box.x0 + halo_x, tile.core_box.y1 - tile.read_box.y0 + halo_y
     return rgb[: height + -height % STRIDES[-1], : width + -width % STRIDES[-1]]
 
 
 def channels_last(net: CompactNet) -> CompactNet:
-    """The order of weights that CPUs and tensor cores compute fastest with."""
+    """The order of weights with which CPUs and tensor cores compute fastest."""
     made: Any = net
     made.to(memory_format=torch.channels_last)
     return net
 
 
 def fused(net: CompactNet) -> CompactNet:
-    """The same network in evaluation with every norm folded into the convolution before it. The network given
-    stays as it is."""
+    """A copy of the network in evaluation mode, with every norm folded into the convolution before it."""
     made = deepcopy(net).float().eval().requires_grad_(False)
     made.apply(_fold)
     return made

@@ -35,16 +35,16 @@ def card() -> str:
 
 @cache
 def checkpoint() -> Checkpoint:
-    """Header read and hash compared once a process."""
-    found = open_checkpoint(FILE)
-    if found.info.sha256 != SHA256:
-        cause = f"the weights of the default model are not those of this version (sha256 {found.info.sha256})"
+    """The packaged weights. The header is read and the hash compared once per process."""
+    packaged = open_checkpoint(FILE)
+    if packaged.info.sha256 != SHA256:
+        cause = f"the weights of the default model are not those of this version (sha256 {packaged.info.sha256})"
         raise ModelError(FILE, cause, "install wsi-nuc again")
-    return found
+    return packaged
 
 
 def spec(options: Mapping[str, Any]) -> ModelSpec:
-    """By the header alone: the hash says that the tensors fit it."""
+    """From the header alone: the hash shows that the tensors fit it."""
     info = checkpoint().info
     settings = used(Settings.from_header(info.details), options)
     return replace(spec_of(settings, info.sha256, NAME), nucleus_um=info.nucleus_um)

@@ -1,4 +1,4 @@
-"""From the network's maps to one point a nucleus: peaks of the heat, without those that lie in one nucleus."""
+"""From the network's maps to one point per nucleus: the peaks of the heat, only the best one in each nucleus."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wsi_nuc.types import Int64, Prompts
 
 
 def propose(network: Network, maps: Sequence[Maps], size: tuple[int, int]) -> Prompts:
-    """Of a batch; `size`: height and width of its tiles."""
+    """The points of a batch. `size`: height and width of its tiles."""
     with torch.inference_mode():
         return concat([_of_tile(network, of_tile, row, size) for row, of_tile in enumerate(maps)])
 
@@ -30,16 +30,17 @@ def _of_tile(network: Network, maps: Maps, row: int, size: tuple[int, int]) -> P
 
 
 def _same_nucleus(network: Network, maps: Maps, prompts: Prompts) -> Int64:
-    """n x 2, the better one first: each point lies in the other's mask. Only those two pixels are computed."""
+    """Pairs of points that lie in each other's mask, n x 2, the better one first. Of each mask only the pixel of
+    the other point is computed."""
     reach, device = network.use.window_px / 2, network.place.device
     pairs: Int64 = cKDTree(prompts.xy_tile).query_pairs(reach, output_type="ndarray").astype(np.int64)
     if not len(pairs):
         return pairs.reshape(0, 2)
     pairs = np.sort(pairs, axis=1)
     asked = asked_of(prompts, np.arange(len(prompts)), None, device)
-    one, other = (torch.from_numpy(pairs[:, i]).to(device) for i in (0, 1))
+    better, worse = (torch.from_numpy(pairs[:, i]).to(device) for i in (0, 1))
     embedding = network.place.infer(network.net.decoder.embedding, maps.context, asked)
-    both = [_inside(network, maps, embedding, asked, a, b) for a, b in ((one, other), (other, one))]
+    both = [_inside(network, maps, embedding, asked, a, b) for a, b in ((better, worse), (worse, better))]
     same: Int64 = pairs[(both[0] & both[1]).cpu().numpy()]
     return same
 
@@ -83,20 +84,20 @@ def peaks(maps: Maps, row: int, size: tuple[int, int], threshold: float) -> Prom
 
 
 def smoothed(heat: torch.Tensor) -> torch.Tensor:
-    """h x w of 1 x h x w: a centre on the border of two cells heats both a little; this way it counts nearly as
-    much as one amid a cell, and where the grid of cells begins matters less."""
+    """From 1 x h x w to h x w. A centre on the border of two cells heats both of them a little. Smoothed, it
+    counts nearly as much as a centre in the middle of a cell, so where the grid of cells begins matters less."""
     shares = torch.tensor([1.0, 4.0, 1.0], device=heat.device) / 6
     around = F.pad(heat[None], (1, 1, 1, 1), mode="replicate")
     return F.conv2d(around, shares.outer(shares)[None, None])[0, 0]
 
 
 def asked_of(prompts: Prompts, wanted: Int64, negative: np.ndarray | None, device: torch.device) -> Asked:  # type: ignore[type-arg]
-    """Of one tile. `negative`: len(wanted) x 2, NaN where there is none."""
+    """The `wanted` prompts of one tile. `negative`: len(wanted) x 2, NaN where there is none."""
     xy = torch.from_numpy(prompts.xy_tile[wanted].astype(np.float32)).to(device)
-    other = torch.full_like(xy, float("nan")) if negative is None else torch.from_numpy(negative).to(device)
-    return Asked(torch.zeros(len(xy), dtype=torch.int64, device=device), xy, other)
+    away = torch.full_like(xy, float("nan")) if negative is None else torch.from_numpy(negative).to(device)
+    return Asked(torch.zeros(len(xy), dtype=torch.int64, device=device), xy, away)
 
 
 def concat(prompts: Sequence[Prompts]) -> Prompts:
     names = ("xy_tile", "score", "class_probs", "row")
-    return Prompts(*(np.concatenate([getattr(one, name) for one in prompts]) for name in names))
+    return Prompts(*(np.concatenate([getattr(part, name) for part in prompts]) for name in names))

@@ -21,22 +21,27 @@ from wsi_nuc.models.place import refuse_non_finite
 from wsi_nuc.models.torch_ops import chunks
 from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts
 
-PROMPTS_A_CALL = 64
+PROMPTS_PER_CALL = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one call gave, on the device. `mask`: n x h x h; `origin`: n x 2 tile pixels; `large`: n, whether it
-    has the least area; `iou`: n, predicted; `class_probs`: n x C; `total`: 1, of the raw outputs, not yet looked
-    at. `prompt`: n, on the host."""
+    """What one call gave for n prompts, on the device."""
 
     mask: torch.Tensor
+    """n x h x h, 0 or 1."""
     origin: torch.Tensor
+    """n x 2 tile pixels: the first pixel (x, y) of each mask."""
     large: torch.Tensor
+    """n: whether the mask has at least the least area."""
     iou: torch.Tensor
+    """n predicted IoUs."""
     class_probs: torch.Tensor
+    """n x C."""
     total: torch.Tensor
+    """One number, the sum of the raw outputs: not yet checked."""
     prompt: Int64
+    """n indices of prompts, on the host."""
 
 
 def segment(
@@ -48,7 +53,7 @@ def segment(
             here = index[prompts.row[index] == row]
             negative = nearest_others(prompts.xy_tile, here, np.flatnonzero(prompts.row == row))
             asked = asked_of(prompts, here, negative, network.place.device)
-            for rows, real in chunks(range(len(here)), PROMPTS_A_CALL):
+            for rows, real in chunks(range(len(here)), PROMPTS_PER_CALL):
                 parts.append(_call(network, of_tile, here[rows[:real]], asked.select(torch.tensor(rows)), real))
     return Later(partial(_on_host, parts, prompts, network.use))
 
@@ -71,7 +76,7 @@ def _call(network: Network, maps: Maps, prompt: Int64, asked: Asked, real: int) 
 
 
 def _decoded(network: Network, maps: Maps, asked: Asked) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits and first cell of each prompt's window, and the logit of its IoU."""
+    """Logits and first cell of each prompt's window, and the logit of the IoU of its mask."""
     decoder, side = network.net.decoder, network.use.window_px // MASK_STRIDE
     embedding = decoder.embedding(maps.context, asked)
     logits, origin = decoder.window(embedding, maps.masks, asked, side)
@@ -79,7 +84,7 @@ def _decoded(network: Network, maps: Maps, asked: Asked) -> tuple[torch.Tensor, 
 
 
 def _on_host(parts: Sequence[Part], prompts: Prompts, use: UseSettings) -> list[MaskCrops]:
-    """All masks of a batch in one copy; without the small and the doubtful ones."""
+    """All masks of a batch, brought over in one copy, without the small and the doubtful ones."""
     if not parts:
         return []
 
@@ -101,17 +106,17 @@ def _on_host(parts: Sequence[Part], prompts: Prompts, use: UseSettings) -> list[
     return [crops]
 
 
-def nearest_others(xy: Float32, mine: Int64, all_of_tile: Int64) -> Float32:
-    """len(mine) x 2: the nearest other point of the tile, NaN where there is none."""
-    if len(all_of_tile) < 2 or not len(mine):
-        return np.full((len(mine), 2), np.nan, np.float32)
-    _, near = cKDTree(xy[all_of_tile]).query(xy[mine], k=2)
+def nearest_others(xy: Float32, prompt: Int64, all_of_tile: Int64) -> Float32:
+    """len(prompt) x 2: for each prompt the nearest other point of the tile, NaN where there is none."""
+    if len(all_of_tile) < 2 or not len(prompt):
+        return np.full((len(prompt), 2), np.nan, np.float32)
+    _, near = cKDTree(xy[all_of_tile]).query(xy[prompt], k=2)
     near = all_of_tile[near]
-    return np.asarray(xy[np.where(near[:, 0] == mine, near[:, 1], near[:, 0])], np.float32)
+    return np.asarray(xy[np.where(near[:, 0] == prompt, near[:, 1], near[:, 0])], np.float32)
 
 
 def calibrated(score: Float32, iou: Float32, weights: tuple[float, float, float]) -> Float32:
-    """The probability that the nucleus is there and its outline right, as seen on validation images."""
+    """The probability that there is a nucleus and that its outline is right, as measured on validation images."""
     both = weights[0] * logit(score) + weights[1] * logit(iou) + weights[2]
     return np.asarray(1 / (1 + np.exp(-both)), np.float32)
 

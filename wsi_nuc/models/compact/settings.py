@@ -1,7 +1,4 @@
-"""What a compact model's file says of its network and of how it is used. No torch here.
-
-What planning needs to know of a compact model. No torch here.
-"""
+"""What a compact model's file says of its network and its use, and what planning needs to know. No torch here."""
 
 from __future__ import annotations
 
@@ -23,21 +20,25 @@ OUTLINE_PX = 4  # an outline that encloses its mask's area may run this far outs
 
 @dataclass(frozen=True, slots=True)
 class NetSettings:
-    """`stem`: channels at stride 2. `widths`, `blocks`: channels and residual blocks of the encoder at strides 4
-    to 32. `pyramid`: channels of the way back up, at strides 4 to 16. `mask_channels`: of the features that masks
-    are made from; `hidden`: of the two layers that each prompt gets of its own; `prompt_channels`: of its
-    embedding."""
+    """The sizes of the network."""
 
     stem: int = 24
+    """Channels at stride 2."""
     widths: tuple[int, ...] = (48, 96, 192, 256)
+    """Channels of the encoder at strides 4, 8, 16 and 32."""
     blocks: tuple[int, ...] = (2, 2, 2, 1)
+    """Residual blocks of the encoder at the same strides."""
     pyramid: tuple[int, ...] = (48, 96, 128)
+    """Channels of the way back up, at strides 4, 8 and 16."""
     mask_channels: int = 16
+    """Channels of the features from which masks are made."""
     hidden: int = 16
+    """Channels of the two hidden layers that each prompt gets of its own."""
     prompt_channels: int = 128
+    """Length of a prompt's embedding."""
 
     def __post_init__(self) -> None:
-        # torch 2.13's gradient of a strided 1 x 1 convolution of 8 channels writes beyond its memory (on CPUs).
+        # On CPUs, torch 2.13's gradient of a strided 1 x 1 convolution of 8 channels writes beyond its memory.
         if min(self.stem, *self.widths) < LEAST_CHANNELS:
             cause = f"stem {self.stem} and widths {self.widths} must have {LEAST_CHANNELS} channels each"
             raise ModelError("net", cause, "make them wider")
@@ -48,28 +49,34 @@ class NetSettings:
 
 @dataclass(frozen=True, slots=True)
 class UseSettings:
-    """How the trained network is used; lengths in pixels of its resolution, all chosen on validation images.
-
-    `threshold`: least score of a point. `least_score`: nuclei with a lower calibrated score are not reported.
-    `nms_radius_px`: of two points closer than this the better one stays. `mask_logit`: above it a pixel belongs to
-    the mask. `least_area_px`: smaller masks are no nuclei. `window_px`: edge of a prompt's neighbourhood, so no
-    mask is larger. `tile_px`: what one call of the network sees, `halo_px` of it on each side only as context.
-    `calibration`: weights of the logits of point score and predicted IoU, and the constant, that make the score
-    the probability of being right. `precision`: "fp32", "bf16", or "auto" (bf16 where the device has it).
-    """
+    """How the trained network is used. Lengths are in pixels of its resolution; all values were chosen on
+    validation images."""
 
     threshold: float = 0.2
+    """Least score of a point."""
     least_score: float = 0.0
+    """Nuclei with a lower calibrated score are not reported."""
     nms_radius_px: float = 6.0
+    """Of two points closer than this the better one stays."""
     mask_logit: float = 0.0
+    """A pixel with a higher logit belongs to the mask."""
     least_area_px: int = 30
+    """Smaller masks are dropped."""
     window_px: int = 96
+    """Edge of a prompt's neighbourhood, so no mask is larger."""
     margin_px: int = 8
+    """How far beyond its core a tile still proposes points."""
     halo_px: int = 64
+    """Context on each side of a tile's core."""
     tile_px: int = 1024
+    """Edge of what one call of the network sees, halo included."""
     batch: int = 1
+    """Tiles per batch."""
     calibration: tuple[float, float, float] = (1.0, 0.0, 0.0)
+    """Weights of the logits of point score and predicted IoU, and a constant. They make the score the probability
+    of being right."""
     precision: str = "auto"
+    """Number format: "fp32", "bf16", or "auto" (bf16 where the device has it)."""
 
     def __post_init__(self) -> None:
         limits = {
@@ -98,13 +105,16 @@ class UseSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`classes`: in the order of the logits. `domain`: how the training images looked (`models.domain`)."""
+    """All that the header of a compact model's file says of it."""
 
     classes: tuple[str, ...]
+    """In the order of the logits."""
     mpp: float
+    """Microns per pixel that the network works at."""
     net: NetSettings = field(default_factory=NetSettings)
     use: UseSettings = field(default_factory=UseSettings)
     domain: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """How the training images looked, see `models.domain`; empty: unknown."""
 
     def to_header(self) -> dict[str, Any]:
         return asdict(self)

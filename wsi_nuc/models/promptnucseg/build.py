@@ -32,14 +32,14 @@ ARCHITECTURE = "promptnucseg"
 PART = "promptnucseg-part"
 NORMALISATION = {"mean": list(PIXEL_MEAN), "std": list(PIXEL_STD)}
 
-SECONDS_A_WINDOW = 1.1
+SECONDS_PER_WINDOW = 1.1  # of ViT-B, on one CPU core
 
 ABOUT = "a prompter and a fine-tuned SAM at 256 px, trained by `wsi-nuc train` or converted from published weights"
 OPTIONS = UseSettings
 
 
 def spec_of_file(info: CheckpointInfo, options: Mapping[str, Any]) -> ModelSpec:
-    """Refuses a file whose tensors do not fit its header; no tensor is read. `options`: see `header.used`."""
+    """Refuses a file whose tensors do not fit its header; no tensor is read. `options`: see `options.used`."""
     return _spec(info, used(_checked(info), options))
 
 
@@ -76,7 +76,7 @@ def _checked(info: CheckpointInfo) -> Settings:
     if info.architecture == PART:
         parts = ", ".join(sorted({name.partition(".")[0] for name in info.shapes}))
         remedy = "convert a prompter and a segmentor together, or train from it"
-        raise ModelError(info.path, f"it holds parts of a model only ({parts})", remedy)
+        raise ModelError(info.path, f"it holds only parts of a model ({parts})", remedy)
     if info.details.get("normalisation", NORMALISATION) != NORMALISATION:
         cause = f"its pixels are normalised by {info.details['normalisation']}, here by {NORMALISATION}"
         raise ModelError(info.path, cause, "train or convert it with this version")
@@ -110,7 +110,7 @@ def _cpu_tile_s(settings: Settings) -> float:
     """The encoder takes nearly all of it, and its cost grows with depth and the square of its width."""
     size, views = SIZES[settings.segmentor.size], 6 if settings.use.tta else 1
     of_vit_b = size.depth * size.width**2 / (SIZES["vit_b"].depth * SIZES["vit_b"].width ** 2)
-    return SECONDS_A_WINDOW * max(of_vit_b, 0.1) * views * settings.use.windows**2
+    return SECONDS_PER_WINDOW * max(of_vit_b, 0.1) * views * settings.use.windows**2
 
 
 def build_net(settings: Settings, state: Mapping[str, torch.Tensor]) -> PromptNucSegNet:

@@ -1,7 +1,7 @@
 """Foreign checkpoints to native files: official SAM, timm backbones, and the files of PromptNucSeg's authors.
 
-What a file holds is told from its tensors' names. Several files may be given, a prompter's and a segmentor's for
-example. If together they hold a whole model, the result can run; if not, it serves as a start for training.
+The names of a file's tensors tell what it holds. Several files may be given, for example one of a prompter and one
+of a segmentor. If together they hold a whole model, the result can run; if not, training can start from it.
 """
 
 from __future__ import annotations
@@ -32,14 +32,17 @@ State = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Target:
-    """What the user says of the result: the weights do not know it. `space_px`: distance of the anchors (None:
-    as published, 8 px where the pyramid has 3 levels, else 16). `use`: values of `UseSettings` to change."""
+    """What the user states about the result, since the weights do not say it."""
 
     classes: tuple[str, ...] = ("nucleus",)
     mpp: float = 0.25
+    """Microns per pixel that the networks were trained at."""
     space_px: int | None = None
+    """Distance of the anchors. None: as published, 8 px where the pyramid has 3 levels, otherwise 16."""
     use: Mapping[str, Any] = field(default_factory=dict)
+    """Values of `UseSettings` to change."""
     about: Mapping[str, Any] = field(default_factory=dict)
+    """Further entries of the header, such as training_data and metrics."""
 
 
 def convert(sources: Sequence[str | Path], out: str | Path, target: Target) -> CheckpointInfo:
@@ -77,7 +80,8 @@ def _read(source: str | Path) -> State:
 
 
 def _numpy_numbers() -> list[Any]:
-    """The authors' files hold their metrics beside the weights, as numpy numbers; these rebuild a number only."""
+    """The authors' files hold their metrics beside the weights, as numpy numbers. These functions rebuild a number
+    and can do nothing else."""
     import numpy as np
 
     scalar = np.float64(0).__reduce__()[0]
@@ -86,7 +90,7 @@ def _numpy_numbers() -> list[Any]:
 
 
 def _recognised(source: str | Path, state: State) -> tuple[str, State]:
-    """Where in the model the tensors belong, and those of them that it uses."""
+    """Where in the model the tensors belong, and the tensors that it uses."""
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     state = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
     if "image_encoder.patch_embed.proj.weight" in state:
@@ -95,8 +99,8 @@ def _recognised(source: str | Path, state: State) -> tuple[str, State]:
         return PROMPTER, state
     if "stem.0.weight" in state and any(name.startswith("stages.") for name in state):
         return BACKBONE, {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
-    some = ", ".join(list(state)[:5]) or "none"
-    cause = f"neither a SAM, nor a timm ConvNeXt, nor a PromptNucSeg checkpoint; its tensors: {some}"
+    names = ", ".join(list(state)[:5]) or "none"
+    cause = f"neither a SAM, nor a timm ConvNeXt, nor a PromptNucSeg checkpoint; its tensors: {names}"
     raise ModelError(source, cause, "give one of these three")
 
 
@@ -111,8 +115,9 @@ def _with_part(source: str | Path, settings: Settings, prefix: str, tensors: Sta
 
 
 def _authors_prompter(source: str | Path, tensors: State, target: Target) -> dict[str, Any]:
-    """Settings of a released prompter. What its weights do not tell is as in the released configurations: anchors
-    every 8 px and no mask filter on PanNuke (3 levels), 16 px and a filter elsewhere, and no negatives."""
+    """Settings of a released prompter. What its weights do not say is taken from the released configurations:
+    anchors every 8 px and no mask filter on PanNuke (3 levels), every 16 px and a filter elsewhere, and no
+    negatives."""
     inner = "backbone.backbone."
     backbone = {name.removeprefix(inner): t for name, t in tensors.items() if name.startswith(inner)}
     levels = sum(name.startswith("backbone.neck.fpn_convs.") and name.endswith(".weight") for name in tensors)
@@ -143,7 +148,7 @@ def _sam_size(source: str | Path, tensors: State) -> str:
 
 def _backbone(source: str | Path, tensors: State) -> str:
     """The timm name whose tensors have these names and shapes, or else the nearest, which check_state refuses."""
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     timm = load("timm")
     differing: dict[str, int] = {}
     for name in BACKBONES:
@@ -151,7 +156,7 @@ def _backbone(source: str | Path, tensors: State) -> str:
             model = timm.create_model(name, pretrained=False, num_classes=0)
         model.prune_intermediate_layers([0, 1, 2, 3], prune_norm=True, prune_head=True)
         shapes = {n: tuple(tensor.shape) for n, tensor in model.state_dict().items()}
-        differing[name] = len(set(shapes.items()) ^ set(found.items()))
+        differing[name] = len(set(shapes.items()) ^ set(given.items()))
         if not differing[name]:
             return name
     return min(differing, key=lambda name: differing[name])

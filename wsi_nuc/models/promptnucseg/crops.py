@@ -1,6 +1,7 @@
-"""What the calls of the mask decoder give, cut to the size a nucleus may have and put in order.
+"""From the raw output of the networks to points and masks.
 
-From the prompter's raw output to one point per nucleus: softmax, clip, mask filter, suppression of doubles.
+The prompter's output becomes one point per nucleus: softmax, clip, mask filter, suppression of doubles. What the
+calls of the mask decoder give is cut to the size that a nucleus may have, and put in order.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ INDEX_TO_CORNER = 0.5
 
 @dataclass(frozen=True, slots=True)
 class DecodingRule:
-    """`nms_radius_px`: 0 keeps doubles. `mask_filter`: drop points on the region mask's background."""
+    """How points are made from the prompter's output."""
 
     nms_radius_px: float
+    """Of two points closer than this the better one stays; 0 keeps both."""
     mask_filter: bool
+    """Drop points on the background of the region mask."""
 
 
 def decode_points(proposed: Proposed, size: tuple[int, int], rule: DecodingRule) -> Prompts:
-    """Points of all images of a batch; `size`: height and width of the pixels before they were padded."""
+    """Points of all images of a batch. `size`: height and width of the images before they were padded."""
     probs = proposed.logits.softmax(-1)
     row, anchor = torch.nonzero(probs.argmax(-1) < probs.shape[-1] - 1, as_tuple=True)
     limit = proposed.xy.new_tensor([size[1] - 1, size[0] - 1])
@@ -61,14 +64,18 @@ def _to_prompts(xy: torch.Tensor, probs: torch.Tensor, row: torch.Tensor) -> Pro
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one call gave, on the device. `crop`: n x h x h masks; `origin`: n x 2 tile pixels; `prompt`: -1 where
-    a slot holds none."""
+    """What one call gave for n slots, on the device."""
 
     crop: torch.Tensor
+    """n x h x h masks."""
     origin: torch.Tensor
+    """n x 2 tile pixels: the first pixel (x, y) of each mask."""
     prompt: torch.Tensor
+    """n indices of prompts, -1 where a slot holds none."""
     predicted_iou: torch.Tensor
+    """n."""
     class_probs: torch.Tensor | None
+    """n x C; None where the prompter classifies."""
 
     def select(self, rows: torch.Tensor) -> Part:
         probs = None if self.class_probs is None else self.class_probs[rows]
@@ -87,7 +94,7 @@ def slots_of(jobs: list[Job], real: int) -> tuple[Int64, Int64]:
 def limited(
     mask: torch.Tensor, origin: torch.Tensor, xy: torch.Tensor, limit_px: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """n x h x h masks cut to `limit_px` around their points: no nucleus is larger, as the plan relies on."""
+    """n x h x h masks, cut to `limit_px` around their points. The plan relies on no nucleus being larger."""
     side = mask.shape[-1]
     if side <= limit_px:
         return mask, origin

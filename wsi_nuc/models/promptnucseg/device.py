@@ -14,17 +14,20 @@ from wsi_nuc.models.promptnucseg.settings import UseSettings
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """`tiles`, `windows`, `prompts`: of one call of prompter, image encoder and mask decoder. Every call has
-    exactly that many, blanks included, so no result depends on what happens to share its call."""
+    """How the networks are called. Every call has exactly the stated size, blanks included, so no result depends
+    on what happens to share its call."""
 
     place: Place
     tiles: int
+    """Tiles per call of the prompter."""
     windows: int
+    """Windows per call of the image encoder."""
     prompts: int
+    """Prompts per call of the mask decoder."""
 
     @classmethod
     def on(cls, device: str, use: UseSettings) -> Runner:
-        # What must be as published is computed as published.
+        # Results that must be as published are computed in single precision, as published.
         place = Place.of(device, "fp32" if use.precision == "auto" and use.mode == "parity" else use.precision)
         # On a CPU larger calls are no faster, and blanks cost their full price.
         tiles, windows, prompts = (use.batch, use.windows**2, 256) if place.device.type == "cuda" else (1, 1, 32)

@@ -1,4 +1,4 @@
-"""What the image encoder sees at a point: its embedding of the window where the point lies most central."""
+"""What the image encoder sees at a point: its embedding of the window in which the point lies most central."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EMBEDDING = 256
 
 
 class PointEmbedder:
-    """Bilinear between the tokens, which stand for 16 x 16 pixels each."""
+    """Interpolates between the tokens, each of which stands for 16 x 16 pixels."""
 
     def __init__(self, encoder: WindowEncoder, runner: Runner, use: UseSettings) -> None:
         self._encoder, self._runner, self._use = encoder, runner, use
@@ -35,8 +35,8 @@ class PointEmbedder:
         return out
 
     def _at(self, embedding: torch.Tensor, xy_window: Float32) -> Float32:
-        """N x 256 of 256 x 16 x 16."""
+        """N x 256, from an `embedding` of 256 x 16 x 16."""
         place = torch.from_numpy(xy_window * np.float32(2 / WINDOW_PX) - 1).to(self._runner.device)
         image = embedding.float()[None]
-        found = F.grid_sample(image, place[None, None], padding_mode="border", align_corners=False)
-        return np.asarray(found[0, :, 0].T.cpu().numpy(), np.float32)
+        sampled = F.grid_sample(image, place[None, None], padding_mode="border", align_corners=False)
+        return np.asarray(sampled[0, :, 0].T.cpu().numpy(), np.float32)

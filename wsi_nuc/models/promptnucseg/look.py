@@ -1,4 +1,4 @@
-"""What the networks see in one batch; how points and masks are made of it is the settings' choice."""
+"""What the networks see in one batch. The settings choose how points and masks are made from it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts, TileBatch
 
 @dataclass(frozen=True, slots=True)
 class Networks:
-    """What all looks of a model share, and none of them changes."""
+    """What all looks of a model share and none of them changes."""
 
     net: PromptNucSegNet
     runner: Runner
     use: UseSettings
     shared_encoder: bool
-    """Points come from the segmentor's image embeddings."""
+    """Whether points come from the segmentor's image embeddings."""
 
 
 class PromptNucSegLook(PromptedLook):

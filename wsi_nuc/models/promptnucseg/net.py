@@ -19,18 +19,20 @@ from wsi_nuc.models.sam.sizes import EMBEDDING, Sam
 
 @dataclass(frozen=True, slots=True)
 class Proposed:
-    """`xy`: B x anchors x 2 pixel indices; `logits`: B x anchors x (C + 1), background last;
-    `mask_logits`: B x 1 x h x w of the region mask at about stride 4, or None where not asked for; `size`: height
-    and width of the pixels."""
+    """What the prompter proposes for a batch of B images."""
 
     xy: torch.Tensor
+    """B x anchors x 2 pixel indices."""
     logits: torch.Tensor
+    """B x anchors x (C + 1), background last."""
     mask_logits: torch.Tensor | None
+    """B x 1 x h x w of the region mask at about stride 4; None where it was not asked for."""
     size: tuple[int, int]
+    """Height and width of the pixels."""
 
 
 class PrompterNet(nn.Module):
-    """Parameter names are those of the authors' checkpoints."""
+    """The prompter. Its parameters have the names of the authors' checkpoints."""
 
     def __init__(self, settings: PrompterSettings, class_count: int) -> None:
         super().__init__()
@@ -54,8 +56,10 @@ class PrompterNet(nn.Module):
         )
 
     def forward(self, source: torch.Tensor, size: tuple[int, int], with_mask: bool = True) -> Proposed:
-        """`source`: normalised pixels, or the image embedding where the encoder is shared; `size`: of the pixels,
-        height and width, multiples of the anchors' distance."""
+        """`source`: normalised pixels, or the image embedding where the encoder is shared.
+
+        `size`: height and width of the pixels, multiples of the anchors' distance.
+        """
         features = self.backbone.features(source)
         levels = self.backbone.neck(features)
         anchors = anchor_grid(size, self.space_px, source.device)[None]
@@ -124,7 +128,7 @@ def expected_shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
 
 
 def class_counts(settings: Settings, shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
-    """For how many classes the heads are, as far as they are there."""
+    """For how many classes each head is; heads that are missing from `shapes` are left out."""
     heads = {"prompter.cls_head.layers.3.bias": 1}
     if settings.segmentor.class_token:
         heads["segmentor.mask_decoder.cls_head.layers.2.bias"] = 0
@@ -132,5 +136,5 @@ def class_counts(settings: Settings, shapes: Mapping[str, tuple[int, ...]]) -> l
 
 
 def is_counter(name: str) -> bool:
-    """The batch norm's count of training steps: no weight, and without use at its fixed momentum."""
+    """The batch norm's count of training steps, which has no effect at a fixed momentum."""
     return name.endswith("num_batches_tracked")

@@ -1,9 +1,13 @@
 """The published way from points to instances, step by step (`use.mode: parity`).
 
-Windows of 256 from the image's corner, the last flush with its end; every point is decoded in every window that
-holds it, with its negatives and without them; masks near an inner edge of their window are dropped; of what is
-left of a point the highest predicted IoU wins; then greedy suppression by boxes, whatever the class. A tile of the
-pipeline takes the place of one published image, and all its points take part, also those that others answer for.
+1. Windows of 256 px begin at the image's corner; the last one is flush with its end.
+2. Every point is decoded in every window that holds it, with its negatives and without them.
+3. Masks near an inner edge of their window are dropped.
+4. Of the masks that are left of a point, the one with the highest predicted IoU wins.
+5. Boxes that overlap are suppressed greedily, whatever their class.
+
+A tile of the pipeline takes the place of a published image. All its points take part, including those whose nuclei
+another tile reports.
 """
 
 from __future__ import annotations
@@ -32,16 +36,22 @@ CROP_SIZES = (64, 128, WINDOW_PX)
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """n masks. `bits`: n x bytes of the packed window mask; `start`: n x 2; `box`: n x 4 in tile pixels, x0, y0,
-    x1, y1 of the outermost pixels (that of an empty mask is its window's first pixel); `empty`: n."""
+    """n masks, on the host."""
 
     prompt: Int64
+    """n indices of prompts."""
     iou: Float32
+    """n predicted IoUs."""
     box: Int64
+    """n x 4 tile pixels: x0, y0, x1, y1 of the outermost pixels; of an empty mask, its window's first pixel."""
     start: Int64
+    """n x 2 tile pixels: the first pixel (x, y) of each mask's window."""
     empty: Bool
+    """n: whether the mask holds no pixel."""
     bits: UInt8
+    """n x bytes: the mask of the whole window, packed."""
     class_probs: Float32
+    """n x C."""
 
     def select(self, rows: Int64) -> Candidates:
         return Candidates(*(getattr(self, f.name)[rows] for f in fields(self)))
@@ -59,25 +69,26 @@ class ParitySegmentor:
         rows, size = np.unique(prompts.row[np.asarray(wanted, np.int64)]), self._size
         jobs = [job for row in rows for job in plan_published(prompts, int(row), size, self._use)]
         with torch.inference_mode():
-            found = [_candidates(one, prompts, size) for one in self._decoder.decode(jobs)]
-        if not found:
+            parts = [_candidates(decoded, prompts, size) for decoded in self._decoder.decode(jobs)]
+        if not parts:
             return []
-        every = Candidates(*(np.concatenate([getattr(c, f.name) for c in found]) for f in fields(Candidates)))
+        every = Candidates(*(np.concatenate([getattr(c, f.name) for c in parts]) for f in fields(Candidates)))
         best = every.select(best_of_each(every.prompt, every.iou))
         row = prompts.row[best.prompt]
-        kept = [some[box_nms(best.box[some], best.iou[some], self._use.box_iou)] for some in _groups(row)]
+        kept = [group[box_nms(best.box[group], best.iou[group], self._use.box_iou)] for group in _groups(row)]
         survivors = best.select(np.sort(np.concatenate(kept)))
         asked = np.isin(survivors.prompt, wanted) & ~survivors.empty
         return _cropped(survivors.select(np.flatnonzero(asked)))
 
 
 def plan_published(prompts: Prompts, row: int, size: tuple[int, int], use: UseSettings) -> list[Job]:
-    """Every point of a tile in every window that holds it; with negatives and, if there are any, without."""
+    """Every point of a tile in every window that holds it, with its negatives and, if there are any, without
+    them."""
     y_starts, x_starts = (window_starts(length, 0, use.overlap_px) for length in size)
     jobs: list[Job] = []
     for y0 in y_starts.tolist():
         for x0 in x_starts.tolist():
-            # Which window holds a point is asked of its index, half a pixel less than its place.
+            # Which window holds a point depends on its pixel index, half a pixel less than its place.
             at = prompts.xy_tile - np.array([x0, y0], np.float32) - INDEX_TO_CORNER
             inside = np.flatnonzero((prompts.row == row) & ((at >= 0) & (at < WINDOW_PX)).all(1))
             if len(inside):
@@ -90,18 +101,18 @@ def _without_negatives(job: Job) -> Job:
     return Job(job.window, job.prompt, job.xy_window, label)
 
 
-def _candidates(one: Decoded, prompts: Prompts, size: tuple[int, int]) -> Candidates:
+def _candidates(decoded: Decoded, prompts: Prompts, size: tuple[int, int]) -> Candidates:
     """The masks of one call that the edge rule leaves, on the host."""
-    mask = decoder.enlarge(one.logits) > 0
-    start = one.start.cpu().numpy()
+    mask = decoder.enlarge(decoded.logits) > 0
+    start = decoded.start.cpu().numpy()
     box, empty = _boxes(mask)
     box = box + np.tile(start, 2)
-    index = one.prompt.cpu().numpy()
-    probs = prompts.class_probs[index] if one.class_probs is None else one.class_probs.cpu().numpy()
+    index = decoded.prompt.cpu().numpy()
+    probs = prompts.class_probs[index] if decoded.class_probs is None else decoded.class_probs.cpu().numpy()
     kept = np.flatnonzero(~near_inner_edge(box, start, size))
     return Candidates(
         prompt=index[kept],
-        iou=one.predicted_iou.cpu().numpy().astype(np.float32)[kept],
+        iou=decoded.predicted_iou.cpu().numpy().astype(np.float32)[kept],
         box=box[kept],
         start=start[kept],
         empty=empty[kept],
@@ -120,7 +131,7 @@ def _boxes(mask: torch.Tensor) -> tuple[Int64, Bool]:
 
 
 def near_inner_edge(box: Int64, start: Int64, size: tuple[int, int]) -> Bool:
-    """Boxes within `EDGE_PX` of an edge of their window that is not, as near, an edge of the image too."""
+    """Whether each box lies within `EDGE_PX` of an edge of its window, and not as near to an edge of the image."""
     end = np.minimum(start + WINDOW_PX, np.array(size[::-1]))
     near_window = np.abs(box - np.hstack([start, end])) <= EDGE_PX
     near_image = np.abs(box - np.array([0, 0, *size[::-1]])) <= EDGE_PX
@@ -129,7 +140,7 @@ def near_inner_edge(box: Int64, start: Int64, size: tuple[int, int]) -> Bool:
 
 
 def best_of_each(prompt: Int64, iou: Float32) -> Int64:
-    """Rows with the highest predicted IoU of their prompt, the first at a tie; in the order of the prompts."""
+    """The row with the highest predicted IoU of each prompt, at a tie the first, in the order of the prompts."""
     order = np.lexsort((np.arange(len(prompt)), -iou.astype(np.float64), prompt))
     first = np.append(True, np.diff(prompt[order]) > 0)[: len(order)]
     best: Int64 = order[first]
@@ -153,26 +164,27 @@ def box_nms(box: Int64, score: Float32, limit: float) -> Int64:
 
 
 def _groups(row: Int64) -> list[Int64]:
-    return [np.flatnonzero(row == one) for one in np.unique(row)]
+    """The rows of each value of `row`."""
+    return [np.flatnonzero(row == value) for value in np.unique(row)]
 
 
-def _cropped(found: Candidates) -> list[MaskCrops]:
-    """Masks in the smallest of a few squares that holds them."""
-    side = (found.box[:, 2:] - found.box[:, :2]).max(1, initial=0) + 1
+def _cropped(survivors: Candidates) -> list[MaskCrops]:
+    """Each mask in the smallest square of `CROP_SIZES` that holds it."""
+    side = (survivors.box[:, 2:] - survivors.box[:, :2]).max(1, initial=0) + 1
     bucket = np.searchsorted(CROP_SIZES, side)
-    return [_of_size(found.select(rows), CROP_SIZES[bucket[rows[0]]]) for rows in _groups(bucket)]
+    return [_of_size(survivors.select(rows), CROP_SIZES[bucket[rows[0]]]) for rows in _groups(bucket)]
 
 
-def _of_size(found: Candidates, size: int) -> MaskCrops:
-    whole = np.unpackbits(found.bits, axis=1).reshape(-1, WINDOW_PX, WINDOW_PX)
-    first = np.minimum(found.box[:, :2] - found.start, WINDOW_PX - size)
-    mask = [one[y : y + size, x : x + size] for one, (x, y) in zip(whole, first, strict=True)]
+def _of_size(survivors: Candidates, size: int) -> MaskCrops:
+    whole = np.unpackbits(survivors.bits, axis=1).reshape(-1, WINDOW_PX, WINDOW_PX)
+    first = np.minimum(survivors.box[:, :2] - survivors.start, WINDOW_PX - size)
+    mask = [window[y : y + size, x : x + size] for window, (x, y) in zip(whole, first, strict=True)]
     return MaskCrops(
         mask=np.stack(mask),
-        origin_tile=found.start + first,
-        prompt=found.prompt,
-        # Published results are ordered by the predicted IoU alone; the head is linear and may pass 1.
-        score=np.clip(found.iou, 0, 1),
-        predicted_iou=found.iou,
-        class_probs=found.class_probs,
+        origin_tile=survivors.start + first,
+        prompt=survivors.prompt,
+        # Published results are ordered by the predicted IoU alone. Its head is linear, so it may exceed 1.
+        score=np.clip(survivors.iou, 0, 1),
+        predicted_iou=survivors.iou,
+        class_probs=survivors.class_probs,
     )

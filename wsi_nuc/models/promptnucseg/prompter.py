@@ -27,7 +27,7 @@ class NetPrompter:
         self._views = views_for(use.averages_points)
 
     def propose(self, rgb: UInt8) -> Prompts:
-        """Of a batch B x H x W x 3."""
+        """The points of a batch, B x H x W x 3."""
 
         def call(part: list[int], real: int) -> Prompts:
             prompts = self._propose(torch.from_numpy(rgb[part]).to(self._runner.device))
@@ -57,7 +57,7 @@ class SharedPrompter:
         self._views = views_for(use.averages_points)
 
     def propose(self, rgb: UInt8) -> Prompts:
-        """Of a batch B x H x W x 3, which is the encoder's."""
+        """The points of a batch, B x H x W x 3, which must be the encoder's batch."""
         layout = Layout.of(*self._encoder.size, self._use)
         windows = [window for row in range(len(rgb)) for window in layout.windows(row)]
 
@@ -66,8 +66,8 @@ class SharedPrompter:
             return [_owned(prompts, i, window, layout) for i, window in enumerate(part[:real])]
 
         with torch.inference_mode():
-            found = list(chain.from_iterable(in_calls(windows, self._runner.windows, call)))
-        return suppress_doubles(_inside(concat(found), self._encoder.size), self._use.nms_radius_px)
+            parts = list(chain.from_iterable(in_calls(windows, self._runner.windows, call)))
+        return suppress_doubles(_inside(concat(parts), self._encoder.size), self._use.nms_radius_px)
 
     def _propose(self, windows: list[Window]) -> Prompts:
         size, seen = (WINDOW_PX, WINDOW_PX), []
@@ -79,13 +79,14 @@ class SharedPrompter:
 
 
 def _owned(prompts: Prompts, place: int, window: Window, layout: Layout) -> Prompts:
-    mine = prompts.select(prompts.row == place)
-    mine = shift(mine, window.row - place, window.x0, window.y0)
-    return mine.select(np.flatnonzero((layout.owner(mine.xy_tile) == (window.x0, window.y0)).all(1)))
+    """The points of the window at `place` in its call that this window will decode, in tile pixels."""
+    inside = prompts.select(prompts.row == place)
+    inside = shift(inside, window.row - place, window.x0, window.y0)
+    return inside.select(np.flatnonzero((layout.owner(inside.xy_tile) == (window.x0, window.y0)).all(1)))
 
 
 def _inside(prompts: Prompts, size: tuple[int, int]) -> Prompts:
-    """Without points in the blank that fills up an image smaller than a window."""
+    """Without the points in the blank area that fills up an image smaller than a window."""
     end = np.array(size[::-1], np.float32)
     return prompts.select(np.flatnonzero((prompts.xy_tile < end).all(1)))
 

@@ -1,4 +1,4 @@
-"""A mask per prompt: each decoded once, masks thresholded on the device."""
+"""One mask per prompt. Each prompt is decoded once, and its mask is thresholded on the device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wsi_nuc.models.torch_ops import in_calls
 from wsi_nuc.types import MaskCrops, Prompts
 
 GRID = WINDOW_PX // decoder.TOKEN_PX
-WHOLE_WINDOWS_A_CALL = 8
+WHOLE_WINDOWS_PER_CALL = 8
 
 
 class NetSegmentor:
@@ -59,7 +59,7 @@ class NetSegmentor:
     def _outputs(
         self, embedding: torch.Tensor, points: tuple[torch.Tensor, torch.Tensor], first: torch.Tensor
     ) -> tuple[Decoded, torch.Tensor]:
-        """All that the decoder says of points and their labels, and the mask logits of their neighbourhoods."""
+        """All that the decoder gives for points and their labels, and the mask logits of their neighbourhoods."""
         decoded = decode(self._sam, embedding, embed_points(self._sam.prompt_encoder, *points))
         image, filters = decoded.image.flatten(0, 1), decoded.filters.flatten(0, 1)
         side = self._use.neighbourhood_tokens
@@ -79,8 +79,8 @@ class NetSegmentor:
     def _whole(
         self, decoded: Decoded, near: Part, rows: torch.Tensor, xy: torch.Tensor, start: torch.Tensor
     ) -> list[Part]:
-        def call(some: list[int], real: int) -> Part:
-            index = torch.tensor(some, device=rows.device)
+        def call(slots: list[int], real: int) -> Part:
+            index = torch.tensor(slots, device=rows.device)
             image, filters = (part.flatten(0, 1)[index] for part in (decoded.image, decoded.filters))
             logits = self._runner.infer(decoder.full_logits, self._sam.mask_decoder, image, filters)
             origin = torch.zeros_like(start[index])
@@ -89,4 +89,4 @@ class NetSegmentor:
             part = Part(crop, origin + start[index], part.prompt, part.predicted_iou, part.class_probs)
             return part.select(torch.arange(real, device=rows.device))
 
-        return list(in_calls(rows.tolist(), WHOLE_WINDOWS_A_CALL, call))
+        return list(in_calls(rows.tolist(), WHOLE_WINDOWS_PER_CALL, call))

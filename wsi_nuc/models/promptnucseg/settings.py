@@ -14,52 +14,62 @@ WINDOW_PX = 256
 
 @dataclass(frozen=True, slots=True)
 class PrompterSettings:
-    """`backbone`: a timm name. `levels`: pyramid levels that an anchor looks at (3 on PanNuke, 4 elsewhere).
-    `space_px`: distance of anchors (8 on PanNuke, 16 elsewhere). `shared_encoder`: features come from the
-    segmentor's image encoder, and `backbone` is not used."""
+    """The network that proposes points."""
 
     backbone: str = "convnext_small"
+    """A timm name."""
     levels: int = 3
+    """Pyramid levels that an anchor looks at (3 on PanNuke, 4 elsewhere)."""
     channels: int = 256
+    """Channels of the pyramid and the heads."""
     space_px: int = 8
+    """Distance of the anchors (8 on PanNuke, 16 elsewhere)."""
     dropout: float = 0.1
+    """Share of the heads' values that training drops."""
     shared_encoder: bool = False
+    """Features come from the segmentor's image encoder, and `backbone` is not used."""
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentorSettings:
-    """`size`: a name of `sam.sizes.SIZES`. `class_token`: the segmentor classifies, not the prompter."""
+    """The network that makes masks."""
 
     size: str = "vit_b"
+    """A name in `sam.sizes.SIZES`."""
     class_token: bool = False
+    """The segmentor classifies, not the prompter."""
 
 
 @dataclass(frozen=True, slots=True)
 class UseSettings:
-    """How the trained networks are used. All lengths in pixels of the model's resolution.
-
-    `nms_radius_px`: of two points closer than this the better one stays (12 on PanNuke, 11 on Kumar).
-    `mask_filter`: drop points where the region mask is background. `negatives`: K nearest other points.
-    `overlap_px`: of the segmentor's windows of 256. `windows`: of them along each side of a tile.
-    `neighbourhood_tokens`: first decode only this many tokens (of 16 px) around a prompt; 16 decodes all.
-    `precision`: "fp32", "bf16", or "auto" (bf16 where the device has it; fp32 in parity mode).
-    `mode`: "default", or "parity": windows, edge rule and suppression as published (see `parity`); `box_iou` is
-    that suppression's limit (0.5, on Kumar 0.3). `tta`: average six views; the prompter's too in the default mode.
-    """
+    """How the trained networks are used. Lengths are in pixels of the model's resolution."""
 
     nms_radius_px: float = 12.0
+    """Of two points closer than this the better one stays (12 on PanNuke, 11 on Kumar)."""
     mask_filter: bool = True
+    """Drop points where the region mask is background."""
     negatives: int = 1
+    """How many of the nearest other points are given to the segmentor with each point."""
     overlap_px: int = 64
+    """Overlap of the segmentor's windows, which are 256 px wide."""
     windows: int = 6
+    """Windows along each side of a tile."""
     neighbourhood_tokens: int = 5
+    """Edge, in tokens of 16 px, of what is decoded first around a prompt; 16 decodes the whole window."""
     largest_nucleus_px: int = 96
+    """Masks are cut to this size in x and y."""
     margin_px: int = 8
+    """How far beyond its core a tile still proposes points."""
     precision: str = "auto"
+    """Number format: "fp32", "bf16", or "auto" (bf16 where the device has it; fp32 in parity mode)."""
     batch: int = 1
+    """Tiles per batch."""
     mode: str = "default"
+    """Either "default" or "parity": windows, edge rule and suppression as published, see `parity`."""
     tta: bool = False
+    """Average six views of the pixels: those of the segmentor, and in the default mode of the prompter too."""
     box_iou: float = 0.5
+    """Limit of the suppression in parity mode (0.5, on Kumar 0.3)."""
 
     def __post_init__(self) -> None:
         limits = {
@@ -80,7 +90,7 @@ class UseSettings:
 
     @property
     def reach_px(self) -> int:
-        """The largest mask that comes out: the published way cuts none, so one may fill its window."""
+        """The size of the largest mask. The published way cuts no mask, so one may fill its window."""
         return WINDOW_PX if self.mode == "parity" else self.largest_nucleus_px
 
     @property
@@ -101,10 +111,12 @@ class UseSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`classes` without background, in the order of the prompter's logits."""
+    """All that the header of a PromptNucSeg file says of it."""
 
     classes: tuple[str, ...]
+    """Without background, in the order of the prompter's logits."""
     mpp: float
+    """Microns per pixel that the networks work at."""
     prompter: PrompterSettings = field(default_factory=PrompterSettings)
     segmentor: SegmentorSettings = field(default_factory=SegmentorSettings)
     use: UseSettings = field(default_factory=UseSettings)

@@ -1,4 +1,4 @@
-"""Prompts decoded on their whole window, in one view or averaged over six: what averaging and parity need."""
+"""Prompts decoded on their whole window, in one view or averaged over six. Averaging and parity need this."""
 
 from __future__ import annotations
 
@@ -27,15 +27,20 @@ SIZE = (WINDOW_PX, WINDOW_PX)
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """n filled slots of one call: `logits` n x 64 x 64 of the window, `prompt` n, `start` n x 2 (x0, y0 of the
-    window in tile pixels), `xy` n x 2 in window pixels, `predicted_iou` n, `class_probs` n x C or None."""
+    """The n filled slots of one call."""
 
     logits: torch.Tensor
+    """n x 64 x 64, of the whole window."""
     prompt: torch.Tensor
+    """n indices of prompts."""
     start: torch.Tensor
+    """n x 2 tile pixels: x0, y0 of the window."""
     xy: torch.Tensor
+    """n x 2 window pixels: the point."""
     predicted_iou: torch.Tensor
+    """n."""
     class_probs: torch.Tensor | None
+    """n x C; None where the prompter classifies."""
 
 
 class WholeDecoder:
@@ -58,9 +63,9 @@ class WholeDecoder:
         xy = torch.from_numpy(np.stack([job.xy_window for job in jobs])).to(device)
         label = torch.from_numpy(np.stack([job.label for job in jobs])).to(device)
         seen = [self._in_view(jobs, view, (xy, label)) for view in self._views]
-        logits = torch.stack([one[0] for one in seen]).mean(0)
-        iou = torch.stack([one[1] for one in seen]).mean(0)
-        probs = [one[2] for one in seen if one[2] is not None]
+        logits = torch.stack([view_logits for view_logits, _, _ in seen]).mean(0)
+        iou = torch.stack([view_iou for _, view_iou, _ in seen]).mean(0)
+        probs = [view_probs for _, _, view_probs in seen if view_probs is not None]
         prompt, start = (torch.from_numpy(part).to(device) for part in slots_of(jobs, real))
         filled = torch.nonzero(prompt >= 0)[:, 0]
         return Decoded(
@@ -87,15 +92,15 @@ class WholeDecoder:
     def _outputs(
         self, embedding: torch.Tensor, xy: torch.Tensor, label: torch.Tensor
     ) -> tuple[SamDecoded, torch.Tensor]:
-        """All that the decoder says of points in their windows, and the mask logits of the whole windows."""
+        """All that the decoder gives for points in their windows, and the mask logits of the whole windows."""
         decoded = decode(self._sam, embedding, embed_points(self._sam.prompt_encoder, xy, label))
         image, filters = decoded.image.flatten(0, 1), decoded.filters.flatten(0, 1)
         return decoded, decoder.full_logits(self._sam.mask_decoder, image, filters)
 
 
 class AveragingSegmentor:
-    """The default plan of windows, with every prompt decoded in six views. Averaged logits have no neighbourhood
-    of their own, so whole windows are decoded."""
+    """The default plan of windows, with every prompt decoded in six views. Whole windows are decoded, since
+    averaged logits have no neighbourhood of their own."""
 
     def __init__(self, sam: Sam, encoder: WindowEncoder, runner: Runner, use: UseSettings) -> None:
         self._decoder = WholeDecoder(sam, encoder, runner, views_for(use.tta))
@@ -108,7 +113,7 @@ class AveragingSegmentor:
             parts = [self._part(decoded) for decoded in self._decoder.decode(jobs)]
         return Later(partial(collect, parts, prompts))
 
-    def _part(self, one: Decoded) -> Part:
-        mask, origin = decoder.enlarge(one.logits) > 0, torch.zeros_like(one.start)
-        crop, origin = limited(mask, origin, one.xy, self._use.largest_nucleus_px)
-        return Part(crop, origin + one.start, one.prompt, one.predicted_iou, one.class_probs)
+    def _part(self, decoded: Decoded) -> Part:
+        mask, origin = decoder.enlarge(decoded.logits) > 0, torch.zeros_like(decoded.start)
+        crop, origin = limited(mask, origin, decoded.xy, self._use.largest_nucleus_px)
+        return Part(crop, origin + decoded.start, decoded.prompt, decoded.predicted_iou, decoded.class_probs)

@@ -1,6 +1,7 @@
-"""The segmentor's 256 px windows over a tile: each prompt is decoded in the one where it lies most central.
+"""The segmentor's 256 px windows over a tile, which prompts each of them decodes, and their image embeddings.
 
-Image embeddings of the windows of one batch: prompter, segmentor and embedder share them.
+Each prompt is decoded in the window in which it lies most central. Prompter, segmentor and embedder share the
+image embeddings of the windows of a batch.
 """
 
 from __future__ import annotations
@@ -28,22 +29,27 @@ SLOTS = (8, 16, 32)
 
 @dataclass(frozen=True, slots=True, order=True)
 class Window:
-    """`row`: of the batch; `x0`, `y0`: first pixel in tile pixels."""
+    """Where a window lies."""
 
     row: int
+    """The tile's row in the batch."""
     y0: int
+    """First row of pixels, in tile pixels."""
     x0: int
+    """First column of pixels, in tile pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Up to `slots` prompts of one window. `prompt`: their indices; `xy_window`: slots x (1 + K) x 2, the point
-    itself first; `label`: slots x (1 + K)."""
+    """Up to `slots` prompts of one window, with K negatives each."""
 
     window: Window
     prompt: Int64
+    """The indices of the prompts."""
     xy_window: Float32
+    """slots x (1 + K) x 2 window pixels, the point itself first."""
     label: Int64
+    """slots x (1 + K): POSITIVE, NEGATIVE or NO_POINT."""
 
     @property
     def slots(self) -> int:
@@ -72,7 +78,7 @@ class Layout:
 
 
 def window_starts(length: int, inset: int, overlap_px: int) -> Int64:
-    """Starts of windows that cover `inset` to `length - inset`; the last is flush with the end."""
+    """Starts of the windows that cover `inset` to `length - inset`; the last one is flush with the end."""
     last = max(length - inset - WINDOW_PX, 0)
     starts = np.arange(inset, last, WINDOW_PX - overlap_px, dtype=np.int64)
     return np.append(starts, last)
@@ -92,9 +98,9 @@ def plan_jobs(prompts: Prompts, wanted: Sequence[int], layout: Layout, negatives
     keys = np.column_stack([prompts.row[index], starts[:, 1], starts[:, 0]])
     jobs: list[Job] = []
     for row, y0, x0 in np.unique(keys, axis=0):
-        mine = np.sort(index[(keys == (row, y0, x0)).all(1)])
+        owned = np.sort(index[(keys == (row, y0, x0)).all(1)])
         window = Window(int(row), int(y0), int(x0))
-        jobs += window_jobs(prompts, mine, _inside(prompts, window), window, negatives)
+        jobs += window_jobs(prompts, owned, _inside(prompts, window), window, negatives)
     return jobs
 
 
@@ -103,28 +109,28 @@ def _inside(prompts: Prompts, window: Window) -> Int64:
     return np.flatnonzero((prompts.row == window.row) & ((xy_window >= 0) & (xy_window < WINDOW_PX)).all(1))
 
 
-def window_jobs(prompts: Prompts, mine: Int64, inside: Int64, window: Window, negatives: int) -> list[Job]:
-    """Jobs of the prompts `mine` of a window, whose negatives are among those `inside` it."""
+def window_jobs(prompts: Prompts, owned: Int64, inside: Int64, window: Window, negatives: int) -> list[Job]:
+    """Jobs of the prompts `owned` by a window. Their negatives are chosen from the prompts `inside` it."""
     xy_window = prompts.xy_tile - np.array([window.x0, window.y0], np.float32)
-    near = _nearest_others(xy_window, mine, inside, negatives)
+    near = _nearest_others(xy_window, owned, inside, negatives)
     jobs = []
-    for first in range(0, len(mine), SLOTS[-1]):
+    for first in range(0, len(owned), SLOTS[-1]):
         part = slice(first, first + SLOTS[-1])
-        jobs.append(_filled(window, mine[part], xy_window, near[part]))
+        jobs.append(_filled(window, owned[part], xy_window, near[part]))
     return jobs
 
 
-def _nearest_others(xy: Float32, mine: Int64, inside: Int64, count: int) -> Int64:
-    """len(mine) x count: the nearest points of the window for each prompt, -1 where there are not so many."""
-    near = np.full((len(mine), count), -1, np.int64)
+def _nearest_others(xy: Float32, prompt: Int64, inside: Int64, count: int) -> Int64:
+    """len(prompt) x count: for each prompt the nearest other points of the window, -1 where there are too few."""
+    near = np.full((len(prompt), count), -1, np.int64)
     others = min(count, len(inside) - 1)
     if others <= 0:
         return near
-    _, found = cKDTree(xy[inside]).query(xy[mine], k=others + 1)
-    found = inside[found]
-    # A prompt is its own nearest point, unless another lies on the same spot.
-    found = np.take_along_axis(found, np.argsort(found == mine[:, None], axis=1, kind="stable"), 1)
-    near[:, :others] = found[:, :others]
+    _, nearest = cKDTree(xy[inside]).query(xy[prompt], k=others + 1)
+    nearest = inside[nearest]
+    # A prompt is its own nearest point, unless another one lies on the same spot.
+    nearest = np.take_along_axis(nearest, np.argsort(nearest == prompt[:, None], axis=1, kind="stable"), 1)
+    near[:, :others] = nearest[:, :others]
     return near
 
 
@@ -143,7 +149,7 @@ WHITE = 255
 
 
 class WindowEncoder:
-    """Of the batch `rgb` (uint8 B x H x W x 3); each window is encoded once per view, when it is asked for."""
+    """Encodes windows of the batch `rgb` (uint8 B x H x W x 3), each once per view, when it is asked for."""
 
     def __init__(self, sam: Sam, runner: Runner, rgb: UInt8) -> None:
         self._sam, self._runner = sam, runner

@@ -1,1 +1,1 @@
-"""Segment Anything at 256 px: segment-anything's own modules and parameter names, computed without their waste."""
+"""Segment Anything at 256 px: segment-anything's own modules and parameter names, computed without waste."""

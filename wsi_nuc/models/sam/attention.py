@@ -1,5 +1,6 @@
-"""Windowed attention on a token grid that no window divides, without computing the padding.
+"""Attention of SAM's image encoder and of its mask decoder, ordered so that little is computed.
 
+**Image encoder.** Windowed attention on a grid that its windows do not divide, without computing the padding.
 segment-anything pads 16 x 16 tokens to 28 x 28 for its windows of 14. Padded tokens are zero *after* the norm, so
 every padded key is the key bias and every padded value the value bias; they take part in the softmax and cannot
 be masked. But a query sees all of them through one number: with s the scale and r_h, r_w the relative-position
@@ -11,12 +12,11 @@ logits of its row and column,
 so one extra key b_k with value b_v (the *sink*), whose additive logit is the log of the bracket, is the same
 softmax. Queries, keys, values and projections are then computed on real tokens only.
 
-The decoder's attention between a few prompt tokens and many image tokens, ordered so that little is computed.
-
-An image holds 256 tokens, a prompt about 8, and a head is 16 of 256 channels wide. Projecting the image's tokens
-costs 256 x 256 x 128 products; moving the projection to the side of the few tokens, q (K W) = (q W') K, costs
-256 x 256 x (8 heads x 8 tokens). Both orders are the same product. Where all prompts of an image see the same
-image tokens (the first layer), those are projected once an image instead.
+**Mask decoder.** Attention between a few prompt tokens and many image tokens. An image holds 256 tokens, a prompt
+about 8, and a head is 16 of 256 channels wide. Projecting the image's tokens costs 256 x 256 x 128 products;
+moving the projection to the side of the few tokens, q (K W) = (q W') K, costs 256 x 256 x (8 heads x 8 tokens).
+Both orders give the same product. Where all prompts of an image see the same image tokens (the first layer), the
+image tokens are projected instead, once per image.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def image_to_tokens_shared(
 def image_to_tokens(
     attention: Any, image: torch.Tensor, value: torch.Tensor, tokens: torch.Tensor
 ) -> torch.Tensor:
-    """The same for image tokens that differ by prompt: `image` and `value` b p i c."""
+    """The same for image tokens that differ between prompts: `image` and `value` b p i c."""
     query = _split(attention.q_proj(tokens), attention.num_heads)
     # q . b_k is the same for every key of a softmax and drops out; the weights sum to 1, so b_v is added once.
     query_c = torch.einsum("bptnd,ndc->bpntc", query, _heads_first(attention.k_proj.weight, attention))

@@ -1,15 +1,12 @@
-"""SAM's mask decoder for many prompts that share one image, by the parameters of a `MaskDecoder`.
+"""SAM's prompt encoder and mask decoder for many prompts that share an image: points to tokens to mask logits.
 
-Only mask token 0 is read out (one output per prompt), but all four take part: they see one another in
-self-attention, so leaving three out would change the result.
+The functions use the parameters of segment-anything's `PromptEncoder` and `MaskDecoder`. Only mask token 0 is read
+out (one output per prompt), but all four take part: they see each other in self-attention, so leaving three out
+would change the result.
 
-From a decoded prompt to mask logits: of the whole input, or of the prompt's neighbourhood only.
-
-Both transposed convolutions have stride 2 and kernel 2 and the norm between them is per pixel, so every image
-token is upscaled on its own: the 4 x 4 logits of a token near the prompt are the same whether or not the others
-are computed. What is left out is only what lies outside the neighbourhood.
-
-Point prompts as tokens: segment-anything's prompt encoder for many prompts of many images at once.
+Mask logits are made of the whole input or of the prompt's neighbourhood only. Both transposed convolutions have
+stride 2 and kernel 2, and the norm between them is per pixel, so every image token is upscaled on its own. The
+4 x 4 logits of a token near the prompt are therefore the same whether or not the other tokens are computed.
 """
 
 from __future__ import annotations
@@ -31,12 +28,12 @@ def embed_points(encoder: Any, xy: torch.Tensor, label: torch.Tensor) -> torch.T
     """... x N x 2 points and ... x N labels (POSITIVE, NEGATIVE or NO_POINT) -> ... x (N + 1) x 256 tokens.
 
     `xy` counts from the corner of the first pixel, in pixels of the encoder's input (segment-anything counts from
-    that pixel's centre). The last token is its end mark, a NO_POINT.
+    that pixel's centre). The last token is the end mark, a NO_POINT.
     """
     xy = torch.cat([xy, xy.new_zeros(*xy.shape[:-2], 1, 2)], -2)
     label = torch.cat([label, label.new_full((*label.shape[:-1], 1), NO_POINT)], -1)[..., None]
     height, width = encoder.input_image_size
-    # In bf16 places would be a third of a pixel off.
+    # In bf16, places would be off by a third of a pixel.
     with full_precision(xy):
         place = encoder.pe_layer._pe_encoding(xy / xy.new_tensor([width, height]))
     place = torch.where(label == NO_POINT, torch.zeros_like(place), place)
@@ -44,7 +41,7 @@ def embed_points(encoder: Any, xy: torch.Tensor, label: torch.Tensor) -> torch.T
     return place + torch.stack(kinds)[label[..., 0].long() + 1]
 
 
-LOGITS_A_TOKEN = 4
+LOGITS_PER_TOKEN = 4  # along each side
 TOKEN_PX = 16
 
 
@@ -67,19 +64,20 @@ def near_logits(
 
 
 def first_tokens(xy: torch.Tensor, grid: int, side: int) -> torch.Tensor:
-    """n x 2 int64: where a neighbourhood of `side` tokens around each point (n x 2 pixels) begins, kept inside."""
+    """n x 2 int64: where the neighbourhood of `side` tokens around each point (n x 2 pixels) begins. It is kept
+    inside the grid."""
     return ((xy / TOKEN_PX).floor().long() - side // 2).clamp(0, grid - side)
 
 
 def enlarge(logits: torch.Tensor) -> torch.Tensor:
     """n x h x w logits -> n x 4h x 4w at the resolution of the input, bilinear as the published method does."""
-    scale = TOKEN_PX // LOGITS_A_TOKEN
+    scale = TOKEN_PX // LOGITS_PER_TOKEN
     return F.interpolate(logits[:, None].float(), scale_factor=scale, mode="bilinear", align_corners=False)[:, 0]
 
 
 def touches_edge(logits: torch.Tensor, first: torch.Tensor, grid: int) -> torch.Tensor:
-    """n bool: the mask reaches an edge of the neighbourhood that is not an edge of the input."""
-    side = logits.shape[-1] // LOGITS_A_TOKEN
+    """n bool: whether the mask reaches an edge of the neighbourhood that is not an edge of the input."""
+    side = logits.shape[-1] // LOGITS_PER_TOKEN
     inside = logits > 0
     low, high = first > 0, first + side < grid
     return (
@@ -97,13 +95,16 @@ def _logits(decoder: Any, image: torch.Tensor, filters: torch.Tensor) -> torch.T
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """b images, p prompts each. `image`: b p tokens 256, the image as each prompt sees it; `filters`: b p 32, one
-    linear filter per prompt on the upscaled image; `predicted_iou`: b p; `class_logits`: b p C or None."""
+    """What the decoder gives for b images with p prompts each."""
 
     image: torch.Tensor
+    """b x p x tokens x 256: the image as each prompt sees it."""
     filters: torch.Tensor
+    """b x p x 32: one linear filter per prompt on the upscaled image."""
     predicted_iou: torch.Tensor
+    """b x p."""
     class_logits: torch.Tensor | None
+    """b x p x C; None without the [cls] token."""
 
 
 def decode(sam: Sam, embedding: torch.Tensor, prompt_tokens: torch.Tensor) -> Decoded:

@@ -1,8 +1,7 @@
-"""The sizes of SAM's image encoder and the model that segment-anything's parts make of one.
+"""SAM built from segment-anything's parts: the sizes of its image encoder, and what the encoder computes.
 
-Official checkpoints hold position tables for 1024 px. They are resized once, when loaded.
-
-SAM's image encoder, the same numbers without the padded tokens.
+`encode` gives the same numbers as segment-anything without computing padded tokens. Official checkpoints hold
+position tables for 1024 px; they are resized once, when they are loaded.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ State = dict[str, torch.Tensor]
 
 
 def resize_tables(state: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]]) -> State:
-    """The same state with position tables brought to the wanted `shapes`; all else is passed through.
+    """The same state with position tables brought to the wanted `shapes`; everything else stays as it is.
 
     The position embedding is resized bicubically and relative positions linearly, as the published method does in
     every forward pass.
@@ -76,12 +75,16 @@ WINDOW_TOKENS = 14
 
 @dataclass(frozen=True, slots=True)
 class SamSize:
-    """Width, depth and heads of the vision transformer; `global_blocks` attend to the whole image."""
+    """The size of the vision transformer."""
 
     width: int
+    """Channels of a token."""
     depth: int
+    """Number of blocks."""
     heads: int
+    """Heads of attention in each block."""
     global_blocks: tuple[int, ...]
+    """Indices of the blocks that attend to the whole image."""
 
 
 SIZES = {
@@ -97,8 +100,8 @@ SIZES = {
 class Sam(nn.Module):
     """The three parts under the names that official checkpoints use. `class_count` adds the [cls] token.
 
-    The forward passes are functions of `encoder.py`, `prompts.py` and `decoder.py`, since they replace those of
-    the parts without touching a parameter.
+    The forward passes are the functions `encode`, `decoder.embed_points` and `decoder.decode`, since they replace
+    those of the parts without changing a parameter.
     """
 
     def __init__(self, size: str, image_px: int = 256, class_count: int = 0) -> None:

@@ -1,1 +1,1 @@
-"""Training of the compact network: mixed supervision, from masks, points and foreground."""
+"""Training of the compact network from images with masks, with points, or with the foreground alone."""

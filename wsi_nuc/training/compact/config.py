@@ -14,9 +14,10 @@ from wsi_nuc.training.config import ImagesConfig, TrainingConfig
 
 
 class WeightedSource(SourceConfig):
-    """`weight`: how often a crop comes from this source, relative to the others."""
+    """A data set to train on."""
 
     weight: float = Field(default=1.0, gt=0)
+    """How often a crop comes from this source, relative to the others."""
 
 
 class DataConfig(ImagesConfig):
@@ -25,34 +26,47 @@ class DataConfig(ImagesConfig):
 
 
 class CropConfig(Section):
-    """`scale`: least and greatest enlargement. `colour`: strength of the variation of stain, blur, noise and
-    compression. `prompts`: most nuclei of a crop whose masks are learned; `negatives`: share of them that are told
-    their nearest neighbour."""
+    """How crops are made."""
 
     size_px: int = Field(default=256, ge=64, le=1024, multiple_of=32)
+    """Edge of a crop."""
     scale: tuple[float, float] = (0.75, 1.35)
+    """Least and greatest enlargement."""
     colour: float = Field(default=1.0, ge=0, le=3)
+    """Strength of the variation of stain, blur, noise and compression."""
     prompts: int = Field(default=16, ge=1, le=256)
+    """In each crop, the masks of at most this many nuclei are learned."""
     negatives: float = Field(default=0.75, ge=0, le=1)
+    """Share of the prompts that come with their nearest neighbour."""
 
 
 class LossWeights(Section):
-    """`background`: of prompts where nothing is. `classes`: of each class, in order."""
+    """The weight of each loss."""
 
     heat: float = 1.0
+    """Whether a cell holds a centre."""
     offset: float = 0.5
+    """From a cell to the centre near it."""
     kind: float = 1.0
+    """The class of a cell."""
     region: float = 1.0
+    """The foreground."""
     towards: float = 0.5
+    """From a pixel to the centre of its nucleus."""
     mask: float = 5.0
+    """Cross-entropy of the masks."""
     dice: float = 2.0
+    """Dice of the masks."""
     quality: float = 0.5
+    """The predicted IoU."""
     background: float = 0.5
+    """Weight of a prompt that lies on no nucleus, among the masks; a nucleus has 1."""
     classes: tuple[float, ...] = ()
+    """Weight of each class, in order; empty: all the same."""
 
 
 class CompactTrainConfig(TrainingConfig):
-    """The learning rate is steady after `warmup` steps and falls to 0 over the last `decay` share of `steps`."""
+    """All settings of a training of the compact network."""
 
     family: Literal["compact"] = "compact"
     data: DataConfig
@@ -62,17 +76,24 @@ class CompactTrainConfig(TrainingConfig):
     loss: LossWeights = LossWeights()
     steps: int = Field(default=20_000, ge=1)
     batch: int = Field(default=8, ge=1, le=4096)
+    """Crops per step, over all processes."""
     lr: float = Field(default=2e-3, gt=0)
+    """The learning rate while it is steady."""
     weight_decay: float = Field(default=0.02, ge=0)
     warmup: int = Field(default=300, ge=0)
+    """Steps until the learning rate is steady."""
     decay: float = Field(default=0.35, ge=0, le=1)
+    """Share of the steps, at the end, over which the learning rate falls to 0."""
     clip: float = Field(default=5.0, ge=0)
+    """Greatest norm of the gradient; 0: no limit."""
     ema: float = Field(default=0.999, ge=0, lt=1)
+    """Decay of the averaged weights; 0: no average."""
     report_every: int = Field(default=500, ge=1)
+    """Steps per row of the curves."""
     init: Path | None = None
     """A file of weights to start from."""
     tuned_as: Path | None = None
-    """A finished file whose cuts are taken, where the validation images were trained on."""
+    """A finished file whose cuts are used: for a training on all images, which leaves none to tune on."""
 
     def settings(self) -> Settings:
         return Settings(self.classes, self.mpp, self.net, self.use)

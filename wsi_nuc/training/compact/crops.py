@@ -1,4 +1,4 @@
-"""Random crops of labelled images as what the losses compare with; a crop follows from seed and number alone."""
+"""Random crops of labelled images, with the targets of the losses. A crop follows from seed and number alone."""
 
 from __future__ import annotations
 
@@ -16,42 +16,58 @@ from wsi_nuc.training.compact.config import CropConfig
 from wsi_nuc.training.compact.scene import Scene, scene_of, vary, warp
 from wsi_nuc.types import Float32, Float64, Int64
 
-LEAST_PX = 20  # of a nucleus cut by the edge: with less to see it is no prompt
+LEAST_PX = 20  # a nucleus that the edge cuts to fewer pixels is not used as a prompt
 UNIT_TOWARDS_PX = 16.0
 
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """All of one crop of S pixels of the image `id`. At stride 4: `heat` h x w in 0..1, `heat_weight`, `offset`
-    2 x h x w in cells, `offset_weight`, `kind` (-1: not said) and `kind_weight`. At stride 2: `region` in 0..1,
-    `towards` 2 x h x w and its weight. `known`: whether masks and region are. `instances` S x S. Prompts:
-    `prompt_xy` P x 2, `negative` P x 2 (NaN: none), `prompt_id` P."""
+    """A crop of S x S pixels with its targets. Each weight is 0 where nothing is known."""
 
     id: str
+    """The name of the image."""
     rgb: npt.NDArray[np.uint8]
+    """S x S x 3."""
     instances: npt.NDArray[np.int32]
+    """S x S labels; all 0 where outlines are not known."""
     heat: Float32
+    """h x w at stride 4, 0..1: 1 where a centre lies in the cell."""
     heat_weight: Float32
+    """h x w."""
     offset: Float32
+    """2 x h x w at stride 4: x and y to the centre, in cells."""
     offset_weight: Float32
+    """h x w."""
     kind: Int64
+    """h x w at stride 4: the class; -1: not known."""
     kind_weight: Float32
+    """h x w."""
     region: Float32
+    """h x w at stride 2: share of foreground, 0..1."""
     region_weight: Float32
+    """h x w."""
     towards: Float32
+    """2 x h x w at stride 2: x and y to the centre of the pixel's nucleus, in units of 16 px."""
     towards_weight: Float32
+    """h x w."""
     prompt_xy: Float32
+    """P x 2 pixels; the first pixel's centre lies at 0.5."""
     negative: Float32
+    """P x 2 pixels: the nearest other point, NaN where none is given."""
     prompt_id: Int64
+    """P labels in `instances`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The same, stacked; prompts of all crops one after the other, `prompt_row` tells their crop."""
+    """Crops stacked, their prompts one after the other. The fields of `Crop` are attributes of the batch."""
 
     ids: tuple[str, ...]
+    """The name of each crop's image."""
     crops: dict[str, torch.Tensor]
+    """Field of `Crop` -> its values of all crops."""
     prompt_row: torch.Tensor
+    """The crop of each prompt."""
 
     def __getattr__(self, name: str) -> torch.Tensor:
         return self.crops[name]
@@ -75,7 +91,7 @@ def collate(crops: Sequence[Crop]) -> Batch:
 
 
 class Crops(Dataset[Crop]):
-    """`crops[number]`. Each source of images is visited by its weight, its images evenly."""
+    """`crops[number]`. Sources of images are visited according to their weights, the images of a source evenly."""
 
     def __init__(
         self, sources: Sequence[Sequence[LabelledImage]], weights: Sequence[float], config: CropConfig, seed: int
@@ -135,7 +151,7 @@ def targets(scene: Scene, rng: np.random.Generator, config: CropConfig) -> Crop:
 
 
 def _heat_weight(scene: Scene, region: npt.NDArray[np.bool_], cells: int) -> Float32:
-    """Where only the foreground is known, the background tells where no nucleus is."""
+    """cells x cells. Where only the foreground is known, the background still shows where there is no nucleus."""
     if scene.xy is not None:
         return np.ones((cells, cells), np.float32)
     if scene.region is None:
@@ -145,8 +161,11 @@ def _heat_weight(scene: Scene, region: npt.NDArray[np.bool_], cells: int) -> Flo
 
 
 def point_targets(scene: Scene, cells: int) -> tuple[Float32, Float32, Float32]:
-    """Heat: a hill at each centre, as long and wide as a fifth of the nucleus, 1 in the centre's own cell. Offset
-    from the cells around a centre to it, and where it is meant."""
+    """Heat, offset and the weight of the offset.
+
+    Heat is a hill at each centre, a fifth as long and wide as the nucleus, and 1 in the centre's own cell. The
+    offset leads from the cells around a centre to the centre; elsewhere its weight is 0.
+    """
     heat, offset = np.zeros((cells, cells), np.float32), np.zeros((2, cells, cells), np.float32)
     near = np.zeros((cells, cells), np.float32)
     if scene.xy is None or scene.spread is None or not len(scene.xy):
@@ -210,7 +229,7 @@ def _towards(scene: Scene, instances: npt.NDArray[np.int32], fine: int) -> tuple
 def _prompts(
     scene: Scene, instances: npt.NDArray[np.int32], rng: np.random.Generator, config: CropConfig
 ) -> tuple[Float32, Float32, Int64]:
-    """Points near the centres of some nuclei, most of them with their nearest other point."""
+    """Points near the centres of chosen nuclei, the nearest other point of most of them, and their labels."""
     if scene.instances is None or scene.xy is None or scene.spread is None:
         return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32), np.zeros(0, np.int64)
     size = config.size_px
@@ -230,7 +249,8 @@ def _prompts(
 def _jittered(
     xy: Float64, spread: Float64, instances: npt.NDArray[np.int32], ids: Int64, rng: np.random.Generator
 ) -> Float64:
-    """Where a prompter might put them: a normal distribution a third as wide as the nucleus, never outside it."""
+    """Points where a prompter might put them: normally distributed, a third as wide as the nucleus, never outside
+    it."""
     factor = np.linalg.cholesky(spread + 1e-3 * np.eye(2))
     moved = xy + 0.35 * np.einsum("nij,nj->ni", factor, rng.normal(size=xy.shape))
     limit = instances.shape[0] - 1e-3

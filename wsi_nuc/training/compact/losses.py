@@ -1,4 +1,4 @@
-"""The losses of the compact network; each head learns from what is known of a crop, and only from that."""
+"""The losses of the compact network. Each head learns only from what is known of a crop."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from wsi_nuc.models.compact.settings import MASK_STRIDE, POINT_STRIDE
 from wsi_nuc.training.compact.config import LossWeights
 from wsi_nuc.training.compact.crops import Batch
 
-BACKGROUND_A_CROP = 4
+BACKGROUND_PER_CROP = 4
 HOT = 0.1
 
 
 def losses(net: CompactNet, maps: Maps, batch: Batch, weights: LossWeights, side: int) -> dict[str, torch.Tensor]:
-    """`side`: cells of a prompt's window at stride 2. Each loss comes multiplied by its weight."""
-    found = {
+    """Each loss, multiplied by its weight. `side`: cells of a prompt's window at stride 2."""
+    parts = {
         "heat": weights.heat * heat_loss(maps.heat[:, 0].float(), batch.heat, batch.heat_weight),
         "offset": weights.offset * _masked_l1(maps.offset.float(), batch.offset, batch.offset_weight),
         "kind": weights.kind * kind_loss(maps.classes.float(), batch.kind, batch.kind_weight, weights.classes),
@@ -26,7 +26,7 @@ def losses(net: CompactNet, maps: Maps, batch: Batch, weights: LossWeights, side
     asked, ids = _asked(batch, maps)
     if not len(ids):
         zero = maps.masks.float().sum() * 0
-        return found | {"mask": zero, "dice": zero, "quality": zero}
+        return parts | {"mask": zero, "dice": zero, "quality": zero}
     embedding = net.decoder.embedding(maps.context, asked)
     logits, origin = net.decoder.window(embedding, maps.masks, asked, side)
     truth, seen = windows_of(batch.instances, asked.row, ids, origin, side)
@@ -35,7 +35,7 @@ def losses(net: CompactNet, maps: Maps, batch: Batch, weights: LossWeights, side
     quality = net.decoder.iou(embedding, logits)
     with torch.no_grad():
         iou = _iou(enlarged > 0, truth, seen)
-    return found | {
+    return parts | {
         "mask": weights.mask * mask,
         "dice": weights.dice * dice,
         "quality": weights.quality * F.binary_cross_entropy_with_logits(quality, iou),
@@ -43,7 +43,7 @@ def losses(net: CompactNet, maps: Maps, batch: Batch, weights: LossWeights, side
 
 
 def heat_loss(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """CornerNet's focal loss: near a centre, a cell that is not it costs less the nearer it is."""
+    """CornerNet's focal loss: of the cells that hold no centre, those nearer to one cost less."""
     probs = logits.sigmoid().clamp(1e-5, 1 - 1e-5)
     centre = (target > 1 - 1e-6).float()
     cost = -centre * (1 - probs) ** 2 * probs.log()
@@ -67,13 +67,13 @@ def region_loss(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor
     return (cost * weight).sum() / weight.sum().clamp(min=1) + dice
 
 
-def _masked_l1(found: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    cost = F.smooth_l1_loss(found, wanted, beta=0.1, reduction="none").sum(1)
+def _masked_l1(predicted: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    cost = F.smooth_l1_loss(predicted, wanted, beta=0.1, reduction="none").sum(1)
     return (cost * weight).sum() / weight.sum().clamp(min=1)
 
 
 def _asked(batch: Batch, maps: Maps) -> tuple[Asked, torch.Tensor]:
-    """The crops' prompts and, with id 0, places that the network takes for nuclei although nothing is there."""
+    """The prompts of the crops and, with id 0, places that the network takes for nuclei although there is none."""
     row, xy = _false_points(batch, maps.heat[:, 0].detach().float())
     asked = Asked(
         torch.cat([batch.prompt_row, row]),
@@ -88,7 +88,7 @@ def _false_points(batch: Batch, heat: torch.Tensor) -> tuple[torch.Tensor, torch
     empty = batch.instances[:, half::POINT_STRIDE, half::POINT_STRIDE] == 0
     outlined = (batch.instances > 0).flatten(1).any(1)[:, None, None]
     score = torch.where(empty & (batch.heat < HOT) & outlined, heat.sigmoid(), 0.0)
-    best, place = score.flatten(1).topk(BACKGROUND_A_CROP)
+    best, place = score.flatten(1).topk(BACKGROUND_PER_CROP)
     row, slot = torch.nonzero(best > HOT, as_tuple=True)
     place = place[row, slot]
     y, x = place // heat.shape[2], place % heat.shape[2]
@@ -98,7 +98,7 @@ def _false_points(batch: Batch, heat: torch.Tensor) -> tuple[torch.Tensor, torch
 def windows_of(
     instances: torch.Tensor, row: torch.Tensor, ids: torch.Tensor, origin: torch.Tensor, side: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """N x 2 side x 2 side: the true mask of each prompt in its window, and which of the pixels the crop holds."""
+    """The true mask of each prompt in its window, and which of its pixels the crop holds: N x 2 side x 2 side."""
     steps = torch.arange(side * MASK_STRIDE, device=origin.device)
     x, y = (origin[:, i, None] * MASK_STRIDE + steps for i in (0, 1))
     height, width = instances.shape[1:]
@@ -110,7 +110,7 @@ def windows_of(
 def mask_losses(
     logits: torch.Tensor, truth: torch.Tensor, seen: torch.Tensor, real: torch.Tensor, background: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy over the pixels and dice over the nuclei, each mask counted once whatever its size."""
+    """Cross-entropy over the pixels and dice over the nuclei. Each mask counts the same, whatever its size."""
     weight = torch.where(real, 1.0, background)
     cost = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     per_mask = (cost * seen).sum((1, 2)) / seen.sum((1, 2)).clamp(min=1)
@@ -121,6 +121,6 @@ def mask_losses(
 
 
 def _iou(mask: torch.Tensor, truth: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    found = mask.float() * seen
-    common = (found * truth).sum((1, 2))
-    return common / ((found + truth).sum((1, 2)) - common).clamp(min=1)
+    predicted = mask.float() * seen
+    common = (predicted * truth).sum((1, 2))
+    return common / ((predicted + truth).sum((1, 2)) - common).clamp(min=1)

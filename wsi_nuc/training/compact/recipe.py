@@ -1,7 +1,7 @@
 """How the compact network is trained: one stage, then the cuts that the validation images choose.
 
-Under `out`: `compact/` with the stage, and in it `average.safetensors`, the running average of the weights;
-`model.safetensors`, the same with cuts, calibration and the sizes that it gives.
+The folder `out` then holds `compact/` with the stage, and in it `average.safetensors`, the running average of the
+weights; and `model.safetensors`, the same weights with cuts, calibration and the sizes of nuclei that they give.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ STEERED = ("steps", "decay", "lr", "report_every", "data", "use", "init", "tuned
 
 
 class LossNet(nn.Module):
-    """Pixels and labels in, the losses out."""
+    """From pixels and labels to the losses."""
 
     def __init__(self, net: CompactNet, config: CompactTrainConfig) -> None:
         super().__init__()
@@ -54,8 +54,8 @@ def stages(config: CompactTrainConfig, ranks: Ranks, emit: Emit) -> Iterator[Sta
     loaded = [load_images([source], config.classes, config.mpp) for source in config.data.train]
     validation = load_images(config.data.validation, config.classes, config.mpp)
     for kind, sets in (("training", loaded), ("validation", [validation])):
-        for what, count in ((what, count) for images in sets for what, count in images.repairs.items()):
-            emit(Noted(f"{kind} images: {what}: {count}"))
+        for repair, count in ((repair, count) for images in sets for repair, count in images.repairs.items()):
+            emit(Noted(f"{kind} images: {repair}: {count}"))
     yield stage_of(config, loaded, validation.images, ranks)
     if ranks.first:
         train = [image for images in loaded for image in images.images]
@@ -103,7 +103,7 @@ def stage_of(
 def _finish(
     config: CompactTrainConfig, train: Sequence[LabelledImage], validation: Sequence[LabelledImage], emit: Emit
 ) -> None:
-    """The averaged network, used as the validation images or the file `tuned_as` say."""
+    """Write the averaged network, with the cuts that the validation images or the file `tuned_as` give."""
     made = finished(config.out / STAGE / AVERAGE, config.out / MODEL, train, validation, config.tuned_as)
     emit(Noted(f"cuts: threshold {made.threshold:g}, least score {made.least_score:g}, mask {made.mask_logit:g}"))
 
@@ -117,7 +117,7 @@ def starting_net(config: CompactTrainConfig) -> CompactNet:
 
 
 def rate(config: CompactTrainConfig, step: int) -> float:
-    """Share of the learning rate: up, steady, then down to 0 in a straight line."""
+    """Share of the learning rate at a step: it rises, is steady, then falls to 0 in a straight line."""
     left = (config.steps - step) / max(1.0, config.decay * config.steps)
     return min(1.0, (step + 1) / max(1, config.warmup), left)
 

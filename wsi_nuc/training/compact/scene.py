@@ -1,6 +1,7 @@
-"""A labelled image made ready for random crops: large enough, and with a table of its nuclei.
+"""Labelled images made ready for random crops, and the random variations of a crop.
 
-What stains, scanners and compression do to the same tissue, drawn at random.
+A scene is an image that is large enough, with a table of its nuclei; `warp` makes crops of it. `vary` imitates at
+random what stains, scanners and compression do to the same tissue.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _DENSITY = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
 
 
 def vary(rgb: UInt8, rng: np.random.Generator, strength: float = 1.0) -> UInt8:
-    """H x W x 3 in, the same tissue as another laboratory might show it out. `strength` 0 changes nothing."""
+    """The same tissue (H x W x 3) as another laboratory might show it. `strength` 0 changes nothing."""
     if strength == 0:
         return rgb
     if rng.random() < 0.9:
@@ -40,11 +41,11 @@ def vary(rgb: UInt8, rng: np.random.Generator, strength: float = 1.0) -> UInt8:
 
 
 def restain(rgb: UInt8, rng: np.random.Generator, strength: float) -> UInt8:
-    """Other amounts of each stain, other stain vectors, another background and gamma."""
+    """Change the amounts of the stains, their vectors, the background and gamma."""
     density: Float32 = _DENSITY[rgb]
-    other = STAINS + rng.normal(0, 0.05 * strength, STAINS.shape)
+    vectors = STAINS + rng.normal(0, 0.05 * strength, STAINS.shape)
     amount = np.exp(rng.normal(0, 0.25 * strength, 3))
-    change = np.linalg.inv(STAINS) @ (amount[:, None] * other)
+    change = np.linalg.inv(STAINS) @ (amount[:, None] * vectors)
     density = density @ change.astype(np.float32)
     density *= np.float32(np.exp(rng.normal(0, 0.15 * strength)))
     density += rng.normal(0, 0.03 * strength, 3).astype(np.float32)
@@ -55,7 +56,7 @@ def restain(rgb: UInt8, rng: np.random.Generator, strength: float) -> UInt8:
 
 
 def coarsen(rgb: UInt8, factor: float) -> UInt8:
-    """As if scanned at a lower magnification and enlarged."""
+    """As if it had been scanned at a lower magnification and enlarged."""
     height, width = rgb.shape[:2]
     small = cv2.resize(rgb, (round(width / factor), round(height / factor)), interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
@@ -68,27 +69,32 @@ def compress(rgb: UInt8, quality: int) -> UInt8:
     return np.ascontiguousarray(decoded[:, :, ::-1])
 
 
-# Spread of a nucleus of which only the point is known: a disk of 9 px, in square pixels.
+# Spread, in square pixels, of a nucleus of which only the point is known: that of a disk of 9 px.
 POINT_SPREAD = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """`instances` H x W (None: outlines not known), `region` H x W foreground (None likewise). Of the N nuclei
-    `xy` N x 2 (first pixel's centre at 0.5), `spread` N x 2 x 2 covariance of the pixels, `kind` N (-1: not said);
-    None where not even points are known."""
+    """A labelled image with a table of its N nuclei. What is not known of the image is None."""
 
     id: str
+    """The name of the image."""
     rgb: UInt8
+    """H x W x 3."""
     instances: Int32 | None
+    """H x W labels, 1..N."""
     region: Bool | None
+    """H x W: the foreground."""
     xy: Float64 | None
+    """N x 2 centres; the first pixel's centre lies at 0.5."""
     spread: Float64 | None
+    """N x 2 x 2: covariance of the pixels of each nucleus."""
     kind: Int64 | None
+    """N classes; -1: not known."""
 
 
 def scene_of(image: LabelledImage, least_px: int) -> Scene:
-    """Reflected outwards until each side has `least_px`."""
+    """The scene of an image, which is reflected outwards until each side has `least_px`."""
     rgb = _grown(image.rgb, least_px)
     if image.instances is not None:
         labels, whole = pieces(_grown(image.instances.astype(np.uint16), least_px))
@@ -98,7 +104,7 @@ def scene_of(image: LabelledImage, least_px: int) -> Scene:
     region = None if image.foreground is None else _grown(image.foreground.astype(np.uint8), least_px) > 0
     if image.points_xy is None or image.point_types is None:
         return Scene(image.id, rgb, None, region, None, None, None)
-    # Points are not reflected: their images are large enough, or the frame stays without points.
+    # Points are not reflected: where an image is too small, the frame around it has no points.
     spread = np.tile(np.eye(2) * POINT_SPREAD, (len(image.points_xy), 1, 1))
     return Scene(image.id, rgb, None, region, image.points_xy, spread, image.point_types)
 

@@ -1,6 +1,7 @@
-"""How a trained network is best used: cuts and calibration, chosen on validation images and on nothing else.
+"""From trained weights to the file that is passed on.
 
-From trained weights to the file that is given to others: tuned, calibrated, with the sizes that it gives.
+Cuts and calibration are chosen on the validation images and on nothing else. The file also states how the training
+images looked and which sizes of nuclei the network gives.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ MASK_LOGITS = (-0.6, -0.3, 0.0, 0.3)
 CUTS = tuple(np.round(np.arange(0.2, 0.65, 0.05), 2).tolist())
 RIGHT_IOU = 0.5
 
-Found = tuple[LabelledImage, GridNuclei, float]
+Predicted = tuple[LabelledImage, GridNuclei, float]  # an image, its nuclei, and the scale of `predict_table`
 
 
 def tune(net: CompactNet, settings: Settings, images: Sequence[LabelledImage], device: str) -> UseSettings:
@@ -43,28 +44,28 @@ def tune(net: CompactNet, settings: Settings, images: Sequence[LabelledImage], d
     for mask_logit in MASK_LOGITS:
         loose = replace(settings.use, threshold=LEAST_THRESHOLD, least_score=0.0, calibration=(1.0, 0.0, 0.0))
         use = replace(loose, mask_logit=mask_logit)
-        found = look_at(net, replace(settings, use=use), images, device)
-        weights = calibrate(found)
+        predictions = look_at(net, replace(settings, use=use), images, device)
+        weights = calibrate(predictions)
         for cut in CUTS:
             chosen = replace(use, calibration=weights, least_score=cut)
-            tried.append((mean(_pq(one, chosen) for one in found), chosen))
-    return max(tried, key=lambda one: one[0])[1]
+            tried.append((mean(_pq(predicted, chosen) for predicted in predictions), chosen))
+    return max(tried, key=lambda scored_use: scored_use[0])[1]
 
 
-def look_at(net: CompactNet, settings: Settings, images: Sequence[LabelledImage], device: str) -> list[Found]:
+def look_at(net: CompactNet, settings: Settings, images: Sequence[LabelledImage], device: str) -> list[Predicted]:
     model = assemble(net, settings, device, spec_of(settings, ""))
     return [(image, *predict_table(model, image)) for image in images]
 
 
-def calibrate(found: Sequence[Found]) -> tuple[float, float, float]:
-    """Logistic regression of "an annotated nucleus is met with IoU over a half" on both scores."""
-    features, right = (np.concatenate(parts) for parts in zip(*map(_samples, found), strict=True))
+def calibrate(predictions: Sequence[Predicted]) -> tuple[float, float, float]:
+    """Logistic regression, on both scores, of whether an annotated nucleus is met with an IoU over one half."""
+    features, right = (np.concatenate(parts) for parts in zip(*map(_samples, predictions), strict=True))
     weights = logistic(features, right)
     return (round(float(weights[0]), 4), round(float(weights[1]), 4), round(float(weights[2]), 4))
 
 
 def logistic(features: Float64, right: Bool, steps: int = 50) -> Float64:
-    """Newton's method with a little damping; one weight a column."""
+    """One weight per column, by Newton's method with a little damping."""
     weights = np.zeros(features.shape[1])
     for _ in range(steps):
         p = 1 / (1 + np.exp(-features @ weights))
@@ -78,35 +79,35 @@ def logistic(features: Float64, right: Bool, steps: int = 50) -> Float64:
 
 
 def scored(table: GridNuclei, use: UseSettings) -> GridNuclei:
-    """The table with the scores, and without the rows, that these settings would give."""
+    """The table as these settings would give it: with their scores, and without the rows that they leave out."""
     score = calibrated(table.prompt_score, table.predicted_iou, use.calibration)
     return replace(table, score=score).select(score >= use.least_score)
 
 
-def _samples(found: Found) -> tuple[Float64, Bool]:
-    image, table, scale = found
+def _samples(predicted: Predicted) -> tuple[Float64, Bool]:
+    image, table, scale = predicted
     table = table.select(np.argsort(table.score, kind="stable"))
     truth = truth_of(image).labels
     features = np.column_stack([logit(table.prompt_score), logit(table.predicted_iou), np.ones(len(table))])
     if truth is None:
         raise DataError(image.id, "has no annotated outlines to calibrate on", "leave it out of `validation`")
     rings = Rings(table.xy / scale, table.offsets)
-    predicted = rings.fill(np.arange(1, len(rings) + 1), Box(0, 0, truth.shape[1], truth.shape[0]))
-    overlaps = overlaps_of_labels(truth, predicted)
+    labels = rings.fill(np.arange(1, len(rings) + 1), Box(0, 0, truth.shape[1], truth.shape[0]))
+    overlaps = overlaps_of_labels(truth, labels)
     best = np.zeros(len(table))
     np.maximum.at(best, overlaps.predicted_ids[overlaps.predicted] - 1, overlaps.iou)
     return features, best > RIGHT_IOU
 
 
-def _pq(found: Found, use: UseSettings) -> float:
-    image, table, scale = found
-    predicted, truth = as_labels(scored(table, use), scale, image.rgb.shape[:2]).labels, truth_of(image).labels
-    assert predicted is not None
+def _pq(predicted: Predicted, use: UseSettings) -> float:
+    image, table, scale = predicted
+    labels, truth = as_labels(scored(table, use), scale, image.rgb.shape[:2]).labels, truth_of(image).labels
+    assert labels is not None
     assert truth is not None
-    return panoptic(overlaps_of_labels(truth, predicted)).pq
+    return panoptic(overlaps_of_labels(truth, labels)).pq
 
 
-SIZE_SLACK = 1.4  # organs that are not among the training images differ more
+SIZE_SLACK = 1.4  # nuclei of organs that are not among the training images differ more in size
 
 
 def finished(
@@ -116,8 +117,11 @@ def finished(
     validation: Sequence[LabelledImage],
     tuned_as: Path | None = None,
 ) -> UseSettings:
-    """Write `out` and return how the network is used. `tuned_as`: a finished file whose cuts are taken, where the
-    validation images were trained on; without it and without such images the settings stay as they are."""
+    """Write `out` and return how the network is used.
+
+    `tuned_as`: a finished file whose cuts are used, for a training on all images. Without it the validation images
+    choose the cuts; without them too the settings stay as they are.
+    """
     checkpoint = open_checkpoint(trained)
     settings = Settings.from_header(checkpoint.info.details)
     net = CompactNet(settings.net, len(settings.classes))
@@ -149,13 +153,13 @@ def _metrics(net: CompactNet, settings: Settings, validation: Sequence[LabelledI
     if not validation:
         return {}
     means = image_means(evaluate_images(assemble(net, settings, "cpu", spec_of(settings, "")), validation))
-    classes = {f"f1_{n}": one.f1 for n, one in zip(settings.classes, means.detection_by_class, strict=False)}
-    found = means.overall | classes
-    return {name: round(float(value), 4) for name, value in found.items() if np.isfinite(value)}
+    by_class = zip(settings.classes, means.detection_by_class, strict=False)
+    numbers = means.overall | {f"f1_{name}": detection.f1 for name, detection in by_class}
+    return {name: round(float(value), 4) for name, value in numbers.items() if np.isfinite(value)}
 
 
 def _sizes(net: CompactNet, settings: Settings, images: Sequence[LabelledImage]) -> tuple[float, float] | None:
-    """Smallest and largest size, see `quality.sample`, of images whose resolution is known; None without any."""
+    """Smallest and largest size (see `quality.sample`) on images whose resolution is known; None without any."""
     model, sizes = assemble(net, settings, "cpu", spec_of(settings, "")), []
     for image in images:
         nuclei, scale = predict_table(model, image)

@@ -1,13 +1,11 @@
-"""The augmentations of Table S1, and the random crop that every training sample is.
+"""Training samples: augmented random crops of labelled images, with the points and prompts that the losses need.
 
-Albumentations 2 has new names for some of them: GaussNoise takes a deviation (the square root of the old variance,
-as a share of 255), and ElasticTransform lost `alpha_affine`, which moved three points 85 px from the middle by up
-to 15 px; an affine transform of the same reach takes its place.
+A sample follows from image and seed alone, so neither the number of workers and processes nor an interruption
+changes what a step sees.
 
-One training sample: a crop of a labelled image with the points and prompts that the losses ask for.
-
-A sample is a function of image and seed alone, so neither the number of workers and processes nor an
-interruption changes what a step sees.
+The augmentations are those of Table S1. Albumentations 2 changed two of them: GaussNoise takes a deviation (the
+square root of the old variance, as a share of 255), and ElasticTransform lost `alpha_affine`, which moved three
+points 85 px from the middle by up to 15 px; an affine transform of the same reach replaces it.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ WHITE = 255
 
 
 class Augmentation:
-    """Crops and, if wanted, augments; the same seed gives the same crop."""
+    """Crops and, if `augment` says so, augments. The same seed gives the same crop."""
 
     def __init__(self, augment: bool) -> None:
         albumentations = _albumentations()
@@ -43,7 +41,7 @@ class Augmentation:
     def __call__(
         self, rgb: UInt8, mask: UInt16, xy: Float64, kinds: Int64, seed: int
     ) -> tuple[UInt8, UInt16, Float64, Int64]:
-        """Pixels, labels and points (first pixel's centre at 0.5) of one crop of 256 px."""
+        """Pixels, labels, points (first pixel's centre at 0.5) and classes of points of one crop of 256 px."""
         self._compose.set_random_seed(seed)
         made = self._compose(image=rgb, mask=mask, keypoints=xy - 0.5, kinds=kinds)
         moved = np.asarray(made["keypoints"], np.float64).reshape(-1, 2) + 0.5
@@ -51,7 +49,7 @@ class Augmentation:
 
 
 def _albumentations() -> Any:
-    # It would ask a package registry for newer versions when imported.
+    # Otherwise it looks for newer versions on the internet when it is imported.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
         import albumentations
@@ -65,12 +63,12 @@ def _crop_only(a: Any) -> list[Any]:
 
 
 def _at_least_a_crop(a: Any) -> Any:
-    # Top left and white, as inference fills up an image smaller than a window.
+    # The image lies at the top left and the rest is white, as in inference.
     return a.PadIfNeeded(WINDOW_PX, WINDOW_PX, position="top_left", border_mode=0, fill=WHITE, fill_mask=0)
 
 
 def _table_s1(a: Any) -> list[Any]:
-    """In the order of the table; normalisation happens on the device, where inference does it too."""
+    """In the order of the table. Normalisation happens on the device, as in inference."""
     bent = [
         a.ElasticTransform(sigma=25, alpha=0.5, p=1),
         a.Affine(
@@ -78,7 +76,7 @@ def _table_s1(a: Any) -> list[Any]:
             translate_px=(-15, 15),
             rotate=(-10, 10),
             shear=(-10, 10),
-            border_mode=4,  # reflected, as ElasticTransform did; pieces become nuclei of their own
+            border_mode=4,  # reflected, as in ElasticTransform; the pieces become nuclei of their own
             p=1,
         ),
     ]
@@ -100,26 +98,30 @@ def _table_s1(a: Any) -> list[Any]:
     ]
 
 
-# What a cut leaves of a nucleus below this counts as foreground, but neither as a point nor as a mask.
-
-
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """`instances`: 256 x 256, ids 1..N of whole pieces; `region`: foreground, None if not known. `points_xy`
-    (first pixel's centre at 0.5) and `point_types` (-1: not said), None if not known. Of the P prompts:
-    `prompt_xy` P x (1 + K) x 2, the point itself first, `prompt_label` P x (1 + K), then id and type.
-    """
+    """A crop of 256 x 256 pixels with P prompts. What is not known of the image is None."""
 
     id: str
+    """The name of the image."""
     rgb: UInt8
+    """256 x 256 x 3."""
     instances: Int32
+    """256 x 256 labels, 1..N of connected pieces; all 0 where masks are not known."""
     region: Bool | None
+    """256 x 256: the foreground."""
     points_xy: Float64 | None
+    """N x 2; the first pixel's centre lies at 0.5."""
     point_types: Int64 | None
+    """N classes; -1: not known."""
     prompt_xy: Float32
+    """P x (1 + K) x 2: the point itself first, then its K negatives."""
     prompt_label: Int64
+    """P x (1 + K): POSITIVE, NEGATIVE or NO_POINT."""
     prompt_id: Int64
+    """P labels in `instances`."""
     prompt_type: Int64
+    """P classes; -1: not known."""
 
 
 def make_sample(
@@ -150,7 +152,7 @@ def make_sample(
 
 
 def _mask_of(image: LabelledImage) -> npt.NDArray[np.uint16]:
-    """Instances, or else the foreground, in the type that every transform of the augmentation takes."""
+    """Instances, or else the foreground, in a type that every transform of the augmentation accepts."""
     if image.instances is not None:
         if image.instances.max(initial=0) > np.iinfo(np.uint16).max:
             raise DataError(image.id, "has over 65535 nuclei", "cut the image into parts")
@@ -163,7 +165,7 @@ def _mask_of(image: LabelledImage) -> npt.NDArray[np.uint16]:
 def _prompts(
     labels: Int32, centre_xy: Float64, prompts: PromptConfig, use: UseSettings, rng: np.random.Generator
 ) -> tuple[Float32, Int64, Int64]:
-    """Points of Z nuclei with their K nearest others, chosen by the very code of inference."""
+    """Points of Z nuclei, each with its K nearest others, chosen by the same code as in inference."""
     count, width = int(labels.max(initial=0)), 1 + prompts.negatives
     if not count:
         return np.zeros((0, width, 2), np.float32), np.zeros((0, width), np.int64), np.zeros(0, np.int64)

@@ -1,6 +1,7 @@
-"""Batches in an order that only seed and step decide, so that a resumed training sees the very same ones.
+"""Which images a stage learns from and is judged by, and the batches that are made of them.
 
-Which images a stage learns from, and which it is judged by: masks, points or the foreground alone.
+That depends on what is known of an image: masks, points, or the foreground alone. Only seed and step decide the
+order of the batches, so a resumed training sees exactly the same ones.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ JUDGED_BY: dict[Part, tuple[str, ...]] = {
 
 
 def taking_part(part: Part, images: Sequence[LabelledImage]) -> Images:
-    """The images that the stage can learn from; one without any that it needs is an error."""
+    """The images that the stage can learn from. UsageError if none of them has what the stage needs."""
     if not any(image.supervision in NEEDS[part] for image in images):
         cause = f"none of {len(images)} images has {' or '.join(NEEDS[part])}, which the stage {part} learns from"
         raise UsageError("data.train", cause, "add such images, or leave the stage out of `stages`")
@@ -45,17 +46,18 @@ def taking_part(part: Part, images: Sequence[LabelledImage]) -> Images:
 
 
 def judged(part: Part, images: Sequence[LabelledImage]) -> Images:
+    """The images by which the stage can be judged."""
     return tuple(image for image in images if image.supervision in JUDGED_BY[part])
 
 
 def left_out(part: Part, train: Sequence[LabelledImage], validation: Sequence[LabelledImage]) -> list[str]:
-    """A line for each kind of image that the stage has no use for."""
+    """A line for each kind of image that the stage cannot use."""
     idle = {
         "training": (train, len(train) - len(taking_part(part, train)), LEARNS_FROM[part]),
         "validation": (validation, len(validation) - len(judged(part, validation)), JUDGED_BY[part]),
     }
     return [
-        f"{part}: {count} of {len(images)} {kind} images take no part, they lack {' or '.join(wanted)}"
+        f"{part}: {count} of {len(images)} {kind} images are not used, they lack {' or '.join(wanted)}"
         for kind, (images, count, wanted) in idle.items()
         if count
     ]
@@ -66,20 +68,29 @@ Key = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B samples; prompts are filled up to P with blanks (`prompt_id` 0). `points`: of each image its N x 3 points,
-    x and y as pixel indices (first pixel's centre at 0) and class (-1: not said), None where points are not known.
-    """
+    """B samples, stacked. The prompts of each are filled up to P with blanks."""
 
     ids: tuple[str, ...]
+    """The name of each sample's image."""
     rgb: torch.Tensor
+    """B x 256 x 256 x 3."""
     instances: torch.Tensor
+    """B x 256 x 256 labels."""
     region: torch.Tensor
+    """B x 256 x 256: the foreground, empty where it is not known."""
     has_region: torch.Tensor
+    """B: whether the foreground is known."""
     points: tuple[torch.Tensor | None, ...]
+    """Of each sample N x 3: x and y as pixel indices (first pixel's centre at 0) and class (-1: not known). None
+    where points are not known."""
     prompt_xy: torch.Tensor
+    """B x P x (1 + K) x 2."""
     prompt_label: torch.Tensor
+    """B x P x (1 + K)."""
     prompt_id: torch.Tensor
+    """B x P labels in `instances`, 0 for a blank."""
     prompt_type: torch.Tensor
+    """B x P classes; -1: not known."""
 
     def to(self, device: torch.device) -> Batch:
         moved: dict[str, Any] = {
@@ -121,7 +132,7 @@ def _filled(arrays: Sequence[np.ndarray[Any, Any]], most: int, value: int) -> to
 
 
 class Crops(Dataset[Sample]):
-    """`crops[epoch, index]`: a crop of image `index % images`, the same one every time."""
+    """`crops[epoch, index]`: a crop of image number `index % images`, the same one every time."""
 
     def __init__(self, images: Sequence[LabelledImage], config: TrainConfig) -> None:
         self._images, self._config = images, config
@@ -136,16 +147,21 @@ class Crops(Dataset[Sample]):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Which crops make up step `s`: epochs in their own shuffled order, the last batch filled up from its start.
+    """Which crops make up each step.
 
-    Each of `world` processes takes its share of every batch; the batch as a whole does not depend on `world`.
+    Every epoch has a shuffled order of its own; its last batch is filled up with the first crops of that order.
+    Each of `world` processes takes its share of every batch, and the batch as a whole does not depend on `world`.
     """
 
     crops: int
+    """Crops per epoch."""
     batch: int
+    """Crops per step, over all processes."""
     seed: int
     rank: int = 0
+    """This process's number, from 0."""
     world: int = 1
+    """Number of processes."""
 
     def __post_init__(self) -> None:
         if self.batch % self.world:
@@ -167,7 +183,7 @@ class Order:
 
 
 class _Steps:
-    """The batch sampler: an iterable that tells its length."""
+    """The batch sampler: an iterable that has a length."""
 
     def __init__(self, order: Order, first: int, end: int) -> None:
         self._order, self._first, self._end = order, first, end
@@ -182,7 +198,8 @@ class _Steps:
 def batches(crops: Crops, order: Order, first: int, end: int, workers: int) -> Iterator[Batch]:
     """The batches of steps `first` to `end`, made ahead by `workers` processes (0: by this one)."""
     steps: Any = _Steps(order, first, end)
-    # A loader draws a number when it starts; from the common generator that would shift a resumed training's.
+    # A loader draws a number when it starts. Drawn from the common generator, it would change the numbers of a
+    # resumed training.
     own = torch.Generator().manual_seed(0)
     loader: Any = DataLoader(crops, batch_sampler=steps, collate_fn=collate, num_workers=workers, generator=own)
     return iter(loader)

@@ -1,4 +1,4 @@
-"""The schema of a training of PromptNucSeg: data, networks, losses, and how each stage is run. No torch here."""
+"""The schema of a training of PromptNucSeg: data, networks, losses, and how each stage runs. No torch here."""
 
 from __future__ import annotations
 
@@ -15,63 +15,80 @@ Part = Literal["segmentor", "prompter", "together"]
 
 
 class DataConfig(ImagesConfig):
-    """`validation` may be empty: the last state is kept then."""
+    """The images of the training. Without `validation` the last state is kept instead of the best one."""
 
     crops_per_image: int = Field(default=1, ge=1, le=10_000)
     """How often an epoch visits each image."""
     augment: bool = True
+    """Use the augmentations of Table S1; otherwise only crop."""
 
 
 class LossConfig(Section):
-    """`omega`: focal loss of masks (Eq. 2); `alpha`: distance in the matching (Eq. 3); `beta`: background class,
-    `gamma`: regression (Eq. 4); `mask`: region mask (Eq. 5; 0 leaves the task out). `regression`: "l2" as in the
-    paper or "squared" as in the released code. `matching`: "nearest" gives each nucleus the nearest anchor as it
-    stands, for comparison."""
+    """The weights of the losses, named as in the paper."""
 
     omega: float = Field(default=20.0, ge=0)
+    """Focal loss of the masks (Eq. 2)."""
     alpha: float = Field(default=0.1, ge=0)
+    """Distance in the matching (Eq. 3)."""
     beta: float = Field(default=0.4, gt=0)
+    """Background class (Eq. 4)."""
     gamma: float = Field(default=5e-3, ge=0)
+    """Regression (Eq. 4)."""
     mask: float = Field(default=1.0, ge=0)
+    """Region mask (Eq. 5); 0 leaves this task out."""
     classes: float = Field(default=1.0, ge=0)
+    """Classes of the segmentor, where it has the [cls] token."""
     regression: Literal["l2", "squared"] = "l2"
+    """Either "l2" as in the paper or "squared" as in the released code."""
     matching: Literal["hungarian", "nearest"] = "hungarian"
+    """For comparison, "nearest" gives each nucleus the anchor that is nearest on the unmoved grid."""
 
 
 class PromptConfig(Section):
-    """`nuclei`: Z, sampled in each crop; `negatives`: K, nearest other points. `positive`: "random" pixels of a
-    nucleus as in the paper, or its "centre"."""
+    """The prompts that the segmentor learns from."""
 
     nuclei: int = Field(default=25, ge=1, le=1024)
+    """At most so many nuclei are sampled in each crop (the paper's Z)."""
     negatives: int = Field(default=1, ge=0, le=16)
+    """How many of the nearest other points come with each point (the paper's K)."""
     positive: Literal["random", "centre"] = "random"
+    """A "random" pixel of the nucleus as in the paper, or its "centre"."""
 
 
 class StageConfig(Section):
-    """One run of the loop. `batch` counts images over all processes. `ema`: decay of the averaged weights, 0 for
-    none. `clip`: greatest norm of the gradient, 0 for no limit. `validate_every`, `save_every`: epochs."""
+    """One run of the loop."""
 
     batch: int = Field(default=16, ge=1, le=65_536)
+    """Images per step, over all processes."""
     epochs: int = Field(default=200, ge=1)
     lr: float = Field(default=1e-4, gt=0)
+    """The greatest learning rate."""
     optimizer: Literal["adam", "adamw"] = "adam"
     weight_decay: float = Field(default=0.0, ge=0)
     schedule: Literal["constant", "cosine"] = "constant"
+    """Course of the learning rate after the warm-up."""
     warmup_steps: int = Field(default=0, ge=0)
+    """Steps over which the learning rate rises."""
     clip: float = Field(default=0.0, ge=0)
+    """Greatest norm of the gradient; 0: no limit."""
     ema: float = Field(default=0.0, ge=0, lt=1)
+    """Decay of the averaged weights; 0: no average."""
     validate_every: int = Field(default=1, ge=1)
+    """Epochs from one validation to the next."""
     save_every: int = Field(default=1, ge=1)
+    """Epochs from one saved state to the next."""
 
 
 class StagesConfig(Section):
+    """How each stage runs."""
+
     segmentor: StageConfig = StageConfig()
     prompter: StageConfig = StageConfig()
     together: StageConfig = StageConfig()
 
 
 class TrainConfig(TrainingConfig):
-    """Everything that a training of PromptNucSeg can be told."""
+    """All settings of a training of PromptNucSeg."""
 
     family: Literal["promptnucseg"] = "promptnucseg"
     data: DataConfig
@@ -81,8 +98,8 @@ class TrainConfig(TrainingConfig):
     prompts: PromptConfig = PromptConfig()
     loss: LossConfig = LossConfig()
     stages: tuple[Part, ...] = ("segmentor", "prompter")
-    """"segmentor" first, so that the prompter is validated by the masks its points lead to; "together" trains both
-    at once, and is the only way where they share the encoder."""
+    """The stages in their order. The segmentor comes first, so that the prompter is validated by the masks that
+    its points lead to. "together" trains both at once; where they share the encoder, it is the only choice."""
     train: StagesConfig = StagesConfig()
     init: tuple[Path, ...] = ()
     """Files of weights to start from, native or foreign."""
@@ -96,5 +113,5 @@ class TrainConfig(TrainingConfig):
         return self
 
     def settings(self) -> Settings:
-        """What the trained file's header will say."""
+        """What the header of the trained file will say."""
         return Settings(self.classes, self.mpp, self.prompter, self.segmentor, self.use)

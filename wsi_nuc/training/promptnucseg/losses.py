@@ -1,6 +1,6 @@
 """The losses of the paper, Eqs. 2 to 6, for batches in which not every image has every kind of label.
 
-Which anchor stands for which nucleus: Eq. 3 of the paper, solved exactly.
+Eq. 3, which decides which anchor stands for which nucleus, is solved exactly.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def edge_weights(xy: torch.Tensor, logits: torch.Tensor, points: torch.Tensor, a
     """
     probs = logits.softmax(-1)
     types = points[:, 2].long()
-    # The last column is background: what is not background stands for -1.
+    # In the last column, which index -1 selects, background is replaced by its opposite: any nucleus.
     table = torch.cat([probs[:, :-1], 1 - probs[:, -1:]], 1)
     return table[:, types] - alpha * torch.cdist(xy, points[:, :2])
 
@@ -30,7 +30,7 @@ def edge_weights(xy: torch.Tensor, logits: torch.Tensor, points: torch.Tensor, a
 def match(
     xy: torch.Tensor, logits: torch.Tensor, points: torch.Tensor, alpha: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Indices of matched anchors and of their nuclei, of the greatest total weight, each used once."""
+    """Indices of matched anchors and of their nuclei: the matching of greatest total weight, each used once."""
     with torch.no_grad():
         weights = edge_weights(xy.float(), logits.float(), points, alpha).cpu()
     if len(points) > len(xy):
@@ -42,7 +42,8 @@ def match(
 
 
 def match_nearest(anchor_xy: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """For comparison: each nucleus takes the anchor nearest to it as the grid has it; one taken before is gone."""
+    """For comparison: each nucleus takes the nearest anchor of the unmoved grid, unless an earlier nucleus has
+    taken it."""
     if not len(points):
         none = torch.zeros(0, dtype=torch.int64, device=points.device)
         return none, none
@@ -74,10 +75,10 @@ def dice(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def actual_iou(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """IoU of each mask, thresholded as inference does."""
-    found, target = (logits > 0).flatten(1), target.flatten(1)
-    union = (found | target).sum(1)
-    return (found & target).sum(1) / union.clamp(min=1)
+    """IoU of each mask, thresholded as in inference."""
+    mask, target = (logits > 0).flatten(1), target.flatten(1)
+    union = (mask | target).sum(1)
+    return (mask & target).sum(1) / union.clamp(min=1)
 
 
 def focal_classes(logits: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
@@ -89,7 +90,7 @@ def focal_classes(logits: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
 def segmentor_losses(
     logits: torch.Tensor, predicted_iou: torch.Tensor, target: torch.Tensor, omega: float
 ) -> Losses:
-    """Eq. 2, mean over the n masks; no mask gives 0, still connected to the parameters."""
+    """Eq. 2, the mean over the n masks. Without masks it is 0, still connected to the parameters."""
     if not len(logits):
         nothing = logits.sum() + predicted_iou.sum()
         return {"focal": nothing, "dice": nothing, "iou": nothing}
@@ -102,7 +103,7 @@ def segmentor_losses(
 
 
 def prompter_losses(proposed: Proposed, space_px: int, batch: Batch, config: LossConfig) -> Losses:
-    """Eqs. 4 to 6 over the images whose points, and those whose region, are known."""
+    """Eqs. 4 to 6, over the images whose points are known and over those whose region is known."""
     nothing = proposed.xy.sum() * 0 + proposed.logits.sum() * 0
     distances, log_p, anchors, nuclei = nothing, nothing, 0, 0
     for xy, logits, known in zip(proposed.xy, proposed.logits, batch.points, strict=True):
@@ -113,13 +114,13 @@ def prompter_losses(proposed: Proposed, space_px: int, batch: Batch, config: Los
         distances = distances + _distance(xy[rows], points[columns, :2], config.regression).sum()
         log_p = log_p + _log_likelihood(logits, rows, points[columns, 2].long(), config.beta)
         anchors, nuclei = anchors + len(xy), nuclei + len(rows)
-    found = {
+    losses = {
         "regression": config.gamma * distances / max(1, nuclei),
         "class": -log_p / max(1, anchors),
     }
     if proposed.mask_logits is not None and config.mask > 0:
-        found["mask"] = config.mask * _region(proposed, batch)
-    return found
+        losses["mask"] = config.mask * _region(proposed, batch)
+    return losses
 
 
 def _matched(
@@ -142,7 +143,7 @@ def _distance(xy: torch.Tensor, target: torch.Tensor, kind: str) -> torch.Tensor
 
 
 def _log_likelihood(logits: torch.Tensor, rows: torch.Tensor, types: torch.Tensor, beta: float) -> torch.Tensor:
-    """The bracket of Eq. 4: matched anchors by their class, all others as background."""
+    """The bracket of Eq. 4: matched anchors count by their class, all others as background."""
     log_q = logits.log_softmax(-1)
     any_nucleus = log_q[rows, :-1].logsumexp(-1)
     of_class = log_q[rows, types.clamp(min=0)]
@@ -152,7 +153,7 @@ def _log_likelihood(logits: torch.Tensor, rows: torch.Tensor, types: torch.Tenso
 
 
 def _region(proposed: Proposed, batch: Batch) -> torch.Tensor:
-    """Eq. 5, mean over the pixels of images whose foreground is known."""
+    """Eq. 5, the mean over the pixels of images whose foreground is known."""
     assert proposed.mask_logits is not None
     logits = resize_mask(proposed.mask_logits, proposed.size)
     known = batch.has_region.to(logits.dtype)

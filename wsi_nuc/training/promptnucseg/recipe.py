@@ -1,6 +1,6 @@
 """How PromptNucSeg is trained: its stages one after the other, each from the best weights of those before.
 
-How good the present weights are: the validation images through the code of inference.
+How good the present weights are is measured with the code of inference on the validation images.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from wsi_nuc.training.registry import MODEL
 
 
 class Validation:
-    """The segmentor alone is given the annotated points; the prompter, as long as there is no trained segmentor,
-    is judged by its points."""
+    """Scores of the present weights. The segmentor alone gets the annotated points; the prompter is judged by its
+    points as long as there is no trained segmentor."""
 
     def __init__(
         self, config: TrainConfig, part: Part, known: set[str], images: Sequence[LabelledImage], ranks: Ranks
@@ -43,13 +43,13 @@ class Validation:
         self._images = judged(part, images)
 
     def scores(self, net: PromptNucSegNet) -> dict[str, float]:
-        """Means over the images; none where there is nothing to validate on."""
+        """Means over the images; empty without images."""
         if not self._images:
             return {}
         model = assemble(net, self._settings, str(self._ranks.device), spec_of(self._settings, ""))
         with torch.no_grad():
-            mine = evaluate_images(model, self._ranks.share(self._images), self._scoring)
-        scores = self._ranks.collect(mine)
+            own = evaluate_images(model, self._ranks.share(self._images), self._scoring)
+        scores = self._ranks.collect(own)
         return image_means(scores).overall | {"quality": quality(scores)}
 
 
@@ -58,6 +58,8 @@ CONFIG = TrainConfig
 
 @dataclass(frozen=True, slots=True)
 class Data:
+    """The images of a training."""
+
     train: Loaded
     validation: Loaded
 
@@ -69,7 +71,7 @@ def stages(config: TrainConfig, ranks: Ranks, emit: Emit) -> Iterator[Stage]:
     )
     _tell(config, data, emit)
     if ranks.first and config.init:
-        starting_net(config, None)  # foreign files are converted once, not by every process
+        starting_net(config, None)  # converts foreign files once, instead of in every process
     ranks.wait()
     for part in config.stages:
         yield stage_of(config, part, data, ranks)
@@ -113,7 +115,7 @@ def stage_of(config: TrainConfig, part: Part, data: Data, ranks: Ranks) -> Stage
 
 
 def _finish(config: TrainConfig) -> None:
-    """All trained parts in one file, with the validation of the last stage, which saw them together."""
+    """Write all trained parts to one file, with the validation of the last stage, which saw them together."""
     net, known = starting_net(config, part=None)
     last = open_checkpoint(best_file(config.out, config.stages[-1])).info.details
     about = {"training_data": last["training_data"], "metrics": last["metrics"]}
@@ -121,10 +123,10 @@ def _finish(config: TrainConfig) -> None:
 
 
 def _tell(config: TrainConfig, data: Data, emit: Emit) -> None:
-    """What was mended in the labels, and which images which stage has no use for, before anything is trained."""
+    """Say what was repaired in the labels and which images a stage does not use, before anything is trained."""
     for kind, loaded in (("training", data.train), ("validation", data.validation)):
-        for what, count in loaded.repairs.items():
-            emit(Noted(f"{kind} images: {what}: {count}"))
+        for repair, count in loaded.repairs.items():
+            emit(Noted(f"{kind} images: {repair}: {count}"))
     for part in config.stages:
         for line in left_out(part, data.train.images, data.validation.images):
             emit(Noted(line))

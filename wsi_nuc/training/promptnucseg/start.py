@@ -1,6 +1,6 @@
-"""The networks that a stage starts from: random weights, then those of files, then of the stages before.
+"""The networks of a stage: their starting weights, their way from a batch to its losses, and their file.
 
-From a batch to its losses: the one forward pass that training differentiates.
+They start from random weights, replaced by those of the files in `init`, then by those of the stages before.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ USED = "segmentor.mask_decoder.output_hypernetworks_mlps.0."
 
 
 class LossNet(nn.Module):
-    """Both networks and what is asked of them in this stage. A module, so that several GPUs can share the work."""
+    """Both networks and the losses of this stage. It is a module, so that several GPUs can share the work."""
 
     def __init__(self, net: PromptNucSegNet, part: Part, shared_encoder: bool, loss: LossConfig) -> None:
         super().__init__()
@@ -77,17 +77,17 @@ class LossNet(nn.Module):
         return {"token": self.loss.classes * loss}
 
 
-SHARPER = 3.0  # a point and its own place then differ from the rest by a logit of about 6
+SHARPER = 3.0  # the logit of a point and its own place is then about 6 above the rest
 PARTS: dict[Part, tuple[Part, ...]] = {
     "segmentor": ("segmentor",), "prompter": ("prompter",), "together": ("segmentor", "prompter"),
 }  # fmt: skip
 
 
 def fresh_net(config: TrainConfig) -> PromptNucSegNet:
-    """Random weights that follow from the seed, so that every process and every stage has the same."""
+    """Random weights that follow from the seed, so that all processes and stages have the same ones."""
     torch.manual_seed(config.seed)
     net = PromptNucSegNet(config.settings())
-    # Few anchors are nuclei: told from the start, the first steps are not spent on learning it.
+    # Few anchors are nuclei. The network starts with that, so that the first steps are not spent on learning it.
     with torch.no_grad():
         prompter: Any = net.prompter
         prompter.cls_head.layers[-1].bias[-1] = 2.0
@@ -97,9 +97,10 @@ def fresh_net(config: TrainConfig) -> PromptNucSegNet:
 
 
 def _look_at_the_point(transformer: Any) -> None:
-    """Cross-attention starts as a similarity of positions, by equal projections of queries and keys.
+    """Let cross-attention start as a similarity of positions, by equal projections of queries and keys.
 
-    From independent ones a decoder without SAM's weights spends its first thousands of steps on empty masks.
+    With independent projections, a decoder without SAM's weights gives empty masks for its first thousands of
+    steps.
     """
     cross = [transformer.final_attn_token_to_image]
     for layer in transformer.layers:
@@ -125,8 +126,10 @@ def starting_net(config: TrainConfig, part: Part | None) -> tuple[PromptNucSegNe
 
 
 def _native(file: Path, config: TrainConfig) -> Path:
-    """A foreign file is converted first, beside the training; what it holds names the result, since two files may
-    have one name, and one may be replaced."""
+    """The file itself or, of a foreign file, a native one that lies in the folder of the training.
+
+    Its name holds the hash of the foreign file, since two files may have the same name and a file may be replaced.
+    """
     if not file.exists():
         raise ModelError(file, "there is no such file", "correct `init`")
     if file.suffix == ".safetensors" and _has_header(file):
@@ -149,13 +152,13 @@ def _has_header(file: Path) -> bool:
 
 
 def _load(net: PromptNucSegNet, file: Path) -> set[str]:
-    """Take over the tensors of the file; all of them must fit, but for heads of another number of classes."""
+    """Copy the tensors of the file into the network. All must fit, except heads of another number of classes."""
     own, tensors = net.state_dict(), open_checkpoint(file).tensors()
     strange = [n for n, t in tensors.items() if n not in own or (own[n].shape != t.shape and "cls_head" not in n)]
     if strange:
-        some = ", ".join(strange[:5])
+        names = ", ".join(strange[:5])
         raise ModelError(
-            file, f"{len(strange)} of its tensors do not fit this model: {some}", "use its own settings"
+            file, f"{len(strange)} of its tensors do not fit this model: {names}", "use its own settings"
         )
     fitting = {name: tensor for name, tensor in tensors.items() if own[name].shape == tensor.shape}
     net.load_state_dict({**own, **fitting})
@@ -165,7 +168,8 @@ def _load(net: PromptNucSegNet, file: Path) -> set[str]:
 def save_parts(
     path: Path, net: PromptNucSegNet, settings: Settings, parts: set[str], about: dict[str, Any]
 ) -> None:
-    """Write the parts that are trained: a model that can run if both are, else a start for another training."""
+    """Write the trained parts: a model that can run if both are trained, otherwise a start for another
+    training."""
     wanted = expected_shapes(settings)
     state = {n: t for n, t in net.state_dict().items() if n in wanted and n.split(".", 1)[0] in parts}
     path.parent.mkdir(parents=True, exist_ok=True)
