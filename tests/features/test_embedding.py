@@ -106,7 +106,7 @@ def _table(store: Path) -> np.ndarray:
 
 
 def test_a_model_without_one_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="has none"):
+    with pytest.raises(UsageError, match="has no embedding"):
         model_ref("classical", "cpu")
 
 
