@@ -275,18 +275,20 @@ def soaked(
     slides: int = SLIDES, bad: int = BAD, kills: int = KILLS, shards: int = SHARDS, size: int = SIZE
 ) -> list[Row]:
     with TemporaryDirectory(prefix="wsi-nuc-bench-") as place:
-        got = soak(Path(place), slides, bad, kills, shards, size)
-    for line in got.wrong:
+        outcome = soak(Path(place), slides, bad, kills, shards, size)
+    for line in outcome.wrong:
         print(line, file=sys.stderr)
-    what = f"{slides} slides ({bad} bad), {shards} jobs, {got.kills} kills"
-    unit, most = f"of {got.regions}", f"<= {got.kills}"
+    what = f"{slides} slides ({bad} bad), {shards} jobs, {outcome.kills} kills"
+    unit, most = f"of {outcome.regions}", f"<= {outcome.kills}"
     return [
-        Row(f"{what}: things that are wrong", len(got.wrong), "", "0", not got.wrong, always=True),
-        Row("kills that struck", got.kills, "", f"{kills}", got.kills == kills, always=True),
+        Row(f"{what}: things that are wrong", len(outcome.wrong), "", "0", not outcome.wrong, always=True),
+        Row("kills that struck", outcome.kills, "", f"{kills}", outcome.kills == kills, always=True),
         # A kill costs at most the region that its job was in.
-        Row("regions computed twice", got.twice, unit, most, got.twice <= got.kills, always=True),
-        Row("regions cut off by a kill", got.cut_off, unit, most, got.cut_off <= got.kills, always=True),
-        Row("work repeated", 100 * got.repeated, "%", "<= 2", got.repeated <= MOST_REPEATED),
+        Row("regions computed twice", outcome.twice, unit, most, outcome.twice <= outcome.kills, always=True),
+        Row(
+            "regions cut off by a kill", outcome.cut_off, unit, most, outcome.cut_off <= outcome.kills, always=True
+        ),
+        Row("work repeated", 100 * outcome.repeated, "%", "<= 2", outcome.repeated <= MOST_REPEATED),
     ]
 
 

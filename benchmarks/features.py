@@ -127,7 +127,7 @@ def rates(runs: int) -> tuple[float, float]:
 
 
 def theirs() -> tuple[str, float]:
-    """The name of what we compare with, and its nuclei per second."""
+    """The name of the program that this one is compared with, and its nuclei per second."""
     rings, rgb = scene()
     half, bounds = EDGE_PX // 2, rings.bounds_l0
     inner = (bounds[:, :2] > 12).all(axis=1) & (bounds[:, 2:] < half - 12).all(axis=1)

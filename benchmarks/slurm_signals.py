@@ -214,18 +214,20 @@ def fired_rows(tasks: int, ways: Sequence[str], size_px: int = SIZE_PX) -> list[
         planned, life_s, peace = prepare(Path(place), tasks, size_px), 30.0, dict[str, str]()
         for number, name in enumerate(dict.fromkeys(["nothing", *ways])):
             started = time.monotonic()
-            got, lived_s = fire(slurm, planned, Path(place) / str(number), name, tasks, life_s)
+            outcome, lived_s = fire(slurm, planned, Path(place) / str(number), name, tasks, life_s)
             results = digests(Path(place) / str(number))
             if name == "nothing":
                 peace, life_s = results, lived_s
             if results != peace or len(results) != tasks:
-                got.wrong.append(
+                outcome.wrong.append(
                     f"{len(set(results.items()) & set(peace.items()))} of {tasks} results are as in peace"
                 )
-            fired.append(got)
+            fired.append(outcome)
             seconds = time.monotonic() - started
-            print(f"{name}: {seconds:.0f} s, wrong: {got.wrong + got.disturbed}", file=sys.stderr, flush=True)
-            print(table(got), flush=True)
+            print(
+                f"{name}: {seconds:.0f} s, wrong: {outcome.wrong + outcome.disturbed}", file=sys.stderr, flush=True
+            )
+            print(table(outcome), flush=True)
     return list(_rows(fired))
 
 

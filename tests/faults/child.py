@@ -2,9 +2,11 @@
 
 `kills SLIDE OUT STEP` kills a run at every STEP-th durable call, and at each of the last calls, which make the
 result visible. It prints `number|status|digest` for each kill, where the digest is of what the user sees then.
-Every run goes on from what the run before it left. `killed SLIDE OUT NUMBER` kills a run NUMBER durable calls
-before its end, and prints the status. `jobs SLIDE OUT COUNT` starts COUNT runs of one slide at once, and prints
-PUBLISHED or VERIFIED for each.
+Every run goes on from what the run before it left.
+
+`killed SLIDE OUT NUMBER` kills a run NUMBER durable calls before its end, and prints the status.
+
+`jobs SLIDE OUT COUNT` starts COUNT runs of one slide at once, and prints PUBLISHED or VERIFIED for each.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def child(*arguments: object) -> list[str]:
 
 
 def check_kills(slide: Path, undisturbed: str, out: Path, step: int) -> None:
-    """After each kill nothing is visible, or everything. The first run that is not killed finishes the work."""
+    """After each kill nothing is visible or everything. The first run that is not killed finishes the work."""
     rows = [line.split("|") for line in child("kills", slide, out, step)]
     ends = [int(row[1]) for row in rows]
     killed = [row for row in rows if int(row[1]) == KILLED]

@@ -1,4 +1,4 @@
-"""The summary of a slide is what one would count over all of its nuclei at once, however the file is cut."""
+"""The summary of a slide is the count over all of its nuclei at once, however the file is cut."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def pixel_features(
 ) -> Iterator[tuple[Int64, Columns]]:
     """Rows of `own` and their columns, square by square. Rows without pixels are left out.
 
-    `near`: nuclei of other row groups, whose pixels do not belong to the background.
+    `near`: nuclei of other row groups, whose pixels do not belong to any ring.
     """
     boxes = own.bounds_l0 / scale.l0_per_grid
     small = np.flatnonzero((boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) <= LARGEST_UM / scale.grid_mpp)

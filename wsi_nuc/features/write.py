@@ -2,7 +2,8 @@
 
 Measuring comes after stitching, since only then the nuclei and their neighbours are known. There is one task per
 row group of the written file. Its values depend on the store and the slide alone, not on regions, workers or
-their order. Pixels are read a second time, always at half a micron, so that features of different models compare.
+their order. Pixels are read a second time, always at half a micron, which makes features of different models
+comparable.
 """
 
 from __future__ import annotations
