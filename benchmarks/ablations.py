@@ -1,14 +1,16 @@
 """Each part of the method taken away, as in Tables 6 and 7 and the overlap study: which way does the score go?
 
-The tiny configuration learns two images by heart, as in `tests/training/test_overfit.py`, once with each part
-and once without, and is scored on them; what is told is the mean over seeds. That shows whether a part does what
-it is for. The size of an effect it does not show: the paper's numbers are for SAM-H, trained for hours on all of
-CPM-17. On held-out images so short a training is noise (PQ 0.05). WSI_NUC_ABLATION_SEEDS sets how many seeds.
+The tiny configuration learns two images by heart, as in `tests/training/test_overfit.py`, once with each part and
+once without it. It is scored on the same images, and the rows give the mean over seeds. That shows whether a part
+does what it is for. It does not show the size of an effect: the paper's numbers are for SAM-H, trained for hours
+on all of CPM-17. On held-out images so short a training gives noise (PQ 0.05). WSI_NUC_ABLATION_SEEDS sets how
+many seeds are used.
 
-Seen with one seed, PQ of the whole method 0.913: as in the paper, a negative helps (trained with and without it:
-+0.010 with predicted and with true points; left out at test only: +0.182) and true points beat predicted ones
-(+0.010). Against it, the filter costs 0.010: where nothing wrong is found it can only take away. Matching and
-the region mask task decide nothing here (+0.00004 each): by heart, both prompters find every nucleus.
+Measured with one seed, where the whole method has a PQ of 0.913: as in the paper, a negative helps (trained with
+and without it: +0.010 with predicted and with true points; left out at test only: +0.182), and true points beat
+predicted ones (+0.010). Unlike in the paper, the filter costs 0.010: where no mask is wrong, it can only take
+right ones away. Matching and the region mask task make no difference here (+0.00004 each), since a prompter that
+has learned the images by heart finds every nucleus.
 """
 
 from __future__ import annotations
@@ -98,7 +100,7 @@ def _scores(models: Mapping[str, Path], folder: Path) -> dict[str, float]:
 
 
 def _rows(pq: Mapping[str, Any]) -> list[Row]:
-    """`pq`: of each variant, one value a seed."""
+    """`pq`: for each variant, one value per seed."""
 
     def gain(what: str, more: str, less: str, paper: str) -> Row:
         value, spread = float(np.mean(pq[more] - pq[less])), float(np.ptp(pq[more] - pq[less]))

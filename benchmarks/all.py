@@ -2,8 +2,8 @@
 
 python -m benchmarks.all [--small] [NAME ...]     without names, all but the LONG ones
 
-Each has a process of its own, so one that fails, or dies, does not stop the others; it is named at the end. With
-`--small` each only shows that it runs.
+Each has a process of its own, so that one that fails, or dies, does not stop the others. It is named at the end.
+With `--small` each only shows that it runs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PARTS = {"__init__", "all", "child", "command", "slides", "slurm_ways", "soak_pr
 
 
 def names() -> list[str]:
-    """All benchmarks, the long ones, too."""
+    """All benchmarks, including the long ones."""
     return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in PARTS)
 
 

@@ -26,8 +26,8 @@ def measured_run(slides: list[Path], **options: Any) -> dict[str, Any]:
 
 def peak_mib() -> float:
     """Peak since this program started; ru_maxrss would begin with the size of the process that started it."""
-    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
-    return int(found[1]) / 1024 if found else float("nan")
+    peak_kib = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    return int(peak_kib[1]) / 1024 if peak_kib else float("nan")
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     from wsi_nuc.features.running import run_slides
 
     call = json.loads(sys.argv[1])
-    born = call.pop("born")  # what the system says of a process's birth may be a second off
+    born = call.pop("born")  # the system's own record of when a process began may be a second off
     region_starts: list[float] = []
     tiles = 0
     work: dict[str, float] = {}

@@ -1,6 +1,6 @@
 """Ten thousand finished slides: how long their status, their tables and their report take, and how much memory.
 
-The slides are one real slide's record, manifest and summary ten thousand times over, with other numbers in each.
+All slides are copies of the record, manifest and summary of one real slide, with other numbers in each.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from wsi_nuc.config import RunConfig
 SLIDES, FEW_SLIDES = 10_000, 12
 FAILED_EACH = 97
 MOST_S = {"status": 2.0, "collect": 10.0, "report": 10.0}
-# Some slides have failed, which is no fault of the call.
+# Some slides have failed, for which the call is not to blame.
 OPTIONS = {"status": ("--allow-failed",), "collect": ("--allow-failed",), "report": ()}
 MOST_MIB = 350
 
@@ -78,14 +78,14 @@ def _copies(folder: CohortFolder, plan: Plan, real: PlanRow) -> None:
         own = {**record, "id": row.id, "key": plan.key(row), "digest": digest}
         if i % FAILED_EACH == 0:
             own |= {"state": "failed", "error": f"{row.slide}: is truncated", "exit_code": 3}
-        figures = {name: _other(value, random) for name, value in summary["figures"].items()}
+        figures = {name: _varied(value, random) for name, value in summary["figures"].items()}
         folder.store(row.id).mkdir(parents=True)
         folder.manifest(row.id).write_text(json.dumps({**manifest, "digest": digest}, indent=1))
         folder.record(row.id).write_text(json.dumps(own))
         folder.summary(row.id).write_text(json.dumps({"digest": digest, "figures": figures}))
 
 
-def _other(value: Any, random: Random) -> Any:
+def _varied(value: Any, random: Random) -> Any:
     if isinstance(value, str):
         return value
     return type(value)(value * random.lognormvariate(0, 0.3))

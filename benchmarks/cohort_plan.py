@@ -1,4 +1,4 @@
-"""The plan of ten thousand small slides by two workers, stopped on its way: how long it takes, what a stop costs.
+"""Planning ten thousand small slides with two workers and one stop: how long it takes, and what the stop costs.
 
 python -m benchmarks.cohort_plan [SLIDES]
 """
@@ -24,10 +24,12 @@ MOST_S, MOST_MIB = 600.0, 350
 
 @dataclass(frozen=True)
 class Stopped:
-    """`seconds` until it ended; `looks` that it left."""
+    """What came of a plan that was stopped."""
 
     seconds: float
+    """Until it ended."""
     looks: int
+    """How many looks at slides it left on the disk."""
 
 
 def measure(small: bool = False) -> list[Row]:
@@ -35,7 +37,7 @@ def measure(small: bool = False) -> list[Row]:
 
 
 def planned(slides: int, *options: str) -> list[Row]:
-    """`options`: more of the plan's own. Targets hold for ten thousand slides of the default model."""
+    """`options`: further options of the plan. The targets are for ten thousand slides and the default model."""
     with TemporaryDirectory(prefix="wsi-nuc-bench-") as place:
         listed, cohort = _list(Path(place), slides), Path(place) / "cohort"
         call = ["cohort", "plan", str(listed), "--out", str(cohort), "--workers", str(WORKERS), *options]
@@ -58,7 +60,7 @@ def planned(slides: int, *options: str) -> list[Row]:
 
 
 def _list(place: Path, slides: int) -> Path:
-    """No two have equally many bytes, as in a real cohort: equal ones are read whole as suspected twins."""
+    """A list of slides. No two files have the same size, which would make them suspected twins."""
     paths = [place / "slides" / f"{i:05}.svs" for i in range(slides)]
     paths[0].parent.mkdir()
     write_slides(paths, EDGE_PX)

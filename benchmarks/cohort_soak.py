@@ -1,7 +1,7 @@
-"""A cohort under fire: some slides bad in ten ways, several jobs at once, kills at random moments.
+"""A cohort under fire: slides that are bad in ten ways, several jobs at once, kills at random moments.
 
-Afterwards exactly the good slides must be published and verified, each bad one named, the tables those of one job
-that nobody disturbed, and hardly any tile computed twice.
+Afterwards exactly the good slides must be published and verified, and each bad one named. The tables must be those
+of one job that nobody disturbed, and hardly any tile may be computed twice.
 
 python -m benchmarks.cohort_soak [SLIDES [BAD [KILLS [SHARDS [EDGE_PX]]]]]
 """
@@ -31,22 +31,26 @@ from wsi_nuc.config import RunConfig
 from wsi_nuc.store.verify import verify
 
 SLIDES, BAD, KILLS, SHARDS, WORKERS = 200, 10, 50, 4, 2
-# Sixteen tiles and as many regions, with few nuclei: what is measured is what a kill costs, not the model. That is
-# about half a region, so smaller slides repeat more: 1.1 % here, 3.8 % with four regions a slide.
+# Sixteen tiles and as many regions, with few nuclei, to measure what a kill costs and not the model. A kill costs
+# about half a region, so smaller slides repeat more: 1.1 % here, 3.8 % with four regions per slide.
 SIZE = 1536
 MOST_REPEATED = 0.02
 
 
 @dataclass(frozen=True)
 class Fire:
-    """What came of it. `repeated`: share of the seconds spent on regions that was spent in vain."""
+    """What came of the cohort under fire."""
 
     kills: int
     wrong: list[str]
+    """What is not as it has to be, in words."""
     regions: int
     twice: int
+    """Regions that were computed more than once."""
     cut_off: int
+    """Regions that a kill interrupted."""
     repeated: float
+    """Share of the seconds spent on regions that was spent in vain."""
 
 
 Line = tuple[str, str, str]
@@ -67,7 +71,7 @@ def truncated(place: Path, good: Sequence[Path]) -> Line:
 
 
 def damaged(place: Path, good: Sequence[Path]) -> Line:
-    """Opens as it should; its largest level cannot be decoded."""
+    """Opens as it should, but its largest level cannot be decoded."""
     import tifffile
 
     copy = place / "damaged.svs"
@@ -133,11 +137,11 @@ def _list(place: Path, size: int, good: int, ways: Sequence[Callable[[Path, Sequ
     paths = [place / "slides" / f"{i:03}.svs" for i in range(good)]
     paths[0].parent.mkdir(parents=True)
     write_slides(paths, size)
-    # The list states their resolution, so that nobody doubts it at the cost of a sample of each.
+    # The list states their resolution, so that no time is spent on checking it.
     lines: list[Sequence[str]] = [(str(path), f"good{i}", f"{MPP}", f"P{i % 9}") for i, path in enumerate(paths)]
     for i, way in enumerate(ways):
         slide, name, mpp = way(place, paths)
-        # Spread over the list; only the bad id keeps its own name.
+        # Spread over the list. Only the id that is bad itself is kept as it is.
         lines.insert(3 * i + 1, (slide, name if "/" in name else f"bad{i}", mpp, f"P{i}"))
     listed = place / "list.csv"
     listed.write_bytes(to_csv(["slide", "id", "mpp", "patient"], lines))
@@ -172,7 +176,7 @@ def _note(folder: CohortFolder, kind: str, what: str) -> None:
 
 
 def _fire(folder: CohortFolder, kills: int, shards: int) -> int:
-    """All jobs at once; whenever enough is done since the last time, one of them is killed and started anew."""
+    """Runs all jobs at once. Whenever enough is done since the last kill, one job is killed and started anew."""
     dice = random.Random(kills)
     regions = sum(row.tiles for row in load(folder).runnable)
     jobs = {index: _job(folder, index, shards) for index in range(1, shards + 1)}
@@ -237,28 +241,30 @@ def _judged(peace: CohortFolder, fire: CohortFolder, bad: Sequence[str], struck:
 
 def _wrong(peace: CohortFolder, fire: CohortFolder, bad: Sequence[str]) -> list[str]:
     """Everything that is not as it has to be, in words."""
-    found = []
+    wrong = []
     quiet, loud = collect(peace), collect(fire)
-    good = {one.row.id for one in loud.states if one.row.id.startswith("good")}
-    for one in loud.states:
-        if (one.state == "done") != (one.row.id in good):
-            found.append(f"{one.row.label} is {one.state}: {one.error}")
-        elif one.state == "done":
-            found += [f"{one.row.label}: {problem}" for problem in verify(fire.store(one.row.id))]
-        elif not one.error:
-            found.append(f"{one.row.label} has no reason")
-    named = sum(one.state in ("failed", "refused") for one in loud.states)
+    good = {slide.row.id for slide in loud.states if slide.row.id.startswith("good")}
+    for slide in loud.states:
+        if (slide.state == "done") != (slide.row.id in good):
+            wrong.append(f"{slide.row.label} is {slide.state}: {slide.error}")
+        elif slide.state == "done":
+            wrong += [f"{slide.row.label}: {problem}" for problem in verify(fire.store(slide.row.id))]
+        elif not slide.error:
+            wrong.append(f"{slide.row.label} has no reason")
+    named = sum(slide.state in ("failed", "refused") for slide in loud.states)
     if named != len(bad):
-        found.append(f"{named} slides are named as bad, {len(bad)} are")
+        wrong.append(f"{named} slides are named as bad, {len(bad)} are")
     published = {path.stem for path in fire.results.glob("*.zarr")}
     if published != good:
-        found.append(f"published but not good, or the other way round: {sorted(published ^ good)}")
-    for mine, other in ((peace.table, fire.table), (peace.anndata, fire.anndata)):
-        if mine.read_bytes() != other.read_bytes():
-            found.append(f"{other.name} differs from that of one undisturbed job")
-    if [(one.state, one.error) for one in quiet.states] != [(one.state, one.error) for one in loud.states]:
-        found.append("states or reasons differ from those of one undisturbed job")
-    return found
+        wrong.append(f"published but not good, or the other way round: {sorted(published ^ good)}")
+    for undisturbed, disturbed in ((peace.table, fire.table), (peace.anndata, fire.anndata)):
+        if undisturbed.read_bytes() != disturbed.read_bytes():
+            wrong.append(f"{disturbed.name} differs from that of one undisturbed job")
+    if [(slide.state, slide.error) for slide in quiet.states] != [
+        (slide.state, slide.error) for slide in loud.states
+    ]:
+        wrong.append("states or reasons differ from those of one undisturbed job")
+    return wrong
 
 
 def measure(small: bool = False) -> list[Row]:
@@ -269,18 +275,20 @@ def soaked(
     slides: int = SLIDES, bad: int = BAD, kills: int = KILLS, shards: int = SHARDS, size: int = SIZE
 ) -> list[Row]:
     with TemporaryDirectory(prefix="wsi-nuc-bench-") as place:
-        got = soak(Path(place), slides, bad, kills, shards, size)
-    for line in got.wrong:
+        outcome = soak(Path(place), slides, bad, kills, shards, size)
+    for line in outcome.wrong:
         print(line, file=sys.stderr)
-    what = f"{slides} slides ({bad} bad), {shards} jobs, {got.kills} kills"
-    unit, most = f"of {got.regions}", f"<= {got.kills}"
+    what = f"{slides} slides ({bad} bad), {shards} jobs, {outcome.kills} kills"
+    unit, most = f"of {outcome.regions}", f"<= {outcome.kills}"
     return [
-        Row(f"{what}: things that are wrong", len(got.wrong), "", "0", not got.wrong, always=True),
-        Row("kills that struck", got.kills, "", f"{kills}", got.kills == kills, always=True),
+        Row(f"{what}: things that are wrong", len(outcome.wrong), "", "0", not outcome.wrong, always=True),
+        Row("kills that struck", outcome.kills, "", f"{kills}", outcome.kills == kills, always=True),
         # A kill costs at most the region that its job was in.
-        Row("regions computed twice", got.twice, unit, most, got.twice <= got.kills, always=True),
-        Row("regions cut off by a kill", got.cut_off, unit, most, got.cut_off <= got.kills, always=True),
-        Row("work repeated", 100 * got.repeated, "%", "<= 2", got.repeated <= MOST_REPEATED),
+        Row("regions computed twice", outcome.twice, unit, most, outcome.twice <= outcome.kills, always=True),
+        Row(
+            "regions cut off by a kill", outcome.cut_off, unit, most, outcome.cut_off <= outcome.kills, always=True
+        ),
+        Row("work repeated", 100 * outcome.repeated, "%", "<= 2", outcome.repeated <= MOST_REPEATED),
     ]
 
 

@@ -1,4 +1,7 @@
-"""What a call of the program costs: python -m benchmarks.command ARGUMENTS is one, and prints its peak memory."""
+"""What a call of the program costs.
+
+`python -m benchmarks.command ARGUMENTS` makes one call and prints its peak memory.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from benchmarks.child import peak_mib
 class Cost:
     wall_s: float
     cpu_s: float
-    """Of all that it started, which busy neighbours lengthen less."""
+    """Of all processes that it started. Other work on the machine lengthens it less than the wall time."""
     peak_mib: float
     """Of its first process."""
     said: str
@@ -24,7 +27,7 @@ class Cost:
 
 
 def cost_of(*arguments: object) -> Cost:
-    """A call that does not end with 0 is an error: what it cost says nothing."""
+    """A call that does not end with 0 is an error, since its cost says nothing."""
     before, started = os.times(), time.perf_counter()
     command = [sys.executable, "-m", "benchmarks.command", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

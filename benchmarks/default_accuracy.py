@@ -43,7 +43,7 @@ def stained(rgb: UInt8, haematoxylin: float = 1.35, eosin: float = 0.75) -> UInt
 
 
 def coarse(rgb: UInt8) -> UInt8:
-    """As scanned at 20x."""
+    """The image as if it had been scanned at 20x."""
     height, width = rgb.shape[:2]
     small = cv2.resize(rgb, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
@@ -69,24 +69,24 @@ def rows(model: NucleiModel, small: bool) -> list[Row]:
     if small:
         held_out, unseen = held_out[:1], unseen[:1]
     clean, outside = score(model, held_out), score(model, unseen)
-    found = [
+    table = [
         *_means("CoNSeP validation", clean, {"PQ": 0.547, "AJI": 0.571, "F1": 0.75}),
         *(
-            Row(f"CoNSeP validation, F1 of {name}", one.f1)
-            for name, one in zip(CLASSES, clean.detection_by_class, strict=True)
+            Row(f"CoNSeP validation, F1 of {name}", detection.f1)
+            for name, detection in zip(CLASSES, clean.detection_by_class, strict=True)
         ),
         *_means("MoNuSeg, unseen", outside, {"PQ": 0.55, "AJI": 0.59, "F1": 0.0}),
     ]
     for what, spoil in SPOILED.items():
-        pq = score(model, [replace(one, rgb=spoil(one.rgb)) for one in held_out]).pq
-        found.append(_kept(what, pq, clean.pq))
+        pq = score(model, [replace(image, rgb=spoil(image.rgb)) for image in held_out]).pq
+        table.append(_kept(what, pq, clean.pq))
     for factor in (0.8, 1.2):
-        pq = score(model, [replace(one, mpp=(one.mpp or 0.25) * factor) for one in held_out]).pq
-        found.append(_kept(f"mpp wrong by {factor - 1:+.0%}", pq, clean.pq))
-    shares = np.mean([same_shares(model, one) for one in held_out[:3]], axis=0)
+        pq = score(model, [replace(image, mpp=(image.mpp or 0.25) * factor) for image in held_out]).pq
+        table.append(_kept(f"mpp wrong by {factor - 1:+.0%}", pq, clean.pq))
+    shares = np.mean([same_shares(model, image) for image in held_out[:3]], axis=0)
     for shift, share in zip(SHIFTS_PX, shares.tolist(), strict=True):
-        found.append(Row(f"same nuclei (IoU {SAME_IOU}) {shift} px beside", share, "", ">= 0.97", share >= 0.97))
-    return found
+        table.append(Row(f"same nuclei (IoU {SAME_IOU}) {shift} px beside", share, "", ">= 0.97", share >= 0.97))
+    return table
 
 
 def images(name: str, wanted: tuple[str, ...], classes: dict[str, str]) -> Sequence[LabelledImage]:
@@ -94,32 +94,32 @@ def images(name: str, wanted: tuple[str, ...], classes: dict[str, str]) -> Seque
     return load_images([source], CLASSES, 0.25).images
 
 
-def score(model: NucleiModel, some: Sequence[LabelledImage]) -> Means:
-    return image_means(evaluate_images(model, some, Scoring()))
+def score(model: NucleiModel, chosen: Sequence[LabelledImage]) -> Means:
+    return image_means(evaluate_images(model, chosen, Scoring()))
 
 
 def same_shares(model: NucleiModel, image: LabelledImage) -> list[float]:
-    """Of the nuclei in the middle of the image, those that are found again when it begins elsewhere."""
+    """For each shift, the share of the nuclei in the middle of the image that it leaves as they are."""
     import shapely
 
-    one = polygons(predict_table(model, image)[0])
+    nuclei = polygons(predict_table(model, image)[0])
     middle = shapely.box(150, 150, image.rgb.shape[1] - 100, image.rgb.shape[0] - 100)
-    one = one[shapely.within(shapely.centroid(one), middle)]
+    nuclei = nuclei[shapely.within(shapely.centroid(nuclei), middle)]
     moved = [replace(image, rgb=np.ascontiguousarray(image.rgb[shift:, shift:])) for shift in SHIFTS_PX]
-    found = [
+    after_shift = [
         polygons(predict_table(model, beside)[0], shift) for beside, shift in zip(moved, SHIFTS_PX, strict=True)
     ]
-    return [_met(one, other) for other in found]
+    return [_met(nuclei, shifted) for shifted in after_shift]
 
 
-def _met(one: Polygons, other: Polygons) -> float:
-    """Share of `one` that a polygon of `other` covers with SAME_IOU."""
+def _met(nuclei: Polygons, shifted: Polygons) -> float:
+    """Share of the `nuclei` that a polygon of `shifted` covers with SAME_IOU."""
     import shapely
 
-    left, right = shapely.STRtree(other).query(one, predicate="intersects")
-    common = shapely.area(shapely.intersection(one[left], other[right]))
-    union = shapely.area(one[left]) + shapely.area(other[right]) - common
-    best = np.zeros(len(one))
+    left, right = shapely.STRtree(shifted).query(nuclei, predicate="intersects")
+    common = shapely.area(shapely.intersection(nuclei[left], shifted[right]))
+    union = shapely.area(nuclei[left]) + shapely.area(shifted[right]) - common
+    best = np.zeros(len(nuclei))
     np.maximum.at(best, left, common / union)
     return float((best >= SAME_IOU).mean())
 

@@ -18,7 +18,7 @@ from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.types import Box, SlideRef, Tile, TileBatch
 
 EDGE, SMALL_EDGE = 8192, 2560
-Found = TypeVar("Found")
+Answer = TypeVar("Answer")
 
 
 def measure(small: bool = False) -> list[Row]:
@@ -41,7 +41,7 @@ def measure(small: bool = False) -> list[Row]:
 
 
 def _parts_of_predict(slide: Path) -> dict[str, float]:
-    """Seconds on one tile by one thread."""
+    """Seconds for one tile on one thread."""
     torch.set_num_threads(1)
     model = load_model("default")
     source = open_slide(SlideRef(str(slide)))
@@ -57,11 +57,11 @@ def _parts_of_predict(slide: Path) -> dict[str, float]:
     return seconds
 
 
-def _timed(seconds: dict[str, float], name: str, call: Callable[[], Found]) -> Found:
+def _timed(seconds: dict[str, float], name: str, call: Callable[[], Answer]) -> Answer:
     start = time.perf_counter()
-    found = call()
+    answer = call()
     seconds[name] = time.perf_counter() - start
-    return found
+    return answer
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from wsi_nuc.models.sam.sizes import Sam, encode
 def measure(small: bool = False) -> list[Row]:
     torch.manual_seed(0)
     threads = torch.get_num_threads()
-    # One thread: with more, the ratio would tell how busy the machine is with other things.
+    # One thread: with more, the ratio would depend on what else the machine is doing.
     torch.set_num_threads(1)
     encoder: Any = Sam("vit_b").image_encoder.eval()
     with torch.inference_mode():

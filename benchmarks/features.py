@@ -1,11 +1,12 @@
-"""Features: nuclei a second on one core, against HistomicsTK on the same nuclei, memory at four times the area.
+"""Features: nuclei per second on one core, the same against HistomicsTK, and memory at four times the area.
 
-The picture is a square millimetre at 0.5 um with a jittered lattice of 5,700 nuclei, in memory: reading and
-decoding are left out on both sides. Rates are in seconds of CPU time of the one thread, best of a few runs.
+The picture is a square millimetre at 0.5 um with a jittered lattice of 5,700 nuclei. It is in memory, so reading
+and decoding are left out on both sides. Rates are per second of CPU time of the one thread, best of a few runs.
 
-HistomicsTK does not install beside this project (it wants an older Dask, and GDAL). Where WSI_NUC_HISTOMICSTK
-names a Python that has it, its `compute_nuclei_features` gets labels and both stains of a quarter of the nuclei,
-none at the edge; without it the ratio is against scikit-image's regionprops in a plain loop, which does less.
+HistomicsTK does not install beside this project (it needs an older Dask, and GDAL). Where WSI_NUC_HISTOMICSTK
+names a Python that has it, its `compute_nuclei_features` gets the labels and both stains of a quarter of the
+nuclei, none at the edge. Without it the ratio is against scikit-image's regionprops in a plain loop, which does
+less.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ class _InMemory:
     def read(self, level: int, box: Box) -> PixelBlock:
         out = np.full((box.height, box.width, 3), 255, np.uint8)
         inside = box.intersect(self.info.box_l0)
-        there = self.rgb[inside.y0 : inside.y1, inside.x0 : inside.x1]
-        out[inside.y0 - box.y0 : inside.y1 - box.y0, inside.x0 - box.x0 : inside.x1 - box.x0] = there
+        pixels = self.rgb[inside.y0 : inside.y1, inside.x0 : inside.x1]
+        out[inside.y0 - box.y0 : inside.y1 - box.y0, inside.x0 - box.x0 : inside.x1 - box.x0] = pixels
         return PixelBlock(out)
 
     def block_px(self, level: int) -> tuple[int, int]:
@@ -114,19 +115,19 @@ def everything(source: _InMemory, rings: StoredRings, none: StoredRings) -> None
 
 
 def rates(runs: int) -> tuple[float, float]:
-    """Nuclei a second: shape, stain and neighbourhood; all families."""
+    """Nuclei per second, for shape, stain and neighbourhood alone and for all families."""
     rings, rgb = scene()
     source, none = _InMemory(rgb), rings.select(np.zeros(0, np.int64))
     whole = best_of(lambda: everything(source, rings, none), runs)
     with ExitStack() as without:
         for name in ("texture_features", "boundary_features"):
             without.enter_context(mock.patch.object(measuring, name, return_value={}))
-        some = best_of(lambda: everything(source, rings, none), runs)
-    return len(rings) / some, len(rings) / whole
+        part = best_of(lambda: everything(source, rings, none), runs)
+    return len(rings) / part, len(rings) / whole
 
 
 def theirs() -> tuple[str, float]:
-    """Name and nuclei a second of the other side."""
+    """The name of the program that this one is compared with, and its nuclei per second."""
     rings, rgb = scene()
     half, bounds = EDGE_PX // 2, rings.bounds_l0
     inner = (bounds[:, :2] > 12).all(axis=1) & (bounds[:, 2:] < half - 12).all(axis=1)
@@ -150,8 +151,9 @@ def _plain_loop(label: Any, haematoxylin: Any) -> float:
     from skimage.measure import regionprops
 
     names = ("area", "perimeter", "axis_major_length", "axis_minor_length", "solidity", "intensity_mean")
-    found = regionprops(label, haematoxylin)
-    return len(found) / best_of(lambda: [[getattr(one, name) for name in names] for one in found], 1)
+    regions_of_label = regionprops(label, haematoxylin)
+    seconds = best_of(lambda: [[getattr(region, name) for name in names] for region in regions_of_label], 1)
+    return len(regions_of_label) / seconds
 
 
 def main(deed: str, folder: Path, edge: int) -> None:
@@ -170,7 +172,7 @@ def main(deed: str, folder: Path, edge: int) -> None:
 
 
 def white_slide(path: Path, edge_px: int) -> SlideRef:
-    """A chunk is a file of a few bytes, however large it is."""
+    """A white slide whose chunks are files of a few bytes, however large they are."""
     import zarr
 
     group = zarr.create_group(path)
@@ -187,7 +189,7 @@ def white_slide(path: Path, edge_px: int) -> SlideRef:
 
 
 def write_store(store: Path, slide: SlideRef, edge: int) -> int:
-    """The stitched nuclei of the regions, published as a run does it."""
+    """Publishes the stitched nuclei of the regions as a run does. Returns how many there are."""
     origin = Origin(identity_key(content_sha256(slide), "", {}, {}), {"mpp": MPP / 2}, {})
     with Staging(made_folder(store.parent), store.name) as staging:
         folder = ZarrFolder(staging.root)
@@ -204,21 +206,21 @@ def write_store(store: Path, slide: SlideRef, edge: int) -> int:
 def peak(edge: int) -> tuple[int, float]:
     """Number of nuclei, and MiB of the process that measures them."""
     with tempfile.TemporaryDirectory(prefix="wsi-nuc-bench-") as folder:
-        told = []
+        answers = []
         for deed in ("write", "measure"):
             command = [sys.executable, "-m", "benchmarks.features", deed, folder, str(edge)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-            told.append(done.stdout.splitlines()[-1])
-    return int(told[0]), float(told[1])
+            answers.append(done.stdout.splitlines()[-1])
+    return int(answers[0]), float(answers[1])
 
 
 def measure(small: bool = False) -> list[Row]:
     cv2.setNumThreads(1)
-    some, whole = rates(runs=1 if small else 5)
+    part, whole = rates(runs=1 if small else 5)
     name, peer = theirs()
     (few, low), (many, high) = peak(1 if small else 3), peak(2 if small else 6)
     return [
-        Row("shape, stain and neighbourhood", some, "nuclei/s", ">= 20 k a core", some >= 2e4),
+        Row("shape, stain and neighbourhood", part, "nuclei/s", ">= 20 k per core", part >= 2e4),
         Row("all features without embedding", whole, "nuclei/s"),
         Row(f"all, over {name}", whole / peer, "x", ">= 10", whole >= 10 * peer),
         Row(f"peak memory, {few:,} nuclei", low, "MiB"),

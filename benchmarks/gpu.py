@@ -1,11 +1,11 @@
-"""PromptNucSeg-B, -L and -H on one GPU: tiles a second, share of the matmul peak, ratio to the published loop.
+"""PromptNucSeg-B, -L and -H on one GPU: tiles per second, share of the matmul peak, ratio to the published loop.
 
     python -m benchmarks.gpu            # the targets; says so where there is no GPU
-    python -m benchmarks.gpu --small    # the same code with tiny networks on the CPU: is it sound? No targets.
+    python -m benchmarks.gpu --small    # whether the same code works, with tiny networks on the CPU; no targets
 
-A tile is what the papers count, 256 px with an overlap of 64, hence 192 x 192 px of tissue, with 24 prompts. All
-is measured on images of 1000 px with random points of that density, so the work does not depend on the weights,
-which are random (`tests/models/sensible.py`). Calls end with masks on the host, so a plain clock is right.
+A tile is what the papers count: 256 px with an overlap of 64, hence 192 x 192 px of tissue, with 24 prompts. The
+images have 1000 px and random points of that density, so the work does not depend on the weights, which are random
+(`tests/models/sensible.py`). Calls end with masks on the host, so that a plain clock measures all of their work.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from wsi_nuc.models.promptnucseg.settings import PrompterSettings, SegmentorSett
 from wsi_nuc.types import Box, Float32, MaskCrops, Prompts, Tile, TileBatch
 
 TILE_PX, OVERLAP_PX, MPP = 256, 64, 0.25
-TILES_A_CM2 = (10_000 / MPP / (TILE_PX - OVERLAP_PX)) ** 2
+TILES_PER_CM2 = (10_000 / MPP / (TILE_PX - OVERLAP_PX)) ** 2
 # Encoder and timm backbone of the prompter.
 SIZES = {
     "B": ("vit_b", "convnext_small"),
@@ -45,24 +45,29 @@ SIZES = {
 }
 TINY = {"tiny": ("vit_mini", "convnext_atto")}
 TYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-# By size and precision; what is not here is told without a target.
+# By size and precision. What is not listed here has no target.
 PEAK_SHARE = {("B", "bf16"): 0.40, ("H", "bf16"): 0.50}
 TIMES_THE_LOOP = {"bf16": 50.0, "fp32": 8.0}
-SECONDS_A_CM2, RUN_SHARE, SAME_PERCENT, SAME_IOU = 20.0, 0.90, 99.0, 0.8
+SECONDS_PER_CM2, RUN_SHARE, SAME_PERCENT, SAME_IOU = 20.0, 0.90, 99.0, 0.8
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where and how much: edge of the images, how many at once, edge of the matrices, edge of the slide (0: no
-    run), rounds of each measurement."""
+    """Where to measure, and how much."""
 
     device: str
     side_px: int
+    """Edge of the images."""
     images: int
+    """How many images at once."""
     matrix: int
+    """Edge of the matrices whose product gives the matmul peak."""
     slide_px: int
+    """Edge of the slide that a whole run gets; 0: no run."""
     rounds: int
+    """How often everything is measured."""
     targets: bool
+    """Whether the targets count."""
 
 
 GPU = Place("cuda", 1000, 8, 8192, 16_384, 5, targets=True)
@@ -70,7 +75,7 @@ SMALL = Place("cpu", 272, 1, 256, 0, 1, targets=False)
 
 
 def with_points(model: NucleiModel, xy: Float32) -> NucleiModel:
-    """The work of the real prompter, and then always the same points in every image."""
+    """The prompter does its work, but then every image gets the same points."""
 
     def look(batch: TileBatch) -> Look:
         seen = model.look(batch)
@@ -115,8 +120,8 @@ def _of_size(name: str, used: Settings, place: Place, peak: Mapping[str, float])
     batch = images(place, place.images)
     xy = random_points(place.side_px)
     models = {precision: model(net, used, place, xy, precision=precision) for precision in TYPES}
-    calls: list[Callable[[], object]] = [partial(alone, one, batch) for one in models.values()]
-    calls += [partial(predict, one, batch) for one in models.values()]
+    calls: list[Callable[[], object]] = [partial(alone, variant, batch) for variant in models.values()]
+    calls += [partial(predict, variant, batch) for variant in models.values()]
     seconds = interleaved(*calls, rounds=place.rounds)
     theirs, loop_s = published(net, used, place, xy)
 
@@ -132,10 +137,10 @@ def _of_size(name: str, used: Settings, place: Place, peak: Mapping[str, float])
             _row(place, f"{name} {precision}: share of the matmul peak", share, PEAK_SHARE.get((name, precision))),
             _row(place, f"{name} {precision}: / published loop", loop_s / whole, TIMES_THE_LOOP[precision], "x"),
         ]
-        a_cm2 = whole * place.images / tiles * TILES_A_CM2
-        fine = a_cm2 <= SECONDS_A_CM2 or not place.targets
-        target = f"<= {SECONDS_A_CM2:g}" if name == "B" else "-"
-        rows.append(Row(f"{name} {precision}: with polygons", a_cm2, "s/cm2", target, fine or name != "B"))
+        s_per_cm2 = whole * place.images / tiles * TILES_PER_CM2
+        fine = s_per_cm2 <= SECONDS_PER_CM2 or not place.targets
+        target = f"<= {SECONDS_PER_CM2:g}" if name == "B" else "-"
+        rows.append(Row(f"{name} {precision}: with polygons", s_per_cm2, "s/cm2", target, fine or name != "B"))
     rows += _agreement(name, net, used, place, xy, models, theirs)
     return rows + (_run(name, net, used, place) if place.slide_px and name == "B" else [])
 
@@ -152,7 +157,7 @@ def images(place: Place, count: int) -> TileBatch:
 
 
 def random_points(side_px: int) -> Float32:
-    """As many a window as the papers count; on whole pixels' centres, so that both codes mean the same place."""
+    """As many points per window as the papers count, on pixel centres, so that both codes mean the same place."""
     count = round(PROMPTS * (side_px / TILE_PX) ** 2)
     return np.random.default_rng(0).integers(0, side_px, (count, 2)).astype(np.float32) + np.float32(0.5)
 
@@ -165,26 +170,26 @@ def model(
     return with_points(made, xy)
 
 
-def alone(one: NucleiModel, batch: TileBatch) -> list[MaskCrops]:
+def alone(variant: NucleiModel, batch: TileBatch) -> list[MaskCrops]:
     """Pixels to masks on the host, without polygons."""
-    look = one.look(batch)
+    look = variant.look(batch)
     return list(look.masks(range(len(look.prompts.get()))).get())
 
 
 def published(net: PromptNucSegNet, used: Settings, place: Place, xy: Float32) -> tuple[Instances, float]:
     """Instances of the first image, and the seconds that one image takes."""
-    rgb, found = images(place, 1).rgb[0], list[Instances]()
+    rgb, instances = images(place, 1).rgb[0], list[Instances]()
 
     def loop() -> None:
         published_points(net, rgb, used.use)
-        found.append(published_instances(net, rgb, xy - np.float32(0.5), used.use))
+        instances.append(published_instances(net, rgb, xy - np.float32(0.5), used.use))
 
     (seconds,) = interleaved(loop, rounds=1)
-    return found[-1], seconds
+    return instances[-1], seconds
 
 
 def published_flops(used: Settings) -> float:
-    """Of one tile, as published: two a multiply-accumulate."""
+    """FLOP of one tile, as published; a multiply-accumulate counts as two."""
     with torch.device("meta"):
         return 2e9 * gmacs(published_pass, PromptNucSegNet(used).eval())
 
@@ -198,13 +203,13 @@ def _agreement(
     models: Mapping[str, NucleiModel],
     theirs: Instances,
 ) -> list[Row]:
-    one = images(place, 1)
-    same = same_share(model(net, used, place, xy, "fp32", "parity"), one, theirs)
-    masks = {precision: masks_by_prompt(alone(models[precision], one)) for precision in TYPES}
+    batch = images(place, 1)
+    same = same_share(model(net, used, place, xy, "fp32", "parity"), batch, theirs)
+    masks = {precision: masks_by_prompt(alone(models[precision], batch)) for precision in TYPES}
     shared = sorted(set(masks["bf16"]) & set(masks["fp32"]))
     iou = float(np.mean([_iou(masks["bf16"][i], masks["fp32"][i]) for i in shared])) if shared else float("nan")
     same_target, is_same = f">= {SAME_PERCENT:g}", same >= SAME_PERCENT
-    # Of the tiny networks; what half precision does to the masks of large ones is told.
+    # A target for the tiny networks alone: with large ones, the row just shows what half precision does to masks.
     iou_target = ("-", True) if place.targets else (f"> {SAME_IOU:g}", iou > SAME_IOU)
     return [
         Row(f"{name} fp32: parity, instances of the published loop", same, "%", same_target, is_same, always=True),

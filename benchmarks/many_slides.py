@@ -1,6 +1,6 @@
 """64 small slides in one call against one slide of their area: what each further slide costs.
 
-A further slide costs about 0.15 s of processor time whatever the model: its tissue, its sixty files, their
+A further slide costs about 0.15 s of processor time, whatever the model: for its tissue, its sixty files and their
 checksums.
 """
 

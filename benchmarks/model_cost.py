@@ -1,7 +1,7 @@
 """Parameters and multiply-accumulates of PromptNucSeg-B, -L and -H on one 256 px tile with 24 prompts.
 
-"as published" counts the plain modules: padded windows, every prompt decoded on its own in full. "here" counts
-what this package computes for the same masks. Nothing is allocated: the tensors have shapes only.
+"as published" counts the plain modules, with padded windows and every prompt decoded on its own in full. "here"
+counts what this package computes for the same masks. Nothing is allocated, since the tensors only have shapes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Masks to valid polygons: how many a second on one core, and against contours of full-size masks."""
+"""Masks to valid polygons: how many per second on one core, and against contours of full-size masks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CROP_PX, NUCLEUS_PX, TILE_PX = 64, 30, 1024
 
 
 def nuclei(count: int, seed: int = 0) -> MaskCrops:
-    """Wobbly ellipses of about `NUCLEUS_PX`, one a crop."""
+    """Wobbly ellipses of about `NUCLEUS_PX`, one per crop."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:CROP_PX, :CROP_PX] - CROP_PX / 2
     axes = rng.uniform(0.36, 0.62, (count, 2, 1, 1)) * NUCLEUS_PX
@@ -27,7 +27,7 @@ def nuclei(count: int, seed: int = 0) -> MaskCrops:
 
 
 def full_mask_contours(masks: UInt8) -> int:
-    """What is common: a contour search over a tile-sized mask for every nucleus, then a polygon each."""
+    """The common way: a contour search over a tile-sized mask for every nucleus, then a polygon from each."""
     import shapely
 
     done = 0
@@ -45,7 +45,7 @@ def measure(small: bool = False) -> list[Row]:
     ours, theirs = interleaved(lambda: trace(many), lambda: full_mask_contours(full))
     rate, peer = len(many.mask) / ours, len(full) / theirs
     return [
-        Row("masks to valid polygons, 30 px in 64 px crops", rate, "1/s", ">= 100 k/s a core", rate >= 1e5),
+        Row("masks to valid polygons, 30 px in 64 px crops", rate, "1/s", ">= 100 k/s per core", rate >= 1e5),
         Row("over contours of full 256 px masks", rate / peer, "x", ">= 3", rate >= 3 * peer),
     ]
 

@@ -1,17 +1,17 @@
 """Inference on a region against the published loop: same weights, same pixels, two cores.
 
-The published loop runs the prompter on one image, then goes through overlapping 256 px windows one by one,
+The published loop runs the prompter on one image, then goes through overlapping 256 px windows one by one. It
 decodes every point of a window with its negative and without, keeps masks as full images and codes their run
-lengths. Its largest images are 1000 px square (Kumar), so that is the region. The weights are random but for a
-few directions that make points and masks about as many and as large as nuclei are (`tests/models/sensible.py`).
+lengths. Its largest images are 1000 px square (Kumar), so that is the region. The weights are random except for a
+few directions, which make points and masks about as many and as large as nuclei are (`tests/models/sensible.py`).
 
 Parity mode follows the same rules and must give the same instances. The default mode decodes each point once, in
-the window where it is most central; with these weights a mask depends much on its window, so its agreement is
-told and has no target.
+the window where it is most central. With these weights a mask depends much on its window, so the agreement of the
+default mode has no target.
 
-Seen on busy cores, default / parity mode: 5.9 / 2.2 times as fast as the loop with the tiny encoder on 1600 px
-(4.2 / 2.0 on 1000 px), 3.1 / 1.5 times with ViT-B on 1000 px, where the image encoder takes most of both. The
-loop's full-image masks cost it the more the larger the image is: on 2048 px they ran out of 23 GiB.
+Measured on busy cores, default / parity mode: 5.9 / 2.2 times as fast as the loop with the tiny encoder on 1600 px
+(4.2 / 2.0 on 1000 px), 3.1 / 1.5 times with ViT-B on 1000 px, where the image encoder takes most of the time of
+both. The larger the image, the more the loop's full-image masks cost: on 2048 px they did not fit into 23 GiB.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def region(side: int, seed: int = 0) -> UInt8:
 
 
 def settings(encoder: str, backbone: str, mode: str) -> Settings:
-    """As a user runs it: half precision where the device computes it, and never for what must be the same."""
+    """As a user runs it: half precision where the device has it, but not in parity mode, which must be exact."""
     precision = "auto" if mode == "default" else "fp32"
     use = UseSettings(mode=mode, negatives=1, mask_filter=False, nms_radius_px=NMS_PX, precision=precision)
     prompter = PrompterSettings(backbone)
@@ -65,7 +65,7 @@ def settings(encoder: str, backbone: str, mode: str) -> Settings:
 
 
 def measure(small: bool = False, sizes: Sequence[tuple[str, str, int, int]] = SIZES) -> list[Row]:
-    # Beside other work one thread each is the fairer measure (OMP_NUM_THREADS=1): two would wait for each other.
+    # On a busy machine, one thread (OMP_NUM_THREADS=1) measures more fairly: two would wait for each other.
     torch.set_num_threads(min(THREADS, torch.get_num_threads()))
     return [row for size in (SMALL if small else sizes) for row in _measured(*size)]
 
@@ -108,7 +108,7 @@ def _agreement(what: str, mode: str, model: NucleiModel, batch: TileBatch, their
 def same_share(model: NucleiModel, batch: TileBatch, theirs: Instances) -> float:
     """Percentage of the published instances that one of ours covers with IoU >= 0.99.
 
-    Of which point they are is not asked: points of equal score come in any order.
+    It does not matter which point an instance belongs to, since points of equal score come in any order.
     """
     look, side = model.look(batch), batch.rgb.shape[1]
     ours: dict[int, list[Bool]] = {}
@@ -116,16 +116,19 @@ def same_share(model: NucleiModel, batch: TileBatch, theirs: Instances) -> float
         for mask, (x, y) in zip(group.mask, group.origin_tile, strict=True):
             whole = np.zeros((side + 256, side + 256), np.bool_)
             whole[y : y + len(mask), x : x + len(mask)] = mask
-            found = whole[:side, :side]
-            ours.setdefault(int(found.sum()), []).append(found)
-    same = [any(_iou(mask, one) >= 0.99 for one in _of_like_area(ours, int(mask.sum()))) for mask in theirs.mask]
+            inside = whole[:side, :side]
+            ours.setdefault(int(inside.sum()), []).append(inside)
+    same = [
+        any(_iou(mask, candidate) >= 0.99 for candidate in _of_like_area(ours, int(mask.sum())))
+        for mask in theirs.mask
+    ]
     return 100 * float(np.mean(same)) if same else float("nan")
 
 
 def _of_like_area(ours: dict[int, list[Bool]], area: int) -> Iterator[Bool]:
-    """Masks of another area cannot have this IoU."""
-    for found, masks in ours.items():
-        if 0.99 * area <= found <= area / 0.99:
+    """The masks whose area allows an IoU of 0.99."""
+    for candidate_area, masks in ours.items():
+        if 0.99 * area <= candidate_area <= area / 0.99:
             yield from masks
 
 

@@ -29,7 +29,7 @@ def tissue(random: np.random.Generator) -> UInt8:
 
 
 def write_slide(path: Path, side: int) -> Path:
-    """An Aperio-like slide of one level whose tiles repeat a few pictures at other places in the file."""
+    """An Aperio-like slide of one level. Its tiles repeat a few pictures, each tile with bytes of its own."""
     import imagecodecs
     import tifffile
 
@@ -84,14 +84,14 @@ def measure(small: bool = False) -> list[Row]:
         file = LocalFile(str(path))
         page = read_structure(file).pages[0]
         decoded = read_cold(path).tiles_decoded
-        other = openslide_.open_slide(SlideRef(str(path)))
+        by_openslide = openslide_.open_slide(SlideRef(str(path)))
         direct, bare, openslide = interleaved(
             lambda: read_cold(path),
             lambda: decode_all(file, page),
-            lambda: read_all(other),
+            lambda: read_all(by_openslide),
             rounds=1 if small else 5,
         )
-        other.close()
+        by_openslide.close()
         file.close()
     tiles = len(page.offsets)
     return [

@@ -1,9 +1,9 @@
 """How often the check of the resolution is right: images of known resolution, as they are and with a wrong header.
 
-`python -m benchmarks.resolution_check [MODEL]`. Images lie in the folder that WSI_NUC_REAL_DATA names (else
-../shared/data): patches of about 250 um and small slides, plus three synthetic slides. A patch holds some hundred
-nuclei at most; a slide is sampled in several places. The default model was trained on most of
-these; MoNuSeg and the slides it has not seen.
+`python -m benchmarks.resolution_check [MODEL]`. The images lie in the folder that WSI_NUC_REAL_DATA names (else
+../shared/data). They are patches of about 250 um and small slides; three synthetic slides are added. A patch holds
+a few hundred nuclei at most, and a slide is sampled in several places. The default model was trained on most of
+these images, but it has not seen MoNuSeg and the slides.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ EVERY = {"consep": 2, "brca_m2c": 5}
 
 
 def images(drawn: Path, small: bool) -> Iterator[tuple[Path, float]]:
-    """Path and true microns per pixel; of a small run, those that are drawn."""
+    """Path and true microns per pixel. A small run has only the synthetic slides."""
     data = Path(os.environ.get("WSI_NUC_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
     for name, mpp in {} if small else PATCHES.items():
         for path in sorted((data / name / "images").glob("*.png"))[:: EVERY.get(name, 1)]:
@@ -65,12 +65,12 @@ def measure(small: bool = False, name: str = "classical") -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         listed = list(images(Path(folder), small))
         for factor in SMALL_FACTORS if small else FACTORS:
-            found = [judged(path, mpp * factor, model) for path, mpp in listed]
-            refused = found.count(None)
-            known = [one for one in found if one is not None and one.size_um is not None]
-            doubted = [one for one in known if not one.fine]
+            verdicts = [judged(path, mpp * factor, model) for path, mpp in listed]
+            refused = verdicts.count(None)
+            known = [verdict for verdict in verdicts if verdict is not None and verdict.size_um is not None]
+            doubted = [verdict for verdict in known if not verdict.fine]
             share = (len(doubted) + refused) / max(1, len(known) + refused)
-            sizes = np.array([one.size_um for one in known])
+            sizes = np.array([verdict.size_um for verdict in known])
             if factor == 1:
                 low, high = np.percentile(sizes, [5, 95])
                 rows.append(
@@ -82,8 +82,8 @@ def measure(small: bool = False, name: str = "classical") -> list[Row]:
             target = f"<= {FALSE_ALARMS:g}" if factor == 1 else "the more the better"
             rows.append(Row(what, share, "share", target, factor != 1 or share <= FALSE_ALARMS))
             named = sum(
-                one.implied_mpp is not None and abs(one.implied_mpp * factor / one.mpp - 1) < 0.1
-                for one in doubted
+                verdict.implied_mpp is not None and abs(verdict.implied_mpp * factor / verdict.mpp - 1) < 0.1
+                for verdict in doubted
             )
             if factor != 1 and doubted:
                 rows.append(Row("  of these, the true value is named", named / len(doubted), "share"))

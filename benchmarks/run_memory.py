@@ -1,4 +1,4 @@
-"""Peak memory: of the main process on a sparse slide and on one of four times its area, and of all processes."""
+"""Peak memory of the main process, on a sparse slide and on one of four times its area, and of all processes."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ def measure(small: bool = False) -> list[Row]:
 
 
 def shared_mib(slide: Path, workers: int) -> float:
-    """Peak of the sum over the processes of a run, where a page that several have counts once (PSS). Pages that
-    programs outside of the run have, too, count for less: end other programs with torch first."""
+    """Peak of the sum over the processes of a run, in which a page that several of them share counts once (PSS).
+
+    A page that programs outside the run share, too, counts only in part, so end other programs with torch first.
+    """
     with TemporaryDirectory(prefix="wsi-nuc-bench-") as out:
         options = ["--out", out, "--workers", str(workers), "--device", "cpu", "--quiet"]
         running = psutil.Popen(

@@ -1,4 +1,4 @@
-"""Synthetic slides for the benchmarks: large ones, drawn once for a process, and many small ones."""
+"""Synthetic slides for the benchmarks: large ones, drawn once per process, and many small ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from wsi_nuc.synth import SynthSpec, write_slide
 
 MPP = 0.5
-# So many slides are drawn; the others are those with another word in the header.
+# This many slides are drawn. All others are copies with another word in the header.
 DRAWN, WORD = 8, b"wsi-nuc synth"
 
 
@@ -33,7 +33,7 @@ def synthetic(
 
 
 def write_slides(paths: Sequence[Path], size: int, density: float = 0.25) -> None:
-    """Small slides of MPP, no two of the same content."""
+    """Writes small slides of MPP, no two with the same content."""
     for i, path in enumerate(paths):
         if i < DRAWN:
             write_slide(path, SynthSpec(size=size, mpp=MPP, seed=i, density=density))

@@ -1,8 +1,9 @@
-"""A private Slurm under fire: every way to end a task, at random moments, and what became of it.
+"""A private Slurm under fire: every way to end a task, at random moments, and what becomes of the task.
 
-For each way an array of tasks runs whose slides have four regions each. Something happens to each task at a random
-moment of its life. Where it was then, and its state and restarts before and after, make a line of the table. What
-is not done afterwards is submitted again by its numbers alone. Results are compared with those of a run in peace.
+For each way, an array of tasks runs on slides with four regions each, and something happens to each task at a
+random moment of its life. A line of the table says where the task was then, and its state and restarts before and
+after. Tasks that are not done afterwards are submitted again by their numbers alone. Results are compared with
+those of an undisturbed run.
 
 python -m benchmarks.slurm_signals [TASKS [WAY ...]]
 """
@@ -27,38 +28,44 @@ from tests.slurm.cluster import Slurm, missing, two_nodes
 
 TASKS, SIZE_PX, SEED = 20, 1536, 12
 SMALL_TASKS, SMALL_WAYS = 2, ("warning, then scancel",)
-# No way needs longer; whoever is stuck is told from whoever is slow.
+# No way needs longer, so a task that does is stuck and not just slow.
 LIMIT_S = 1800.0
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
 
 
 @dataclass
 class Moment:
-    """What happened to one task: `position` in its life, state and restarts before and after."""
+    """What happened to one task."""
 
     task: int
     position: str
+    """Where in its life the task was, in words."""
     state: str
     restarts: int
+    """State and restarts before it happened."""
     refused: bool = False
+    """Whether Slurm refused to do it."""
     state_after: str = ""
     restarts_after: int = 0
 
 
 @dataclass
 class Fired:
-    """One way, done to all tasks. `again`: tasks that were submitted again; `late`: some waited over LIMIT_S."""
+    """What came of one way, after it was done to all tasks."""
 
     way: str
     moments: list[Moment] = field(default_factory=list)
     disturbed: list[str] = field(default_factory=list)
+    """Tasks that restarted although nothing was done to them."""
     again: int = 0
+    """How many tasks were submitted again."""
     wrong: list[str] = field(default_factory=list)
     late: bool = False
+    """Whether a task took longer than LIMIT_S."""
 
 
 def fire(slurm: Slurm, planned: Path, place: Path, name: str, tasks: int, life_s: float) -> tuple[Fired, float]:
-    """Returns, too, how long a task lived in the middle, from its start to its end."""
+    """Also returns the median life of a task in seconds, from its start to its end."""
     way, dice = WAYS[name], random.Random(f"{SEED} {name}")
     array, fired = Array(slurm, planned, place, way, tasks), Fired(name)
     numbers = list(range(1, tasks + 1))
@@ -86,7 +93,7 @@ def fire(slurm: Slurm, planned: Path, place: Path, name: str, tasks: int, life_s
                 if way.fire:
                     way.fire(array, task)
             except (AssertionError, subprocess.TimeoutExpired):
-                # What is over, or is just being put back, can be told nothing: Slurm says so.
+                # Slurm refuses this for a task that is over or just being put back.
                 fired.moments[-1].refused = True
         if all(state in OVER for state, _ in states.values()) and not slurm.jobs():
             break
@@ -106,7 +113,7 @@ def _watch(
     lives: dict[int, float],
     fired: Fired,
 ) -> None:
-    """Starts and ends, and whatever starts again after it was completed or cancelled."""
+    """Notes starts and ends, and tasks that start again after they were completed or cancelled."""
     now = time.monotonic()
     for task, (state, restarts) in states.items():
         if state == "RUNNING":
@@ -120,7 +127,7 @@ def _watch(
 
 
 def _settle(array: Array, fired: Fired, way: Way) -> None:
-    """The states afterwards; what is not done is submitted again by its numbers."""
+    """Notes the states afterwards, and submits the tasks that are not done again by their numbers."""
     after = array.states()
     if way.options:
         # Slurm itself chose the moment.
@@ -185,7 +192,7 @@ def prepare(place: Path, tasks: int, size_px: int) -> Path:
 
 
 def table(fired: Fired) -> str:
-    """Way; position when it happened; state and restarts before; after; how often."""
+    """One line per kind of moment: way, position, state and restarts before, the same after, and how often."""
     seen = Counter(
         f"{fired.way}; {moment.position}; {moment.state} {moment.restarts}; "
         f"{moment.state_after} {moment.restarts_after}{' (refused)' if moment.refused else ''}"
@@ -207,18 +214,20 @@ def fired_rows(tasks: int, ways: Sequence[str], size_px: int = SIZE_PX) -> list[
         planned, life_s, peace = prepare(Path(place), tasks, size_px), 30.0, dict[str, str]()
         for number, name in enumerate(dict.fromkeys(["nothing", *ways])):
             started = time.monotonic()
-            got, lived_s = fire(slurm, planned, Path(place) / str(number), name, tasks, life_s)
-            there = digests(Path(place) / str(number))
+            outcome, lived_s = fire(slurm, planned, Path(place) / str(number), name, tasks, life_s)
+            results = digests(Path(place) / str(number))
             if name == "nothing":
-                peace, life_s = there, lived_s
-            if there != peace or len(there) != tasks:
-                got.wrong.append(
-                    f"{len(set(there.items()) & set(peace.items()))} of {tasks} results are as in peace"
+                peace, life_s = results, lived_s
+            if results != peace or len(results) != tasks:
+                outcome.wrong.append(
+                    f"{len(set(results.items()) & set(peace.items()))} of {tasks} results are as in peace"
                 )
-            fired.append(got)
+            fired.append(outcome)
             seconds = time.monotonic() - started
-            print(f"{name}: {seconds:.0f} s, wrong: {got.wrong + got.disturbed}", file=sys.stderr, flush=True)
-            print(table(got), flush=True)
+            print(
+                f"{name}: {seconds:.0f} s, wrong: {outcome.wrong + outcome.disturbed}", file=sys.stderr, flush=True
+            )
+            print(table(outcome), flush=True)
     return list(_rows(fired))
 
 

@@ -23,11 +23,14 @@ Fire = Callable[["Array", int], None]
 
 @dataclass(frozen=True)
 class Way:
-    """`fire` does it to one task; `options` are those of its sbatch, with {s} for seconds before its end."""
+    """A way to end a task."""
 
     fire: Fire | None
+    """Does it to one task; None where Slurm does it by itself, or nothing is done."""
     options: Sequence[str] = ()
+    """Of the task's sbatch, with {s} for the seconds before its end."""
     program: str = "--scheduler serial"
+    """Options of the program that the task runs."""
 
 
 class Array:
@@ -44,17 +47,17 @@ class Array:
     def submit(self, tasks: Sequence[int], options: Sequence[str] = ()) -> None:
         numbers = ",".join(map(str, tasks))
         script = self.cohort.queue / JOB_SCRIPT
-        told = self.slurm.run("sbatch", "--parsable", f"--array={numbers}", *options, script).strip()
-        self.ids |= {task: f"{told}_{task}" for task in tasks}
+        job_id = self.slurm.run("sbatch", "--parsable", f"--array={numbers}", *options, script).strip()
+        self.ids |= {task: f"{job_id}_{task}" for task in tasks}
 
     def states(self) -> dict[int, tuple[str, int]]:
-        """State and restarts of every task, the last that was submitted of each."""
-        found: dict[str, tuple[str, int]] = {}
+        """State and restarts of every task, as it was submitted last."""
+        states: dict[str, tuple[str, int]] = {}
         for line in self.slurm.run("scontrol", "-o", "show", "job").splitlines():
             fields = dict(re.findall(r"(\w+)=(\S*)", line))
             for name in _names(fields):
-                found[name] = (fields["JobState"], int(fields.get("Restarts", 0)))
-        return {task: found[name] for task, name in self.ids.items() if name in found}
+                states[name] = (fields["JobState"], int(fields.get("Restarts", 0)))
+        return {task: states[name] for task, name in self.ids.items() if name in states}
 
     def position(self, task: int, state: str) -> str:
         if state != "RUNNING":
@@ -67,23 +70,23 @@ class Array:
         return f"after region {regions}" if regions else "before a region"
 
     def published(self, task: int) -> bool:
-        """Share I is slide I: all have as many tiles."""
+        """Share I is slide I, since all slides have equally many tiles."""
         return self.cohort.manifest(f"s{task:02}.svs").exists()
 
     def processes(self, task: int) -> list[psutil.Process]:
         job, number = self.ids[task].split("_")
-        found = []
+        processes = []
         for node in NODES:
             for process in self.slurm.processes(node):
                 with suppress(psutil.Error):
                     given = process.environ()
                     if (given.get("SLURM_ARRAY_JOB_ID"), given.get("SLURM_ARRAY_TASK_ID")) == (job, number):
-                        found.append(process)
-        return found
+                        processes.append(process)
+        return processes
 
 
 def _names(fields: dict[str, str]) -> Iterator[str]:
-    """12_3; of an array of which some still wait, 12_[3-5,7]."""
+    """The names of the tasks in a record, such as 12_3. Slurm writes 12_[3-5,7] for several tasks that wait."""
     array, numbers = fields.get("ArrayJobId"), fields.get("ArrayTaskId", "")
     if array is None:
         return
@@ -102,13 +105,13 @@ def _scancel_all(array: Array, task: int) -> None:
 
 
 def _requeue(array: Array, task: int) -> None:
-    # Slurm would start a completed one again, as it is told to.
+    # Slurm would start a completed task again.
     if array.states()[task][0] == "RUNNING":
         array.slurm.run("scontrol", "requeue", array.ids[task])
 
 
 def _send(word: str, number: signal.Signals = signal.SIGKILL) -> Fire:
-    """To those processes of the task that are known by a word of their command."""
+    """Sends a signal to the processes of the task that have `word` in their command."""
 
     def fire(array: Array, task: int) -> None:
         for process in array.processes(task):
@@ -128,8 +131,8 @@ def _warn_and_cancel(array: Array, task: int) -> None:
 
 def _node_of(array: Array, task: int) -> str:
     shown = array.slurm.run("scontrol", "-o", "show", "job", array.ids[task])
-    found = re.search(r" NodeList=(n\d)", shown)
-    return found[1] if found else ""
+    node = re.search(r" NodeList=(n\d)", shown)
+    return node[1] if node else ""
 
 
 def _preempt(array: Array, task: int) -> None:
@@ -143,7 +146,7 @@ def _preempt(array: Array, task: int) -> None:
 def _node_down(array: Array, task: int) -> None:
     if node := _node_of(array, task):
         array.slurm.kill_node(node)
-        # Until the controller knows: a node that is back sooner reports its tasks as ended.
+        # Time for the controller to notice. A node that is back sooner reports its tasks as ended.
         time.sleep(12)
         array.slurm.start_node(node)
 
@@ -162,7 +165,7 @@ WAYS: dict[str, Way] = {
     "kill -9 of a worker": Way(_send("wsi_nuc.executors.worker"), program="--workers 1"),
     "scancel of the array": Way(_scancel_all),
 }
-# They end the task for good; all other ways leave it, or put it back.
+# Ways that end the task for good. All others leave it, or put it back.
 FINAL = {name for name in WAYS if "scancel" in name}
-# They hit other tasks, too, so fewer do.
+# Ways that hit other tasks as well, so they are used on fewer tasks.
 WIDE = {"preemption", "node down", "scancel of the array"}

@@ -1,12 +1,12 @@
 """Runs under Dask that are killed and stopped at random moments, from their first instruction on.
 
-A run is a call of `wsi-nuc run` that is repeated until it exits with 0. Its seed says what befalls it: whether its
-workers are its own or those of a cluster that runs already, who is struck by which signal, and when. Afterwards no
-slide may be lost, doubled or told as done falsely, and its bytes are those of an undisturbed run; nothing may be
-quiet for longer than a minute, and no process be left.
+A run is a call of `wsi-nuc run` that is repeated until it exits with 0. Its seed says what happens to it: whether
+its workers are its own or those of a cluster that runs already, which process gets which signal, and when.
+Afterwards no slide may be lost, doubled or falsely reported as done, and the bytes must be those of an undisturbed
+run. A run must not be without progress for longer than a minute, and no process may be left.
 
 python -m benchmarks.soak MINUTES     goes on after the last seed in bench-results/soak.jsonl, and prints the sums
-python -m benchmarks.soak one SEED    one of these runs again, told step by step
+python -m benchmarks.soak one SEED    repeats one of these runs and prints what happens step by step
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ KILLS, STOPS = 1_000, 200
 
 
 def reports_of(results: Path) -> list[Report]:
-    """What the runs of earlier goes reported."""
+    """What the runs of earlier calls reported."""
     lines = results.read_text().splitlines() if results.exists() else []
-    found = [json.loads(line) for line in lines]
-    return [Report(**{**told, "blows": Counter(told["blows"]), "ends": Counter(told["ends"])}) for told in found]
+    reports = [json.loads(line) for line in lines]
+    return [
+        Report(**{**report, "blows": Counter(report["blows"]), "ends": Counter(report["ends"])})
+        for report in reports
+    ]
 
 
 def go_on(results: Path, minutes: float = 0.0, runs: int = 0) -> list[Report]:
-    """Seeds that no earlier go has tried, for so many minutes and at least so many `runs`; returns all reports."""
+    """Runs seeds that no earlier call has tried, at least `runs` and for `minutes`. Returns all reports."""
     results.parent.mkdir(parents=True, exist_ok=True)
     before = reports_of(results)
     first, deadline = max((report.seed for report in before), default=0) + 1, time.monotonic() + 60 * minutes
@@ -69,7 +72,7 @@ def sums(reports: Sequence[Report]) -> list[Row]:
 
 
 def measure(small: bool = False) -> list[Row]:
-    """An hour; of a small one, a single run beside the results of earlier goes."""
+    """Runs for an hour. With `small` a single run, which leaves the results of earlier calls alone."""
     if not small:
         return sums(go_on(RESULTS, minutes=60))
     with TemporaryDirectory(prefix="wsi-nuc-bench-") as folder:

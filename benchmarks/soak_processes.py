@@ -19,20 +19,20 @@ WORKERS = 2
 
 
 class Command:
-    """`wsi-nuc run` as a user calls it. Every descendant that was seen has to be gone soon after it has ended."""
+    """`wsi-nuc run` as a user calls it. Every process that it started has to be gone soon after it has ended."""
 
     def __init__(self, slides: Sequence[Path], out: Path, address: str | None) -> None:
         scheduler = ["--scheduler", address] if address else ["--workers", f"{WORKERS}"]
         settings = ["--model", "classical", "--region-size", "256", "--tissue", "none", "--json", *scheduler]
         command = [sys.executable, "-m", "wsi_nuc", "run", *map(str, slides), "--out", str(out), *settings]
-        self._told = out.with_suffix(".told").open("w+")
+        self._output = out.with_suffix(".log").open("w+")
         self.process = subprocess.Popen(
             command,
-            stdout=self._told,
+            stdout=self._output,
             stderr=subprocess.STDOUT,
             # A session of its own, as a batch system or a terminal gives it.
             start_new_session=True,
-            # A process that hangs says where when it is aborted.
+            # So that a process that hangs says where, when it is aborted.
             env={**os.environ, "PYTHONFAULTHANDLER": "1"},
         )
         self._seen: set[psutil.Process] = set()
@@ -49,7 +49,8 @@ class Command:
         return alive
 
     def orphans(self) -> list[str]:
-        """What is left of a command that has ended; it is killed. Only who is not stopped can end by itself."""
+        """Kills and names the processes that are left of a command that has ended."""
+        # A process that was stopped can only end by itself once it goes on.
         for process in self._seen:
             with suppress(psutil.Error):
                 process.resume()
@@ -62,9 +63,9 @@ class Command:
                     process.kill()
         return named
 
-    def told(self) -> str:
-        self._told.seek(0)
-        return self._told.read()
+    def output(self) -> str:
+        self._output.seek(0)
+        return self._output.read()
 
     def abort(self) -> None:
         """End a process that hangs, so that it says where."""
@@ -78,7 +79,7 @@ class Command:
 
 
 class GivenCluster:
-    """A scheduler and workers with a nanny each, on loopback. What is killed is started anew, as operators do."""
+    """A scheduler and workers with a nanny each, on loopback. `tend` restarts what was killed, as operators do."""
 
     def __init__(self) -> None:
         self._scheduler: subprocess.Popen[bytes] | None = None
@@ -86,7 +87,7 @@ class GivenCluster:
         self.address = ""
 
     def tend(self) -> str:
-        """Everything that shall run runs. Returns the scheduler's address."""
+        """Starts everything that should run and does not. Returns the scheduler's address."""
         if self._scheduler is None or self._scheduler.poll() is not None:
             self._stop(self._nannies)
             with socket.socket() as probe:
@@ -106,11 +107,11 @@ class GivenCluster:
         return _alive(self._nannies)
 
     def workers(self) -> list[psutil.Process]:
-        found: list[psutil.Process] = []
+        workers: list[psutil.Process] = []
         for nanny in self.nannies():
             with suppress(psutil.Error):
-                found += filter(_works, nanny.children())
-        return found
+                workers += filter(_works, nanny.children())
+        return workers
 
     def close(self) -> None:
         self._stop([*self._nannies, *([self._scheduler] if self._scheduler else [])])
@@ -131,22 +132,22 @@ def _dask(what: str, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 def _works(process: psutil.Process) -> bool:
-    """Whether it is neither the helper of multiprocessing nor dead and only not yet waited for."""
+    """Whether the process is alive and is not the helper of multiprocessing. A zombie has no command."""
     command = " ".join(process.cmdline())
     return command != "" and "resource_tracker" not in command
 
 
 def _alive(processes: Sequence[subprocess.Popen[bytes]]) -> list[psutil.Process]:
-    found = []
+    alive = []
     for process in processes:
         if process.poll() is None:
             with suppress(psutil.Error):
-                found.append(psutil.Process(process.pid))
-    return found
+                alive.append(psutil.Process(process.pid))
+    return alive
 
 
 def wait_for_port(address: str, most_s: float = 60) -> None:
-    """Until a scheduler listens at `address`."""
+    """Waits until a scheduler listens at `address`."""
     host, port = address.removeprefix("tcp://").split(":")
     deadline = time.monotonic() + most_s
     while time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""One run of the soak: what befalls it until its command exits with 0 after the last blow, and what came of it."""
+"""One run of the soak: what happens to it until its command exits with 0 after the last blow, and the outcome."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from wsi_nuc.store.verify import verify
 
 SLIDES, EDGE_PX = 3, 1152
 BLOWS = 12
-# A stopped worker is replaced within a minute, so that is how long a run may be quiet, on a machine that is not
-# crowded: where every CPU has many processes to serve, a second counts as so many times less.
+# A stopped worker is replaced within a minute, so a run may make no progress for that long. On a crowded machine,
+# a second is divided by the number of processes that each CPU has to serve.
 QUIET_S = 60.0
 LOOK_S = 0.3
 # Where a run takes longer, the machine is crowded, and waiting for it would only cost blows.
@@ -46,11 +46,13 @@ GIVEN_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Blow:
-    """`after_s`: since the blow before it, or since the command was started anew."""
+    """A signal to one process of the run."""
 
     who: str
+    """"main", "worker", "nanny" or "scheduler"."""
     number: signal.Signals
     after_s: float
+    """Seconds since the blow before it, or since the command was started anew."""
 
     def __str__(self) -> str:
         return f"{self.number.name} {self.who}"
@@ -58,25 +60,30 @@ class Blow:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is run, what must come out of it, and how long that takes if nothing happens."""
+    """What every run has to do."""
 
     slides: tuple[Path, ...]
     digests: dict[str, str]
+    """Name of a store -> its digest after an undisturbed run."""
     seconds: float
+    """How long an undisturbed run takes."""
 
 
 @dataclass
 class Report:
-    """`ends`: how often the command ended with which code; `quiet_s`: the longest time without any progress;
-    `stop_s`: the longest from a signal that asks for the end to the end."""
+    """What came of one run."""
 
     seed: int
     given: bool
+    """Whether its workers were those of a cluster that ran already."""
     blows: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
+    """How often the command ended with which code."""
     wrong: list[str] = field(default_factory=list)
     quiet_s: float = 0.0
+    """The longest time without progress."""
     stop_s: float = 0.0
+    """The longest time from a signal that asks the command to end until it ended."""
     seconds: float = 0.0
 
 
@@ -89,7 +96,7 @@ def set_scene(place: Path) -> Scene:
     started = time.monotonic()
     quiet = Command(slides, place / "measured", None)
     if quiet.process.wait() != OK:
-        raise RuntimeError(quiet.told())
+        raise RuntimeError(quiet.output())
     return Scene(slides, digests, time.monotonic() - started)
 
 
@@ -99,13 +106,13 @@ def blows_of(seed: int, pace_s: float) -> tuple[bool, list[Blow]]:
     given = dice.random() < GIVEN_SHARE
     kinds = OF_A_GIVEN_CLUSTER if given else OF_OWN_WORKERS
     chosen = dice.choices(list(kinds), list(kinds.values()), k=BLOWS)
-    # Some runs have time to do something between two blows, others hardly come to start.
+    # Some runs have time to work between two blows, others hardly get started.
     longest_s = pace_s * dice.uniform(0.05, 0.5)
     return given, [Blow(who, number, longest_s * dice.random()) for who, number in chosen]
 
 
 class _Quiet:
-    """For how long nothing has come of a run."""
+    """For how long a run has made no progress."""
 
     def __init__(self) -> None:
         self._progress, self._looked_at = -1, time.monotonic()
@@ -130,7 +137,7 @@ class _Ordeal:
         self._dice, self._blows = random.Random(-seed), deque(blows)
         self._cluster = GivenCluster() if given else None
         self._report = Report(seed, given)
-        # Of the command that runs: what struck it, and when it was first asked to end.
+        # The signals that the running command got, and when it was first asked to end.
         self._struck: set[signal.Signals] = set()
         self._asked_at = math.inf
         self._finished = False
@@ -149,7 +156,7 @@ class _Ordeal:
         return bool(self._report.wrong) or (self._finished and not self._blows)
 
     def _one_command(self) -> tuple[Command, int]:
-        """Start the command and strike at it until it ends. Returns how it ended."""
+        """Start the command and strike it until it ends. Returns the command and its exit code."""
         address = self._cluster.tend() if self._cluster else None
         if address:
             wait_for_port(address)
@@ -169,14 +176,14 @@ class _Ordeal:
             self._report.quiet_s = max(self._report.quiet_s, round(quiet.seconds, 1))
             if quiet.seconds > QUIET_S + self._scene.seconds:
                 command.abort()
-                self._wrong(f"hung for {quiet.seconds:.0f} s: {command.told()[-4000:]}")
+                self._wrong(f"hung for {quiet.seconds:.0f} s: {command.output()[-4000:]}")
             if self._cluster:
                 self._cluster.tend()
         self._report.stop_s = max(self._report.stop_s, round(time.monotonic() - self._asked_at, 1))
         return command, command.process.returncode
 
     def _strike(self, command: Command) -> bool:
-        """The next blow; False if there is nobody yet whom it could meet."""
+        """Deals the next blow. False if no process is there yet that could get it."""
         blow = self._blows[0]
         candidates = self._candidates(command, blow.who)
         if not candidates:
@@ -203,7 +210,7 @@ class _Ordeal:
         )()
 
     def _progress(self) -> int:
-        """Regions and slides that are done; a new worker is none."""
+        """Counts regions and slides that are done. A new worker does not count as progress."""
         return len(list(self._out.glob(".wsi-nuc/parts/*/*/*.arrow"))) + 100 * len(self._stores())
 
     def _stores(self) -> set[str]:
@@ -213,21 +220,21 @@ class _Ordeal:
         return self._stores() == self._scene.digests.keys()
 
     def _judge(self, command: Command, end: int) -> None:
-        """What has to hold whenever the command has ended, whatever ended it."""
+        """Checks what has to hold whenever the command has ended, whatever ended it."""
         name = f"{end}" if end >= 0 else signal.Signals(-end).name
         self._report.ends[name] += 1
         self._say(f"ended with {name}")
         if end not in {OK, INTERRUPTED, *(-number for number in self._struck)}:
-            self._wrong(f"ended with {name}: {command.told()[-4000:]}")
+            self._wrong(f"ended with {name}: {command.output()[-4000:]}")
         self._report.wrong += [f"left over: {orphan}" for orphan in command.orphans()]
         for store in sorted(self._stores()):
             self._report.wrong += [f"{store}: {problem}" for problem in verify(self._out / store)]
             if not self._report.wrong and read(self._out / store)["digest"] != self._scene.digests.get(store):
                 self._wrong(f"{store} differs from that of an undisturbed run")
-        answers = [json.loads(line) for line in command.told().splitlines() if line.startswith("{")]
+        answers = [json.loads(line) for line in command.output().splitlines() if line.startswith("{")]
         done = [Path(answer["store"]).name for answer in answers if answer["status"] in ("published", "verified")]
         if len(done) != len(set(done)) or not set(done) <= self._stores():
-            self._wrong(f"told as done: {done}; there are {self._stores()}")
+            self._wrong(f"reported as done: {done}; there are {self._stores()}")
         self._report.wrong += [f"failed: {answer}" for answer in answers if answer["status"] == "failed"]
         if end == OK and not self._is_complete():
             self._wrong(f"exit 0 with {self._stores()}")

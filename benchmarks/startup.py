@@ -1,4 +1,4 @@
-"""How long a user waits: for `--help`, and until the first region of a slide is being computed."""
+"""How long a user waits for `--help`, and until the first region of a slide is being computed."""
 
 from __future__ import annotations
 

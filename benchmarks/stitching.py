@@ -1,10 +1,10 @@
 """Stitching: rate, growth with the number of nuclei, memory at 16 times the area, ratio to a whole-slide R-tree.
 
-The slide is a lattice of jittered ellipses (25 vertices, 5,600 a mm2 at 0.25 um a pixel) cut into tiles of
-512 px with a margin of 12 px, so that about 10 % of the candidates are second views of a nucleus at a seam; half
-of those differ in outline and score, and 2 % of the nuclei have a second mask from their own tile.
-Rates are in seconds of CPU time of the one thread, without the making of the candidates, best of a few runs.
-`--full` adds the run of 10^7 nuclei (about two minutes).
+The slide is a lattice of jittered ellipses (25 vertices, 5,600 per mm2 at 0.25 um per pixel). It is cut into tiles
+of 512 px with a margin of 12 px, so that about 10 % of the candidates are second views of a nucleus at a seam.
+Half of those differ in outline and score, and 2 % of the nuclei have a second mask from their own tile. Rates are
+per second of CPU time of the one thread, without the making of the candidates, best of a few runs. `--full` adds
+the run of 10^7 nuclei (about two minutes).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ANGLES = np.linspace(0, 2 * np.pi, 25, endpoint=False)
 
 
 def noise(key: npt.NDArray[np.uint64], salt: int) -> Float64:
-    """Uniform 0..1, a pure function of key and salt: any region can be made alone."""
+    """Uniform 0..1, a pure function of key and salt, so that any region can be made alone."""
     mixed = (key + np.uint64(salt)) * np.uint64(0x9E3779B97F4A7C15)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
@@ -64,8 +64,8 @@ def _lattice(x0: int, y0: int) -> tuple[npt.NDArray[np.uint64], Float64, Float64
     column, row = (side.ravel() for side in np.meshgrid(i, j))
     key = (column + 8 + (row + 8) * 2**24).astype(np.uint64) * np.uint64(64)
     x, y = (index * PITCH + PITCH * noise(key, salt) for index, salt in ((column, 1), (row, 2)))
-    there = (x >= 0) & (y >= 0)
-    return key[there], x[there], y[there]
+    on_slide = (x >= 0) & (y >= 0)
+    return key[on_slide], x[on_slide], y[on_slide]
 
 
 def _views(x: Float64, y: Float64) -> tuple[Int64, Int64, Int64, npt.NDArray[np.bool_]]:
@@ -102,7 +102,7 @@ def _table(key: npt.NDArray[np.uint64], xy: Float64, tile: Int64, changed: npt.N
 
 
 def stitch_all(rows: int, columns: int) -> tuple[int, float]:
-    """Nuclei out, and seconds spent in stitching alone (making the candidates is left out)."""
+    """How many nuclei stay, and the seconds of stitching alone, without the making of candidates."""
     making = 0.0
 
     def timed() -> Iterator[RegionCandidates]:
@@ -120,7 +120,7 @@ def stitch_all(rows: int, columns: int) -> tuple[int, float]:
 
 
 def rate_and_slope(edges: Sequence[int]) -> list[Row]:
-    """`edges`: regions on a side of each slide."""
+    """`edges`: for each slide, how many regions one of its sides has."""
     stitch_all(edges[0], edges[0])
     best = {edge: min((stitch_all(edge, edge) for _ in range(repeats)), key=lambda run: run[1] / run[0])
             for edge, repeats in zip(edges, (5, 3, 1), strict=False)}  # fmt: skip
@@ -134,8 +134,11 @@ def rate_and_slope(edges: Sequence[int]) -> list[Row]:
 
 
 def memory(edge: int) -> list[Row]:
-    """Peak of a process of its own, for so many regions on a side and for four times as many. What grows is the
-    frontier: the candidates near the lower rim of the row of regions, about 0.5 MiB a region of width."""
+    """Peak of a process of its own, with `edge` regions on a side and with four times as many.
+
+    What grows is the frontier: the candidates near the lower rim of the row of regions, about 0.5 MiB per region
+    of width.
+    """
     small, large = (_peak_mib(side) for side in (edge, 4 * edge))
     what = f"peak memory at 16 x the area ({small:.0f} to {large:.0f} MiB)"
     return [Row(what, large / small, "x", "<= 1.10 x", large <= 1.10 * small)]
@@ -147,8 +150,10 @@ def _peak_mib(edge: int) -> float:
 
 
 def repeated_tree(candidates: list[RegionCandidates]) -> int:
-    """The idea of CellViT's clean-up: all outlines in one R-tree, of each group that overlaps by more than 1 %
-    the largest stays, and all of it again until a pass finds no overlap (at most 20)."""
+    """The idea of CellViT's clean-up: all outlines go into one R-tree, and of each group the largest stays.
+
+    A group overlaps by more than 1 %. Passes are repeated until one finds no overlap, at most 20 times.
+    """
     table = NucleiTable.concat([part.table for part in candidates])
     alive = list(range(len(table)))
     for _ in range(20):
@@ -164,17 +169,17 @@ def _largest_of_groups(table: NucleiTable, alive: list[int]) -> list[int]:
 
     outlines = [shapely.Polygon(table.xy[table.offsets[row] : table.offsets[row + 1]]) for row in alive]
     tree, seen, kept = shapely.STRtree(outlines), np.zeros(len(alive), bool), []
-    for one, outline in enumerate(outlines):
-        if seen[one]:
+    for row, outline in enumerate(outlines):
+        if seen[row]:
             continue
-        seen[one] = True
-        group = [one]
-        for other in tree.query(outline).tolist():
-            if not seen[other]:
-                common = outline.intersection(outlines[other]).area
-                if common > 0.01 * min(outline.area, outlines[other].area):
-                    group.append(other)
-                    seen[other] = True
+        seen[row] = True
+        group = [row]
+        for neighbour in tree.query(outline).tolist():
+            if not seen[neighbour]:
+                common = outline.intersection(outlines[neighbour]).area
+                if common > 0.01 * min(outline.area, outlines[neighbour].area):
+                    group.append(neighbour)
+                    seen[neighbour] = True
         kept.append(alive[max(group, key=lambda member: outlines[member].area)])
     return kept
 
@@ -204,7 +209,7 @@ def measure(small: bool = False, full: bool = False) -> list[Row]:
 
 
 def _peak(edge: int) -> None:
-    """The run of a process that only reports its own peak. It has loaded what the process that publishes has."""
+    """Stitches, and prints the peak of this process, which has the same libraries loaded as one that publishes."""
     import_module("wsi_nuc.run")
     for library in ("pyarrow.parquet", "shapely", "distributed"):
         import_module(library)

@@ -1,7 +1,7 @@
 """The one table that every benchmark prints.
 
 A benchmark is a module with `measure(small)`, which returns the rows of this table. With `small` it runs the same
-code on as little as it can, within seconds: what it measures then says nothing, but that it runs does.
+code on as little data as it can, within seconds. The figures then mean nothing, but they show that the code runs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A synthetic slide in, a verified store out, and a picture of what was found: the first thing to run.
+"""The first thing to run: a synthetic slide in, a verified store out, and a picture of the nuclei.
 
 python pipelines/demo.py [--folder demo] [--size 4096]
 """
@@ -43,7 +43,7 @@ def main(
 
 
 def draw(slide: Path, store: Path, picture: Path) -> Path:
-    """Outlines of the densest square of the slide over its pixels, one colour a class."""
+    """Draws the outlines in the densest square of the slide over its pixels, one colour per class."""
     nuclei = read_nuclei(store)
     source = open_slide(SlideRef(str(slide)))
     box = densest_box(nuclei, source.info.width, source.info.height)
@@ -65,7 +65,7 @@ def read_nuclei(store: Path) -> Any:
 
 
 def densest_box(nuclei: Any, width: int, height: int) -> Box:
-    """A square of PICTURE_PX, within the slide, around where the most nuclei are."""
+    """A square of PICTURE_PX within the slide, around the place with the most nuclei."""
     half = PICTURE_PX // 2
     bins = [np.arange(0, length + half, half) for length in (height, width)]
     counts = np.histogram2d(nuclei["y"].to_numpy(), nuclei["x"].to_numpy(), bins=bins)[0]
@@ -78,27 +78,27 @@ def densest_box(nuclei: Any, width: int, height: int) -> Box:
 
 
 def report(result: SlideResult, slide: Path, picture: Path) -> None:
-    found, truth = agreement(Path(result.store), truth_path(slide))
+    matched, drawn = agreement(Path(result.store), truth_path(slide))
     print(f"\n{result.nuclei:,} nuclei on {result.area_mm2:.2f} mm2 of tissue in {result.seconds:.1f} s")
     for name, count in result.classes.items():
         print(f"  {name:<14} {count:>7,}")
-    print(f"of {truth:,} nuclei that were drawn, {found:,} are found with IoU >= {SAME_NUCLEUS_IOU}")
+    print(f"of {drawn:,} nuclei that were drawn, {matched:,} are found with IoU >= {SAME_NUCLEUS_IOU}")
     print(f"store    {result.store}   (geopandas, DuckDB, spatialdata, napari, QuPath)")
     print(f"picture  {picture}")
 
 
 def agreement(store: Path, truth: Path) -> tuple[int, int]:
-    """How many of the drawn nuclei have a found one with enough overlap, and how many were drawn."""
+    """How many of the drawn nuclei overlap enough with one of the store, and how many were drawn."""
     import geopandas
     import shapely
 
-    drawn, found = geopandas.read_parquet(truth).geometry.to_numpy(), read_nuclei(store).geometry.to_numpy()
-    if not len(found):
+    drawn, stored = geopandas.read_parquet(truth).geometry.to_numpy(), read_nuclei(store).geometry.to_numpy()
+    if not len(stored):
         return 0, len(drawn)
-    one, other = shapely.STRtree(found).query(drawn, predicate="intersects")
-    overlap = shapely.area(shapely.intersection(drawn[one], found[other]))
-    union = shapely.area(drawn[one]) + shapely.area(found[other]) - overlap
-    return len(np.unique(one[overlap / union >= SAME_NUCLEUS_IOU])), len(drawn)
+    of_drawn, of_stored = shapely.STRtree(stored).query(drawn, predicate="intersects")
+    overlap = shapely.area(shapely.intersection(drawn[of_drawn], stored[of_stored]))
+    union = shapely.area(drawn[of_drawn]) + shapely.area(stored[of_stored]) - overlap
+    return len(np.unique(of_drawn[overlap / union >= SAME_NUCLEUS_IOU])), len(drawn)
 
 
 if __name__ == "__main__":

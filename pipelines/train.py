@@ -2,8 +2,8 @@
 
 python pipelines/train.py data/consep --folder runs/consep [--config configs/tiny.yaml]
 
-A fifth of the groups (patients, where the data says) is held out: it chooses the best weights, and the overlays
-show the annotated outlines (white) and the found ones (by class) of its first images.
+A fifth of the groups (patients, where the data names them) is held out to choose the best weights. The overlays
+show the outlines of its first images, as annotated (white) and as predicted (in the colour of their class).
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def main(
     print(write_report(scored, evaluate_variants(scored)))
     for name in held_out[:3]:
         image = dataset[dataset.ids.index(name)]
-        found = predict_image(load_model(str(model), settings.device), image)
-        cv2.imwrite(str(folder / f"{name}.png"), overlay(image, found)[:, :, ::-1])
+        predicted = predict_image(load_model(str(model), settings.device), image)
+        cv2.imwrite(str(folder / f"{name}.png"), overlay(image, predicted)[:, :, ::-1])
     print(f"model {model}, curves and overlays in {folder}")
 
 
@@ -66,13 +66,13 @@ def hold_out(dataset: Dataset) -> list[str]:
     return [entry.id for entry in dataset.entries if (entry.group or entry.id) in chosen]
 
 
-def overlay(image: LabelledImage, found: Nuclei, zoom: int = 2) -> UInt8:
-    """The image with outlines: annotated ones white, found ones in the colour of their class."""
+def overlay(image: LabelledImage, predicted: Nuclei, zoom: int = 2) -> UInt8:
+    """The image with outlines: annotated ones white, predicted ones in the colour of their class."""
     size = (image.rgb.shape[1] * zoom, image.rgb.shape[0] * zoom)
     picture = np.ascontiguousarray(cv2.resize(image.rgb, size, interpolation=cv2.INTER_CUBIC))
     truth = truth_of(image)
     _outlines(picture, truth, zoom, None)
-    _outlines(picture, found, zoom, COLOURS)
+    _outlines(picture, predicted, zoom, COLOURS)
     return np.asarray(picture, np.uint8)
 
 

@@ -1,10 +1,10 @@
-"""Train the default model from openly licensed images, the same on a CPU overnight and on a GPU in half an hour.
+"""Train the default model from openly licensed images: overnight on a CPU, or in half an hour on a GPU.
 
 python pipelines/train_default.py --data ../shared/data --out runs/default [--set steps=40000] [--everything]
 
-The model ends in OUT/model.safetensors, with the cuts and the calibration that the validation images chose.
-`--everything --tuned-as FILE` is the final run, after all settings are fixed: it trains on the validation images,
-too, and takes the cuts of an earlier one.
+The model ends up in OUT/model.safetensors, with the cuts and the calibration that the validation images chose.
+`--everything --tuned-as FILE` is the final run, after all settings are fixed. It also trains on the validation
+images, and takes the cuts of an earlier run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Fixtures that many tests share, and the rule that real data, where present, is really used."""
+"""Fixtures that many tests share, and the rule that real data is used where it is present."""
 
 from __future__ import annotations
 

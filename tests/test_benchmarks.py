@@ -1,4 +1,4 @@
-"""Every benchmark runs, also where there is no GPU, and one that fails does not take the others along."""
+"""Every benchmark runs, also where there is no GPU, and one that fails does not stop the others."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def test_only_benchmarks_that_are_there_are_long_or_slow() -> None:
 
 
 def test_the_table_marks_what_misses_its_target_and_what_has_none(capsys: pytest.CaptureFixture[str]) -> None:
-    print_rows([Row("met", 1, "s", "<= 2"), Row("missed", 3, "s", "<= 2", False), Row("told", 4, "s")])
+    print_rows([Row("met", 1, "s", "<= 2"), Row("missed", 3, "s", "<= 2", False), Row("recorded", 4, "s")])
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.split() == ["measured", "unit", "target"]
-    assert [line.split()[0] for line in lines] == ["ok", "MISS", "told"]
+    assert [line.split()[0] for line in lines] == ["ok", "MISS", "recorded"]
 
 
 BENCHMARKS = {
@@ -65,7 +65,7 @@ BENCHMARKS = {
 
 
 def test_benchmarks_that_fail_are_named_and_the_others_run(tmp_path: Path) -> None:
-    """The very command of `make bench`, in a folder with other benchmarks."""
+    """The command of `make bench`, in a folder with other benchmarks."""
     (tmp_path / "benchmarks").mkdir()
     for part in ("__init__.py", "all.py", "table.py"):
         shutil.copyfile(ROOT / "benchmarks" / part, tmp_path / "benchmarks" / part)

@@ -1,4 +1,4 @@
-"""Chunks are decompressed to what they can hold and no further; what was honestly compressed comes back."""
+"""Chunks are decompressed to what they can hold and no further. What was honestly compressed comes back."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_what_was_written_is_read(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_a_chunk_that_claims_to_be_more_is_an_error(name: str, tmp_path: Path) -> None:
-    """Every chunk is that of an array with chunks 40 times as large, and nothing else is different."""
+    """The chunk comes from an array whose chunks are 40 times as large, and nothing else differs."""
     options: dict[str, Any] = WRITTEN[name]
     sizes = {"small": 32, "large": 200}
     for kind, edge in sizes.items():

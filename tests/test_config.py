@@ -50,7 +50,7 @@ def test_without_an_output_results_go_to_a_folder_of_that_name(
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "just text", "a: [", "!!python/object/apply:os.system [echo]"])
-def test_files_that_are_no_configuration(text: str, tmp_path: Path) -> None:
+def test_files_that_are_not_a_configuration(text: str, tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError, match=r"bad\.yaml"):

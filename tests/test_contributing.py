@@ -29,7 +29,7 @@ def test_there_is_a_recipe_for_each_kind_of_addition() -> None:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tree as it is now; what is never changed is only linked."""
+    """A copy of the tree as it is now. What no recipe changes is only linked."""
     copy = tmp_path_factory.mktemp("checkout")
     skipped = shutil.ignore_patterns("__pycache__", "*.safetensors")
     for name in ("wsi_nuc", "tests", "docs", "benchmarks", "pipelines"):

@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
-# The last release before the one that mends what is known of it; the advisories are named in pyproject.toml.
+# The last release with a known vulnerability. pyproject.toml names the advisories.
 VULNERABLE = {
     "cryptography": "49.0.0",
     "distributed": "2025.12.0",
@@ -31,7 +31,9 @@ def _required() -> list[Requirement]:
     optional = project["project"]["optional-dependencies"].values()
     texts = [*project["project"]["dependencies"], *(text for extra in optional for text in extra)]
     texts += project["dependency-groups"]["dev"]
-    return [one for one in map(Requirement, texts) if one.name != project["project"]["name"]]
+    return [
+        requirement for requirement in map(Requirement, texts) if requirement.name != project["project"]["name"]
+    ]
 
 
 def _pins() -> dict[str, Version]:
@@ -43,11 +45,11 @@ def _pins() -> dict[str, Version]:
 
 def test_every_pin_meets_its_floor() -> None:
     pins = _pins()
-    for one in _required():
-        assert pins[canonicalize_name(one.name)] in one.specifier, one
+    for requirement in _required():
+        assert pins[canonicalize_name(requirement.name)] in requirement.specifier, requirement
 
 
 @pytest.mark.parametrize(("name", "version"), VULNERABLE.items())
 def test_no_floor_lets_in_what_is_known_to_be_vulnerable(name: str, version: str) -> None:
-    (floor,) = [one for one in _required() if one.name == name]
+    (floor,) = [requirement for requirement in _required() if requirement.name == name]
     assert version not in floor.specifier

@@ -1,4 +1,4 @@
-"""A name that a registry lacks: every registry names the nearest that it has, and all of them."""
+"""For a name that it lacks, every registry names the nearest name that it has, and all of its names."""
 
 from __future__ import annotations
 

@@ -63,11 +63,11 @@ def test_index_arithmetic_is_that_of_plain_loops(counts: Int64, at_once: int) ->
 @settings(deadline=None)
 @given(RINGS, RINGS, st.data())
 def test_selecting_and_joining_moves_whole_rings_with_all_of_their_columns(
-    one: list[Float64], other: list[Float64], data: st.DataObject
+    first: list[Float64], second: list[Float64], data: st.DataObject
 ) -> None:
-    both = named(one).concat([named(one), named(other, len(one))])
+    both = named(first).concat([named(first), named(second, len(first))])
     assert isinstance(both, Named)
-    everything = [ring.tolist() for ring in [*one, *other]]
+    everything = [ring.tolist() for ring in [*first, *second]]
     assert rows_of(both) == everything
     rows = data.draw(st.lists(st.sampled_from(range(len(both))), max_size=8)) if len(both) else []
     taken = both.select(np.array(rows, np.int64))
@@ -197,6 +197,6 @@ def test_the_largest_polygon_is_found_within_whatever_holds_it() -> None:
     mixed = shapely.GeometryCollection([line, several])
     even = shapely.MultiPolygon([shapely.box(3, 3, 4, 4), small])
     flat = shapely.Polygon([(0, 0), (4, 4), (8, 8)])
-    found = largest_polygons([small, several, mixed, line, flat, shapely.Polygon(), None, even]).tolist()
-    assert found == [small, large, large, None, None, None, None, shapely.box(3, 3, 4, 4)]
+    largest = largest_polygons([small, several, mixed, line, flat, shapely.Polygon(), None, even]).tolist()
+    assert largest == [small, large, large, None, None, None, None, shapely.box(3, 3, 4, 4)]
     assert largest_polygons(np.zeros(0, object)).tolist() == []

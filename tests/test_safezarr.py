@@ -1,4 +1,4 @@
-"""Crafted Zarr stores: whoever reads them refuses them before a chunk is decoded, and nothing in them runs."""
+"""Crafted Zarr stores: every reader refuses them before it decodes a chunk, and nothing in them runs."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_what_our_writer_wrote_is_read(tmp_path: Path) -> None:
 def pickled(folder: Path, mark: Path, shape: tuple[int, ...]) -> Path:
     """A version 2 array of "texts" whose only chunk is a pickle that leaves `mark`.
 
-    zarr-python knows the codec of texts by the first that it finds, and asks nothing of the others.
+    zarr-python takes the first codec of texts that it finds, and does not check the others.
     """
     folder.mkdir(parents=True, exist_ok=True)
     document = {

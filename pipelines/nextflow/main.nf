@@ -4,17 +4,17 @@
 //
 //   nextflow run pipelines/nextflow/main.nf --slides slides.csv --cohort cohort --shares 16 -resume
 //
-// Slides that are bad do not stop it: `wsi-nuc cohort status` and the report name them. A task that was stopped is called
-// again and goes on from its last region, and a share that is done takes seconds. What is planned, computed and collected
-// lies in the cohort's folder, which all nodes have to see; the tasks only tell each other that they are done. What they
-// need is stated below; say otherwise by `process { withName: share { cpus = 8 } }` in a file that -c names.
+// Bad slides do not stop it: `wsi-nuc cohort status` and the report name them. A task that was stopped is called again and
+// goes on from its last region, and a share that is done takes seconds. Plan, results and tables lie in the cohort's
+// folder, which all nodes have to see. The tasks only pass on that they are done. Their CPUs, memory and time are stated
+// below; change them by `process { withName: share { cpus = 8 } }` in a file that -c names.
 
 params.slides = null // CSV with a column `slide`
 params.cohort = 'cohort' // the folder of the cohort
-params.shares = 4 // so many tasks compute
-params.program = 'wsi-nuc' // how it is started
-params.planning = '' // more for `cohort plan`, such as '--model classical'
-params.running = '' // more for `cohort run`, such as '--device all'
+params.shares = 4 // how many tasks compute
+params.program = 'wsi-nuc' // how the program is started
+params.planning = '' // further options of `cohort plan`, such as '--model classical'
+params.running = '' // further options of `cohort run`, such as '--device all'
 
 process plan {
     cpus 4
@@ -24,7 +24,7 @@ process plan {
     maxRetries 3
 
     input:
-    path list // so that another list is planned anew
+    path list // so that a changed list is planned anew
     val slides
     val cohort
 

@@ -1,10 +1,12 @@
 """Run by the tests in a process of its own, which has everything loaded and forks its runs.
 
-`kills SLIDE OUT STEP` kills a run at every STEP-th durable call, and at each of the last, which make the result
-visible. It prints `number|status|digest` for each: what the user sees then. Every run goes on from what the killed
-one before it left.
-`killed SLIDE OUT NUMBER` is one kill so many durable calls before the end, and prints the status.
-`jobs SLIDE OUT COUNT` starts as many runs of one slide at once, and prints PUBLISHED or VERIFIED for each.
+`kills SLIDE OUT STEP` kills a run at every STEP-th durable call, and at each of the last calls, which make the
+result visible. It prints `number|status|digest` for each kill, where the digest is of what the user sees then.
+Every run goes on from what the run before it left.
+
+`killed SLIDE OUT NUMBER` kills a run NUMBER durable calls before its end, and prints the status.
+
+`jobs SLIDE OUT COUNT` starts COUNT runs of one slide at once, and prints PUBLISHED or VERIFIED for each.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ def status_of(child: int) -> int:
 
 
 def killed_at(number: int, slide: Path, out: Path) -> int:
-    """How a run ends that is killed before its `number`-th durable call, if it makes so many."""
+    """How a run ends that is killed before its `number`-th durable call, if it makes that many."""
 
     def run() -> int:
         with killing(number):
@@ -65,7 +67,7 @@ def killed(slide: Path, out: Path, number: int) -> None:
 
 def kills(slide: Path, out: Path, step: int) -> None:
     calls = calls_of_a_run(slide)
-    # Once the parts are there, a run makes a few calls less.
+    # Once the parts are there, a run makes a few calls fewer.
     for number in sorted({*range(0, calls, step), *range(calls - LAST - step, calls)}):
         status = killed_at(number, slide, out)
         print(number, status, digest_of(out), sep="|")
@@ -83,7 +85,7 @@ def jobs(slide: Path, out: Path, count: int) -> None:
 
 
 if __name__ == "__main__":
-    # Threads do not outlive a fork; what is frozen is not copied by the collector in every child.
+    # Threads do not survive a fork. Frozen objects are not copied by the collector in every child.
     cv2.setNumThreads(1)
     gc.freeze()
     {"kills": kills, "killed": killed, "jobs": jobs}[sys.argv[1]](

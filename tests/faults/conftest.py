@@ -1,4 +1,4 @@
-"""The slide that the faults meet, what an undisturbed run makes of it, and where they meet it."""
+"""The slide that the faults are tried on, what an undisturbed run makes of it, and disks to try them on."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def undisturbed(slide: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The digest of a run that nothing happened to."""
+    """The digest of an undisturbed run."""
     return digest_after(slide, tmp_path_factory.mktemp("undisturbed"))
 
 
 @pytest.fixture
 def in_memory(tmp_path: Path) -> Iterator[Path]:
-    """A folder where a flush costs nothing, if there is one: hundreds of runs there take seconds."""
+    """A folder where a flush costs nothing, if there is one, so that hundreds of runs take seconds."""
     if not IN_MEMORY.is_dir():
         yield tmp_path
         return
@@ -39,7 +39,7 @@ def in_memory(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallDisk]:
-    """Makes a file system of so many KiB; skips where this user may not mount one."""
+    """Makes a file system of a given size in KiB. Skips the test where this user may not mount one."""
     mounted = []
 
     def make(size_kib: int) -> Path:

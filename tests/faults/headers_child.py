@@ -1,7 +1,7 @@
 """Run by the tests in a process of its own: slides one after another, and what each of them cost.
 
-`python -m tests.faults.headers_child OUT SLIDE...` prints a JSON object for each: exit code, error, seconds of
-CPU, and the most memory that the process has had so far.
+`python -m tests.faults.headers_child OUT SLIDE...` prints a JSON object for each slide: exit code, error, seconds
+of CPU, and the most memory that the process has used so far.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from tests.faults.one_run import run_one
 
 
 def peak_mib() -> int:
-    """Not `ru_maxrss`, which begins with the size of the process that started this one."""
-    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
-    assert found
-    return int(found[1]) // 1024
+    """Peak memory. Not from `ru_maxrss`, which begins with the size of the process that started this one."""
+    peak_kib = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    assert peak_kib
+    return int(peak_kib[1]) // 1024
 
 
 def main(out: Path, slides: list[str]) -> None:

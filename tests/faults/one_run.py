@@ -1,6 +1,7 @@
 """One slide through the plain loop, in this process: the cheapest whole run.
 
-Faults that need a command of its own take `tests.e2e.command`; `tests.store.faults` fails and kills durable calls.
+Tests that need a command in a process of its own use `tests.e2e.command`. `tests.store.faults` makes durable calls
+fail, or kills the process at them.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ NAME = "tissue.svs"
 
 
 def run_one(slide: Path, out: Path, emit: Emit = ignore, **settings: Any) -> SlideResult:
-    """The classical model, serial, unless `settings` say otherwise."""
+    """A run with the classical model and the serial scheduler, unless `settings` say otherwise."""
     defaults = {"scheduler": "serial", "model": "classical", "region_size": 256, "tissue": "none"}
     (result,) = run_slides(RunConfig(out=out, **{**defaults, **settings}), [str(slide)], emit)
     return result
 
 
 def run_or_error(slide: Path, out: Path, **settings: Any) -> SlideResult:
-    """The same, with a folder that cannot be used told like the failure of the slide."""
+    """The same, but an output folder that cannot be used is returned as the failure of the slide."""
     try:
         return run_one(slide, out, **settings)
     except StorageError as error:
@@ -50,13 +51,13 @@ def digest_of(out: Path, name: str = NAME) -> str:
 
 
 def draw(folder: Path, **spec: Any) -> Path:
-    """A slide at 0.5 um that is tissue from edge to edge."""
+    """A slide at 0.5 um with tissue from edge to edge."""
     write_slide(folder / NAME, SynthSpec(mpp=0.5, tissue=1.0, **spec))
     return folder / NAME
 
 
 def digest_after(slide: Path, out: Path, emit: Emit = ignore, **settings: Any) -> str:
-    """The digest of what a run publishes that nothing disturbs."""
+    """The digest of what a run publishes, which has to succeed."""
     assert run_one(slide, out, emit, **settings).exit_code == OK
     return digest_of(out)
 

@@ -1,4 +1,4 @@
-"""What a power cut could leave of a folder: only flushed bytes for certain, and names that were flushed or not."""
+"""What a power cut could leave of a folder: only the bytes that were flushed, and the names of either moment."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from threading import Lock
 from unittest import mock
 
 Inode = int
-# Of each name its inode, and whether it is a folder.
+# Name -> its inode, and whether it is a folder.
 Entries = dict[str, tuple[Inode, bool]]
 
 
 class Disk:
-    """Remembers every flush below `root`, which is there already and lies on one file system."""
+    """Remembers every flush below `root`, which has to exist and to lie on one file system."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._files: dict[Inode, bytes] = {}
         self._folders: dict[Inode, Entries] = {}
-        # An open descriptor keeps the number of an inode from being given to another file.
+        # An open descriptor prevents the number of its inode from being used for another file.
         self._open: list[int] = []
         self._lock, self._fsync = Lock(), os.fsync
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """From now on: what is there already is safe."""
+        """Watches from now on. What is there already counts as flushed."""
         for folder, _, names in os.walk(self._root):
             for path in (Path(folder), *(Path(folder, name) for name in names)):
                 fd = os.open(path, os.O_RDONLY)
@@ -55,9 +55,11 @@ class Disk:
                 self._files[inode] = path.read_bytes()
 
     def cut(self, target: Path, names_kept: bool) -> None:
-        """Rebuild at `target` what is left of `root`. What was written but not flushed is lost either way; names
-        that were made, moved or removed since the last flush of their folder are as they are now if `names_kept`,
-        else as they were then."""
+        """Rebuild at `target` what is left of `root`. What was written but not flushed is lost in any case.
+
+        `names_kept`: names that were made, moved or removed since the last flush of their folder are as they are
+        now, else as they were at that flush.
+        """
         self._rebuild(self._root.stat().st_ino, self._root if names_kept else None, target)
 
     def _rebuild(self, inode: Inode, now: Path | None, target: Path) -> None:

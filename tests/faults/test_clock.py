@@ -1,4 +1,4 @@
-"""Rows 18 and 19: neither the machine's clock nor the dates of files say anything."""
+"""Rows 18 and 19: neither the machine's clock nor the dates of files matter."""
 
 from __future__ import annotations
 
@@ -35,22 +35,23 @@ def stop_when_waiting(event: Event) -> None:
 
 def test_row_18_stale_claims_of_a_dead_host(slide: Path, undisturbed: str, tmp_path: Path) -> None:
     """A run of this slide and one of another slide of the same name died while they published."""
-    out, other = tmp_path / "out", tmp_path / NAME
-    write_slide(other, SynthSpec(size=512, mpp=0.5, seed=6))
+    out, namesake = tmp_path / "out", tmp_path / NAME
+    write_slide(namesake, SynthSpec(size=512, mpp=0.5, seed=6))
     assert child("killed", slide, out, LAST) == ["9"]
     (lock,) = ((out / ".wsi-nuc") / "runs").glob("*.lock")
-    assert child("killed", other, out, LAST) == ["9"]
+    assert child("killed", namesake, out, LAST) == ["9"]
     left = {path.suffix for path in (out / ".wsi-nuc").rglob("*")}
     assert {".zarr", ".lock", ".sha256", ".arrow"} <= left
     scramble(out)
-    # Old as it looks, a lock that a living process holds is respected ...
+    # A lock that a living process holds is respected, however old it looks ...
     lock.touch()
     os.utime(lock, (0, 0))
     with lock.open() as alive:
         fcntl.flock(alive, fcntl.LOCK_EX)
         with pytest.raises(KeyboardInterrupt):
             run_one(slide, out, stop_when_waiting)
-    # ... and young as they look, those of the dead are not: neither that of the slide nor that of its name.
+    # ... and those of dead processes are not, however young they look: neither that of the slide nor that of its
+    # name.
     assert run_one(slide, out, stop_when_waiting).exit_code == OK
     assert published(out) == [f"{NAME}.zarr"]
     assert digest_of(out) == undisturbed

@@ -20,7 +20,7 @@ from wsi_nuc.types import TileCounts
 
 CRASHING = 1
 
-# Every Python that finds this module at its start gets the classical model with a tile that ends the process.
+# A Python that finds this module at its start gets a classical model that ends the process at one tile.
 CURSE = textwrap.dedent(
     f"""
     import dataclasses, os, signal
@@ -54,12 +54,12 @@ def part_of(out: Path) -> tuple[NucleiTable, Tally]:
 
 
 def test_row_08_tile_that_crashes_its_worker(wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How a slide is published without a tile that failed is tested with tiles whose model raises."""
+    """That a slide can be published without a failed tile is tested elsewhere, with a model that raises."""
     (tmp_path / "curse").mkdir()
     (tmp_path / "curse" / "sitecustomize.py").write_text(CURSE)
     given = os.environ.get("PYTHONPATH", "")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'curse'}:{given}".rstrip(":"))
-    # A region is tried apart after two workers that died of it, not four: it takes half the time.
+    # A region is tried apart after two workers died of it and not after four, which halves the time.
     monkeypatch.setitem(dask.SETTINGS, "distributed.scheduler.allowed-failures", 1)
     settings = {"region_size": 4096, "keep_parts": True}
     refused = run_one(wide, tmp_path / "out", scheduler="local", workers=2, **settings)

@@ -26,7 +26,7 @@ def child(*arguments: object) -> list[str]:
 
 
 def check_kills(slide: Path, undisturbed: str, out: Path, step: int) -> None:
-    """What is visible after each kill is nothing or all; the run that is not killed any more finishes the work."""
+    """After each kill nothing is visible or everything. The first run that is not killed finishes the work."""
     rows = [line.split("|") for line in child("kills", slide, out, step)]
     ends = [int(row[1]) for row in rows]
     killed = [row for row in rows if int(row[1]) == KILLED]
@@ -37,13 +37,13 @@ def check_kills(slide: Path, undisturbed: str, out: Path, step: int) -> None:
 
 
 def test_row_04_main_process_killed_at_every_durable_call(slide: Path, undisturbed: str, in_memory: Path) -> None:
-    # A kill leaves the disk as it is, so looking before each call sees what a kill there would leave ...
+    # A kill leaves the disk as it is, so a look before each call shows what a kill there would leave ...
     seen: list[str] = []
     with before_call(lambda operation, path: seen.append(digest_of(in_memory / "out"))):
         run_one(slide, in_memory / "out")
     assert set(seen) == {"", undisturbed}
     assert seen == sorted(seen, key=bool), "once visible, always visible"
-    # ... and at some of them the process dies indeed, so that the next run has to go on from there.
+    # ... and at some calls the process really dies, so that the next run has to go on from there.
     check_kills(slide, undisturbed, in_memory / "killed", step=9)
 
 

@@ -14,14 +14,14 @@ from wsi_nuc.errors import OK, STORAGE
 from wsi_nuc.store.private import FOLDER
 
 STORE = f"{NAME}.zarr"
-# A durable call: what it does, and what the name ends with of the file that it does it to.
+# Durable calls: what the call does, and how the name of its file ends.
 PART = ("rename", ".arrow")
 WRITING = ("create", "shapes.parquet")
 SEALED = ("rename", "manifest.json")
 
 
 def before(moment: tuple[str, str], swap: Callable[[], None]) -> Callable[[str, Path], None]:
-    """Once, right before the first such call."""
+    """Calls `swap` once, right before the first call that `moment` names."""
     done: list[str] = []
 
     def hook(operation: str, path: Path) -> None:
@@ -52,7 +52,7 @@ SWAPS = [
 def test_row_35_link_swapped_in_during_the_run(
     slide: Path, undisturbed: str, in_memory: Path, moment: tuple[str, str], where: str
 ) -> None:
-    """A link takes the place of what is at `where` of the output folder, of the folder itself where that is ""."""
+    """A link takes the place of what is at `where` in the output folder; "" is the output folder itself."""
     real, out, outside = in_memory / "real", in_memory / "out", tempting(in_memory / "outside")
     real.mkdir()
     out.symlink_to(real)
@@ -62,7 +62,7 @@ def test_row_35_link_swapped_in_during_the_run(
         result = run_or_error(slide, out)
     assert_told(result, STORAGE, "is a symbolic link" if where else "was replaced by another folder")
     assert everything(outside) == untouched
-    # Put right, the same command goes on, through the link that `--out` may be.
+    # Once that is mended, the same command goes on, through the link that `--out` may be.
     _lead(out, real)
     if where:
         (real / where).unlink()

@@ -32,7 +32,7 @@ ABOUT = {"training_data": [], "metrics": {}}
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of every family, FAMILY.safetensors."""
+    """A folder with a file for every family, FAMILY.safetensors."""
     folder = tmp_path_factory.mktemp("models")
     classical.save(folder / "classical.safetensors")
     save_compact(folder / "compact.safetensors", tiny_net(), replace(compact_settings(), mpp=0.5), ABOUT)
@@ -123,6 +123,6 @@ def test_row_31_pickle_gadget(form: str, tmp_path: Path) -> None:
         convert([file], tmp_path / "out.safetensors", Target())
     assert caught.value.exit_code == MODEL
     assert not marker.exists()
-    # The gadget is live: what was avoided is what happens otherwise.
+    # The gadget works: this is what was avoided above.
     pickle.loads(pickle.dumps(gadget))
     assert marker.exists()

@@ -1,4 +1,4 @@
-"""Rows 22 to 24: pixels that are damaged or not there cost themselves and nothing else, and all of it is told."""
+"""Rows 22 to 24: of pixels that are damaged or missing, only they are lost, and the result lists them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.store.manifest import read
 from wsi_nuc.types import Box, SlideRef
 
-# The file has tiles of 256 px, four in a row; the sixth is this one, 0.5 um a pixel.
+# The file has tiles of 256 px at 0.5 um per pixel, four in a row. This is the sixth.
 TILE, BOX = 5, [256, 256, 512, 512]
 TILE_MM2 = (256 * 0.5 / 1000) ** 2
-# What the classical model looks at around a nucleus, with room to spare.
+# More than the classical model looks at around a nucleus.
 SIGHT_PX = 64
 
 
@@ -64,7 +64,7 @@ def test_row_22_bits_flipped_in_tile_data(slide: Path, tmp_path: Path) -> None:
     assert tiles["damaged_mm2"] == pytest.approx(TILE_MM2)
     counted = sum(tiles[name] for name in ("processed", "background", "missing", "failed"))
     assert (tiles["failed"], counted) == (0, tiles["total"])
-    # What is allowed now is not good enough for whoever does not allow it.
+    # A result with bad tiles does not count for a run that does not allow them.
     assert run_one(bad, out).exit_code == SLIDES
     assert run_one(bad, out, allow_bad_tiles=True).status == "verified"
 
@@ -82,7 +82,7 @@ def test_row_23_tile_of_length_zero(slide: Path, undisturbed: str, tmp_path: Pat
     assert tiles["missing_boxes_l0"] == [BOX]
     assert done.area_mm2 - done.usable_mm2 == pytest.approx(TILE_MM2)
     assert digest_of(tmp_path / "out") not in ("", undisturbed)
-    # A slide of which there is nothing is no slide without nuclei.
+    # A slide without pixels does not count as one without nuclei.
     for tile in range(8):
         drop_tile(bad, 0, tile)
     nothing = run_one(bad, tmp_path / "nothing")

@@ -1,4 +1,4 @@
-"""Row 33: whatever a power cut takes that was not flushed, the old or the new result is there, whole."""
+"""Row 33: whatever a power cut takes that was not flushed, the old or the new result is complete."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VISIBLE = {"rename", "exchange"}
 
 
 def cut_and_resume(disk: Disk, before: set[str], done: str, slide: Path, place: Path, resume: bool) -> None:
-    """Both kinds of a power cut now: an old or the new result, and the same command makes the new one."""
+    """Both kinds of power cut now. An old or the new result is left, and the same command makes the new one."""
     for names_kept in (True, False):
         disk.cut(place, names_kept)
         assert digest_of(place / "out") in before
@@ -46,7 +46,7 @@ def check(slide: Path, undisturbed: str, folder: Path, old: bool, step: int) -> 
     with disk.watched():
         with before_call(look):
             assert run_one(slide, root / "out", overwrite=True).exit_code == OK
-        # What was told as done survives.
+        # What was reported as done survives.
         cut_and_resume(disk, {undisturbed}, undisturbed, slide, place, resume=False)
 
 

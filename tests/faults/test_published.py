@@ -1,4 +1,4 @@
-"""Rows 17 and 32: a result is never replaced because another is asked for, and always where it is damaged."""
+"""Rows 17 and 32: a result is never replaced by one with other settings, and always where it is damaged."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def both(slide: Path, blank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An output folder with the results of two slides."""
     out = tmp_path_factory.mktemp("both")
-    assert [run_one(one, out).exit_code for one in (slide, blank)] == [OK, OK]
+    assert [run_one(path, out).exit_code for path in (slide, blank)] == [OK, OK]
     return out
 
 
@@ -53,9 +53,9 @@ def test_row_32_published_file_deleted_or_flipped(
         # The middle of the manifest is within the hash of a file.
         data[len(data) // 2] ^= 1
         file.write_bytes(data)
-    told = CliRunner().invoke(app, ["verify", str(store), str(out / "blank.svs.zarr")])
-    assert told.exit_code == STORAGE
-    assert f"{store}: {victim} " in told.stderr
-    assert f"{out / 'blank.svs.zarr'}: verified" in told.stdout
-    assert [run_one(one, out).status for one in (slide, blank)] == ["published", "verified"]
+    verified = CliRunner().invoke(app, ["verify", str(store), str(out / "blank.svs.zarr")])
+    assert verified.exit_code == STORAGE
+    assert f"{store}: {victim} " in verified.stderr
+    assert f"{out / 'blank.svs.zarr'}: verified" in verified.stdout
+    assert [run_one(path, out).status for path in (slide, blank)] == ["published", "verified"]
     assert digest_of(out) == undisturbed

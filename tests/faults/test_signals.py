@@ -16,7 +16,7 @@ from tests.faults.one_run import digest_after, digest_of, draw, published, run_o
 from wsi_nuc.errors import INTERRUPTED, OK
 from wsi_nuc.events import Event, SlideStarted
 
-# A batch system kills after this time what it has asked to stop.
+# After this time a batch system kills a process that it has asked to stop.
 GRACE_S = 30
 
 
@@ -45,7 +45,7 @@ def started(slide: Path, out: Path, *options: object) -> subprocess.Popen[str]:
 
 
 def check_resumed(slide: Path, out: Path, digest: str) -> None:
-    """Nothing is visible yet; the run that goes on takes every part that is there."""
+    """Nothing is visible yet, and the run that goes on takes every part that is there."""
     kept, resumed = len(parts(out)), []
 
     def note(event: Event) -> None:
@@ -62,9 +62,9 @@ def check_resumed(slide: Path, out: Path, digest: str) -> None:
 def test_row_05_preemption(number: signal.Signals, long_slide: Path, unstopped: str, tmp_path: Path) -> None:
     with started(long_slide, tmp_path) as process:
         process.send_signal(number)
-        told, _ = process.communicate(timeout=GRACE_S)
+        output, _ = process.communicate(timeout=GRACE_S)
     assert process.returncode == INTERRUPTED
-    assert '"interrupted"' in told
+    assert '"interrupted"' in output
     assert parts(tmp_path)
     check_resumed(long_slide, tmp_path, unstopped)
 
@@ -128,9 +128,9 @@ def test_more_interrupts_of_the_whole_group_while_it_starts(
         wait_until_it_listens(process)
         time.sleep(delay_s)
         os.killpg(process.pid, signal.SIGINT)
-        answered, told = process.communicate(timeout=GRACE_S)
+        output, errors = process.communicate(timeout=GRACE_S)
     assert process.returncode == INTERRUPTED
-    assert "stopped by SIGINT" in told
-    assert "Traceback" not in told
-    assert '"interrupted"' in answered
+    assert "stopped by SIGINT" in errors
+    assert "Traceback" not in errors
+    assert '"interrupted"' in output
     assert published(tmp_path) == []

@@ -26,18 +26,18 @@ from wsi_nuc.store.verify import verify
 from wsi_nuc.synth import SynthSpec, write_slide
 from wsi_nuc.types import SlideRef
 
-# Of each kind of slide a file beside the one that is named.
+# For each kind of slide, a file that belongs to it beside the one that is named.
 COMPANIONS = {"dicom": "half.dcm", "mirax": "slide/Data1.dat", "vms": "right.jpg", "vmu": "base.ngr"}
 
 
 def replace(file: Path) -> None:
-    """Other content with the same pixels, which only identity can tell; JPEG ends where its file does."""
-    other = file.with_name("other")
+    """Changes the bytes but not the pixels, which only identity notices. A JPEG must end where its file does."""
+    changed = file.with_name("changed")
     if file.suffix == ".jpg":
-        jpeg(other, np.asarray(Image.open(file)) // 2)
+        jpeg(changed, np.asarray(Image.open(file)) // 2)
     else:
-        other.write_bytes(file.read_bytes() + b"\0")
-    other.replace(file)
+        changed.write_bytes(file.read_bytes() + b"\0")
+    changed.replace(file)
 
 
 @pytest.mark.parametrize("kind", ["one file", "deleted", *SETS])
@@ -57,7 +57,7 @@ def test_row_20_slide_replaced_during_the_run(kind: str, slide: Path, tmp_path: 
     assert injected
     assert published(out) == []
     if kind != "deleted":
-        # What it has become is another slide, with regions of its own.
+        # It has become another slide, with regions of its own.
         again = run_one(path, out)
         assert again.exit_code == OK
         assert read(Path(again.store))["slide"]["sha256"] == content_sha256(SlideRef(str(path)))
@@ -87,7 +87,7 @@ def blank(path: Path) -> Path:
 
 
 def pink(path: Path) -> Path:
-    """All tissue and no nucleus."""
+    """A slide that is all tissue, without a nucleus."""
     pixels = np.full((512, 512, 3), (235, 160, 200), np.uint8)
     options = {"tile": (256, 256), "photometric": "rgb", "metadata": None}
     tifffile.imwrite(path, pixels, resolution=(20000, 20000), resolutionunit="CENTIMETER", **options)
@@ -103,24 +103,24 @@ def test_row_27_blank_slide_and_slide_without_nuclei(
     make: Callable[[Path], Path], tissue: str, labels: bool, tmp_path: Path
 ) -> None:
     path = make(tmp_path / "a.svs")
-    told: list[str] = []
+    messages: list[str] = []
 
     def listen(event: Event) -> None:
         if isinstance(event, Warned):
-            told.append(event.message)
+            messages.append(event.message)
 
     result = run_one(path, tmp_path / "out", listen, tissue=tissue, labels=labels)
     assert (result.exit_code, result.status, result.nuclei) == (OK, "empty", 0), result
     assert (result.tiles["processed"] == 0) == (tissue == "auto")
-    assert any("no tissue was found" in message for message in told) == (tissue == "auto")
+    assert any("no tissue was found" in message for message in messages) == (tissue == "auto")
     store = Path(result.store)
     assert verify(store) == []
     nuclei = geopandas.read_parquet(store / "shapes/nuclei/shapes.parquet")
     assert len(nuclei) == 0
     assert {"class", "score", "area_um2", "geometry"} <= set(nuclei.columns)
-    found = spatialdata.read_zarr(store)
-    assert "thumbnail" in found
-    assert ("nuclei_labels" in found) == labels
+    elements = spatialdata.read_zarr(store)
+    assert "thumbnail" in elements
+    assert ("nuclei_labels" in elements) == labels
 
 
 def test_row_28_slides_of_one_name_and_names_of_any_kind(slide: Path, tmp_path: Path) -> None:

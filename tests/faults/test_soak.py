@@ -1,4 +1,4 @@
-"""The soak is the same for a seed, and goes on after the seeds of earlier goes."""
+"""The soak is the same for a seed, and goes on after the seeds of earlier calls."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_seed_says_what_befalls_its_run() -> None:
     assert sum(blow.number != KILL for blow in blows) >= len(blows) / 6
 
 
-def test_a_go_continues_after_the_last_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_continues_after_the_last_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def quick(seed: int, scene: Scene, place: Path) -> Report:
         blows = Counter({"SIGKILL worker": 2, "SIGTERM main": 1})
         return Report(seed, False, blows, Counter({"0": 1}), ["x is lost"] if seed == 3 else [])

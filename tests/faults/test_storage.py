@@ -1,4 +1,4 @@
-"""Rows 11 to 15: the disk is full, fails, or cannot be written: nothing half-done is published, and it is told."""
+"""Rows 11 to 15: where the disk is full, fails or cannot be written, nothing half-done is published."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.store.faults import failing, recording
 from wsi_nuc.errors import STORAGE
 
 CODES = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.ESTALE)
-# The calls of a run until both of its parts are there are fewer.
+# A run makes more calls than this until both of its parts are there.
 BEFORE_PARTS = 40
 
 
@@ -25,7 +25,7 @@ def test_row_11_disk_that_runs_full(
     slide: Path, undisturbed: str, in_memory: Path, small_disk: SmallDisk, percent: int
 ) -> None:
     run_one(slide, in_memory, keep_parts=True)
-    # A page for each file is what a disk in memory takes; folders take none.
+    # A disk in memory takes whole pages for each file, and none for folders.
     sizes = [path.stat().st_size for path in in_memory.rglob("*") if path.is_file()]
     disk = small_disk(sum(-(-size // 4096) * 4 for size in sizes) * percent // 100)
     assert_told(run_or_error(slide, disk), STORAGE, "No space left on device", "bytes needed", "free")

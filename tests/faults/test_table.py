@@ -37,7 +37,7 @@ def test_every_row_has_exactly_one_test() -> None:
     count = Counter(map(row_of, named_by_row()))
     assert {row for row in ROWS if not count[row]} == set(), "rows without a test"
     assert {row for row in count if row not in ROWS or count[row] > 1} == set(), (
-        "rows that are none, or twice there"
+        "unknown rows, or rows with two tests"
     )
 
 

@@ -1,4 +1,4 @@
-"""Rows 1, 2, 3, 7, 9, 10 and 34: workers and schedulers that die or stop, and what a machine lets them have."""
+"""Rows 1, 2, 3, 7, 9, 10 and 34: workers and schedulers that die or stop, and machines with little room."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def at(moment: type[Event], act: Callable[[], object]) -> Callable[[Event], None
 def test_row_01_workers_killed_from_their_first_instruction_on(
     slide: Path, undisturbed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first two as they are born, one while the slide is opened, one when a region is back."""
+    """Kills the first two as they start, one while the slide is opened, and one when a region is back."""
     born, begin = [], Place.start
 
     def stillborn(place: Place) -> None:
@@ -88,7 +88,7 @@ def test_row_01_workers_killed_from_their_first_instruction_on(
 
 @dataclass(frozen=True)
 class Given:
-    """A scheduler that is not the run's own, with one worker below a nanny."""
+    """A scheduler that is not the run's own, with one worker and its nanny."""
 
     address: str
     scheduler: psutil.Popen
@@ -142,7 +142,7 @@ def test_row_03_scheduler_killed(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Or stopped, so that its connections stay."""
+    """The scheduler is killed, or stopped, which leaves its connections open."""
     monkeypatch.setattr(given_crew, "ANSWER_S", 10)
     out, struck_at = tmp_path / "out", []
 
@@ -160,7 +160,7 @@ def test_row_03_scheduler_killed(
 def test_row_07_stopped_worker_is_replaced(
     slide: Path, undisturbed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The only worker, so that nobody else can do its work. As it is killed, no late result can come."""
+    """It is the only worker, so that no other can do its work. It is killed, so that no late result can come."""
     assert local.SILENT_S < 60
     monkeypatch.setattr(local, "SILENT_S", 3)
     stopped: list[psutil.Process] = []
@@ -180,7 +180,7 @@ def test_row_09_out_of_device_memory(
     whole = load_model("classical", "cpu")
 
     def with_room_for(fits: int) -> list[int]:
-        """A device that has room for so many tiles at once; the sizes of the batches that it is given."""
+        """A device with room for `fits` tiles at once. Returns the sizes of the batches that it gets."""
         sizes: list[int] = []
 
         def look(batch: TileBatch) -> Look:
@@ -204,7 +204,7 @@ def test_row_09_out_of_device_memory(
 
 def test_row_10_memory_cap(slide: Path, undisturbed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def need(processes: int) -> None:
-        """All memory is taken by so many processes."""
+        """Pretends that this many processes take all memory."""
 
         def taken(pids: Sequence[int], enough: float) -> float:
             return enough + 1 if len(pids) >= processes else 0

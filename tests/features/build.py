@@ -30,7 +30,7 @@ def made_from(slide_sha256: str = "a" * 64, mpp: float = MPP, size: int = 4096, 
 def publish_nuclei(
     out: Path, table: NucleiTable, tissue: Any = None, made: Origin | None = None, name: str = "x.svs.zarr"
 ) -> Path:
-    """A store of these nuclei, published as a run does it."""
+    """A store of these nuclei, published as by a run."""
     made = made or made_from()
     mpp = float(made.slide["mpp"])
     area = tissue if tissue is not None else shapely.box(0, 0, made.slide["width_px"], made.slide["height_px"])

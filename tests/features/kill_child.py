@@ -1,4 +1,4 @@
-"""Run by the tests: adds features to a store in forked children, each killed at another durable call."""
+"""Run by the tests: adds features to a store in forked children, and kills each at another durable call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outlines for the tests of features, and what a plain raster says of one."""
+"""Outlines for the tests of features, and an outline as a plain raster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from wsi_nuc.types import Box, Float64, Int64
 
 
 def blobs(count: int, seed: int = 0, vertices: int = 40) -> tuple[Float64, Int64]:
-    """Smooth bent ellipses of 3 to 9 um around the origin, in micrometres; some of them with a dent."""
+    """Smooth bent ellipses of 3 to 9 um around the origin, in micrometres; some have a dent."""
     rng = np.random.default_rng(seed)
     angle = np.linspace(0, 2 * np.pi, vertices, endpoint=False)
     rings = []

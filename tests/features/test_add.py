@@ -1,4 +1,4 @@
-"""Features of a published store: the old or the new store, nothing in between, and only of its own slide."""
+"""Features added to a published store: it is the old or the new one, nothing in between, and of its own slide."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ def test_spatialdata_reads_the_store(pair: tuple[SlideRef, Path]) -> None:
 
     slide, store = pair
     add(store, slide)
-    found = spatialdata.read_zarr(store)
-    assert found["nuclei_table"].shape == (25, len(CLASSES) + len(NAMES))
-    assert list(found["nuclei_table"].obs["id"]) == list(found["nuclei"].index)
+    elements = spatialdata.read_zarr(store)
+    assert elements["nuclei_table"].shape == (25, len(CLASSES) + len(NAMES))
+    assert list(elements["nuclei_table"].obs["id"]) == list(elements["nuclei"].index)
 
 
 def test_a_packed_store_gets_the_same_columns_and_stays_packed(
@@ -110,9 +110,9 @@ def test_a_store_without_nuclei_gets_all_columns(tmp_path: Path) -> None:
 def test_another_slide_is_refused_and_the_store_is_left(pair: tuple[SlideRef, Path], tmp_path: Path) -> None:
     _, store = pair
     digest = read(store)["digest"]
-    other = SlideRef(str(picture(tmp_path / "other.png", Tissue.of(9).rgb(0.5))), mpp=0.5)
-    with pytest.raises(SlideError, match=r"other\.png: is not the slide .* Pass that one with --slide"):
-        add(store, other)
+    other_slide = SlideRef(str(picture(tmp_path / "other_slide.png", Tissue.of(9).rgb(0.5))), mpp=0.5)
+    with pytest.raises(SlideError, match=r"other_slide\.png: is not the slide .* Pass that one with --slide"):
+        add(store, other_slide)
     assert read(store)["digest"] == digest
 
 
@@ -146,10 +146,10 @@ def test_row_groups_do_not_show_in_the_columns(tmp_path: Path, monkeypatch: pyte
         slide, store = slide_and_store(tmp_path / str(rows), tissue, 0.5)
         add(store, slide)
         tables.append(table_of(store))
-    one, cut = tables
-    assert np.array_equal(one.obs["id"], cut.obs["id"])
+    whole, cut = tables
+    assert np.array_equal(whole.obs["id"], cut.obs["id"])
     for name in NAMES:
-        assert pytest.approx(one[:, name].X, rel=1e-6, abs=1e-6) == cut[:, name].X, name
+        assert pytest.approx(whole[:, name].X, rel=1e-6, abs=1e-6) == cut[:, name].X, name
 
 
 def killed(folder: Path, step: int) -> None:

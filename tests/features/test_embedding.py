@@ -1,4 +1,4 @@
-"""The embedding of a model: at the place of each nucleus, the same however it is asked for, if there is one."""
+"""The embedding of a model, at the place of each nucleus: the same however it is asked for."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
 
 
 def test_points_get_what_the_encoder_sees_there(model: ModelRef) -> None:
-    """In the middle of a token it is that token; between two, their mean; the order of points does not matter."""
+    """At the middle of a token it is the token, between two their mean. The order of points does not matter."""
     loaded, batch = load_model(model.model, "cpu"), random_batch(1, 256)
     at = np.array([[104, 88], [120, 88], [112, 88], [104, 88]], np.float32)
-    found = embed(loaded, batch, at, np.zeros(4, np.int64))
-    assert found.shape == (4, model.size)
-    assert np.allclose((found[0] + found[1]) / 2, found[2], atol=1e-5)
-    assert np.array_equal(found[0], found[3])
-    assert np.abs(found[0] - found[1]).max() > 1e-3
+    rows = embed(loaded, batch, at, np.zeros(4, np.int64))
+    assert rows.shape == (4, model.size)
+    assert np.allclose((rows[0] + rows[1]) / 2, rows[2], atol=1e-5)
+    assert np.array_equal(rows[0], rows[3])
+    assert np.abs(rows[0] - rows[1]).max() > 1e-3
     back = embed(loaded, batch, at[::-1].copy(), np.zeros(4, np.int64))
-    assert np.array_equal(back[::-1], found)
+    assert np.array_equal(back[::-1], rows)
 
 
 def test_where_the_slide_has_no_pixels_there_is_no_embedding(model: ModelRef) -> None:
@@ -55,9 +55,9 @@ def test_where_the_slide_has_no_pixels_there_is_no_embedding(model: ModelRef) ->
     missing[64:, :64] = True
     source = ArraySource(np.full((128, 192, 3), 120, np.uint8), missing=missing, damaged=(Box(70, 10, 71, 11),))
     xy = np.array([[20.0, 20.0], [65.0, 60.0], [100.0, 10.0], [20.0, 70.0], [150.0, 100.0]])
-    found = embeddings(source, GroupJob("", SlideRef("x"), 0, 0.25, CLASSES, model), xy)
-    assert np.isnan(found).all(axis=1).tolist() == [False, True, True, True, False]
-    assert np.isfinite(found[[0, 4]]).all()
+    rows = embeddings(source, GroupJob("", SlideRef("x"), 0, 0.25, CLASSES, model), xy)
+    assert np.isnan(rows).all(axis=1).tolist() == [False, True, True, True, False]
+    assert np.isfinite(rows[[0, 4]]).all()
 
 
 def test_the_default_model_has_an_embedding(tmp_path: Path) -> None:
@@ -66,9 +66,9 @@ def test_the_default_model_has_an_embedding(tmp_path: Path) -> None:
     ref = model_ref("default", "cpu")
     slide, store = slide_and_store(tmp_path, Tissue.of(16, edge_um=64), 0.5)
     add_features(made_folder(store.parent) / store.name, slide, SERIAL.run, ref)
-    found = anndata.read_zarr(store / "tables/nuclei_table").X[:, -ref.size :]
-    assert np.isfinite(found).all()
-    assert len(np.unique(found, axis=0)) == 16
+    columns = anndata.read_zarr(store / "tables/nuclei_table").X[:, -ref.size :]
+    assert np.isfinite(columns).all()
+    assert len(np.unique(columns, axis=0)) == 16
 
 
 def test_columns_of_the_embedding_come_last(model: ModelRef, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_columns_of_the_embedding_come_last(model: ModelRef, tmp_path: Path) -> 
     assert plain.manifest["digest"] != with_it.manifest["digest"]
     assert with_it.manifest["made_from"]["config"]["features"]["embedding"] == model.weights_sha256
     assert not add_features(made_folder(store.parent) / store.name, slide, SERIAL.run).new, (
-        "more than was asked for is there: nothing is taken away"
+        "a store that has more than was asked for keeps it"
     )
 
 
@@ -105,12 +105,12 @@ def _table(store: Path) -> np.ndarray:
     return np.asarray(anndata.read_zarr(store / "tables/nuclei_table").X)[:, len(CLASSES) + len(NAMES) :]
 
 
-def test_a_model_without_one_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="has none"):
+def test_a_model_without_an_embedding_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no embedding"):
         model_ref("classical", "cpu")
 
 
-def test_a_run_with_a_model_without_one_says_so(tmp_path: Path) -> None:
+def test_a_run_with_a_model_without_an_embedding_says_so(tmp_path: Path) -> None:
     from wsi_nuc.config import RunConfig
     from wsi_nuc.features.running import run_slides
 
@@ -121,7 +121,7 @@ def test_a_run_with_a_model_without_one_says_so(tmp_path: Path) -> None:
 
 
 def test_a_run_with_the_embedding(model: ModelRef, tmp_path: Path) -> None:
-    """Random weights find something or nothing; either way the table has the columns."""
+    """Random weights may find nuclei or none. In both cases the table has the columns."""
     import anndata
 
     from wsi_nuc.config import RunConfig

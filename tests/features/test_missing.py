@@ -1,4 +1,4 @@
-"""Where the file holds no usable data a nucleus has a shape and neighbours, but no stain: white would be a lie."""
+"""Where the file holds no usable data, a nucleus has a shape and neighbours but no stain, not even white."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def zarr_slide(path: Path, rgb: UInt8, mpp: float) -> SlideRef:
 @pytest.mark.parametrize("damaged", [False, True])
 @pytest.mark.parametrize("mpp", [0.5, 0.25, 1 / 3])
 def test_nuclei_on_a_missing_or_damaged_chunk_have_no_stain(tmp_path: Path, mpp: float, damaged: bool) -> None:
-    """At the resolution of the features, at twice as fine a one and at one that is resampled."""
+    """At the resolution of the features, at one that is twice as fine, and at one that is resampled."""
     tissue = Tissue.of(36)
     slide = zarr_slide(tmp_path / "x.zarr", tissue.rgb(mpp), mpp)
     gone = tmp_path / "x.zarr" / "0" / "c" / "0" / "0" / "0"
@@ -43,7 +43,7 @@ def test_nuclei_on_a_missing_or_damaged_chunk_have_no_stain(tmp_path: Path, mpp:
     else:
         gone.unlink()
     made = made_from(content_sha256(slide), mpp, round(tissue.edge_um / mpp))
-    found = measured(slide, publish_nuclei(tmp_path / "out", tissue.table(mpp), made=made))
+    columns = measured(slide, publish_nuclei(tmp_path / "out", tissue.table(mpp), made=made))
     ends_um = CHUNK * mpp
     starts = tissue.offsets[:-1]
     high, low = np.maximum.reduceat(tissue.xy_um, starts), np.minimum.reduceat(tissue.xy_um, starts)
@@ -52,7 +52,7 @@ def test_nuclei_on_a_missing_or_damaged_chunk_have_no_stain(tmp_path: Path, mpp:
     assert within.sum() > 0
     assert outside.sum() > 0
     for name in OF_PIXELS:
-        assert np.isnan(found[name][within]).all(), name
-        assert np.isfinite(found[name][outside]).all(), name
+        assert np.isnan(columns[name][within]).all(), name
+        assert np.isfinite(columns[name][outside]).all(), name
     for name in set(NAMES) - set(OF_PIXELS):
-        assert np.isfinite(found[name]).all(), name
+        assert np.isfinite(columns[name]).all(), name

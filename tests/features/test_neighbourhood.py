@@ -1,4 +1,4 @@
-"""Neighbourhoods are those of all nuclei at once, computed a row group at a time."""
+"""Neighbourhoods are those of all nuclei at once, although one row group is computed at a time."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def test_every_column_of_the_table_is_there() -> None:
 
 def test_brute_force_agrees() -> None:
     here = random_scene()
-    found = neighbourhood_features(here, CLASSES)
+    columns = neighbourhood_features(here, CLASSES)
     apart = np.hypot(*(here.xy_um[:, None] - here.xy_um[None]).transpose(2, 0, 1))
     ordered = np.sort(apart, axis=1)
     for k in (1, 3, 5):
-        assert found[f"neighbour_{k}_um"] == pytest.approx(ordered[:, k])
+        assert columns[f"neighbour_{k}_um"] == pytest.approx(ordered[:, k])
     for radius in (25, 50):
         near = (apart <= radius) & ~np.eye(len(apart), dtype=bool)
-        assert found[f"count_{radius}um"].tolist() == near.sum(axis=1).tolist()
+        assert columns[f"count_{radius}um"].tolist() == near.sum(axis=1).tolist()
         for k, name in enumerate(CLASSES):
             with np.errstate(invalid="ignore"):
                 share = (near & (here.class_id == k)).sum(axis=1) / near.sum(axis=1)
-            assert found[f"share_{radius}um_{name}"] == pytest.approx(share, nan_ok=True)
+            assert columns[f"share_{radius}um_{name}"] == pytest.approx(share, nan_ok=True)
     edges = set()
     for corners in Delaunay(here.xy_um).simplices.tolist():
         a, b, c = (here.xy_um[i] for i in corners)
@@ -56,9 +56,9 @@ def test_brute_force_agrees() -> None:
             edges |= {frozenset(pair) for pair in ((first, second), (second, third), (first, third))}
     for i in range(0, len(apart), 17):
         lengths = [apart[tuple(edge)] for edge in edges if i in edge]
-        assert found["delaunay_degree"][i] == len(lengths)
-        assert found["delaunay_edge_mean_um"][i] == pytest.approx(np.mean(lengths))
-        assert found["delaunay_edge_sd_um"][i] == pytest.approx(np.std(lengths), abs=1e-6)
+        assert columns["delaunay_degree"][i] == len(lengths)
+        assert columns["delaunay_edge_mean_um"][i] == pytest.approx(np.mean(lengths))
+        assert columns["delaunay_edge_sd_um"][i] == pytest.approx(np.std(lengths), abs=1e-6)
 
 
 def test_row_groups_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,23 +80,25 @@ def test_row_groups_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_lonely_nucleus_has_no_neighbour() -> None:
-    found = neighbourhood_features(scene(np.array([[0.0, 0.0], [101.0, 0.0]]), np.array([0, 1])), CLASSES)
-    assert np.isnan(found["neighbour_1_um"]).all()
-    assert np.isnan(found["share_50um_tumour"]).all()
-    assert found["count_50um"].tolist() == found["delaunay_degree"].tolist() == [0, 0]
+    columns = neighbourhood_features(scene(np.array([[0.0, 0.0], [101.0, 0.0]]), np.array([0, 1])), CLASSES)
+    assert np.isnan(columns["neighbour_1_um"]).all()
+    assert np.isnan(columns["share_50um_tumour"]).all()
+    assert columns["count_50um"].tolist() == columns["delaunay_degree"].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_few_nuclei_or_nuclei_on_a_line_make_no_triangle(count: int) -> None:
-    found = neighbourhood_features(scene(np.arange(count * 2.0).reshape(-1, 2) * 5, np.zeros(count, int)), CLASSES)
-    assert found["delaunay_degree"].tolist() == [0] * count
-    assert found["count_50um"].tolist() == [count - 1] * count
+    columns = neighbourhood_features(
+        scene(np.arange(count * 2.0).reshape(-1, 2) * 5, np.zeros(count, int)), CLASSES
+    )
+    assert columns["delaunay_degree"].tolist() == [0] * count
+    assert columns["count_50um"].tolist() == [count - 1] * count
 
 
 def test_turning_and_moving_change_nothing() -> None:
     here = random_scene()
     turn = np.array([[np.cos(1), np.sin(1)], [-np.sin(1), np.cos(1)]])
-    there = scene(here.xy_um @ turn + (40_000, 70_000), here.class_id)
-    one, other = neighbourhood_features(here, CLASSES), neighbourhood_features(there, CLASSES)
-    for name, values in one.items():
-        assert other[name] == pytest.approx(values, nan_ok=True, abs=1e-6), name
+    moved = scene(here.xy_um @ turn + (40_000, 70_000), here.class_id)
+    before, after = neighbourhood_features(here, CLASSES), neighbourhood_features(moved, CLASSES)
+    for name, values in before.items():
+        assert after[name] == pytest.approx(values, nan_ok=True, abs=1e-6), name

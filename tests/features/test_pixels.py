@@ -1,4 +1,4 @@
-"""Stain, texture and boundary are those of the pixels of each nucleus, at one resolution whatever the scan."""
+"""Stain, texture and boundary are those of the pixels of each nucleus, at one resolution for all scans."""
 
 from __future__ import annotations
 
@@ -27,45 +27,45 @@ def tissue() -> Tissue:
 
 
 @pytest.fixture(scope="module")
-def found(tissue: Tissue, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+def columns(tissue: Tissue, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     return measured(*slide_and_store(tmp_path_factory.mktemp("half"), tissue, 0.5))
 
 
-def test_every_nucleus_has_every_feature(found: dict[str, np.ndarray]) -> None:
-    assert list(found) == NAMES
-    assert {name for name, values in found.items() if np.isnan(values).any()} == set()
+def test_every_nucleus_has_every_feature(columns: dict[str, np.ndarray]) -> None:
+    assert list(columns) == NAMES
+    assert {name for name, values in columns.items() if np.isnan(values).any()} == set()
 
 
-def test_the_stain_that_was_drawn_is_measured(tissue: Tissue, found: dict[str, np.ndarray]) -> None:
+def test_the_stain_that_was_drawn_is_measured(tissue: Tissue, columns: dict[str, np.ndarray]) -> None:
     """Within one grey level: the middle of a nucleus of 0.55 to 0.95 OD, and eosin that is 0.1 everywhere."""
     level = 0.55 + 0.5 * (np.arange(1, 37) % 5) / 5
-    assert found["h_q90"] == pytest.approx(level, abs=0.03)
-    assert found["e_mean"] == pytest.approx(0.1, abs=0.02)
-    assert found["e_ring_mean"] == pytest.approx(0.1, abs=0.02)
-    assert (found["h_contrast"] > 0.1).all()
-    assert (found["edge_fall_share"] > 0.99).all()
-    assert np.corrcoef(found["edge_sharpness"], level)[0, 1] > 0.9
+    assert columns["h_q90"] == pytest.approx(level, abs=0.03)
+    assert columns["e_mean"] == pytest.approx(0.1, abs=0.02)
+    assert columns["e_ring_mean"] == pytest.approx(0.1, abs=0.02)
+    assert (columns["h_contrast"] > 0.1).all()
+    assert (columns["edge_fall_share"] > 0.99).all()
+    assert np.corrcoef(columns["edge_sharpness"], level)[0, 1] > 0.9
 
 
-def test_plain_loops_over_pixels_agree(tissue: Tissue, found: dict[str, np.ndarray]) -> None:
+def test_plain_loops_over_pixels_agree(tissue: Tissue, columns: dict[str, np.ndarray]) -> None:
     haematoxylin, eosin = (plane * OD for plane in unmixed(tissue.rgb(0.5)))
     edge = haematoxylin.shape[0]
     xy = tissue.xy_um / 0.5
     everything = Rings(xy, tissue.offsets).fill(np.arange(1, 37), Box(0, 0, edge, edge))
     for i in range(0, 36, 5):
         inside = everything == i + 1
-        assert found["h_mean"][i] == pytest.approx(haematoxylin[inside].mean(), rel=1e-5)
-        assert found["h_sd"][i] == pytest.approx(haematoxylin[inside].std(), rel=1e-4)
-        assert found["e_mean"][i] == pytest.approx(eosin[inside].mean(), rel=1e-5)
+        assert columns["h_mean"][i] == pytest.approx(haematoxylin[inside].mean(), rel=1e-5)
+        assert columns["h_sd"][i] == pytest.approx(haematoxylin[inside].std(), rel=1e-4)
+        assert columns["e_mean"][i] == pytest.approx(eosin[inside].mean(), rel=1e-5)
         for name, q in (("h_q10", 0.1), ("h_median", 0.5), ("h_q90", 0.9)):
-            assert found[name][i] == pytest.approx(np.quantile(haematoxylin[inside], q), rel=1e-5)
+            assert columns[name][i] == pytest.approx(np.quantile(haematoxylin[inside], q), rel=1e-5)
         off = haematoxylin[inside] - haematoxylin[inside].mean()
-        assert found["skewness"][i] == pytest.approx((off**3).mean() / (off**2).mean() ** 1.5, rel=1e-4)
-        assert found["kurtosis"][i] == pytest.approx((off**4).mean() / (off**2).mean() ** 2 - 3, abs=1e-4)
-        assert found["h_total_um2"][i] == pytest.approx(found["h_mean"][i] * found["area_um2"][i], rel=1e-6)
+        assert columns["skewness"][i] == pytest.approx((off**3).mean() / (off**2).mean() ** 1.5, rel=1e-4)
+        assert columns["kurtosis"][i] == pytest.approx((off**4).mean() / (off**2).mean() ** 2 - 3, abs=1e-4)
+        assert columns["h_total_um2"][i] == pytest.approx(columns["h_mean"][i] * columns["area_um2"][i], rel=1e-6)
 
 
-def test_the_ring_is_near_free_and_nobody_elses(tissue: Tissue) -> None:
+def test_the_ring_is_near_and_free_and_belongs_to_one_nucleus(tissue: Tissue) -> None:
     xy, edge = tissue.xy_um / 0.5, 256
     covered = cover(Rings(xy, tissue.offsets), np.arange(36), 36, (edge, edge), 4)
     label = Rings(xy, tissue.offsets).fill(np.arange(1, 37), Box(0, 0, edge, edge))
@@ -73,18 +73,18 @@ def test_the_ring_is_near_free_and_nobody_elses(tissue: Tissue) -> None:
     assert (label[y, x] == 0).all()
     assert len(np.unique(covered.ring.pixel)) == len(covered.ring.pixel)
     for i in range(36):
-        mine = covered.ring.owner == i
+        own_ring = covered.ring.owner == i
         own_y, own_x = np.nonzero(label == i + 1)
-        apart = np.hypot(own_y[:, None] - y[mine], own_x[:, None] - x[mine]).min(axis=0)
+        apart = np.hypot(own_y[:, None] - y[own_ring], own_x[:, None] - x[own_ring]).min(axis=0)
         assert apart.min() > 0.9
         assert apart.max() < 4.5
-        other_y, other_x = np.nonzero((label > 0) & (label != i + 1))
-        others = np.hypot(other_y[:, None] - y[mine], other_x[:, None] - x[mine]).min(axis=0)
-        assert (apart < others + 1.5).all()
+        neighbour_y, neighbour_x = np.nonzero((label > 0) & (label != i + 1))
+        to_neighbour = np.hypot(neighbour_y[:, None] - y[own_ring], neighbour_x[:, None] - x[own_ring]).min(axis=0)
+        assert (apart < to_neighbour + 1.5).all()
 
 
 def test_neighbours_in_the_way_do_not_change_who_gets_what() -> None:
-    """Only the first rings are asked for: with all others in the picture they get the same as among all."""
+    """If only some rings are asked for, they get the same pixels as if all were asked for."""
     tissue = Tissue.of(49, edge_um=80)
     xy = tissue.xy_um / 0.5
     whole = cover(Rings(xy, tissue.offsets), np.arange(49), 49, (160, 160), 4)
@@ -92,10 +92,10 @@ def test_neighbours_in_the_way_do_not_change_who_gets_what() -> None:
     rest = np.setdiff1d(np.arange(49), rows)
     both = np.concatenate([rows, rest])
     parts = [xy[tissue.offsets[i] : tissue.offsets[i + 1]] for i in both]
-    some = cover(Rings(np.concatenate(parts), tissue.offsets), both, 3, (160, 160), 4)
+    part = cover(Rings(np.concatenate(parts), tissue.offsets), both, 3, (160, 160), 4)
     for k, i in enumerate(rows):
-        for one, other in ((whole.inside, some.inside), (whole.ring, some.ring)):
-            assert other.pixel[other.owner == k].tolist() == one.pixel[one.owner == i].tolist()
+        for in_whole, in_part in ((whole.inside, part.inside), (whole.ring, part.ring)):
+            assert in_part.pixel[in_part.owner == k].tolist() == in_whole.pixel[in_whole.owner == i].tolist()
 
 
 def test_cooccurrence_is_that_of_scikit_image() -> None:
@@ -105,52 +105,57 @@ def test_cooccurrence_is_that_of_scikit_image() -> None:
     image = rng.integers(-200, 3600, (24, 30)).astype(np.int16)
     square = np.array([[4.0, 4], [22, 4], [22, 18], [4, 18]])
     covered = cover(Rings.of([square]), np.array([1]), 1, image.shape, 4)
-    found = texture_features(image, covered, 0.5)
+    columns = texture_features(image, covered, 0.5)
     levels = np.clip(image // round(MOST_OD / OD / LEVELS), 0, LEVELS - 1)[4:18, 4:22].astype(np.uint8)
     angles = [0, np.pi / 4, np.pi / 2, 3 * np.pi / 4]
     matrix = graycomatrix(levels, [1], angles, LEVELS, symmetric=True).sum(axis=3, keepdims=True)
     share = (matrix / matrix.sum())[..., 0, 0]
     for name in ("contrast", "dissimilarity", "homogeneity", "ASM", "correlation"):
         theirs = graycoprops(share[..., None, None], name)[0, 0]
-        assert found[f"glcm_{name.lower()}"][0] == pytest.approx(theirs, rel=1e-9), name
+        assert columns[f"glcm_{name.lower()}"][0] == pytest.approx(theirs, rel=1e-9), name
     entropy = -(share[share > 0] * np.log2(share[share > 0])).sum()
-    assert found["glcm_entropy_bits"][0] == pytest.approx(entropy)
+    assert columns["glcm_entropy_bits"][0] == pytest.approx(entropy)
 
 
 def test_two_resolutions_of_one_tissue_give_the_same(
-    tissue: Tissue, found: dict[str, np.ndarray], tmp_path: Path
+    tissue: Tissue, columns: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
-    """Shares of the spread between nuclei: at 0.25 um a pixel only the rounding of grey levels differs, which can
-    move a pixel into the next of the 16 levels of co-occurrence; 0.33 um is resampled, which blurs a little."""
+    """Tolerances are shares of the spread between nuclei.
+
+    At 0.25 um per pixel only the rounding of grey levels differs, which can move a pixel into the next of the 16
+    levels of co-occurrence. 0.33 um is resampled, which blurs a little.
+    """
     fine = measured(*slide_and_store(tmp_path / "fine", tissue, 0.25))
     odd = measured(*slide_and_store(tmp_path / "odd", tissue, 128 / 388))
     for name in NAMES:
-        spread, levels = float(np.ptp(found[name])), name.startswith("glcm")
+        spread, levels = float(np.ptp(columns[name])), name.startswith("glcm")
         most = 0.2 * spread + 0.04 if levels else 0.06 * spread + 0.002
-        assert np.abs(fine[name] - found[name]).max() <= most, name
-        assert np.abs(odd[name] - found[name]).max() <= 0.25 * spread + (0.06 if levels else 0.003), name
+        assert np.abs(fine[name] - columns[name]).max() <= most, name
+        assert np.abs(odd[name] - columns[name]).max() <= 0.25 * spread + (0.06 if levels else 0.003), name
 
 
-def test_turned_by_a_quarter_it_is_the_same(tissue: Tissue, found: dict[str, np.ndarray], tmp_path: Path) -> None:
+def test_turned_by_a_quarter_it_is_the_same(
+    tissue: Tissue, columns: dict[str, np.ndarray], tmp_path: Path
+) -> None:
     turned = tissue.turned()
     rgb = np.ascontiguousarray(np.rot90(tissue.rgb(0.5), -1))
-    there = measured(*slide_and_store(tmp_path, turned, 0.5, rgb))
+    moved_columns = measured(*slide_and_store(tmp_path, turned, 0.5, rgb))
     for name in set(NAMES) - {"orientation_rad"}:
-        assert there[name] == pytest.approx(found[name], rel=2e-2, abs=2e-2), name
+        assert moved_columns[name] == pytest.approx(columns[name], rel=2e-2, abs=2e-2), name
 
 
 def test_moved_by_whole_pixels_it_is_the_same(
-    tissue: Tissue, found: dict[str, np.ndarray], tmp_path: Path
+    tissue: Tissue, columns: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
-    """Also by so much that other squares of the slide are read."""
+    """Moved so far that other squares of the slide are read."""
     rgb = np.full((1400, 1500, 3), 240, np.uint8)
     rgb[1001:1257, 900:1156] = tissue.rgb(0.5)
     shift = np.array([450.0, 500.5])
     moved = replace(tissue, xy_um=tissue.xy_um + shift, centres_um=tissue.centres_um + shift, edge_um=750.0)
-    there = measured(*slide_and_store(tmp_path, moved, 0.5, rgb))
+    moved_columns = measured(*slide_and_store(tmp_path, moved, 0.5, rgb))
     inner = np.flatnonzero(np.all(np.abs(tissue.centres_um - 64) < 50, axis=1))
     for name in NAMES:
-        assert there[name][inner] == pytest.approx(found[name][inner], rel=1e-4, abs=1e-4), name
+        assert moved_columns[name][inner] == pytest.approx(columns[name][inner], rel=1e-4, abs=1e-4), name
 
 
 def info(mpp: float, *downsamples: float) -> SlideInfo:

@@ -1,4 +1,4 @@
-"""One table of features: the documentation, the listing and the columns are made of it."""
+"""One table of features: the documentation, the listing and the columns are made from it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def test_the_documentation_is_the_table() -> None:
 
 
 def test_names_are_unique_documented_and_say_their_unit() -> None:
-    found = features_of(("a", "b"), 2)
-    names = [feature.name for feature in found]
+    features = features_of(("a", "b"), 2)
+    names = [feature.name for feature in features]
     assert len(set(names)) == len(names)
     assert len({name.lower() for name in names}) == len(names)
-    assert {feature.family for feature in found} == set(FAMILIES)
-    for feature in found:
+    assert {feature.family for feature in features} == set(FAMILIES)
+    for feature in features:
         assert re.fullmatch(r"[a-z][a-z0-9_]*", feature.name)
         assert feature.about
         if feature.unit in ("um", "um2", "rad"):

@@ -1,4 +1,4 @@
-"""Features inside a run: the bytes are those of adding them later, for any workers; no later run loses them."""
+"""Features inside a run give the same bytes as adding them later, for any workers, and no later run loses them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_row_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several tasks although the slide is small."""
+    """Makes several tasks although the slide is small."""
     monkeypatch.setattr("wsi_nuc.store.nuclei.ROW_GROUP_ROWS", 200)
 
 
@@ -148,9 +148,9 @@ def test_stopped_by_a_signal_the_store_is_as_it_was(slide: Path, tmp_path: Path)
     while not list(staging.glob("*.zarr/.features/*.npy")) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=60)
     assert (process.returncode, read(store)["digest"], verify(store)) == (75, digest, [])
-    assert "stopped by SIGTERM. Finished stores are kept" in told
+    assert "stopped by SIGTERM. Finished stores are kept" in errors
     assert wsi_nuc("features", store, "--slide", slide, "--workers", 1).returncode == 0
     assert has_features(read(store)["made_from"])
     assert list(staging.iterdir()) == []

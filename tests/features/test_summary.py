@@ -1,4 +1,4 @@
-"""The summary of a slide is what one would count over all of its nuclei at once, however the file is cut."""
+"""The summary of a slide is the count over all of its nuclei at once, however the file is cut."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def published(folder: Path, monkeypatch: pytest.MonkeyPatch, table: NucleiTable,
     return publish_nuclei(folder / str(rows), table)
 
 
-def equal(one: dict[str, float | int | str], other: dict[str, float | int | str]) -> bool:
+def equal(summary: dict[str, float | int | str], expected: dict[str, float | int | str]) -> bool:
     """NaN is equal to itself here."""
-    return [*map(repr, one.items())] == [*map(repr, other.items())]
+    return [*map(repr, summary.items())] == [*map(repr, expected.items())]
 
 
 @pytest.mark.parametrize("rows", [7, 64, 1000])
@@ -39,30 +39,30 @@ def test_row_groups_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 
 def test_it_is_what_a_plain_count_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = nuclei(400, seed=3, size=1500)
-    found = slide_summary(published(tmp_path, monkeypatch, table, 50))
+    summary = slide_summary(published(tmp_path, monkeypatch, table, 50))
     area, centre = table.areas_and_centres()
     xy, label = centre * MPP, table.class_id
     gaps = np.hypot(*(xy[:, None] - xy[None]).transpose(2, 0, 1))
     upper = np.triu(gaps <= 30, 1)
     tissue_mm2 = (4096 * MPP / 1000) ** 2
-    assert found["nuclei"] == 400
-    assert found["tissue_mm2"] == pytest.approx(tissue_mm2)
-    assert found["nuclei_per_mm2"] == pytest.approx(400 / tissue_mm2)
-    assert found["nuclei_area_share"] == pytest.approx(area.sum() * MPP**2 / tissue_mm2 / 1e6, rel=1e-5)
+    assert summary["nuclei"] == 400
+    assert summary["tissue_mm2"] == pytest.approx(tissue_mm2)
+    assert summary["nuclei_per_mm2"] == pytest.approx(400 / tissue_mm2)
+    assert summary["nuclei_area_share"] == pytest.approx(area.sum() * MPP**2 / tissue_mm2 / 1e6, rel=1e-5)
     nearest = np.where(np.eye(len(gaps), dtype=bool), np.inf, gaps).min(axis=1)
-    assert found["nearest_um_mean"] == pytest.approx(nearest[nearest <= 100].mean(), rel=1e-6)
+    assert summary["nearest_um_mean"] == pytest.approx(nearest[nearest <= 100].mean(), rel=1e-6)
     for k, name in enumerate(CLASSES):
-        assert found[f"count_{name}"] == np.sum(label == k)
-        assert found[f"area_um2_q50_{name}"] == pytest.approx(np.median(area[label == k] * MPP**2), rel=0.02)
+        assert summary[f"count_{name}"] == np.sum(label == k)
+        assert summary[f"area_um2_q50_{name}"] == pytest.approx(np.median(area[label == k] * MPP**2), rel=0.02)
     n = np.bincount(label, minlength=3)
     a, b = np.nonzero(upper)
     mixed = np.sum(((label[a] == 0) & (label[b] == 2)) | ((label[a] == 2) & (label[b] == 0)))
     expected = upper.sum() * n[0] * n[2] / (400 * 399 / 2)
-    assert found["enrichment_tumour_immune"] == pytest.approx(math.log2((mixed + 0.5) / (expected + 0.5)))
+    assert summary["enrichment_tumour_immune"] == pytest.approx(math.log2((mixed + 0.5) / (expected + 0.5)))
 
 
 def test_classes_that_keep_apart_are_seen(tmp_path: Path) -> None:
-    """Left half one class, right half the other: same-class neighbours enriched, squares of one class each."""
+    """One class on the left, another on the right: same-class neighbours are enriched, squares hold one class."""
     table = nuclei(900, size=4096)
     left = table.prompt_xy[:, 0] < 2000
     probs = np.zeros_like(table.class_probs)
@@ -70,13 +70,15 @@ def test_classes_that_keep_apart_are_seen(tmp_path: Path) -> None:
     apart = NucleiTable(*(probs if name == "class_probs" else getattr(table, name) for name in _names()))
     shuffled = np.random.default_rng(0).permutation(probs)
     mixed = NucleiTable(*(shuffled if name == "class_probs" else getattr(table, name) for name in _names()))
-    one, other = (slide_summary(publish_nuclei(tmp_path / n, t)) for n, t in (("a", apart), ("m", mixed)))
-    assert one["enrichment_tumour_tumour"] > 0.8
-    assert abs(other["enrichment_tumour_tumour"]) < 0.3
-    assert one["enrichment_tumour_immune"] < -3
-    assert one["class_segregation"] > 0.8
-    assert other["class_segregation"] < 0.2
-    assert math.isnan(one["enrichment_stroma_stroma"])
+    separate, shuffled_classes = (
+        slide_summary(publish_nuclei(tmp_path / n, t)) for n, t in (("a", apart), ("m", mixed))
+    )
+    assert separate["enrichment_tumour_tumour"] > 0.8
+    assert abs(shuffled_classes["enrichment_tumour_tumour"]) < 0.3
+    assert separate["enrichment_tumour_immune"] < -3
+    assert separate["class_segregation"] > 0.8
+    assert shuffled_classes["class_segregation"] < 0.2
+    assert math.isnan(separate["enrichment_stroma_stroma"])
 
 
 def _names() -> list[str]:
@@ -103,8 +105,8 @@ def test_a_slide_without_nuclei_has_all_its_columns(tmp_path: Path) -> None:
 
 
 def test_values_are_plain(tmp_path: Path) -> None:
-    found = slide_summary(publish_nuclei(tmp_path, nuclei(50)))
-    assert {type(value) for value in found.values()} == {float, int, str}
+    summary = slide_summary(publish_nuclei(tmp_path, nuclei(50)))
+    assert {type(value) for value in summary.values()} == {float, int, str}
 
 
 def test_microns_do_not_depend_on_the_scan(tmp_path: Path) -> None:
@@ -113,13 +115,15 @@ def test_microns_do_not_depend_on_the_scan(tmp_path: Path) -> None:
     fine = NucleiTable(
         *(2 * v if n in ("xy", "prompt_xy") else v for n, v in ((n, getattr(coarse, n)) for n in _names()))
     )
-    one = slide_summary(publish_nuclei(tmp_path / "1", coarse, made=made_from(mpp=0.5, size=2048)))
-    two = slide_summary(publish_nuclei(tmp_path / "2", fine, made=made_from(mpp=0.25, size=4096)))
-    numbers = {key for key, value in one.items() if isinstance(value, float) and key != "mpp"}
-    assert {key: one[key] for key in numbers} == pytest.approx({key: two[key] for key in numbers}, nan_ok=True)
+    coarse_summary = slide_summary(publish_nuclei(tmp_path / "1", coarse, made=made_from(mpp=0.5, size=2048)))
+    fine_summary = slide_summary(publish_nuclei(tmp_path / "2", fine, made=made_from(mpp=0.25, size=4096)))
+    numbers = {key for key, value in coarse_summary.items() if isinstance(value, float) and key != "mpp"}
+    assert {key: coarse_summary[key] for key in numbers} == pytest.approx(
+        {key: fine_summary[key] for key in numbers}, nan_ok=True
+    )
 
 
-def test_no_store_is_told_with_its_path(tmp_path: Path) -> None:
+def test_a_missing_store_is_named_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=str(tmp_path)):
         slide_summary(tmp_path)
 
@@ -135,18 +139,18 @@ def test_no_store_is_told_with_its_path(tmp_path: Path) -> None:
 def test_squares_in_tissue_are_those_whose_middle_is(
     x: float, y: float, width: float, height: float, mpp: float
 ) -> None:
-    found = squares_in([shapely.box(x, y, x + width, y + height)], mpp)
+    squares = squares_in([shapely.box(x, y, x + width, y + height)], mpp)
     edge = EDGE_UM / mpp
     everywhere = [(c, r) for c in range(60) for r in range(60)]
     inside = {
         (c, r) for c, r in everywhere if x < (c + 0.5) * edge < x + width and y < (r + 0.5) * edge < y + height
     }
-    assert {square for square in found if max(square) < 60} == inside
-    assert found == sorted(set(found))
+    assert {square for square in squares if max(square) < 60} == inside
+    assert squares == sorted(set(squares))
 
 
 def test_features_are_summed_up_where_there_are_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over all rows at once, whatever stretches they are read in; nuclei without a value do not count."""
+    """The figures are those of all rows at once, however they are read. Nuclei without a value do not count."""
     import anndata
 
     from tests.features.tissue import NAMES, Tissue, slide_and_store
@@ -157,11 +161,11 @@ def test_features_are_summed_up_where_there_are_some(tmp_path: Path, monkeypatch
     plain = slide_summary(store)
     add_features(made_folder(store.parent) / store.name, slide, SerialExecutor(lambda: None).run)
     monkeypatch.setattr("wsi_nuc.features.summary._ROWS", 7)
-    found = slide_summary(store)
-    assert {key: value for key, value in found.items() if not key.startswith("feature_")}.keys() == plain.keys()
+    summary = slide_summary(store)
+    assert {key: value for key, value in summary.items() if not key.startswith("feature_")}.keys() == plain.keys()
     rows = anndata.read_zarr(store / "tables/nuclei_table").to_df().astype(np.float64)
     assert rows["share_25um_tumour"].isna().any()
     for name in set(NAMES) - {"orientation_rad"}:
-        assert found[f"feature_mean_{name}"] == pytest.approx(rows[name].mean(), nan_ok=True), name
-        assert found[f"feature_sd_{name}"] == pytest.approx(rows[name].std(ddof=0), nan_ok=True, abs=1e-9), name
-    assert len(found) == len(plain) + 2 * (len(NAMES) - 1)
+        assert summary[f"feature_mean_{name}"] == pytest.approx(rows[name].mean(), nan_ok=True), name
+        assert summary[f"feature_sd_{name}"] == pytest.approx(rows[name].std(ddof=0), nan_ok=True, abs=1e-9), name
+    assert len(summary) == len(plain) + 2 * (len(NAMES) - 1)

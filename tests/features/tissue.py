@@ -1,4 +1,4 @@
-"""Pictures of nuclei whose stain is known at every place, at any resolution, as slides for the tests."""
+"""Slides for the tests: pictures of nuclei whose stain is known everywhere, at any resolution."""
 
 from __future__ import annotations
 
@@ -24,16 +24,18 @@ NAMES = [feature.name for feature in features_of(CLASSES)]
 
 @dataclass(frozen=True)
 class Tissue:
-    """`xy_um`, `offsets`: outlines on a square of `edge_um`."""
+    """Outlines of nuclei on a square."""
 
     xy_um: Float64
     offsets: Int64
+    """Where the vertices of each outline begin in `xy_um`."""
     centres_um: Float64
     edge_um: float
+    """Edge of the square."""
 
     @classmethod
     def of(cls, count: int, seed: int = 0, edge_um: float = 128.0) -> Tissue:
-        """On a jittered lattice, so that they do not touch."""
+        """Nuclei on a jittered lattice, so that they do not touch."""
         xy, offsets = blobs(count, seed)
         per_row = int(np.ceil(np.sqrt(count)))
         pitch, rng = edge_um / per_row, np.random.default_rng(seed)
@@ -42,13 +44,13 @@ class Tissue:
         return cls(xy + np.repeat(centres, np.diff(offsets), axis=0), offsets, centres, edge_um)
 
     def turned(self) -> Tissue:
-        """By a quarter about the middle."""
+        """Turned by a quarter about the middle."""
         half = self.edge_um / 2
         xy, centres = (turned(part - half, np.pi / 2) + half for part in (self.xy_um, self.centres_um))
         return Tissue(xy, self.offsets, centres, self.edge_um)
 
     def density(self, mpp: float) -> Float64:
-        """Haematoxylin (OD), H x W: 0.2 outside, in each nucleus its own level with a slope around the edge."""
+        """Haematoxylin (OD), H x W: 0.2 outside, and a level for each nucleus, with a slope around the edge."""
         from scipy.ndimage import gaussian_filter
 
         from wsi_nuc.rings import Rings
@@ -63,7 +65,7 @@ class Tissue:
         return np.asarray(smooth.reshape(edge // fine, fine, -1, fine).mean(axis=(1, 3)))
 
     def rgb(self, mpp: float, eosin: float = 0.1) -> UInt8:
-        """Light through haematoxylin and an even eosin."""
+        """The picture: light through the haematoxylin and an even eosin."""
         stains = np.linalg.inv(unmixing())
         od = self.density(mpp)[..., None] * stains[0] + eosin * stains[1]
         return np.clip(np.rint(256 * 10**-od - 1), 0, 255).astype(np.uint8)
@@ -90,6 +92,6 @@ def slide_and_store(folder: Path, tissue: Tissue, mpp: float, rgb: UInt8 | None 
 
 
 def measured(ref: SlideRef, store: Path) -> dict[str, Float64]:
-    """All columns of a store of one row group."""
+    """All columns of a store that has one row group."""
     rows = measure(GroupJob(str(store), ref, 0, float(ref.mpp or 0), CLASSES))
     return dict(zip(NAMES, rows.T.astype(np.float64), strict=True))

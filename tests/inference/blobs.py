@@ -9,7 +9,7 @@ from wsi_nuc.types import MaskCrops, UInt8
 
 
 def random_blobs(seed: int, count: int, size: int = 48, roughness: float = 0.15) -> UInt8:
-    """One connected, solid blob a crop, of 80 to 1000 pixels."""
+    """One connected, solid blob per crop, of 80 to 1000 pixels."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:size, :size][:, None] - size / 2 + rng.uniform(-2, 2, (2, count, 1, 1))
     turn, axes = rng.uniform(0, np.pi, (count, 1, 1)), rng.uniform(5, 18, (2, count, 1, 1))
@@ -26,7 +26,7 @@ def noise_masks(seed: int, count: int, size: int = 20) -> UInt8:
 
 
 def largest_filled(mask: UInt8) -> UInt8:
-    """The plain way: largest 4-connected part, then its holes."""
+    """The plain way: the largest 4-connected part, with its holes filled."""
     labels, count = ndimage.label(mask)
     if not count:
         return np.zeros_like(mask)
@@ -37,5 +37,5 @@ def largest_filled(mask: UInt8) -> UInt8:
 def as_crops(mask: UInt8, origin: tuple[int, int] = (0, 0)) -> MaskCrops:
     count = len(mask)
     unknown = np.full(count, np.nan, np.float32)
-    one = np.ones(count, np.float32)
-    return MaskCrops(mask, np.tile(np.array(origin), (count, 1)), np.arange(count), one, unknown, one[:, None])
+    sure = np.ones(count, np.float32)
+    return MaskCrops(mask, np.tile(np.array(origin), (count, 1)), np.arange(count), sure, unknown, sure[:, None])

@@ -59,9 +59,9 @@ def test_area_is_the_pixel_count_of_the_largest_filled_part(seed: int) -> None:
 @given(seeds)
 def test_crack_sums_give_the_exact_area_of_each_outline(seed: int) -> None:
     masks = noise_masks(seed, 30)
-    found = outlines(masks)
-    clean = ~np.isin(np.arange(len(masks)), found.mask[found.pinched])
-    total = np.bincount(found.mask, found.area_px, minlength=len(masks))
+    rings_of_masks = outlines(masks)
+    clean = ~np.isin(np.arange(len(masks)), rings_of_masks.mask[rings_of_masks.pinched])
+    total = np.bincount(rings_of_masks.mask, rings_of_masks.area_px, minlength=len(masks))
     for i in np.flatnonzero(clean):
         assert total[i] == ndimage.binary_fill_holes(masks[i], np.ones((3, 3))).sum()
 
@@ -91,9 +91,9 @@ def test_a_ring_does_not_depend_on_company_or_order(seed: int, order: list[int],
     masks = np.concatenate([noise_masks(seed, 20, 48), random_blobs(seed, 10)])
     everyone = trace(as_crops(masks))
     place = np.cumsum(everyone.kept) - 1
-    some = trace(as_crops(masks[order[:taken]]))
-    got = iter(rings(some))
-    for i, kept, repaired in zip(order, some.kept, some.repaired, strict=False):
+    part = trace(as_crops(masks[order[:taken]]))
+    got = iter(rings(part))
+    for i, kept, repaired in zip(order, part.kept, part.repaired, strict=False):
         assert (kept, repaired) == (everyone.kept[i], everyone.repaired[i])
         if kept:
             assert np.array_equal(next(got), rings(everyone)[place[i]])

@@ -1,4 +1,4 @@
-"""Which nuclei a tile answers for, and what happens when a model misbehaves. The model here is a stand-in."""
+"""Which nuclei a tile answers for, and what happens when a model misbehaves. The model is a stand-in."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EDGE = SPEC.core_px + 2 * SPEC.halo_px
 
 
 class StandIn:
-    """Proposes the dark pixels of the image; masks are squares of 7 px. It notes how it was called."""
+    """Proposes the dark pixels of the image as prompts. Masks are squares of 7 px. Notes how it was called."""
 
     def __init__(self, fits: int = 99, error: type[BaseException] = MemoryError) -> None:
         self.fits, self.error = fits, error
@@ -46,7 +46,7 @@ class StandIn:
         unknown = np.full(len(chosen), np.nan, np.float32)
         probs = np.tile(np.float32([0.25, 0.75]), (len(chosen), 1))
         whole = MaskCrops(mask, origin, chosen, score, unknown, probs)
-        # Two buckets in reversed order, as a model with several crop sizes may return them.
+        # In two parts and in reversed order, as a model with several crop sizes may return them.
         half = len(chosen) // 2
         return [_rows(whole, slice(half, None)), _rows(whole, slice(0, half))]
 
@@ -135,10 +135,10 @@ def test_numbers_that_are_not_finite_name_the_tile(what: str) -> None:
 
 
 def test_nothing_found_is_an_empty_table_of_all_classes() -> None:
-    found = predict_counted(model(StandIn()), batch_of([], tiles=2))
-    assert len(found.nuclei) == 0
-    assert found.nuclei.class_probs.shape == (0, 2)
-    assert found.own.shape == (0,)
+    prediction = predict_counted(model(StandIn()), batch_of([], tiles=2))
+    assert len(prediction.nuclei) == 0
+    assert prediction.nuclei.class_probs.shape == (0, 2)
+    assert prediction.own.shape == (0,)
 
 
 @pytest.mark.parametrize(

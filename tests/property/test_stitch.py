@@ -1,4 +1,4 @@
-"""The stitched result is the one that the definition names, whatever way the candidates arrive."""
+"""The stitched result is the one that the definition names, however the candidates arrive."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ RULES = st.builds(StitchRule, iou=st.sampled_from([0.2, 0.5, 0.75]), containment
 @given(seed=SEEDS, count=st.integers(1, 120), region=st.sampled_from([40.0, 128.0, 1000.0]), rule=RULES)
 def test_result_is_the_greedy_one_of_the_definition(seed, count, region, rule):
     candidates, own = crowd(seed, count, edge=260)
-    found = stitched(candidates, own, region, seed, rule)
+    result = stitched(candidates, own, region, seed, rule)
     expected = candidates.select(np.array(reference_rows(candidates, own, rule)))
-    assert rows_of(found) == rows_of(expected)
+    assert rows_of(result) == rows_of(expected)
 
 
 @st.composite
 def boxes(draw):
-    """Boxes on whole pixels: overlaps that are exactly at a threshold, and exactly equal ones, are common."""
-    one = st.tuples(st.integers(0, 150), st.integers(0, 150), st.integers(1, 12), st.integers(1, 12))
-    drawn = draw(st.lists(one, max_size=40))
+    """Boxes on whole pixels, so that overlaps exactly at a threshold, and exactly equal ones, are common."""
+    corner_and_size = st.tuples(st.integers(0, 150), st.integers(0, 150), st.integers(1, 12), st.integers(1, 12))
+    drawn = draw(st.lists(corner_and_size, max_size=40))
     rings = [box(x, y, x + 2 * width, y + 2 * height) for x, y, width, height in drawn]
     count = len(rings)
     score = draw(st.lists(st.sampled_from([0.25, 0.5, 0.75]), min_size=count, max_size=count))
@@ -38,17 +38,17 @@ def boxes(draw):
 @given(scene=boxes(), region=st.sampled_from([32.0, 100.0]), rule=RULES, seed=SEEDS)
 def test_boxes_at_exact_thresholds_and_ties(scene, region, rule, seed):
     candidates, own = scene
-    found = stitched(candidates, own, region, seed, rule)
-    assert rows_of(found) == rows_of(candidates.select(np.array(reference_rows(candidates, own, rule), np.int64)))
+    result = stitched(candidates, own, region, seed, rule)
+    assert rows_of(result) == rows_of(candidates.select(np.array(reference_rows(candidates, own, rule), np.int64)))
 
 
 @settings(max_examples=15, deadline=None)
-@given(seed=SEEDS, other=SEEDS, count=st.integers(1, 250))
-def test_same_bytes_for_every_cut_into_regions(seed, other, count):
+@given(seed=SEEDS, other_seed=SEEDS, count=st.integers(1, 250))
+def test_same_bytes_for_every_cut_into_regions(seed, other_seed, count):
     candidates, own = crowd(seed, count, edge=500)
     whole = stitched(candidates, own, region_l0=5000)
     for region in (37.0, BLOCK, 2 * BLOCK, 3 * BLOCK):
-        assert identical(stitched(candidates, own, region, other), whole)
+        assert identical(stitched(candidates, own, region, other_seed), whole)
 
 
 @settings(max_examples=15, deadline=None)
@@ -65,13 +65,13 @@ def test_candidates_of_the_margin_only_fill_gaps(seed, count):
 @given(seed=SEEDS, count=st.integers(1, 150))
 def test_no_two_survivors_are_rivals_and_every_loser_has_a_winner(seed, count):
     candidates, own = crowd(seed, count, edge=260)
-    found = stitched(candidates, own, 100)
-    again = stitched(found, np.ones(len(found), bool), 64)
-    assert identical(again, found)
-    # Survivors first in precedence, all candidates after them: nothing may fill a gap that was left.
-    everything = type(found).concat([found, candidates])
-    own_of_all = np.arange(len(everything)) < len(found)
-    assert identical(stitched(everything, own_of_all, 100), found)
+    survivors = stitched(candidates, own, 100)
+    again = stitched(survivors, np.ones(len(survivors), bool), 64)
+    assert identical(again, survivors)
+    # With the survivors first in precedence and all candidates after them, nothing may fill a gap that was left.
+    everything = type(survivors).concat([survivors, candidates])
+    own_of_all = np.arange(len(everything)) < len(survivors)
+    assert identical(stitched(everything, own_of_all, 100), survivors)
 
 
 @settings(max_examples=15, deadline=None)

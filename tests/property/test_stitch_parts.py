@@ -1,4 +1,4 @@
-"""The parts that stitching rests on, each against something slower that is obviously right."""
+"""The parts of stitching, each against something slower that is obviously right."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def test_box_pairs_are_all_and_each_once(seed, count, widest):
     rng = np.random.default_rng(seed)
     low = rng.integers(-100, 100, (count, 2))
     bounds = np.hstack([low, low + rng.uniform(0, widest, (count, 2)).round()]).astype(float)
-    found = [
+    pairs = [
         tuple(sorted(pair)) for a, b in overlapping(bounds) for pair in zip(a.tolist(), b.tolist(), strict=True)
     ]
     x0, y0, x1, y1 = bounds.T
     share = (x0[:, None] < x1) & (x0 < x1[:, None]) & (y0[:, None] < y1) & (y0 < y1[:, None])
-    assert sorted(found) == [tuple(pair) for pair in np.argwhere(np.triu(share, 1)).tolist()]
+    assert sorted(pairs) == [tuple(pair) for pair in np.argwhere(np.triu(share, 1)).tolist()]
 
 
 @settings(max_examples=200, deadline=None)
@@ -62,7 +62,7 @@ def test_box_pairs_are_all_and_each_once(seed, count, widest):
     seed=SEEDS,
 )
 def test_what_is_closed_can_no_longer_be_touched(cell, later, edge, seed):
-    """A nucleus of a region that is still to come overlaps no closed box and opens no finished block."""
+    """A nucleus of a region that is yet to come overlaps no closed box and opens no finished block."""
     frame = geometry(edge)
     later = max(cell, later)
     rng = np.random.default_rng(seed)
@@ -87,9 +87,9 @@ def test_rank_depends_on_content_alone(seed, count):
     moved = candidates.select(shuffled)
     before = np.argsort(rank(candidates, own, np.arange(len(own))))
     after = np.argsort(rank(moved, own[shuffled], np.arange(len(own))))
-    one, other = candidates.select(before), moved.select(after)
-    assert one.xy.tobytes() == other.xy.tobytes()
-    assert one.tile.tobytes() == other.tile.tobytes()
+    ranked, ranked_again = candidates.select(before), moved.select(after)
+    assert ranked.xy.tobytes() == ranked_again.xy.tobytes()
+    assert ranked.tile.tobytes() == ranked_again.tile.tobytes()
 
 
 def test_area_of_a_shape_with_itself_is_its_area():

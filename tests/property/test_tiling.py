@@ -35,7 +35,7 @@ def grids(draw: st.DrawFn) -> TileGrid:
 
 @st.composite
 def areas(draw: st.DrawFn, extent: int = 900) -> shapely.MultiPolygon:
-    """Stars of many vertices, overlapping or apart, some with a hole, some reaching off the slide."""
+    """Stars of many vertices, overlapping or apart. Some have a hole, and some reach beyond the slide."""
     rng = np.random.default_rng(draw(seeds))
     parts = []
     for _ in range(draw(st.integers(0, 3))):
@@ -149,7 +149,7 @@ def test_every_region_size_gives_a_point_the_same_answer(
     area: shapely.MultiPolygon, small: int, large: int, seed: int
 ) -> None:
     info, xy = slide(900, 900), np.random.default_rng(seed).uniform(0, 900, (200, 2))
-    # Points on the very border are where a different cut would show.
+    # A different cut would show at points right on the border.
     xy = np.vstack([xy, np.clip(shapely.get_coordinates(area), 0, 899)])
     answers = []
     for region_size in (small, large):

@@ -1,8 +1,8 @@
 """What a few small inputs give, in numbers that do not depend on the CPU.
 
 What is computed in whole numbers (the classical model's outlines, the layout of a store) is hashed. Networks, and
-sums of floating-point numbers, differ in their last bits between CPUs: of these only means are kept, which are
-compared within a tolerance. So a change of the last bits alone goes unnoticed; any other shows.
+sums of floating-point numbers, differ in their last bits between CPUs. Only their means are kept, and compared
+within a tolerance. So a change of the last bits alone goes unnoticed, and any other shows.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from wsi_nuc.safezarr import open_array
 from wsi_nuc.store.manifest import ROOT, read, sha256_of
 
 Fingerprint = dict[str, Any]
-# Which weights, files and machines were at hand says nothing about the program; times are not results.
+# Entries of a manifest that depend on weights, files, machines or times, and not on what the program computes.
 NOT_OF_THE_PROGRAM = {"digest", "files", "identity", "made_from", "run", "run_sha256", "slide", "versions"}
 
 
 def means(values: Any) -> list[float]:
-    """Mean and root mean square of what is a number."""
+    """Mean and root mean square of the finite values."""
     numbers = np.asarray(values, np.float64).ravel()
     numbers = numbers[np.isfinite(numbers)]
     return [float(numbers.mean()), float(np.sqrt((numbers**2).mean()))] if len(numbers) else [0.0, 0.0]
 
 
 def of_array(values: Any) -> Any:
-    """The hash of whole numbers and texts; the means of others by column, and of pixels, which are resampled."""
+    """The hash of whole numbers and texts. The means of other columns, and of pixels, which are resampled."""
     array = np.asarray(values)
     if array.ndim > 2:
         return [list(array.shape), means(array)]
@@ -57,7 +57,7 @@ def of_array(values: Any) -> Any:
 
 
 def of_model(model: NucleiModel) -> Fingerprint:
-    """The family alone: points and masks of one tile, and the geometry that planning takes from it."""
+    """The model alone: points and masks of one tile, and the geometry that planning takes from it."""
     batch = inputs.tile()
     prompts = propose(model, batch)
     crops = segment(model, batch, prompts, range(len(prompts)))
@@ -104,7 +104,7 @@ def of_store(store: Path) -> Fingerprint:
 
 
 def _run(folder: Path, **more: Any) -> Path:
-    """The classical model, since no network is needed to see what becomes of its nuclei."""
+    """A run with the classical model, since no network is needed to see what becomes of its nuclei."""
     slide = inputs.slide(folder / "slide.png")
     config = RunConfig(out=folder / "out", model="classical", scheduler="serial", mpp=0.4, **more)
     (result,) = run_slides(config, [str(slide)])
@@ -122,7 +122,7 @@ def pipeline(folder: Path) -> Fingerprint:
 
 def features(folder: Path) -> Fingerprint:
     arrays = of_store(_run(folder, features=True))["arrays"]
-    return {name: found for name, found in arrays.items() if name.startswith("tables/nuclei_table/")}
+    return {name: of_columns for name, of_columns in arrays.items() if name.startswith("tables/nuclei_table/")}
 
 
 def imported(folder: Path) -> Fingerprint:
@@ -135,7 +135,7 @@ def classical(folder: Path) -> Fingerprint:
 
 
 def compact(folder: Path) -> Fingerprint:
-    """The default model; half precision is not the same on all CPUs."""
+    """The default model in full precision, since half precision is not the same on all CPUs."""
     return of_model(load_model("default", "cpu", {"precision": "fp32"}))
 
 
@@ -145,7 +145,7 @@ def promptnucseg(folder: Path) -> Fingerprint:
     return of_model(assemble(build_net(settings, state), settings, "cpu", spec))
 
 
-# By the name of the number that stands for it. An earlier one that changes may change those after it.
+# By the name of the results number. A fingerprint that changes may change those after it.
 OF: dict[str, Callable[[Path], Fingerprint]] = {
     "classical": classical,
     "compact": compact,
@@ -157,7 +157,7 @@ OF: dict[str, Callable[[Path], Fingerprint]] = {
 
 
 def fingerprint(name: str) -> Fingerprint:
-    """As JSON gives it back."""
+    """The fingerprint as JSON gives it back."""
     with TemporaryDirectory() as folder:
-        found: Fingerprint = json.loads(json.dumps(OF[name](Path(folder))))
-        return found
+        as_json: Fingerprint = json.loads(json.dumps(OF[name](Path(folder))))
+        return as_json

@@ -25,7 +25,7 @@ def noise(name: str, count: int) -> np.ndarray[Any, np.dtype[np.uint16]]:
 
 
 def image(height: int, width: int) -> UInt8:
-    """Dark ellipses on pink, one in every cell of a grid, none across a border of cells."""
+    """Dark ellipses on pink, one in every cell of a grid, none across the border of its cell."""
     rgb = np.empty((height, width, 3), np.int64)
     rgb[:] = TISSUE
     y, x = np.mgrid[:SPACING, :SPACING] * 2 + 1
@@ -42,7 +42,7 @@ def image(height: int, width: int) -> UInt8:
 
 
 def slide(path: Path) -> Path:
-    """Several tiles of the classical model, if it has 0.4 um per pixel, which makes resampling a part of it."""
+    """Several tiles of the classical model, if opened at 0.4 um per pixel, which adds resampling to the test."""
     Image.fromarray(image(720, 1560)).save(path)
     return path
 
@@ -53,7 +53,7 @@ def tile(edge: int = 256) -> TileBatch:
 
 
 def cells(path: Path) -> Path:
-    """QuPath's detections: squares and triangles, one of them open to mending."""
+    """QuPath's detections: simple shapes, and one that crosses itself and has to be mended."""
     shapes = [[[x, 20], [x + 12, 20], [x + 12, 30 + x % 7], [x, 32], [x, 20]] for x in range(20, 600, 40)]
     shapes.append([[100, 100], [120, 120], [120, 100], [100, 120], [100, 100]])
     features = [
@@ -69,7 +69,7 @@ def cells(path: Path) -> Path:
 
 
 def promptnucseg() -> tuple[Settings, dict[str, torch.Tensor]]:
-    """A generated model: weights from a hash, of the size that keeps numbers about 1."""
+    """A model whose weights come from a hash, of a size that keeps activations at about 1."""
     settings = tiny_settings(windows=1, class_token=True)
     return settings, {name: _weights(name, shape) for name, shape in expected_shapes(settings).items()}
 

@@ -1,4 +1,4 @@
-"""The fingerprints of the numbers as they are. `python -m tests.results.stored` stores them anew."""
+"""The stored fingerprints of the results numbers. `python -m tests.results.stored` stores them anew."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def load() -> dict[str, Any]:
 
 
 def store() -> None:
-    found = {name: {"number": NUMBERS[name], "fingerprint": fingerprint(name)} for name in OF}
-    FILE.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    current = {name: {"number": NUMBERS[name], "fingerprint": fingerprint(name)} for name in OF}
+    FILE.write_text(json.dumps(current, indent=1, sort_keys=True) + "\n")
 
 
 def differences(before: Any, now: Any, place: str = "") -> Iterator[str]:
@@ -33,8 +33,8 @@ def differences(before: Any, now: Any, place: str = "") -> Iterator[str]:
         for key in sorted(before.keys() | now.keys()):
             yield from differences(before.get(key), now.get(key), f"{place}/{key}")
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        for i, (one, other) in enumerate(zip(before, now, strict=True)):
-            yield from differences(one, other, f"{place}[{i}]")
+        for i, (old, new) in enumerate(zip(before, now, strict=True)):
+            yield from differences(old, new, f"{place}[{i}]")
     elif isinstance(before, float) and isinstance(now, int | float):
         if not math.isclose(before, now, rel_tol=RELATIVE, abs_tol=ABSOLUTE):
             yield f"{place}: {before} -> {now}"
@@ -45,12 +45,12 @@ def differences(before: Any, now: Any, place: str = "") -> Iterator[str]:
 def verdict(name: str, stored: dict[str, Any], now: Fingerprint, number: int) -> str:
     """What to do about a fingerprint; "" if nothing."""
     differing = list(differences(stored["fingerprint"], now))
-    some = "\n  ".join(differing[:8])
+    shown = "\n  ".join(differing[:8])
     if differing and number == stored["number"]:
         first = list(OF)[: list(OF).index(name)]
         unless = f" (only this one if none of {', '.join(first)} fails as well)" if first else ""
         return (
-            f"the results that the number {name!r} stands for have changed:\n  {some}\nIf that is meant, "
+            f"the results that the number {name!r} stands for have changed:\n  {shown}\nIf that is meant, "
             f"raise {name!r} in wsi_nuc/results.py{unless}, then {STORE}"
         )
     if differing:

@@ -34,9 +34,9 @@ def test_the_verdict_says_which_number_to_raise() -> None:
     now["manifest"]["counts"]["nuclei"] += 1
     same, number = stored["fingerprint"], stored["number"]
     assert verdict("pipeline", stored, same, number) == ""
-    told = verdict("pipeline", stored, now, number)
-    assert "/manifest/counts/nuclei: " in told
-    assert "raise 'pipeline' in wsi_nuc/results.py (only this one if none of classical" in told
+    message = verdict("pipeline", stored, now, number)
+    assert "/manifest/counts/nuclei: " in message
+    assert "raise 'pipeline' in wsi_nuc/results.py (only this one if none of classical" in message
     assert "store what it stands for now" in verdict("pipeline", stored, now, number + 1)
     assert "put it back" in verdict("pipeline", stored, same, number + 1)
 

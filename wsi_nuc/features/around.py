@@ -17,14 +17,19 @@ _GROUPS_HELD = 24
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Centroids in microns, N own rows first and then the near ones. `earlier`: of each near row, whether it
-    comes before the own ones in the file, so that a pair over the border can be counted once."""
+    """The nuclei of one row group, its own rows, followed by the rows of other groups that lie near them."""
 
     xy_um: Float64
+    """R x 2: centroids of own and near rows."""
     class_id: Int64
+    """R: class of each own and near row."""
     area_um2: Float64
+    """N: areas of the own rows alone."""
     own: int
+    """N, the number of own rows, which come first."""
     earlier: Bool
+    """R - N: whether a near row comes before the own rows in the file, so that a pair across the border of two
+    groups is counted once."""
 
 
 class Held(Generic[Item]):
@@ -47,9 +52,10 @@ class Held(Generic[Item]):
 
 
 class Surroundings:
-    """`margin_um`: how far around a group's own nuclei others are looked for."""
+    """Makes the scenes of a file's row groups."""
 
     def __init__(self, file: NucleiFile, mpp: float, margin_um: float) -> None:
+        """`margin_um`: how far around a group's own nuclei to look for others."""
         self._file, self._mpp, self._margin_l0 = file, mpp, margin_um / mpp
         self._held: Held[Points] = Held()
 
@@ -58,14 +64,15 @@ class Surroundings:
         x0, y0, x1, y1 = self._file.group_boxes_l0[group].tolist()
         margin = self._margin_l0
         box = (x0 - margin, y0 - margin, x1 + margin, y1 + margin)
-        others = [other for other in self._file.meeting(box) if other != group]
-        near = [self._points(other).within(box) for other in others]
+        neighbours = [neighbour for neighbour in self._file.meeting(box) if neighbour != group]
+        near = [self._points(neighbour).within(box) for neighbour in neighbours]
+        earlier = [neighbour < group for neighbour in neighbours]
         return Scene(
             xy_um=np.concatenate([part.xy_l0 for part in (own, *near)]) * self._mpp,
             class_id=np.concatenate([part.class_id for part in (own, *near)]),
             area_um2=own.area_um2,
             own=len(own),
-            earlier=np.repeat([other < group for other in others], [len(part) for part in near]).astype(np.bool_),
+            earlier=np.repeat(earlier, [len(part) for part in near]).astype(np.bool_),
         )
 
     def _points(self, group: int) -> Points:

@@ -41,7 +41,7 @@ def walk(rings: Rings) -> tuple[Float64, Float64]:
     x = edges.x[edge] + along * (edges.next_x - edges.x)[edge]
     y = edges.y[edge] + along * (edges.next_y - edges.y)[edge]
     points = np.stack([x, y], axis=1).reshape(-1, POINTS, 2)
-    # Over two neighbours: the steps of a traced outline would turn the direction by 45 degrees.
+    # From the point before to the point after: the single steps of a traced outline turn by 45 degrees.
     tangent = np.roll(points, -1, axis=1) - np.roll(points, 1, axis=1)
     turn = np.sign(edges.sum(edges.cross))
     outward = np.stack([tangent[..., 1], -tangent[..., 0]], axis=-1) * turn[:, None, None]
@@ -50,6 +50,6 @@ def walk(rings: Rings) -> tuple[Float64, Float64]:
 
 
 def _sampled(image: Int16, places: Float64) -> Float64:
-    """Bilinear between pixel centres, to 1/32 px; the edge of the image goes on beyond it."""
+    """Bilinear between pixel centres, to 1/32 px. Outside the image, the pixels at its edge count."""
     x, y = (np.ascontiguousarray(places[..., axis] - 0.5, np.float32) for axis in (0, 1))
     return np.asarray(cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float64)

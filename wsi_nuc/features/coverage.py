@@ -19,12 +19,14 @@ _EIGHT, _FOUR = (cv2.getStructuringElement(shape, (3, 3)) for shape in (cv2.MORP
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Places in an image, sorted by the nucleus that owns them: `pixel` (P), indices into the flat image, and
-    `owner` (P); `count` (N) of each nucleus."""
+    """The pixels that N nuclei own, P in all, sorted by their owner."""
 
     pixel: Int64
+    """P: indices into the flat image."""
     owner: Int64
+    """P: the nucleus that owns the pixel."""
     count: Int64
+    """N: how many pixels each nucleus owns."""
 
     @classmethod
     def of(cls, pixel: Int64, owner: Int64, nuclei: int) -> Groups:
@@ -37,31 +39,34 @@ class Groups:
     def sum(self, values: npt.NDArray[Any]) -> Float64:
         """N: the P values of each nucleus added up; 0 where it owns none. Whole numbers add up exactly."""
         out = np.zeros(len(self.count))
-        some = np.flatnonzero(self.count)
-        if len(some):
-            out[some] = np.add.reduceat(values, self.starts[some], dtype=np.float64)
+        owners = np.flatnonzero(self.count)
+        if len(owners):
+            out[owners] = np.add.reduceat(values, self.starts[owners], dtype=np.float64)
         return out
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What the first N of some rings cover. `label`: H x W, the `number` (N) of the ring there or 0 for none; of
-    several rings the one with the highest number."""
+    """What N nuclei cover in an image that holds other nuclei as well."""
 
     label: npt.NDArray[Any]
+    """H x W: the number of the nucleus there, 0 for none; of several nuclei the highest number."""
     number: npt.NDArray[Any]
+    """N: the number of each nucleus in `label`."""
     inside: Groups
+    """The pixels inside each nucleus; those inside two nuclei belong to both."""
     ring: Groups
+    """The pixels of the ring around each nucleus."""
 
 
 def cover(rings: Rings, ids: Int64, nuclei: int, shape: tuple[int, int], ring_px: int) -> Coverage:
-    """`rings`: in pixels of an image of `shape`; the first `nuclei` are asked for, the rest are in the way.
+    """The first `nuclei` of the `rings`, which are in pixels of an image of `shape`. The other rings take up room.
 
-    Numbers go up with the `ids`: who gets a pixel that two could have does not depend on what else is there.
+    Numbers ascend with the `ids`, so that which of two nuclei gets a pixel does not depend on what else is there.
     """
     height, width = shape
     pixel, owner = rings.covered(Box(0, 0, width, height))
-    # OpenCV dilates no wider integers; these are exact, too, and never needed in tissue.
+    # OpenCV does not dilate wider integers. Floats hold these numbers exactly as well; tissue never needs them.
     number = np.empty(len(ids), np.uint16 if len(ids) < _MOST_LABELS else np.float32)
     number[np.argsort(ids)] = np.arange(1, len(ids) + 1)
     label = np.zeros(height * width, number.dtype)
@@ -73,8 +78,11 @@ def cover(rings: Rings, ids: Int64, nuclei: int, shape: tuple[int, int], ring_px
 
 
 def _ring(label: npt.NDArray[Any], number: npt.NDArray[Any], nuclei: int, ring_px: int) -> Groups:
-    """Free pixels go to the nucleus that reaches them first, by steps of one pixel in eight and in four directions
-    in turn: octagons, as near to circles as whole steps come."""
+    """Free pixels go to the nucleus that reaches them first.
+
+    Nuclei grow by one pixel at a time, in eight and in four directions in turn, which gives octagons: the nearest
+    to circles that whole steps allow.
+    """
     grown = label
     for step in range(ring_px):
         reached = cv2.dilate(grown, _FOUR if step % 2 else _EIGHT)

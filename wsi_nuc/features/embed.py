@@ -1,4 +1,4 @@
-"""A model's embedding at every nucleus: its own tiles are read again, those that hold a nucleus and no others."""
+"""A model's embedding at every nucleus. The model's tiles that hold a nucleus are read again, no others."""
 
 from __future__ import annotations
 
@@ -25,14 +25,17 @@ def model_ref(model: str, device: str, options: tuple[tuple[str, object], ...] =
     if not spec.embedding:
         raise UsageError(
             f"--embedding with model {model}",
-            "this model has none",
+            "this model has no embedding",
             "leave it out, or use the default model or PromptNucSeg",
         )
     return ModelRef(model, device, spec.embedding, spec.weights_sha256, options)
 
 
 def embeddings(source: SlideSource, job: GroupJob, xy_l0: Float64) -> Float32:
-    """N x size, NaN where the slide has no pixels. A tile a call: no nucleus depends on others asked for."""
+    """N x size, NaN where the slide has no pixels.
+
+    The model gets one tile per call, so that no value depends on which other nuclei are asked for.
+    """
     assert job.model is not None
     model = _model(job.model)
     scale = choose_scale(source.info, job.mpp, model.spec.mpp)

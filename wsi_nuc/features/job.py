@@ -1,6 +1,6 @@
-"""What one task is told: the row group of a store whose nuclei it measures.
+"""What features are measured of: the task for one row group, and features in the identity key of a result.
 
-Features as a part of what a result is made from: a store has those of one results number, or none.
+The key of a result says what it is made from. A store has the features of one results number, or none.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Json = dict[str, Any]
 
 
 def settings(embedding_of: str = "") -> Json:
-    """What `config` of an identity key says of the features; `embedding_of`: sha256 of a model's weights."""
+    """What `config` of an identity key says about the features. `embedding_of`: sha256 of a model's weights."""
     return {"results": NUMBERS["features"], **({"embedding": embedding_of} if embedding_of else {})}
 
 
@@ -24,7 +24,7 @@ def has_features(key: Json | None) -> bool:
 
 
 def without_features(key: Json) -> Json:
-    """The key of the same nuclei alone."""
+    """The key of the same nuclei without features."""
     return {**key, "config": {name: value for name, value in key["config"].items() if name != "features"}}
 
 
@@ -36,36 +36,39 @@ def embedding_of(key: Json) -> str:
     return str(key["config"].get("features", {}).get("embedding", ""))
 
 
-def covers(there: Json, asked: Json) -> bool:
-    """`there` has the same nuclei and all the features that are asked for, and perhaps more."""
-    if without_features(there) != without_features(asked):
+def covers(stored: Json, asked: Json) -> bool:
+    """Whether `stored` has the nuclei of `asked` and at least its features."""
+    if without_features(stored) != without_features(asked):
         return False
-    has, wants = (key["config"].get("features", {}) for key in (there, asked))
+    has, wants = (key["config"].get("features", {}) for key in (stored, asked))
     return bool(wants.items() <= has.items())
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """A model whose embedding is wanted, as `load_model` takes it: `size` numbers a nucleus, by these weights."""
+    """A model whose embedding is asked for, as `load_model` takes it."""
 
     model: str
     device: str
     size: int
+    """Numbers per nucleus."""
     weights_sha256: str
     options: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class GroupJob:
-    """`store`: a folder with the nuclei, published or about to be. `group`: which of its row groups. `model`: its
-    embedding comes after the features of the table."""
+    """One task: measure the nuclei of one row group of a store."""
 
     store: str
+    """A folder with the nuclei, published or about to be."""
     slide: SlideRef
     group: int
+    """Which of the row groups."""
     mpp: float
     classes: tuple[str, ...]
     model: ModelRef | None = None
+    """Its embedding comes after the features of the table."""
 
     def __str__(self) -> str:
         return f"{self.slide.path}, nuclei of row group {self.group}"

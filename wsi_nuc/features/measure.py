@@ -1,6 +1,7 @@
-"""All features of one row group of a store: what one task computes, from the store and the slide alone.
+"""Computes all features of one row group of a store, which is one task, from the store and the slide alone.
 
-The pixel features of one row group: its nuclei in squares, each square read once, one in memory at a time.
+For the features of pixels, the nuclei are sorted into squares. Each square is read once, and only one is in memory
+at a time.
 """
 
 from __future__ import annotations
@@ -30,79 +31,14 @@ from wsi_nuc.store.reading import NucleiFile, StoredRings
 from wsi_nuc.tiling.scale import Scale
 from wsi_nuc.types import Bool, Box, Float32, Float64, Int64
 
-# A square is this large and is read with its nuclei's overhang; what is larger than LARGEST_UM is no nucleus, and
-# would take memory without bound.
+# A square is read together with the nuclei that reach out of it. What is larger than LARGEST_UM is not a nucleus,
+# and would take memory without bound.
 SQUARE_UM, LARGEST_UM, AROUND_UM = 512.0, 256.0, 4.0
-
 Columns = dict[str, Float64]
 
 
-def pixel_features(
-    source: SlideSource, scale: Scale, own: StoredRings, near: StoredRings
-) -> Iterator[tuple[Int64, Columns]]:
-    """Rows of `own` and their columns, square by square; rows without pixels do not come.
-
-    `near`: nuclei of other row groups that may lie in the way.
-    """
-    boxes = own.bounds_l0 / scale.l0_per_grid
-    small = np.flatnonzero((boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) <= LARGEST_UM / scale.grid_mpp)
-    square = np.floor((boxes[:, :2] + boxes[:, 2:]) / 2 * scale.grid_mpp / SQUARE_UM)
-    order = small[np.lexsort((small, square[small, 0], square[small, 1]))]
-    cuts = np.flatnonzero(np.any(np.diff(square[order], axis=0) != 0, axis=1)) + 1
-    for rows in np.split(order, cuts):
-        if len(rows):
-            yield _read(source, scale, rows, (own, near))
-
-
-def _read(
-    source: SlideSource, scale: Scale, rows: Int64, rings: tuple[StoredRings, StoredRings]
-) -> tuple[Int64, Columns]:
-    """Those of the rows that have all of their pixels, and what these say."""
-    own = rings[0].select(rows)
-    box = _box(own, scale)
-    rgb, lost = read_grid(source, scale, box)
-    haematoxylin, eosin = unmixed(rgb)
-    here = _with_others(rings, rows, box, scale)
-    grid = Rings(here.xy / scale.l0_per_grid - (box.x0, box.y0), here.offsets)
-    ring_px = max(1, round(RING_UM / scale.grid_mpp))
-    covered = cover(grid, here.ids, len(rows), rgb.shape[:2], ring_px)
-    columns = {
-        **stain_features("h", haematoxylin, covered, quantiles=True),
-        **stain_features("e", eosin, covered, quantiles=False),
-        **texture_features(haematoxylin, covered, scale.grid_mpp),
-        **boundary_features(haematoxylin, grid.between(0, len(rows)), scale.grid_mpp),
-    }
-    known = np.ones(len(rows), np.bool_) if lost is None else ~_touched(covered, lost)
-    return rows[known], {name: values[known] for name, values in columns.items()}
-
-
-def _box(own: StoredRings, scale: Scale) -> Box:
-    """Pixels of the nuclei and of what is looked at around them."""
-    bounds, around = own.bounds_l0 / scale.l0_per_grid, int(np.ceil(AROUND_UM / scale.grid_mpp))
-    low, high = np.floor(bounds[:, :2].min(axis=0)).astype(int), np.ceil(bounds[:, 2:].max(axis=0)).astype(int)
-    return Box(*low.tolist(), *high.tolist()).grow(around)
-
-
-def _with_others(rings: tuple[StoredRings, StoredRings], rows: Int64, box: Box, scale: Scale) -> StoredRings:
-    """The `rows`, then all others that reach into the box."""
-    own, near = rings
-    side = scale.l0_per_grid
-    box_l0 = (box.x0 * side, box.y0 * side, box.x1 * side, box.y1 * side)
-    rest = np.ones(len(own), np.bool_)
-    rest[rows] = False
-    others = own.select(np.flatnonzero(rest)).within(box_l0)
-    return StoredRings.concat([own.select(rows), others, near.within(box_l0)])
-
-
-def _touched(covered: Coverage, lost: Bool) -> Bool:
-    """N bool: the file lacks a part of the nucleus or of its ring."""
-    flat = lost.ravel()
-    lacking = covered.inside.sum(flat[covered.inside.pixel]) + covered.ring.sum(flat[covered.ring.pixel])
-    return np.asarray(ratio(lacking, np.ones_like(lacking)) > 0)
-
-
 def measure(job: GroupJob) -> Float32:
-    """N x F, columns as `features_of` lists them. The same job gives the same bytes each time."""
+    """N x F, with the columns that `features_of` lists. The same job gives the same bytes each time."""
     cv2.setNumThreads(1)
     with about(shown(job.slide.path)):
         return _measured(job, cached_slide(job.slide))
@@ -136,5 +72,69 @@ def _near(file: NucleiFile, group: int, around_l0: float) -> StoredRings:
     box = (x0 - around_l0, y0 - around_l0, x1 + around_l0, y1 + around_l0)
     none = StoredRings(np.zeros((0, 2)), np.zeros(1, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)))
     return StoredRings.concat(
-        [none, *(file.rings(other).within(box) for other in file.meeting(box) if other != group)]
+        [none, *(file.rings(neighbour).within(box) for neighbour in file.meeting(box) if neighbour != group)]
     )
+
+
+def pixel_features(
+    source: SlideSource, scale: Scale, own: StoredRings, near: StoredRings
+) -> Iterator[tuple[Int64, Columns]]:
+    """Rows of `own` and their columns, square by square. Rows without pixels are left out.
+
+    `near`: nuclei of other row groups, whose pixels do not belong to any ring.
+    """
+    boxes = own.bounds_l0 / scale.l0_per_grid
+    small = np.flatnonzero((boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) <= LARGEST_UM / scale.grid_mpp)
+    square = np.floor((boxes[:, :2] + boxes[:, 2:]) / 2 * scale.grid_mpp / SQUARE_UM)
+    order = small[np.lexsort((small, square[small, 0], square[small, 1]))]
+    cuts = np.flatnonzero(np.any(np.diff(square[order], axis=0) != 0, axis=1)) + 1
+    for rows in np.split(order, cuts):
+        if len(rows):
+            yield _read(source, scale, rows, (own, near))
+
+
+def _read(
+    source: SlideSource, scale: Scale, rows: Int64, rings: tuple[StoredRings, StoredRings]
+) -> tuple[Int64, Columns]:
+    """The rows that have all their pixels, and their columns."""
+    own = rings[0].select(rows)
+    box = _box(own, scale)
+    rgb, lost = read_grid(source, scale, box)
+    haematoxylin, eosin = unmixed(rgb)
+    here = _with_others(rings, rows, box, scale)
+    grid = Rings(here.xy / scale.l0_per_grid - (box.x0, box.y0), here.offsets)
+    ring_px = max(1, round(RING_UM / scale.grid_mpp))
+    covered = cover(grid, here.ids, len(rows), rgb.shape[:2], ring_px)
+    columns = {
+        **stain_features("h", haematoxylin, covered, quantiles=True),
+        **stain_features("e", eosin, covered, quantiles=False),
+        **texture_features(haematoxylin, covered, scale.grid_mpp),
+        **boundary_features(haematoxylin, grid.between(0, len(rows)), scale.grid_mpp),
+    }
+    known = np.ones(len(rows), np.bool_) if lost is None else ~_touched(covered, lost)
+    return rows[known], {name: values[known] for name, values in columns.items()}
+
+
+def _box(own: StoredRings, scale: Scale) -> Box:
+    """The box, in pixels of `scale`, around the nuclei and the surroundings that are measured."""
+    bounds, around = own.bounds_l0 / scale.l0_per_grid, int(np.ceil(AROUND_UM / scale.grid_mpp))
+    low, high = np.floor(bounds[:, :2].min(axis=0)).astype(int), np.ceil(bounds[:, 2:].max(axis=0)).astype(int)
+    return Box(*low.tolist(), *high.tolist()).grow(around)
+
+
+def _with_others(rings: tuple[StoredRings, StoredRings], rows: Int64, box: Box, scale: Scale) -> StoredRings:
+    """The `rows`, then all others that reach into the box."""
+    own, near = rings
+    side = scale.l0_per_grid
+    box_l0 = (box.x0 * side, box.y0 * side, box.x1 * side, box.y1 * side)
+    rest = np.ones(len(own), np.bool_)
+    rest[rows] = False
+    others = own.select(np.flatnonzero(rest)).within(box_l0)
+    return StoredRings.concat([own.select(rows), others, near.within(box_l0)])
+
+
+def _touched(covered: Coverage, lost: Bool) -> Bool:
+    """N bool: whether the file lacks a part of the nucleus or of its ring."""
+    flat = lost.ravel()
+    lacking = covered.inside.sum(flat[covered.inside.pixel]) + covered.ring.sum(flat[covered.ring.pixel])
+    return np.asarray(ratio(lacking, np.ones_like(lacking)) > 0)

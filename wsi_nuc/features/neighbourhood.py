@@ -1,6 +1,7 @@
-"""Who lives around a nucleus: distances, Delaunay edges, classes within radii. From centroids alone.
+"""The neighbours of nuclei, from centroids alone.
 
-Which classes are neighbours more often than chance would have it, and how far the nearest nucleus is.
+`neighbourhood_features` measures each nucleus: distances, Delaunay edges, classes within radii. `PairCounter`
+measures a whole slide: which classes are neighbours more often than by chance, and how far the nearest nucleus is.
 """
 
 from __future__ import annotations
@@ -18,74 +19,13 @@ from wsi_nuc.types import Float64, Int64
 
 NEIGHBOURS_UM = 30.0
 FARTHEST_UM = 100.0
-# Distances are summed as whole multiples of this, which add up to the same in any order.
+# Distances are summed as whole multiples of this, so that the sum does not depend on the order.
 _UNIT_UM = 2.0**-20
-
-
-class PairCounter:
-    """Pairs of nuclei at most `NEIGHBOURS_UM` apart by their two classes: whole numbers, each pair once."""
-
-    def __init__(self, classes: Sequence[str]) -> None:
-        self._names = list(classes)
-        self._pairs = np.zeros((len(classes), len(classes)), np.int64)
-        self._nearest, self._with_neighbour = 0, 0
-
-    def add(self, scene: Scene) -> None:
-        from scipy.spatial import cKDTree
-
-        if not scene.own:
-            return
-        tree = cKDTree(scene.xy_um)
-        pairs = tree.query_pairs(NEIGHBOURS_UM, output_type="ndarray")
-        own_first = pairs[:, 0] < scene.own
-        counts_here = np.concatenate([np.ones(scene.own, np.bool_), scene.earlier])
-        pairs = pairs[own_first & counts_here[pairs[:, 1]]]
-        first, second = np.sort(scene.class_id[pairs], axis=1).T
-        size = len(self._names)
-        self._pairs += np.bincount(first * size + second, minlength=size * size).reshape(size, size)
-        self._add_nearest(tree, scene)
-
-    def _add_nearest(self, tree: object, scene: Scene) -> None:
-        # The first one found is the nucleus itself.
-        query = tree.query(scene.xy_um[: scene.own], k=2, distance_upper_bound=FARTHEST_UM)  # type: ignore[attr-defined]
-        nearest = query[0][:, 1]
-        known = nearest[np.isfinite(nearest)]
-        self._nearest += int(np.round(known / _UNIT_UM).astype(np.int64).sum())
-        self._with_neighbour += len(known)
-
-    @property
-    def nearest_um(self) -> float:
-        """Mean distance to the nearest nucleus, of those that have one within `FARTHEST_UM`."""
-        if not self._with_neighbour:
-            return math.nan
-        return self._nearest * _UNIT_UM / self._with_neighbour
-
-    def enrichment(self, counts: Sequence[int]) -> dict[tuple[str, str], float]:
-        """log2 of pairs found over pairs expected, were the classes dealt out anew among all nuclei.
-
-        0: as by chance; 1: twice as often. Half a pair is added to both, so that none found is a number, too;
-        NaN where there is no such pair to find.
-        """
-        nuclei, found = sum(counts), int(self._pairs.sum())
-        out = {}
-        for a, name in enumerate(self._names):
-            for b in range(a, len(self._names)):
-                possible = counts[a] * (counts[a] - 1) / 2 if a == b else counts[a] * counts[b]
-                share = possible / (nuclei * (nuclei - 1) / 2) if nuclei > 1 else 0.0
-                out[name, self._names[b]] = _log_ratio(int(self._pairs[a, b]), found * share)
-        return out
-
-
-def _log_ratio(found: int, expected: float) -> float:
-    return math.log2((found + 0.5) / (expected + 0.5)) if expected > 0 else math.nan
-
-
 NEAREST = (1, 3, 5)
-# Nothing farther away is looked at. A triangle with a smaller circumcircle than half of it is the same in the
-# triangulation of all nuclei and in that of those within this distance.
+# Nothing farther away counts. A triangle whose circumradius is at most half of this is the same, whether all
+# nuclei are triangulated or only those within this distance.
 REACH_UM = 100.0
 LARGEST_CIRCLE_UM = REACH_UM / 2
-
 Columns = dict[str, Float64]
 
 
@@ -103,18 +43,19 @@ def neighbourhood_features(scene: Scene, classes: Sequence[str]) -> Columns:
 
 
 def _nearest(tree: cKDTree, xy: Float64, own: int) -> Columns:
-    """The first one found is the nucleus itself."""
+    """Distances to the nearest other nuclei. The very nearest is the nucleus itself."""
     distance = tree.query(xy[:own], k=max(NEAREST) + 1, distance_upper_bound=REACH_UM)[0]
     distance[~np.isfinite(distance)] = np.nan
     return {f"neighbour_{k}_um": distance[:, k] for k in NEAREST}
 
 
 def _composition(pairs: Int64, scene: Scene, classes: Sequence[str], radius: int) -> Columns:
-    """Classes of the other ends of all pairs that a nucleus is in."""
+    """Counts each nucleus's neighbours by class: the other ends of all pairs that it is in."""
     size = len(scene.xy_um) * len(classes)
     counts = np.zeros(size, np.int64)
-    for here, there in ((0, 1), (1, 0)):
-        counts += np.bincount(pairs[:, here] * len(classes) + scene.class_id[pairs[:, there]], minlength=size)
+    for centre, neighbour in ((0, 1), (1, 0)):
+        codes = pairs[:, centre] * len(classes) + scene.class_id[pairs[:, neighbour]]
+        counts += np.bincount(codes, minlength=size)
     table = counts.reshape(-1, len(classes))[: scene.own].astype(np.float64)
     total = table.sum(axis=1)
     shares = ratio(table, total[:, None])
@@ -126,7 +67,7 @@ def _composition(pairs: Int64, scene: Scene, classes: Sequence[str], radius: int
 
 
 def _delaunay(xy: Float64, own: int) -> Columns:
-    """Edges of triangles whose circumcircle is small enough to be known, each edge once an end."""
+    """Edges of the triangles whose circumcircle is small enough; each edge counts at both of its ends."""
     edges = _edges(xy)
     length = np.hypot(*(xy[edges[:, 0]] - xy[edges[:, 1]]).T)
     ends = edges.ravel()
@@ -156,8 +97,64 @@ def _edges(xy: Float64) -> Int64:
 
 
 def _circumradius(triangles: Float64) -> Float64:
-    """Of T x 3 x 2 corners; infinite for a flat one."""
+    """T, for triangles of T x 3 x 2 corners; infinite for a flat triangle."""
     a, b = triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
     doubled = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])
     sides = np.hypot(*a.T) * np.hypot(*b.T) * np.hypot(*(a - b).T)
     return np.where(doubled > 0, sides / np.where(doubled > 0, 2 * doubled, 1), np.inf)
+
+
+class PairCounter:
+    """Counts pairs of nuclei at most `NEIGHBOURS_UM` apart by their two classes, each pair once."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._names = list(classes)
+        self._pairs = np.zeros((len(classes), len(classes)), np.int64)
+        self._nearest, self._with_neighbour = 0, 0
+
+    def add(self, scene: Scene) -> None:
+        if not scene.own:
+            return
+        tree = cKDTree(scene.xy_um)
+        pairs = tree.query_pairs(NEIGHBOURS_UM, output_type="ndarray")
+        own_first = pairs[:, 0] < scene.own
+        counts_here = np.concatenate([np.ones(scene.own, np.bool_), scene.earlier])
+        pairs = pairs[own_first & counts_here[pairs[:, 1]]]
+        first, second = np.sort(scene.class_id[pairs], axis=1).T
+        size = len(self._names)
+        self._pairs += np.bincount(first * size + second, minlength=size * size).reshape(size, size)
+        self._add_nearest(tree, scene)
+
+    def _add_nearest(self, tree: cKDTree, scene: Scene) -> None:
+        # The very nearest is the nucleus itself.
+        query = tree.query(scene.xy_um[: scene.own], k=2, distance_upper_bound=FARTHEST_UM)
+        nearest = query[0][:, 1]
+        known = nearest[np.isfinite(nearest)]
+        self._nearest += int(np.round(known / _UNIT_UM).astype(np.int64).sum())
+        self._with_neighbour += len(known)
+
+    @property
+    def nearest_um(self) -> float:
+        """Mean distance to the nearest nucleus, of those that have one within `FARTHEST_UM`."""
+        if not self._with_neighbour:
+            return math.nan
+        return self._nearest * _UNIT_UM / self._with_neighbour
+
+    def enrichment(self, counts: Sequence[int]) -> dict[tuple[str, str], float]:
+        """log2 of the counted pairs over those expected if the classes were dealt out anew among all nuclei.
+
+        0: as by chance; 1: twice as often. Half a pair is added to both, so that a count of 0 gives a number, too.
+        NaN where no such pair is possible.
+        """
+        nuclei, pairs = sum(counts), int(self._pairs.sum())
+        out = {}
+        for a, name in enumerate(self._names):
+            for b in range(a, len(self._names)):
+                possible = counts[a] * (counts[a] - 1) / 2 if a == b else counts[a] * counts[b]
+                share = possible / (nuclei * (nuclei - 1) / 2) if nuclei > 1 else 0.0
+                out[name, self._names[b]] = _log_ratio(int(self._pairs[a, b]), pairs * share)
+        return out
+
+
+def _log_ratio(counted: int, expected: float) -> float:
+    return math.log2((counted + 0.5) / (expected + 0.5)) if expected > 0 else math.nan

@@ -20,14 +20,15 @@ from wsi_nuc.types import Bool, Box, Float64, SlideInfo, UInt8
 Int16 = npt.NDArray[np.int16]
 
 UM_PER_PX = 0.5
-# A whole number of a level's pixels that comes this near is averaged as it is: all usual scanners.
+# Where a whole number of a level's pixels comes this near to UM_PER_PX, they are averaged and not resampled. That
+# holds for all usual scanners.
 WHOLE_FACTOR = 0.06
 # Densities are whole multiples of this, so that sums of them are exact.
 OD = 1 / 2000
 
 
 def feature_scale(info: SlideInfo, mpp: float) -> Scale:
-    """The level and factor nearest to `UM_PER_PX`; between them, pixels are resampled to exactly that."""
+    """The level and whole factor nearest to `UM_PER_PX`. Where none is near, pixels are resampled to it."""
     off, level, factor = min(_choices(info, mpp))
     if off > math.log1p(WHOLE_FACTOR):
         return choose_scale(info, mpp, UM_PER_PX)
@@ -36,8 +37,10 @@ def feature_scale(info: SlideInfo, mpp: float) -> Scale:
 
 
 def _choices(info: SlideInfo, mpp: float) -> Iterator[tuple[float, int, int]]:
-    """Of each level: how far off it is with the best whole factor, its negative index (of equals the coarsest is
-    first), that factor."""
+    """For each level: how far off it is with the best whole factor, its negative index, and that factor.
+
+    The negative index puts the coarsest of equal levels first.
+    """
     for index, level in enumerate(info.levels):
         um = mpp * level.downsample
         factor = max(1, round(UM_PER_PX / um))
@@ -45,8 +48,10 @@ def _choices(info: SlideInfo, mpp: float) -> Iterator[tuple[float, int, int]]:
 
 
 def read_grid(source: SlideSource, scale: Scale, box: Box) -> tuple[UInt8, Bool | None]:
-    """H x W x 3 of `box` in pixels of `scale`, and for which of them the file holds no data, or none that can be
-    decoded (None: all there)."""
+    """H x W x 3 of `box` in pixels of `scale`, and H x W: where the file has no data that can be decoded.
+
+    None in place of the latter means that all pixels are there.
+    """
     factor = round(scale.level_px_per_grid)
     if factor != scale.level_px_per_grid:
         box_level = scale.level_box(box)
@@ -71,7 +76,7 @@ def _any_of(missing: Bool, factor: int) -> Bool:
 
 
 def _covered(missing: Bool, box_level: Box, scale: Scale, box: Box) -> Bool:
-    """By the pixel of the level under the middle of each pixel."""
+    """Looks up the pixel of the level that lies under the middle of each pixel."""
     ratio = scale.level_px_per_grid
     columns = ((np.arange(box.x0, box.x1) + 0.5) * ratio).astype(np.int64) - box_level.x0
     rows = ((np.arange(box.y0, box.y1) + 0.5) * ratio).astype(np.int64) - box_level.y0

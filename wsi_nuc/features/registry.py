@@ -1,4 +1,4 @@
-"""Every feature in one table: its name, unit and meaning. The documentation and `--list` are made of it."""
+"""Every feature in one table: its name, unit and meaning. The documentation and `--list` are made from it."""
 
 from __future__ import annotations
 
@@ -11,30 +11,35 @@ CLASS, NUMBER = "{class}", "{number}"
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """`name` ends in its unit where it has one. `{class}` in it stands for each class of the store, `{number}` for
-    the places of an embedding."""
+    """One row of the table."""
 
     name: str
+    """Ends in the unit, where there is one. `{class}` stands for each class of the store, `{number}` for the
+    places of an embedding."""
     family: str
+    """A key of FAMILIES."""
     unit: str
     about: str
+    """The meaning. Results hold it, so a change of the words changes their bytes."""
 
     def of_class(self, label: str) -> Feature:
         return Feature(self.name.replace(CLASS, label), self.family, self.unit, self.about.replace(CLASS, label))
 
 
 FAMILIES = {
-    "shape": "From the polygon itself, exactly; no pixels. scikit-image's regionprops has the same on a raster of "
-    "0.05 um to 1 %, with the hull of its pixels to 2 % and its estimate of the perimeter to 5 %.",
+    "shape": "Computed exactly, from the polygon and not from pixels. scikit-image's regionprops on a raster of "
+    "0.05 um agrees to 1 %, with the hull of its pixels to 2 % and its estimate of the perimeter to 5 %.",
     "stain": "Optical densities (OD) of haematoxylin and eosin by colour deconvolution with fixed vectors "
-    "(Ruifrok & Johnston 2001), measured at 0.5 um per pixel whatever the scan, in pixels whose middle is in the "
-    "polygon; none of what is over 256 um across. The ring holds the pixels within about 2 um of the nucleus that "
-    "lie in none and are nearer to no other.",
-    "texture": "Of the haematoxylin inside at 0.5 um per pixel. Co-occurrence: 16 levels from 0 to 1.6 OD, "
-    "neighbours at one pixel in four directions, both in the nucleus, symmetric, all directions in one matrix.",
-    "boundary": "Haematoxylin at 32 points evenly along the outline, 1 um inside of it and 1 um outside.",
+    "(Ruifrok & Johnston 2001). They are measured at 0.5 um per pixel, whatever the resolution of the scan, in "
+    "the pixels whose middle is in the polygon. Nuclei over 256 um across are not measured. The ring holds the "
+    "pixels within about 2 um of the nucleus that lie in no nucleus and are not nearer to another one.",
+    "texture": "Of the haematoxylin inside the nucleus, at 0.5 um per pixel. Co-occurrence: 16 levels from 0 to "
+    "1.6 OD, pairs of adjacent pixels in four directions, both in the nucleus; one symmetric matrix for all "
+    "directions.",
+    "boundary": "Haematoxylin at 32 points evenly along the outline, 1 um inside it and 1 um outside.",
     "neighbourhood": "From centroids. Nothing farther away than 100 um counts; NaN where nothing is nearer.",
-    "embedding": "Only with `--embedding`, of a model that has one: PromptNucSeg 256, default 128.",
+    "embedding": "Only with `--embedding`, and for a model that has one: 256 numbers per nucleus from "
+    "PromptNucSeg, 128 from the default model.",
 }
 
 
@@ -107,7 +112,7 @@ BOUNDARY = _family(
 
 
 def _neighbourhood() -> list[Feature]:
-    found = _family(
+    features = _family(
         "neighbourhood",
         ("neighbour_1_um", "um", "distance of the centroid to the nearest other one"),
         ("neighbour_3_um", "um", "distance of the centroid to the third nearest"),
@@ -117,13 +122,13 @@ def _neighbourhood() -> list[Feature]:
         ("delaunay_edge_sd_um", "um", "standard deviation of their length"),
     )
     for radius in RADII_UM:
-        found += _family(
+        features += _family(
             "neighbourhood",
             (f"count_{radius}um", "", f"other nuclei within {radius} um"),
             (f"entropy_{radius}um_bits", "bit", f"entropy of the classes within {radius} um"),
             (f"share_{radius}um_{CLASS}", "", f"share of {CLASS} among the other nuclei within {radius} um"),
         )
-    return found
+    return features
 
 
 NEIGHBOURHOOD = _neighbourhood()
@@ -132,7 +137,10 @@ TABLE: tuple[Feature, ...] = (*SHAPE, *STAIN, *TEXTURE, *BOUNDARY, *NEIGHBOURHOO
 
 
 def features_of(classes: Sequence[str], embedding: int = 0) -> list[Feature]:
-    """The table with each class in its place and as many numbers of an embedding, in the order of the columns."""
+    """The table in the order of the columns, with one row per class where it says `{class}`.
+
+    `embedding`: how many numbers the embedding has.
+    """
     out: list[Feature] = []
     for feature in TABLE:
         if feature.family == "embedding":
@@ -149,8 +157,8 @@ def document() -> str:
         "",
         "`wsi-nuc features STORE` and `wsi-nuc run --features` write these as columns of `tables/nuclei_table`,",
         "after the class probabilities, as 32-bit floats. All lengths are in micrometres of the slide. NaN means",
-        "that a feature is not defined for that nucleus: no neighbour, no pixel, no data in the file. Made from",
-        "`wsi_nuc/features/registry.py`, as is `wsi-nuc features --list`.",
+        "that a feature is not defined for that nucleus: no neighbour, no pixel, no data in the file. This page",
+        "and `wsi-nuc features --list` are made from `wsi_nuc/features/registry.py`.",
     ]
     for family, about in FAMILIES.items():
         lines += ["", f"## {family.capitalize()}", "", about, "", "| name | unit | meaning |", "|---|---|---|"]

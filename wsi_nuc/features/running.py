@@ -1,6 +1,6 @@
 """Features as a part of a run: measured before a result is published, or added to one that lacks them.
 
-Features for a store that is published already: a new store of the same nuclei takes its place in one step.
+To add them, a new store with the same nuclei takes the place of the published one in one step.
 """
 
 from __future__ import annotations
@@ -47,11 +47,72 @@ _NEW_PLACES = (f"{layout.NUCLEI_TABLE}/X", f"{layout.NUCLEI_TABLE}/var")
 _ABOVE = ("images", "shapes", "tables", "labels")
 
 
+def run_slides(
+    config: RunConfig, slides: Sequence[str | SlideRequest], emit: Emit = ignore, out: Place | None = None
+) -> Generator[SlideResult, None, None]:
+    """`run.session.run_slides`, with features where the configuration asks for them."""
+    return session.run_slides(config, slides, emit, out, Features())
+
+
+class Features:
+    """Measures the features. See `run.measures.Measures`."""
+
+    def settings(self, config: RunConfig, spec: ModelSpec) -> dict[str, Any]:
+        if config.embedding and not spec.embedding:
+            remedy = "leave it out, or use a model that has one, such as PromptNucSeg"
+            raise UsageError("--embedding", f"the model {spec.name} has no embedding", remedy)
+        if not (config.features or config.embedding):
+            return {}
+        return {"features": settings(spec.weights_sha256 if config.embedding else "")}
+
+    def reconciled(self, job: SlideJob, final: Path) -> SlideJob:
+        """A result never loses its features, and one that only lacks them may be replaced."""
+        stored = manifests.made_from(final)
+        if stored is None or without_features(stored) != without_features(job.origin.key):
+            return job
+        if covers(stored, job.origin.key):
+            return replace(job, origin=replace(job.origin, key=stored))
+        return replace(job, config=job.config.model_copy(update={"overwrite": True}))
+
+    def lacking(self, job: SlideJob, final: Path) -> bool:
+        key, stored = job.origin.key, manifests.made_from(final)
+        if stored is None or covers(stored, key) or without_features(stored) != without_features(key):
+            return False
+        if verify(final):
+            return False
+        return job.config.allow_bad_tiles or not manifests.is_partial(manifests.read(final))
+
+    def add(self, job: SlideJob, final: Place, execute: Execute, device: str) -> Published:
+        return add_features(final, job.ref, execute, embedding_model(job, device))
+
+    def wanted(self, job: SlideJob) -> bool:
+        return has_features(job.origin.key)
+
+    def measure(self, folder: ZarrFolder, job: SlideJob, execute: Execute, device: str) -> None:
+        nuclei = Nuclei(
+            folder.root.path,
+            make_room(folder).path,
+            job.pixels,
+            job.mpp,
+            job.spec.classes,
+            embedding_model(job, device),
+        )
+        write_features(folder, nuclei, execute)
+
+
+def embedding_model(job: SlideJob, device: str) -> ModelRef | None:
+    """The model of the run, where the result has its embedding."""
+    if not embedding_of(job.origin.key):
+        return None
+    options = tuple(job.config.inference.items())
+    return ModelRef(job.config.model, device, job.spec.embedding, job.spec.weights_sha256, options)
+
+
 def add_features(store: Place, slide: SlideRef, execute: Execute, model: ModelRef | None = None) -> Published:
     """Measure every nucleus of an intact `store` on the `slide` that it was made from.
 
-    `model` adds its embedding. `new` of the answer is False where the store has all of it already. A kill at any
-    moment leaves the old or the new store; files that stay the same are shared between the two, not copied.
+    `model` adds its embedding. `new` in the answer is False where the store has all features already. A kill at
+    any moment leaves either the old or the new store. Files that stay the same are shared between the two.
     """
     old = _checked(store.path)
     key = with_features(old["made_from"], model.weights_sha256 if model else "")
@@ -92,7 +153,7 @@ def _refuse_replaced(store: Path, old: Json) -> None:
 
 
 def _folder_of(store: Place, root: Place) -> tuple[ZarrFolder, list[Json]]:
-    """A folder with all files of the store but those that are written anew, and the figures of its classes."""
+    """A folder with the files of the store, except those that are written anew, and the figures of its classes."""
     folder = ZarrFolder(root)
     attributes = folder.adopt(store.path, _is_new)
     inside = contents(store.path)
@@ -102,72 +163,11 @@ def _folder_of(store: Place, root: Place) -> tuple[ZarrFolder, list[Json]]:
     else:
         for name in same:
             durable.link_or_copy(store / name, root / name)
-    # Up to format 2 they are a table, which is among the files.
+    # Up to format 2 the figures are a table, which is among the files.
     return folder, attributes.get("wsi_nuc", {}).get("classes", [])
 
 
 def _is_new(name: str) -> bool:
-    """Of a file or a node: it is not taken over from the old store."""
+    """Whether a file or a node is written anew, and not taken over from the old store."""
     above = {path for group in _ABOVE for path in (group, f"{group}/zarr.json")}
     return name == "zarr.json" or name in above or any(f"{name}/".startswith(f"{path}/") for path in _NEW_PLACES)
-
-
-class Features:
-    """See `run.measures.Measures`."""
-
-    def settings(self, config: RunConfig, spec: ModelSpec) -> dict[str, Any]:
-        if config.embedding and not spec.embedding:
-            remedy = "leave it out, or use a model that has one, such as PromptNucSeg"
-            raise UsageError("--embedding", f"the model {spec.name} has no embedding", remedy)
-        if not (config.features or config.embedding):
-            return {}
-        return {"features": settings(spec.weights_sha256 if config.embedding else "")}
-
-    def reconciled(self, job: SlideJob, final: Path) -> SlideJob:
-        """A result with features is never made one without, and one that only lacks them may be replaced."""
-        there = manifests.made_from(final)
-        if there is None or without_features(there) != without_features(job.origin.key):
-            return job
-        if covers(there, job.origin.key):
-            return replace(job, origin=replace(job.origin, key=there))
-        return replace(job, config=job.config.model_copy(update={"overwrite": True}))
-
-    def lacking(self, job: SlideJob, final: Path) -> bool:
-        key, there = job.origin.key, manifests.made_from(final)
-        if there is None or covers(there, key) or without_features(there) != without_features(key):
-            return False
-        if verify(final):
-            return False
-        return job.config.allow_bad_tiles or not manifests.is_partial(manifests.read(final))
-
-    def add(self, job: SlideJob, final: Place, execute: Execute, device: str) -> Published:
-        return add_features(final, job.ref, execute, embedding_model(job, device))
-
-    def wanted(self, job: SlideJob) -> bool:
-        return has_features(job.origin.key)
-
-    def measure(self, folder: ZarrFolder, job: SlideJob, execute: Execute, device: str) -> None:
-        nuclei = Nuclei(
-            folder.root.path,
-            make_room(folder).path,
-            job.pixels,
-            job.mpp,
-            job.spec.classes,
-            embedding_model(job, device),
-        )
-        write_features(folder, nuclei, execute)
-
-
-def embedding_model(job: SlideJob, device: str) -> ModelRef | None:
-    """The model of the run, where the result has its embedding."""
-    if not embedding_of(job.origin.key):
-        return None
-    options = tuple(job.config.inference.items())
-    return ModelRef(job.config.model, device, job.spec.embedding, job.spec.weights_sha256, options)
-
-
-def run_slides(
-    config: RunConfig, slides: Sequence[str | SlideRequest], emit: Emit = ignore, out: Place | None = None
-) -> Generator[SlideResult, None, None]:
-    """`run.session.run_slides`, with features where the configuration asks for them."""
-    return session.run_slides(config, slides, emit, out, Features())

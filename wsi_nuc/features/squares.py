@@ -13,7 +13,7 @@ EDGE_UM = 250.0
 
 
 class SquareCounter:
-    """Nuclei by class on a fixed grid of squares of `EDGE_UM`. A few numbers a square: 16 squares a mm2."""
+    """Counts the nuclei of each class on a fixed grid of squares of `EDGE_UM`, 16 squares per mm2."""
 
     def __init__(self, classes: int) -> None:
         self._classes = classes
@@ -54,7 +54,7 @@ def squares_in(tissue: Any, mpp: float) -> list[tuple[int, int]]:
     import shapely
 
     edge_l0 = EDGE_UM / mpp
-    found: set[tuple[int, int]] = set()
+    squares: set[tuple[int, int]] = set()
     for polygon in tissue:
         x0, y0, x1, y1 = shapely.bounds(polygon)
         columns = np.arange(math.floor(x0 / edge_l0), math.floor(x1 / edge_l0) + 1)
@@ -62,17 +62,17 @@ def squares_in(tissue: Any, mpp: float) -> list[tuple[int, int]]:
         shapely.prepare(polygon)
         for row in rows.tolist():
             inside = shapely.contains_xy(polygon, (columns + 0.5) * edge_l0, (row + 0.5) * edge_l0)
-            found |= {(column, row) for column in columns[inside].tolist()}
-    return sorted(found)
+            squares |= {(column, row) for column in columns[inside].tolist()}
+    return sorted(squares)
 
 
 def _dispersion(totals: Int64) -> float:
-    """Variance over mean: 1 if nuclei fall where they may, above if they gather, below if they keep apart."""
+    """Variance over mean: 1 for nuclei at random places, more if they gather, less if they keep apart."""
     return float(np.var(totals) / np.mean(totals)) if totals.sum() else math.nan
 
 
 def _gini(totals: Int64) -> float:
-    """0 if every square has as many nuclei, near 1 if few squares have them all."""
+    """0 if all squares have equally many nuclei, near 1 if few squares have them all."""
     if not totals.sum():
         return math.nan
     place = 2 * np.arange(1, len(totals) + 1) - len(totals) - 1
@@ -89,7 +89,7 @@ def _entropy(counts: Int64) -> float:
 
 
 def _mean_entropy(table: Int64) -> float:
-    """That of each square, weighted by its nuclei."""
+    """The mean entropy of the squares, weighted by their nuclei."""
     totals = table.sum(axis=1)
     if not totals.sum():
         return math.nan

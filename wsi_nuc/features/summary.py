@@ -1,6 +1,6 @@
-"""One row of figures a slide, from its published store alone: no pixels, one row group in memory at a time.
+"""One row of figures per slide, from its published store alone.
 
-Mean and spread of every feature over a slide, from the table of its store, a stretch of rows at a time.
+No pixels are read, and only one row group, or one stretch of the feature table, is in memory at a time.
 """
 
 from __future__ import annotations
@@ -26,56 +26,19 @@ from wsi_nuc.store.classes import ClassCounter, ClassRow
 from wsi_nuc.store.reading import NucleiFile, class_names, read_tissue
 from wsi_nuc.types import Float64, Int64
 
-# Numbers that a mean says nothing about: the classes' probabilities, an embedding, a direction.
+# Columns whose mean says nothing: the probabilities of classes, an embedding, a direction.
 LEFT_OUT_FAMILIES = ("class", "embedding")
 LEFT_OUT = ("orientation_rad",)
+KINDS = ("missing", "damaged", "failed")
 _ROWS = 16_384
 _MOST_FEATURES = 100_000
-
-
-def feature_means(store: Path, nuclei: int) -> dict[str, float]:
-    """`feature_mean_NAME` and `feature_sd_NAME` over those of the `nuclei` that have it; NaN where none has."""
-    table = contents(store) / layout.NUCLEI_TABLE
-    try:
-        values = open_array(table / "X")
-        names, families = (
-            read_array(table / "var" / name, _MOST_FEATURES).tolist() for name in ("_index", "family")
-        )
-        if values.shape != (nuclei, len(names)):
-            raise ValueError(f"its shape {values.shape} is not that of {len(names)} columns for {nuclei} nuclei")
-        kept = [i for i, name in enumerate(names) if families[i] not in LEFT_OUT_FAMILIES and name not in LEFT_OUT]
-        mean, sd = _mean_sd(values, np.array(kept, np.int64))
-    except (OSError, KeyError, ValueError) as error:
-        raise StorageError(table, f"cannot be read ({error})", "`wsi-nuc verify` says what is wrong") from None
-    out = {f"feature_mean_{names[i]}": float(value) for i, value in zip(kept, mean, strict=True)}
-    return out | {f"feature_sd_{names[i]}": float(value) for i, value in zip(kept, sd, strict=True)}
-
-
-def _mean_sd(values: Any, columns: Int64) -> tuple[Float64, Float64]:
-    """Stretches merge as Chan, Golub and LeVeque have it: no square of a large mean is taken from another."""
-    count, mean, squares = (np.zeros(len(columns)) for _ in range(3))
-    for start in range(0, values.shape[0], _ROWS):
-        some = np.asarray(values[start : start + _ROWS], np.float64)[:, columns]
-        known = np.isfinite(some)
-        n = known.sum(axis=0)
-        here = np.where(known, some, 0).sum(axis=0) / np.maximum(n, 1)
-        off = np.where(known, some - here, 0)
-        total, gap = count + n, here - mean
-        mean = mean + gap * n / np.maximum(total, 1)
-        squares = squares + (off**2).sum(axis=0) + gap**2 * count * n / np.maximum(total, 1)
-        count = total
-    spread = np.sqrt(squares / np.maximum(count, 1))
-    return np.where(count > 0, mean, np.nan), np.where(count > 0, spread, np.nan)
-
-
 Figure = float | int | str
-KINDS = ("missing", "damaged", "failed")
 
 
 def slide_summary(store: Path) -> dict[str, Figure]:
     """Counts, densities, quantiles of the area, mixture of classes and spread of one published slide.
 
-    Plain names to plain values, in a fixed order that only the classes of the store decide; a store with features
+    Maps plain names to plain values. Their order depends on the classes of the store alone. A store with features
     has the mean and the standard deviation of each, too. What cannot be known (no nucleus of a class, no tissue)
     is NaN. Raises StorageError where the store cannot be read.
     """
@@ -123,7 +86,7 @@ def _count(store: Path, mpp: float, classes: Sequence[str]) -> _Counted:
 
 
 def _usable(tissue: Any, manifest: dict[str, Any]) -> Any:
-    """The polygons without the places that could not be looked at: a square there is not one without nuclei."""
+    """The polygons without the places that could not be analysed, since a square there is not an empty one."""
     boxes = [box for kind in KINDS for box in manifest["tiles"].get(f"{kind}_boxes_l0", [])]
     if not boxes:
         return tissue
@@ -132,7 +95,7 @@ def _usable(tissue: Any, manifest: dict[str, Any]) -> Any:
 
 
 def _facts(manifest: dict[str, Any]) -> dict[str, Figure]:
-    """What the manifest knows of the slide and the run, by numbers and names only."""
+    """What the manifest says about the slide and the run, as numbers and names."""
     slide, tiles = manifest["slide"], manifest["tiles"]
     key = manifest["made_from"]
     facts: dict[str, Figure] = {
@@ -155,5 +118,42 @@ def _of_classes(rows: Sequence[ClassRow]) -> dict[str, Figure]:
 
 
 def _of_pairs(pairs: PairCounter, counts: Sequence[int]) -> dict[str, Figure]:
-    found = pairs.enrichment(counts)
-    return {f"enrichment_{a}_{b}": value for (a, b), value in found.items()}
+    return {f"enrichment_{a}_{b}": value for (a, b), value in pairs.enrichment(counts).items()}
+
+
+def feature_means(store: Path, nuclei: int) -> dict[str, float]:
+    """`feature_mean_NAME` and `feature_sd_NAME` over the nuclei that have a value; NaN where none has.
+
+    `nuclei`: how many rows the table must have.
+    """
+    table = contents(store) / layout.NUCLEI_TABLE
+    try:
+        values = open_array(table / "X")
+        names, families = (
+            read_array(table / "var" / name, _MOST_FEATURES).tolist() for name in ("_index", "family")
+        )
+        if values.shape != (nuclei, len(names)):
+            raise ValueError(f"its shape {values.shape} is not that of {len(names)} columns for {nuclei} nuclei")
+        kept = [i for i, name in enumerate(names) if families[i] not in LEFT_OUT_FAMILIES and name not in LEFT_OUT]
+        mean, sd = _mean_sd(values, np.array(kept, np.int64))
+    except (OSError, KeyError, ValueError) as error:
+        raise StorageError(table, f"cannot be read ({error})", "`wsi-nuc verify` says what is wrong") from None
+    out = {f"feature_mean_{names[i]}": float(value) for i, value in zip(kept, mean, strict=True)}
+    return out | {f"feature_sd_{names[i]}": float(value) for i, value in zip(kept, sd, strict=True)}
+
+
+def _mean_sd(values: Any, columns: Int64) -> tuple[Float64, Float64]:
+    """Merges stretches of rows as Chan, Golub and LeVeque do, which never subtracts large squares."""
+    count, mean, squares = (np.zeros(len(columns)) for _ in range(3))
+    for start in range(0, values.shape[0], _ROWS):
+        stretch = np.asarray(values[start : start + _ROWS], np.float64)[:, columns]
+        known = np.isfinite(stretch)
+        n = known.sum(axis=0)
+        here = np.where(known, stretch, 0).sum(axis=0) / np.maximum(n, 1)
+        off = np.where(known, stretch - here, 0)
+        total, gap = count + n, here - mean
+        mean = mean + gap * n / np.maximum(total, 1)
+        squares = squares + (off**2).sum(axis=0) + gap**2 * count * n / np.maximum(total, 1)
+        count = total
+    spread = np.sqrt(squares / np.maximum(count, 1))
+    return np.where(count > 0, mean, np.nan), np.where(count > 0, spread, np.nan)

@@ -1,6 +1,6 @@
-"""How the haematoxylin is spread inside of a nucleus: gradients, moments, co-occurrence of neighbours.
+"""Stain and texture: how much of each stain is in a nucleus and around it, and how the haematoxylin is spread.
 
-How much of each stain is in a nucleus and around it.
+Texture is gradients, moments and the co-occurrence of neighbouring pixels inside the nucleus.
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ from wsi_nuc.features.shape import ratio
 from wsi_nuc.types import Float64, Int64
 
 QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
+LEVELS, MOST_OD = 16, 1.6
+# Row and column of the neighbour: right, down right, down, down left.
+DIRECTIONS = ((0, 1), (1, 1), (1, 0), (1, -1))
+Columns = dict[str, Float64]
 
 
 def stain_features(key: str, stain: Int16, cover: Coverage, quantiles: bool) -> Columns:
-    """Column name -> N values, of one stain in units of `OD`; `key` begins the names."""
+    """Column name -> N values of one stain, which is in units of `OD`. Names begin with `key`."""
     flat = stain.ravel()
     inside, around = flat[cover.inside.pixel], flat[cover.ring.pixel]
     mean, sd = mean_sd(inside, cover.inside)
@@ -28,35 +32,28 @@ def stain_features(key: str, stain: Int16, cover: Coverage, quantiles: bool) -> 
 
 
 def mean_sd(values: Int16, groups: Groups) -> tuple[Float64, Float64]:
-    """Of whole numbers, from exact sums; NaN without a pixel."""
+    """Mean and standard deviation of whole numbers, from exact sums; NaN without a pixel."""
     wide = values.astype(np.float64)
-    mean, square = (ratio(groups.sum(one), groups.count) for one in (wide, wide * wide))
+    mean, square = (ratio(groups.sum(power), groups.count) for power in (wide, wide * wide))
     return mean, np.sqrt(np.maximum(square - mean**2, 0))
 
 
 def _quantiles(values: Int16, groups: Groups) -> Columns:
-    """Linear between order statistics, as NumPy's; all nuclei in one sort."""
+    """Linear between order statistics, like NumPy's. One sort serves all nuclei."""
     # Stable sorts of 16-bit numbers are radix sorts.
     by_value = np.argsort(values, kind="stable")
     by_owner = np.argsort(groups.owner[by_value].astype(np.uint16), kind="stable")
     ordered = values[by_value[by_owner]].astype(np.int64)
-    some = np.flatnonzero(groups.count)
+    owners = np.flatnonzero(groups.count)
     out = {}
     for name, q in QUANTILES.items():
-        place = q * (groups.count[some] - 1)
+        place = q * (groups.count[owners] - 1)
         low = np.floor(place).astype(np.int64)
-        first = groups.starts[some] + low
-        following = np.minimum(first + 1, groups.starts[some] + groups.count[some] - 1)
+        first = groups.starts[owners] + low
+        following = np.minimum(first + 1, groups.starts[owners] + groups.count[owners] - 1)
         out[name] = np.full(len(groups.count), np.nan)
-        out[name][some] = ordered[first] + (place - low) * (ordered[following] - ordered[first])
+        out[name][owners] = ordered[first] + (place - low) * (ordered[following] - ordered[first])
     return out
-
-
-LEVELS, MOST_OD = 16, 1.6
-# Row and column of the neighbour: right, down right, down, down left.
-DIRECTIONS = ((0, 1), (1, 1), (1, 0), (1, -1))
-
-Columns = dict[str, Float64]
 
 
 def texture_features(haematoxylin: Int16, cover: Coverage, um_per_px: float) -> Columns:
@@ -73,7 +70,7 @@ def texture_features(haematoxylin: Int16, cover: Coverage, um_per_px: float) -> 
 
 
 def _gradient(image: Int16, inside: Groups) -> tuple[Float64, Float64]:
-    """Of its length by Sobel's weights, an eighth each, in units a pixel."""
+    """Mean and standard deviation of the gradient's length, in units per pixel: Sobel's weights over eight."""
     slopes = (cv2.Sobel(image, cv2.CV_32F, *order, scale=1 / 8) for order in ((1, 0), (0, 1)))
     dx, dy = (slope.ravel()[inside.pixel] for slope in slopes)
     length = np.hypot(dx.astype(np.float64), dy)
@@ -96,20 +93,20 @@ def _pairs(image: Int16, cover: Coverage) -> Int64:
     """N x LEVELS**2: how often two neighbours have these levels, both in the same nucleus; symmetric."""
     levels = np.minimum(np.maximum(image.ravel(), 0) // np.int16(round(MOST_OD / OD / LEVELS)), LEVELS - 1)
     label, width, nuclei = cover.label.ravel(), image.shape[1], len(cover.inside.count)
-    mine = label[cover.inside.pixel] == cover.number[cover.inside.owner]
-    pixel, owner = cover.inside.pixel[mine], cover.inside.owner[mine]
+    labelled = label[cover.inside.pixel] == cover.number[cover.inside.owner]
+    pixel, owner = cover.inside.pixel[labelled], cover.inside.owner[labelled]
     number, first = cover.number[owner], owner * LEVELS**2 + levels[pixel] * np.int64(LEVELS)
     codes = []
     for down, right in DIRECTIONS:
-        other = np.minimum(pixel + (down * width + right), len(label) - 1)
-        both = label[other] == number
-        codes.append(first[both] + levels[other[both]])
+        neighbour = np.minimum(pixel + (down * width + right), len(label) - 1)
+        both = label[neighbour] == number
+        codes.append(first[both] + levels[neighbour[both]])
     table = np.bincount(np.concatenate(codes), minlength=nuclei * LEVELS**2).reshape(nuclei, LEVELS, LEVELS)
     return np.asarray((table + table.transpose(0, 2, 1)).reshape(nuclei, -1))
 
 
 def _cooccurrence(counts: Int64) -> Columns:
-    """Sums of whole numbers, which are exact in any order, then one division."""
+    """First sums of whole numbers, which are exact in any order, then one division."""
     i, j = (side.ravel() for side in np.mgrid[:LEVELS, :LEVELS])
     gap = np.abs(i - j)
     weights = np.stack([i, i * i, i * j, *(gap == d for d in range(LEVELS))], axis=1).astype(np.float64)
@@ -131,7 +128,7 @@ def _cooccurrence(counts: Int64) -> Columns:
 
 
 def _entropy(counts: Int64, total: Float64) -> Float64:
-    """log2 T - sum of c log2 c / T; the logarithms of all counts come from one table."""
+    """log2 T - sum of c log2 c / T. One table gives the logarithms of all counts."""
     known = np.arange(int(counts.max(initial=0)) + 1, dtype=np.float64)
     table = known * np.log2(np.maximum(known, 1))
     return np.log2(np.where(total > 0, total, np.nan)) - ratio(table[counts].sum(axis=1), total)

@@ -1,9 +1,9 @@
-"""The measured columns go into the table of a store that is not published yet, row group by row group.
+"""Measures the nuclei of a store that is not published yet, and writes the columns into its table.
 
-Measuring comes after stitching, since only then it is known which nuclei there are and who their neighbours are. A
-task is a row group of the written file: what it gives depends on the store and the slide alone, not on regions,
-workers or their order. Pixels are read a second time, at half a micron whatever the model works at, so that
-features of different models can be compared.
+Measuring comes after stitching, since only then the nuclei and their neighbours are known. There is one task per
+row group of the written file. Its values depend on the store and the slide alone, not on regions, workers or
+their order. Pixels are read a second time, always at half a micron, which makes features of different models
+comparable.
 """
 
 from __future__ import annotations
@@ -27,25 +27,27 @@ from wsi_nuc.store.tables import write_columns
 from wsi_nuc.store.zarrfile import ZarrFolder
 from wsi_nuc.types import Float32, SlideRef
 
-# Inside of the private folder: it goes where that goes, after a kill too.
+# Inside the private folder, so that it is removed together with it, also after a kill.
 SCRATCH = ".features"
 
 
 @dataclass(frozen=True, slots=True)
 class FileJob:
-    """Measure `job` and leave the rows in the folder, as `name`: arrays do not travel through a scheduler."""
+    """Measures `job` and leaves the rows in a file, since arrays do not travel through a scheduler."""
 
     job: GroupJob
     folder: PlaceRef
     name: str
+    """Name of the file in the folder."""
 
     def __str__(self) -> str:
         return str(self.job)
 
 
 def measure_to_file(job: FileJob) -> int:
-    """Returns the number of rows. Doing it twice leaves the same file."""
-    # Workers that only find nuclei stay without SciPy's geometry: 30 MiB and a third of a second each.
+    """Returns the number of rows. A second call leaves the same file."""
+    # Imported here so that workers that only find nuclei do without SciPy's geometry: 30 MiB and a third of a
+    # second each.
     from wsi_nuc.features.measure import measure
 
     rows, buffer = measure(job.job), io.BytesIO()
@@ -56,19 +58,22 @@ def measure_to_file(job: FileJob) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Nuclei:
-    """Where they are: `store` with the shapes, `table` with the class probabilities (a Zarr array, which may have
-    further columns); the slide that they were found on; the `model` whose embedding is wanted."""
+    """Where the nuclei are, and what to measure them on."""
 
     store: Path
+    """Holds the shapes."""
     table: Folder
+    """A Zarr array with the class probabilities, which may have further columns."""
     slide: SlideRef
+    """The slide that they were found on."""
     mpp: float
     classes: tuple[str, ...]
     model: ModelRef | None = None
+    """The model whose embedding is asked for."""
 
 
 def write_features(folder: ZarrFolder, nuclei: Nuclei, execute: Execute) -> None:
-    """X and `var` of the table, with the features after the probabilities."""
+    """Write X and `var` of the table, with the features after the probabilities."""
     scratch = folder.root / SCRATCH
     durable.make_dir(scratch)
     with NucleiFile(nuclei.store) as file:
@@ -105,7 +110,7 @@ def _rows(nuclei: Nuclei, starts: Sequence[int], parts: Sequence[Path]) -> Itera
 
 
 def make_room(folder: ZarrFolder) -> Place:
-    """Move the table's X of a folder that is being written out of the way; returns where it is now."""
+    """Move X of the table out of the way, in a folder that is being written. Returns where it is now."""
     table = folder.root / layout.NUCLEI_TABLE
     moved = folder.root / f"{SCRATCH}/X"
     durable.make_dir(moved.parent)

@@ -1,12 +1,13 @@
 """The outline of every mask of a batch, along its true pixel edges and already averaged to few vertices.
 
 OpenCV walks through the *centres* of the outermost pixels, which takes half a pixel off a nucleus all round. Here
-the walk stands for the pixel edges ("cracks") between the mask and its background: each step of it opens zero to
-four sides of its pixel, told by the step before and the step after alone. Sums over these sides, from tables, give
-the exact area of the filled mask and, over short runs of the walk, the mean of the crack middles: a vertex a run.
+the walk stands for the pixel edges ("cracks") between the mask and its background. Each pixel of the walk has zero
+to four open sides, which follow from the step before it and the step after it alone. Sums over these sides, from
+tables, give the exact area of the filled mask. Over short runs of the walk they give the mean of the crack
+middles, which is one vertex per run.
 
-All masks of a call are stacked into one tall image, so that the interpreter is entered once a stack, not once a
-mask. All sums are of integers: what comes out for a mask does not depend on the masks beside it.
+All masks of a call are stacked into one tall image, so that Python calls OpenCV once per stack and not once per
+mask. All sums are of integers, so the outline of a mask does not depend on the masks beside it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Int32 = npt.NDArray[np.int32]
 MASKS_PER_SEARCH = 64  # OpenCV finds contours fastest in images that stay in the cache
 VERTICES_PER_STEP = (2, 5)  # 30 vertices for a nucleus of 30 px: its ring then overlaps its pixels by 97 %
 VERTICES = (8, 48)
-# A step is coded (dy + 1) * 3 + dx + 1, so that 4 is no step: the walk round a single pixel.
+# A step has the code (dy + 1) * 3 + dx + 1. Code 4 is a step to the same place, in the walk round a single pixel.
 _CLOCK = ((1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1))  # x, y; even entries are sides
 
 
@@ -85,7 +86,7 @@ def _steps(walk: Int32, offsets: Int64) -> tuple[Int32, Int32]:
 
 
 def _averaged(walk: Int32, turn: Int32, offsets: Int64, row0: Int64) -> Rings:
-    """One vertex a run of steps: the mean of the crack middles it passes; `row0`: the mask's first row."""
+    """One vertex per run of steps: the mean of the crack middles that it passes. `row0`: the mask's first row."""
     steps = np.diff(offsets)
     vertices = np.minimum(np.clip(steps * VERTICES_PER_STEP[0] // VERTICES_PER_STEP[1], *VERTICES), steps)
     vertex_offsets = offsets_of(vertices)
@@ -93,7 +94,7 @@ def _averaged(walk: Int32, turn: Int32, offsets: Int64, row0: Int64) -> Rings:
     runs = offsets[owner] + rank * steps[owner] // vertices[owner]
     sides = _SIDES[turn]
     total = np.add.reduceat(sides, runs).astype(np.int64)
-    # Twice the sums keep the half pixels whole; the stack's one-pixel border goes with them.
+    # The sums are doubled so that half pixels stay whole numbers. They also take off the stack's one-pixel border.
     twice_x = np.add.reduceat(sides * (2 * walk[:, 0] - 1) + _DX[turn], runs)
     twice_y = np.add.reduceat(sides * (2 * walk[:, 1] - 1) + _DY[turn], runs) - 2 * total * np.repeat(
         row0, vertices
@@ -106,10 +107,10 @@ def _averaged(walk: Int32, turn: Int32, offsets: Int64, row0: Int64) -> Rings:
 
 
 def _tables() -> list[Int32]:
-    """Of each turn: how many sides it opens, their summed x and y directions, and the right and left ones alone.
+    """For each turn: how many open sides it has, their summed x and y directions, and how many are right and left.
 
     Of the eight neighbours, those strictly between the pixel that the walk came from and the one it goes to are
-    background, all seven where it turns back at the tip of a spike.
+    background. These are seven where it turns back at the tip of a spike.
     """
     tables = np.zeros((5, 81), np.int32)
     place = {(dy + 1) * 3 + dx + 1: i for i, (dx, dy) in enumerate(_CLOCK)}
@@ -137,7 +138,7 @@ _DIAGONAL = np.isin(np.arange(9), [0, 2, 6, 8])
 
 
 def _inner_pixel(width: int) -> Int32:
-    """Of each diagonal step the pixel at its mask side, relative to its start in a flat image."""
+    """For each diagonal step, the pixel on the side of the mask, relative to the step's start in a flat image."""
     inner = np.zeros(9, np.int32)
     for i, (dx, dy) in enumerate(_CLOCK):
         if i % 2:

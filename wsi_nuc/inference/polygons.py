@@ -1,9 +1,9 @@
 """Masks to valid polygons, all masks of a call at once and each as if it were alone.
 
-Of every mask the largest 4-connected part counts, its holes are filled, and its outline comes averaged to few
-vertices (`outlines.py`). Averaging cuts corners, so each ring is scaled about its centre until it
-encloses the mask's own area: no size is biased. Rings that see every edge from their centre are simple by
-construction; only the others are handed to shapely, and repaired where needed.
+The largest 4-connected part of each mask counts. Its holes are filled, and its outline is averaged to few vertices
+(`outlines.py`). Averaging cuts corners, so each ring is then scaled about its centre until it encloses the area of
+its mask, and no size is biased. A ring whose centre sees every edge is simple by construction. Only the other
+rings are handed to shapely, and repaired where needed.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from wsi_nuc.inference.outlines import Outlines, outlines
 from wsi_nuc.rings import Rings, largest_polygons
 from wsi_nuc.types import Bool, Float64, Int64, MaskCrops, UInt8
 
-MIN_AREA_PX = 12  # less is no nucleus at any resolution in use; the outline's half pixel would matter too
-CHUNK = 1024  # masks whose outlines stay in the cache together
+MIN_AREA_PX = 12  # anything smaller is not a nucleus at any resolution in use
+CHUNK = 1024  # as many masks as have outlines that stay in the cache together
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,32 +49,32 @@ def trace(masks: MaskCrops) -> Traced:
 
 
 def _trace(mask: UInt8, origin_tile: Int64) -> Traced:
-    found, parted = _one_ring_per_mask(mask)
-    rings, simple = _scaled(found)
-    rings, area_px, crossed = _mended(rings, found.area_px.astype(np.float64), simple)
+    traced, parted = _one_ring_per_mask(mask)
+    rings, simple = _scaled(traced)
+    rings, area_px, crossed = _mended(rings, traced.area_px.astype(np.float64), simple)
     large = np.flatnonzero(area_px >= MIN_AREA_PX)
     if len(large) < len(area_px):
         rings = rings.select(large)
     kept, repaired = np.zeros(len(mask), np.bool_), parted
-    repaired[found.mask[crossed]] = True
-    kept[found.mask[large]] = True
-    rings = replace(rings, xy=rings.xy + rings.spread(origin_tile[found.mask[large]]))
+    repaired[traced.mask[crossed]] = True
+    kept[traced.mask[large]] = True
+    rings = replace(rings, xy=rings.xy + rings.spread(origin_tile[traced.mask[large]]))
     return Traced(rings, kept, repaired & kept)
 
 
 def _one_ring_per_mask(mask: UInt8) -> tuple[Outlines, Bool]:
-    """One outline a mask that is large enough, and which masks had to be parted at a corner."""
+    """One outline for each mask that is large enough, and which masks had to be parted at a corner."""
     parted = np.zeros(len(mask), np.bool_)
-    found = outlines(mask)
-    parted[found.mask[found.pinched]] = True
+    traced = outlines(mask)
+    parted[traced.mask[traced.pinched]] = True
     if parted.any():
         # OpenCV's walk is 8-connected; where that makes a difference, only the largest 4-connected part stays.
         mask = mask.copy()
         mask[parted] = _largest_parts(mask[parted])
-        found = outlines(mask)
-    best = np.lexsort((np.arange(len(found)), -found.area_px, found.mask))
-    best = best[np.r_[True, np.diff(found.mask[best]) > 0]] if len(best) else best
-    return found.select(best[found.area_px[best] >= MIN_AREA_PX]), parted
+        traced = outlines(mask)
+    best = np.lexsort((np.arange(len(traced)), -traced.area_px, traced.mask))
+    best = best[np.r_[True, np.diff(traced.mask[best]) > 0]] if len(best) else best
+    return traced.select(best[traced.area_px[best] >= MIN_AREA_PX]), parted
 
 
 def _largest_parts(mask: UInt8) -> UInt8:
@@ -86,31 +86,31 @@ def _largest_parts(mask: UInt8) -> UInt8:
     return kept
 
 
-def _scaled(found: Outlines) -> tuple[Rings, Bool]:
+def _scaled(traced: Outlines) -> tuple[Rings, Bool]:
     """Each ring grown or shrunk about its middle to its mask's area, and whether it is certainly simple.
 
-    Certain are rings that turn once and always anticlockwise about their middle.
+    A ring is certainly simple if it turns once, and always anticlockwise, about its middle.
     """
-    if not len(found):
+    if not len(traced):
         return Rings.of([]), np.zeros(0, np.bool_)
-    starts = found.starts
-    middle = np.add.reduceat(found.xy, starts, axis=0) / found.ring_lengths[:, None]
-    edges = found.edges(middle)
+    starts = traced.starts
+    middle = np.add.reduceat(traced.xy, starts, axis=0) / traced.ring_lengths[:, None]
+    edges = traced.edges(middle)
     area = edges.sum(edges.cross) / 2
     # A sliver whose averaged ring encloses next to nothing has no meaningful scale.
-    factor = np.sqrt(np.where(area > 0.25 * found.area_px, found.area_px / np.maximum(area, 1e-9), 1.0))
+    factor = np.sqrt(np.where(area > 0.25 * traced.area_px, traced.area_px / np.maximum(area, 1e-9), 1.0))
     above = edges.y >= 0
     before = np.concatenate([above[:1], above[:-1]])
-    before[starts] = above[found.offsets[1:] - 1]
+    before[starts] = above[traced.offsets[1:] - 1]
     turns = np.add.reduceat((above & ~before).astype(np.int64), starts)
     simple = (np.minimum.reduceat(edges.cross, starts) > 1e-9) & (turns == 1)
     spokes = np.stack([edges.x, edges.y], axis=1)
-    xy = spokes * found.spread(factor)[:, None] + found.spread(middle)
-    return Rings(xy, found.offsets), simple
+    xy = spokes * traced.spread(factor)[:, None] + traced.spread(middle)
+    return Rings(xy, traced.offsets), simple
 
 
 def _mended(rings: Rings, area_px: Float64, simple: Bool) -> tuple[Rings, Float64, Bool]:
-    """All rings valid with their areas, and which of them were not."""
+    """All rings, now valid, with their areas, and which of them were not valid before."""
     import shapely
 
     doubtful = np.flatnonzero(~simple)
@@ -128,7 +128,7 @@ def _repaired(ring: Float64) -> Float64:
     import shapely
 
     parts = shapely.get_parts(shapely.make_valid(shapely.polygons(ring)))
-    # Parts within parts are left out: to take them would change results.
+    # Parts within parts are left out. Results would change if they were not.
     parts = parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON]
     (largest,) = largest_polygons([shapely.geometrycollections(parts)])
     if largest is None:

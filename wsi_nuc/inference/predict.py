@@ -1,6 +1,6 @@
-"""One batch of tiles to nuclei: look, keep what a tile may answer for, take its masks, trace them.
+"""One batch of tiles to nuclei: look, keep the prompts that a tile may answer for, take their masks, trace them.
 
-A tile answers for the prompts in its core grown by the model's margin; stitching decides between neighbours later.
+A tile answers for the prompts in its core, grown by the model's margin. Stitching decides between tiles later.
 """
 
 from __future__ import annotations
@@ -22,23 +22,25 @@ from wsi_nuc.types import Bool, Int64, MaskCrops, Prompts, Tile, TileBatch
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """`own`: the row's prompt lies in the core of its tile itself. `dropped`: masks without a usable outline;
-    `repaired`: outlines that crossed themselves or hung together by a corner."""
+    """The nuclei of a batch, with counts."""
 
     nuclei: TileNuclei
     own: Bool
+    """N: the nucleus's prompt lies in the core of its tile, not only in the margin."""
     dropped: int
+    """Masks without a usable outline."""
     repaired: int
+    """Outlines that crossed themselves or hung together by a corner."""
 
 
 def predict(model: NucleiModel, batch: TileBatch) -> tuple[TileNuclei, Bool]:
-    """Nuclei of the batch in tile pixels, and which of them belong to the core of their own tile."""
-    found = predict_counted(model, batch)
-    return found.nuclei, found.own
+    """Nuclei of the batch in tile pixels, and which of them lie in the core of their own tile."""
+    prediction = predict_counted(model, batch)
+    return prediction.nuclei, prediction.own
 
 
 def predict_counted(model: NucleiModel, batch: TileBatch) -> Prediction:
-    """As `predict`, with counts. Where memory runs out, half as many tiles go at once, down to a single one."""
+    """Like `predict`, with counts. Where memory runs out, half as many tiles go at once, down to a single tile."""
     size, start = model.spec.batch, 0
     parts = [Prediction(TileNuclei.empty(len(model.spec.classes)), np.zeros(0, np.bool_), 0, 0)]
     while start < len(batch.tiles):
@@ -60,13 +62,13 @@ def predict_counted(model: NucleiModel, batch: TileBatch) -> Prediction:
 
 
 def memory_errors() -> tuple[type[BaseException], ...]:
-    """What is raised where memory runs out. torch is not imported for this: without it, it raises nothing."""
+    """What is raised where memory runs out. Does not import torch, which raises nothing unless it is imported."""
     torch = sys.modules.get("torch")
     return (MemoryError,) if torch is None else (MemoryError, torch.cuda.OutOfMemoryError)
 
 
 def _predict_padded(model: NucleiModel, batch: TileBatch, size: int) -> Prediction:
-    """Every call has `size` tiles, white ones at the end: the shape decides how a device sums."""
+    """White tiles at the end make `size` tiles in every call, since the shape decides how a device sums."""
     lacking = size - len(batch.tiles)
     padded = batch
     if lacking:
@@ -83,7 +85,7 @@ def _predict_padded(model: NucleiModel, batch: TileBatch, size: int) -> Predicti
 
 
 def _inside_cores(prompts: Prompts, tiles: Sequence[Tile], margin_px: int) -> Bool:
-    """Prompts in the core of their tile grown by the margin, half-open; never those of padding."""
+    """Which prompts lie in the core of their tile, grown by the margin (half-open); never those of padding."""
     cores = [t.core_box.shift(-t.read_box.x0, -t.read_box.y0).grow(margin_px) for t in tiles]
     box = np.array([[c.x0, c.y0, c.x1, c.y1] for c in cores])
     real = prompts.row < len(tiles)
@@ -93,7 +95,7 @@ def _inside_cores(prompts: Prompts, tiles: Sequence[Tile], margin_px: int) -> Bo
 
 
 def _assembled(crops: Sequence[MaskCrops], prompts: Prompts, tiles: Sequence[Tile], classes: int) -> Prediction:
-    """All crops in the order of their prompts, whatever sizes the model sorted them into."""
+    """The nuclei of all crops in the order of their prompts, whatever sizes the model sorted the crops into."""
     own = _inside_cores(prompts, tiles, 0)
     tile_index = np.array([tile.index for tile in tiles], np.int64)
     tables, prompt, dropped, repaired = [TileNuclei.empty(classes)], [np.zeros(0, np.int64)], 0, 0
