@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from benchmarks.table import Row, interleaved, print_rows
-from wsi_nuc.models.sam.sizes import Sam, encode
+from wsi_nuc.models.sam.model import Sam, encode
 
 
 def measure(small: bool = False) -> list[Row]:

@@ -30,8 +30,7 @@ from benchmarks.child import peak_mib
 from benchmarks.stitching import GEOMETRY, REGION, regions
 from benchmarks.table import Row, print_rows
 from wsi_nuc.features import measure as measuring
-from wsi_nuc.features.around import Scene
-from wsi_nuc.features.neighbourhood import neighbourhood_features
+from wsi_nuc.features.neighbourhood import Scene, neighbourhood_features
 from wsi_nuc.features.pixels import OD, feature_scale, unmixed
 from wsi_nuc.features.shape import shape_features
 from wsi_nuc.nuclei import NucleiTable
@@ -40,8 +39,8 @@ from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.stitch import stitch
 from wsi_nuc.store import layout
 from wsi_nuc.store.commit import Staging, publish
+from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.manifest import Accounting, Origin, build, identity_key
-from wsi_nuc.store.names import made_folder
 from wsi_nuc.store.nuclei import NucleiWriter
 from wsi_nuc.store.place import open_folder
 from wsi_nuc.store.reading import StoredRings

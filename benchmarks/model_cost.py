@@ -16,7 +16,7 @@ from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.promptnucseg.settings import SegmentorSettings, Settings
 from wsi_nuc.models.sam import decoder
 from wsi_nuc.models.sam.decoder import decode, embed_points
-from wsi_nuc.models.sam.sizes import encode
+from wsi_nuc.models.sam.model import encode
 
 SIZES = (("B", "vit_b"), ("L", "vit_l"), ("H", "vit_h"))
 PROMPTS = 24

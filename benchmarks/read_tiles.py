@@ -10,10 +10,9 @@ import numpy as np
 
 from benchmarks.table import Row, interleaved, print_rows
 from wsi_nuc.slides import jpegtiff, openslide_
-from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.localfile import LocalFile
 from wsi_nuc.slides.tiff import Page, read_structure
-from wsi_nuc.types import Box, SlideRef, UInt8
+from wsi_nuc.types import Box, SlideRef, SlideSource, UInt8
 
 SIDE_PX, SMALL_SIDE_PX, TILE_PX = 8192, 2304, 256
 CORE_PX, HALO_PX = 2048, 64

@@ -21,7 +21,7 @@ from wsi_nuc.features.write import Nuclei, _rows
 from wsi_nuc.safezarr import RefusedZarr, attributes, below, open_array, read_array
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.store import layout
-from wsi_nuc.store.names import made_folder
+from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.reading import class_names
 from wsi_nuc.store.zarrfile import CHUNK_ROWS, RowArray, ZarrFolder
 from wsi_nuc.types import SlideRef

@@ -7,13 +7,15 @@ Three frames, always named at the end of a variable:
 * ``_tile``  pixels of one tile: ``xy_grid = xy_tile + (tile.read_box.x0, tile.read_box.y0)``.
 
 A pixel covers ``[i, i + 1)``; its centre lies at ``i + 0.5``. Boxes are half-open.
+
+The protocol that every reader implements. Readers only fetch pixels; others open, check and cache slides.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -224,3 +226,28 @@ class TileCounts:
     def sum(cls, counts: Iterable[TileCounts]) -> TileCounts:
         rows = [(c.processed, c.background, c.missing, c.failed) for c in counts]
         return cls(*(int(sum(column)) for column in zip(*rows, strict=True))) if rows else cls()
+
+
+class SlideSource(Protocol):
+    """An open slide. It is not picklable and not shared between processes; a `SlideRef` travels instead."""
+
+    @property
+    def info(self) -> SlideInfo:
+        """Size, levels and resolution of the slide."""
+        ...
+
+    def read(self, level: int, box: Box) -> PixelBlock:
+        """The pixels of `box`, whose corners are in pixels of `level`. Outside of the level they are white.
+
+        Raises DamagedPixels where the file's data cannot be decoded; the source stays usable afterwards.
+        """
+        ...
+
+    def block_px(self, level: int) -> tuple[int, int]:
+        """Width and height of the blocks in which the file stores the level, counted from the level's corner.
+
+        Where a pixel cannot be decoded, its whole block cannot. This is a guess if the file has no such blocks.
+        """
+        ...
+
+    def close(self) -> None: ...

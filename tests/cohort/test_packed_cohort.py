@@ -14,8 +14,7 @@ from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.plan import check_execution, load, write_table
 from wsi_nuc.cohort.report import write_report
 from wsi_nuc.cohort.sheet import slides_below
-from wsi_nuc.cohort.state import states
-from wsi_nuc.cohort.verify import verified
+from wsi_nuc.cohort.state import states, verified
 from wsi_nuc.cohort.work import run_cohort
 from wsi_nuc.store.manifest import read
 

@@ -16,7 +16,7 @@ from wsi_nuc.cohort.collect import collect
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.plan import Plan, save
 from wsi_nuc.cohort.report import write_report
-from wsi_nuc.cohort.report.page import BINS, Figure, figures_of, histogram, outliers
+from wsi_nuc.cohort.report.figures import BINS, Figure, figures_of, histogram, outliers
 from wsi_nuc.cohort.work import run_cohort
 from wsi_nuc.config import RunConfig
 

@@ -16,8 +16,7 @@ from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.plan import load
 from wsi_nuc.cohort.recording import SlideOutcome
 from wsi_nuc.cohort.shards import Only, Shard
-from wsi_nuc.cohort.state import exit_code, states
-from wsi_nuc.cohort.verify import verified
+from wsi_nuc.cohort.state import exit_code, states, verified
 from wsi_nuc.cohort.work import run_cohort
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import INTERRUPTED, OK, SLIDES, STORAGE, StorageError, UsageError

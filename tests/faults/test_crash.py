@@ -14,7 +14,7 @@ from wsi_nuc.errors import SLIDES
 from wsi_nuc.executors import dask
 from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.run.tally import Tally
-from wsi_nuc.store.names import made_folder
+from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.parts import read_part
 from wsi_nuc.types import TileCounts
 

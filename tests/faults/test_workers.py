@@ -21,7 +21,7 @@ from tests.executors.tasks import until
 from tests.faults.one_run import assert_told, digest_after, digest_of, draw, published, run_one
 from wsi_nuc.errors import OK, SLIDES, Interrupted, UsageError
 from wsi_nuc.events import Event, RegionFinished, SlideStarted, WorkersChanged
-from wsi_nuc.executors import given as given_crew
+from wsi_nuc.executors import dask as given_crew
 from wsi_nuc.executors import local
 from wsi_nuc.executors.place import Place
 from wsi_nuc.models.base import Look, NucleiModel

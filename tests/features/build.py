@@ -11,8 +11,8 @@ from tests.store.build import CLASSES, core_boxes_l0
 from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.store import layout
 from wsi_nuc.store.commit import Staging, publish
+from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.manifest import Accounting, Json, Origin, build, identity_key
-from wsi_nuc.store.names import made_folder
 from wsi_nuc.store.nuclei import NucleiWriter
 from wsi_nuc.store.tissue import write_tissue
 from wsi_nuc.store.zarrfile import ZarrFolder

@@ -13,8 +13,8 @@ from wsi_nuc.executors.serial import SerialExecutor
 from wsi_nuc.features.job import has_features
 from wsi_nuc.features.running import add_features
 from wsi_nuc.store.commit import clean_up
+from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.manifest import read
-from wsi_nuc.store.names import made_folder
 from wsi_nuc.store.verify import verify
 from wsi_nuc.types import SlideRef
 

@@ -21,8 +21,8 @@ from wsi_nuc.features.summary import feature_means
 from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.store.commit import Published
+from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.manifest import read
-from wsi_nuc.store.names import made_folder
 from wsi_nuc.store.packing import convert
 from wsi_nuc.store.verify import verify
 from wsi_nuc.types import SlideRef

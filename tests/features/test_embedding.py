@@ -21,8 +21,8 @@ from wsi_nuc.features.running import add_features
 from wsi_nuc.models.promptnucseg.build import save_net
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.registry import load_model
+from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.manifest import read
-from wsi_nuc.store.names import made_folder
 from wsi_nuc.types import Box, SlideRef
 
 SERIAL = SerialExecutor(lambda: None)

@@ -17,7 +17,7 @@ from wsi_nuc.errors import StorageError
 from wsi_nuc.features.squares import EDGE_UM, squares_in
 from wsi_nuc.features.summary import slide_summary
 from wsi_nuc.nuclei import NucleiTable
-from wsi_nuc.store.names import made_folder
+from wsi_nuc.store.folders import made_folder
 
 
 def published(folder: Path, monkeypatch: pytest.MonkeyPatch, table: NucleiTable, rows: int) -> Path:

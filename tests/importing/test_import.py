@@ -23,7 +23,7 @@ from wsi_nuc.importing.jsonstream import objects, value_of
 from wsi_nuc.importing.outlines import Mender
 from wsi_nuc.importing.record import Cells, Wanted, polygon
 from wsi_nuc.importing.spool import Spool
-from wsi_nuc.store.names import made_folder
+from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.verify import verify
 from wsi_nuc.synth import SynthSpec, truth_path, write_slide
 from wsi_nuc.types import Level, SlideInfo

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from wsi_nuc.models.promptnucseg.settings import PrompterSettings, SegmentorSettings, Settings, UseSettings
-from wsi_nuc.models.sam.sizes import SIZES
+from wsi_nuc.models.sam.model import SIZES
 from wsi_nuc.models.torch_ops import load
 from wsi_nuc.types import Box, Tile, TileBatch
 

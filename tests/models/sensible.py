@@ -17,7 +17,8 @@ from tests.models.nets import random_batch, stir
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.promptnucseg.settings import Settings
 from wsi_nuc.models.sam.decoder import decode, embed_points, full_logits
-from wsi_nuc.models.sam.sizes import Sam, encode, normalise
+from wsi_nuc.models.sam.model import Sam, encode
+from wsi_nuc.models.torch_ops import normalise
 from wsi_nuc.types import UInt8
 
 MASK_SHARE = 0.015  # of a window: 31 x 31 px

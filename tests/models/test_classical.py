@@ -19,7 +19,8 @@ from wsi_nuc.errors import ModelError, SlideError
 from wsi_nuc.inference.predict import predict
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.classical.foreground import scene_of
-from wsi_nuc.models.classical.segmentor import Shapes, class_probabilities, flood
+from wsi_nuc.models.classical.masks import Shapes, flood
+from wsi_nuc.models.classical.segmentor import class_probabilities
 from wsi_nuc.models.classical.settings import CROP_PX, HALO_PX, MARGIN_PX, Parameters, from_state, to_state
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.nuclei import TileNuclei

@@ -24,7 +24,7 @@ from wsi_nuc.models.compact.segmentor import calibrated, nearest_others
 from wsi_nuc.models.compact.settings import Settings, UseSettings
 from wsi_nuc.models.place import Place
 from wsi_nuc.models.registry import load_model, model_spec
-from wsi_nuc.models.sam.sizes import normalise
+from wsi_nuc.models.torch_ops import normalise
 from wsi_nuc.types import Box, Tile, TileBatch
 
 

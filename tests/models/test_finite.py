@@ -22,7 +22,7 @@ from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.classical import build as classical
 from wsi_nuc.models.classical.look import build
 from wsi_nuc.models.classical.settings import Parameters
-from wsi_nuc.models.place import finite
+from wsi_nuc.models.finite import finite
 from wsi_nuc.models.promptnucseg.build import assemble, build_net, spec_of
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.types import Box, Prompts, TileBatch

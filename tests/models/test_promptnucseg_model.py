@@ -21,8 +21,8 @@ from wsi_nuc.models.promptnucseg.settings import Settings, UseSettings
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.models.sam import decoder
 from wsi_nuc.models.sam.decoder import Decoded, decode, embed_points
-from wsi_nuc.models.sam.sizes import encode, normalise
-from wsi_nuc.models.torch_ops import chunks
+from wsi_nuc.models.sam.model import encode
+from wsi_nuc.models.torch_ops import chunks, normalise
 from wsi_nuc.models.weights import open_checkpoint, read_info
 from wsi_nuc.types import Bool, Box, MaskCrops, Prompts, Tile, TileBatch
 

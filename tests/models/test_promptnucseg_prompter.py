@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.models.nets import stir
 from wsi_nuc.errors import ModelError
-from wsi_nuc.models.instances import point_nms
+from wsi_nuc.models.nms import point_nms
 from wsi_nuc.models.promptnucseg.crops import DecodingRule, decode_points
 from wsi_nuc.models.promptnucseg.net import PrompterNet, Proposed, anchor_grid
 from wsi_nuc.models.promptnucseg.pyramid import FeaturePyramid

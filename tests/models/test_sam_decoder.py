@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.models.nets import official_sam, prompt_encoder_at_256, stir
 from wsi_nuc.models.sam import decoder
 from wsi_nuc.models.sam.decoder import decode, embed_points
-from wsi_nuc.models.sam.sizes import Sam
+from wsi_nuc.models.sam.model import Sam
 from wsi_nuc.models.torch_ops import load
 
 TOLERANCE = 1e-4

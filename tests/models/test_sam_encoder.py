@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tests.models.nets import official_encoder_at_256, official_sam, reference_norm, stir
 from wsi_nuc.models.sam.attention import attend
-from wsi_nuc.models.sam.sizes import Sam, encode, normalise, resize_tables
-from wsi_nuc.models.torch_ops import load
+from wsi_nuc.models.sam.model import Sam, encode, resize_tables
+from wsi_nuc.models.torch_ops import load, normalise
 
 TOLERANCE = 1e-4
 

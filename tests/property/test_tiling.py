@@ -15,7 +15,7 @@ from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.tiling.grid import TileGrid
 from wsi_nuc.tiling.plan import TilePlan, make_plan, tiles_in
 from wsi_nuc.tiling.read import read_region
-from wsi_nuc.tissue.outline import MOST_VERTICES, inside, pieces
+from wsi_nuc.tissue.area import MOST_VERTICES, inside, pieces
 from wsi_nuc.types import Box, Level, SlideInfo
 
 edges = st.integers(1, 900)

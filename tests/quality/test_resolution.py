@@ -15,8 +15,7 @@ from wsi_nuc.errors import SlideError
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.quality import check_mpp
-from wsi_nuc.quality.resolution import FEWEST_NUCLEI, judge
-from wsi_nuc.quality.sample import ENOUGH_NUCLEI, MOST_TILES, Sample, sample_nuclei
+from wsi_nuc.quality.resolution import ENOUGH_NUCLEI, FEWEST_NUCLEI, MOST_TILES, Sample, judge, sample_nuclei
 from wsi_nuc.slides.overview import overview
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.synth import SynthSpec, write_slide

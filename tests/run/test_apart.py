@@ -17,7 +17,7 @@ from wsi_nuc.models.registry import model_spec
 from wsi_nuc.run import apart, region
 from wsi_nuc.run.job import prepare
 from wsi_nuc.run.region import RegionJob, RegionReport
-from wsi_nuc.store.names import made_folder
+from wsi_nuc.store.folders import made_folder
 from wsi_nuc.synth import SynthSpec, write_slide
 
 

@@ -14,7 +14,7 @@ from wsi_nuc.run.staging import StagedSlide, remove_abandoned
 from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.store import durable
 from wsi_nuc.store import manifest as manifests
-from wsi_nuc.store.names import made_folder
+from wsi_nuc.store.folders import made_folder
 from wsi_nuc.synth import SynthSpec, write_slide
 from wsi_nuc.types import SlideRef
 

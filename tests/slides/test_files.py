@@ -20,7 +20,7 @@ from wsi_nuc.run.staging import StagedSlide
 from wsi_nuc.slides.files import contents
 from wsi_nuc.slides.identity import content_sha256, stat_signature
 from wsi_nuc.slides.registry import open_slide
-from wsi_nuc.store.names import made_folder
+from wsi_nuc.store.folders import made_folder
 from wsi_nuc.types import Box, SlideRef
 
 PIXELS_IN = {

@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from tests.slides.conftest import REAL
 from tests.slides.make import LOSSLESS, TILE, drop_tile, patch, picture, pyramid, tile_entry
 from wsi_nuc.errors import DamagedPixels
-from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.registry import open_slide
-from wsi_nuc.types import Box, SlideRef
+from wsi_nuc.types import Box, SlideRef, SlideSource
 
 Find = Callable[[str], Path]
 

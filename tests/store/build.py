@@ -9,8 +9,8 @@ import numpy as np
 from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.store import layout
 from wsi_nuc.store.commit import Acceptable, Published, Staging, accept_all, publish
+from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.manifest import Accounting, Json, Origin, build, identity_key
-from wsi_nuc.store.names import made_folder
 from wsi_nuc.store.nuclei import NucleiWriter, Summary
 from wsi_nuc.store.place import Place
 from wsi_nuc.store.zarrfile import ZarrFolder

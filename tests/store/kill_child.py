@@ -11,8 +11,8 @@ from tests.store.build import origin, publish_store
 from tests.store.faults import killing, recording
 from wsi_nuc.store import durable
 from wsi_nuc.store.commit import clean_up
+from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.manifest import read
-from wsi_nuc.store.names import made_folder
 from wsi_nuc.store.verify import verify
 
 NAME, PACKED = "x.svs.zarr", "x.svs.zarr.zip"

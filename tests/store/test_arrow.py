@@ -45,7 +45,7 @@ from tests.store.build import nuclei, write_nuclei
 from wsi_nuc.store.labels import write_labels
 from wsi_nuc.store.parts import read_part, write_part
 from wsi_nuc.store.tissue import write_tissue
-from wsi_nuc.store.names import made_folder
+from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.zarrfile import ZarrFolder
 path = pathlib.Path(sys.argv[1])
 top = made_folder(path)

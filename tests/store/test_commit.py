@@ -17,10 +17,10 @@ from tests.store.faults import before_call, failing, recording
 from wsi_nuc.errors import USAGE, StorageError, UsageError
 from wsi_nuc.store import commit, durable
 from wsi_nuc.store.commit import Staging, check_target, clean_up, differences, publish
+from wsi_nuc.store.folders import made_folder, output_folder
 from wsi_nuc.store.geoparquet import ROW_GROUP_ROWS
 from wsi_nuc.store.locks import Held, try_lock
 from wsi_nuc.store.manifest import Accounting, build, digest, read
-from wsi_nuc.store.names import made_folder, output_folder
 from wsi_nuc.store.nuclei import NucleiWriter
 from wsi_nuc.store.place import Place
 from wsi_nuc.store.private import slide_lock

@@ -18,8 +18,9 @@ from wsi_nuc.run.staging import StagedSlide, remove_abandoned
 from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.store import durable
 from wsi_nuc.store.commit import Staging, check_target, clean_up
+from wsi_nuc.store.folders import made_folder, output_folder
 from wsi_nuc.store.locks import try_lock
-from wsi_nuc.store.names import claim_name, made_folder, output_folder
+from wsi_nuc.store.names import claim_name
 from wsi_nuc.store.parts import find_parts, hold_parts, parts_dir, parts_key, remove_parts, write_part
 from wsi_nuc.store.place import Place
 from wsi_nuc.store.private import Private, private, slide_lock

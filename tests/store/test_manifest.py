@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from tests.store.build import origin, publish_store
 from wsi_nuc.errors import StorageError, UsageError
 from wsi_nuc.store.commit import check_target
+from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.manifest import FORMAT, MANIFEST, ROOT, Json, digest, load, made_from, owner_of, read
-from wsi_nuc.store.names import made_folder
 from wsi_nuc.store.verify import is_result, verify
 
 NAME = "x.svs.zarr"

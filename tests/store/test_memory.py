@@ -13,7 +13,7 @@ CODE = """
 import sys, pathlib
 from tests.store.build import CLASSES, core_boxes_l0, nuclei
 from wsi_nuc.store.nuclei import NucleiWriter
-from wsi_nuc.store.names import made_folder
+from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.zarrfile import ZarrFolder
 table = nuclei(2500)
 with NucleiWriter(ZarrFolder(made_folder(pathlib.Path(sys.argv[1]))), CLASSES, 0.25, core_boxes_l0) as writer:

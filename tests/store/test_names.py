@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from tests.store.build import origin, publish_store
 from tests.store.faults import no_flock
 from wsi_nuc.errors import StorageError
+from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.manifest import identity
-from wsi_nuc.store.names import claim_name, made_folder, plain_name
+from wsi_nuc.store.names import claim_name, plain_name
 
 A, B, C = (digit * 64 for digit in "abc")
 

@@ -23,8 +23,9 @@ from wsi_nuc.safezarr import open_array
 from wsi_nuc.safezip import contents
 from wsi_nuc.store import durable, layout
 from wsi_nuc.store.commit import check_target, clean_up
+from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.manifest import MANIFEST, hash_file, owner_of, read, walk
-from wsi_nuc.store.names import claim_name, made_folder
+from wsi_nuc.store.names import claim_name
 from wsi_nuc.store.nuclei_rows import NucleiReader
 from wsi_nuc.store.packing import convert
 from wsi_nuc.store.reading import NucleiFile, class_names

@@ -19,8 +19,8 @@ from tests.store.build import nuclei
 from tests.store.faults import failing, no_flock
 from wsi_nuc.errors import StorageError
 from wsi_nuc.nuclei import NucleiTable
+from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.locks import Held, hold, try_lock
-from wsi_nuc.store.names import made_folder
 from wsi_nuc.store.parts import find_parts, hold_parts, parts_dir, parts_key, read_part, remove_parts, write_part
 from wsi_nuc.store.private import slide_lock
 

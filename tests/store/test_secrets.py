@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from wsi_nuc.store.names import made_folder
+from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.private import SecretFile, remove_abandoned
 
 KILLED = """
 import os, sys
 from pathlib import Path
-from wsi_nuc.store.names import made_folder
+from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.private import SecretFile
 kept = SecretFile(made_folder(Path(sys.argv[1])) / "keys", "secret")
 os.kill(os.getpid(), 9)

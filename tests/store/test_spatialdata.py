@@ -16,9 +16,9 @@ from spatialdata.transformations import Identity, Scale, get_transformation
 
 from tests.store.build import CLASSES, nuclei, origin, write_nuclei
 from wsi_nuc.store import layout, zarrfile
+from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.labels import write_labels
 from wsi_nuc.store.manifest import walk
-from wsi_nuc.store.names import made_folder
 from wsi_nuc.store.tables import ProbabilityTable
 from wsi_nuc.store.tissue import write_thumbnail, write_tissue
 from wsi_nuc.store.zarrfile import ZarrFolder

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import zarr
 
-from wsi_nuc.store.names import made_folder
+from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.zarrfile import CHUNK_ROWS, RowArray, ZarrFolder
 
 

@@ -11,7 +11,7 @@ import shapely
 
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.tiling.plan import TilePlan, make_plan
-from wsi_nuc.tissue.outline import whole
+from wsi_nuc.tissue.area import whole
 from wsi_nuc.types import Level, SlideInfo
 
 SPEC = ModelSpec("toy", ("nucleus",), 0.25, 256, 64, 48, 8, 8, "")

@@ -14,7 +14,7 @@ from wsi_nuc.errors import SlideError
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.tiling.plan import TilePlan, make_plan
 from wsi_nuc.tiling.read import TilePixels, read_region
-from wsi_nuc.tissue.outline import whole
+from wsi_nuc.tissue.area import whole
 from wsi_nuc.types import Box, PixelBlock, UInt8
 
 SPEC = ModelSpec("toy", ("nucleus",), 0.25, 64, 24, 16, 4, 8, "")

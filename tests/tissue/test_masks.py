@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_nuc.tissue.stain import blurred
+from wsi_nuc.tissue.masks import blurred
 
 
 @given(

@@ -13,11 +13,11 @@ from scipy.spatial.distance import cdist
 
 from tests.training.tiny import draw
 from wsi_nuc.datasets.images import at_mpp, class_table, load_images, with_classes
-from wsi_nuc.datasets.labels import centres, pieces
 from wsi_nuc.datasets.record import LabelledImage, SourceConfig
 from wsi_nuc.errors import UsageError
 from wsi_nuc.models.promptnucseg.settings import UseSettings
 from wsi_nuc.models.sam.decoder import NEGATIVE, POSITIVE
+from wsi_nuc.training.pieces import centres, pieces
 from wsi_nuc.training.promptnucseg.augment import Augmentation, make_sample
 from wsi_nuc.training.promptnucseg.batches import Order, collate
 from wsi_nuc.training.promptnucseg.config import PromptConfig

@@ -7,10 +7,11 @@ import sys
 import typer
 
 import wsi_nuc
-from wsi_nuc.cli.cohort_commands import cohort_app
+from wsi_nuc.cli import cohort_plan, cohort_slurm, cohort_views, cohort_work
 from wsi_nuc.cli.commands import info, pack, synth, unpack, verify
+from wsi_nuc.cli.export_command import export
 from wsi_nuc.cli.feature_commands import features
-from wsi_nuc.cli.import_command import export, import_
+from wsi_nuc.cli.import_command import import_
 from wsi_nuc.cli.model_commands import models_app
 from wsi_nuc.cli.run_command import run
 from wsi_nuc.cli.train_commands import data_app, evaluate, train
@@ -27,6 +28,24 @@ app = typer.Typer(
 for command in (run, info, verify, pack, unpack, features, export, synth, train, evaluate):
     app.command()(command)
 app.command("import")(import_)
+
+cohort_app = typer.Typer(
+    no_args_is_help=True,
+    help="Thousands of slides as one piece of work: plan, run in shards, collect tables, report.",
+    epilog="Exit codes: 0 every slide is published and verified, 2 usage, 3 all is finished, some slides are bad "
+    "(each named; 0 with --allow-failed), 4 model, 5 storage, 75 work is left (the same command goes on).",
+)
+for cohort_command in (
+    cohort_plan.plan,
+    cohort_work.run,
+    cohort_slurm.slurm,
+    cohort_views.status,
+    cohort_work.retry,
+    cohort_views.collect,
+    cohort_views.report,
+):
+    cohort_app.command()(cohort_command)
+
 app.add_typer(models_app, name="models")
 app.add_typer(data_app, name="data")
 app.add_typer(cohort_app, name="cohort")

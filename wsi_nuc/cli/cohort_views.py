@@ -81,7 +81,7 @@ def status(
         rows = [state.row for state in chosen]
         chosen = _wait(lambda: states(folder, plan, rows), timeout)
     if verify:
-        from wsi_nuc.cohort.verify import verified
+        from wsi_nuc.cohort.state import verified
 
         chosen = verified(folder, chosen)
     lines = state_lines(chosen, every=slides)

@@ -64,7 +64,7 @@ def _measure(store: Path, slide: str | None, reader: str, workers: int | None, m
     from wsi_nuc.cli.progress import progress
     from wsi_nuc.features.running import add_features
     from wsi_nuc.store.commit import clean_up
-    from wsi_nuc.store.names import refuse_links, tell_of_strangers
+    from wsi_nuc.store.folders import refuse_links, tell_of_strangers
     from wsi_nuc.store.place import open_folder
 
     try:

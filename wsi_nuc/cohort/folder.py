@@ -8,8 +8,8 @@ from pathlib import Path
 
 from wsi_nuc.safezip import is_packed, other_form
 from wsi_nuc.store import durable
+from wsi_nuc.store.folders import checked, made_folder, refuse_links
 from wsi_nuc.store.manifest import MANIFEST
-from wsi_nuc.store.names import checked, made_folder, refuse_links
 from wsi_nuc.store.place import Place
 
 

@@ -1,4 +1,7 @@
-"""The state of every slide of a cohort, from its plan, records and jobs; and waiting until the jobs are done."""
+"""The state of every slide of a cohort, from its plan, records and jobs; and waiting until the jobs are done.
+
+Checks every byte of every result against its manifest. A slide whose result does not match is pending again.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from wsi_nuc.cohort import records
@@ -15,6 +20,9 @@ from wsi_nuc.cohort.jobs import InHand, in_hand
 from wsi_nuc.cohort.plan import Plan, PlanRow
 from wsi_nuc.cohort.records import DONE, FAILED, Record
 from wsi_nuc.errors import INTERRUPTED, OK, SLIDES, overall_code
+from wsi_nuc.run.resources import usable_cpus
+from wsi_nuc.store import durable
+from wsi_nuc.store.verify import verify
 
 RUNNING, PENDING, REFUSED = "running", "pending", "refused"
 STATES = (DONE, RUNNING, PENDING, FAILED, REFUSED)
@@ -128,3 +136,26 @@ def wait(look: Look, hear: Callable[[Sequence[State]], None], timeout_s: float |
         hear(seen)
         time.sleep(min(max(pause, SHARE_OF_LOOKING * (now - began)), end - now))
         pause = min(LONGEST_PAUSE_S, GROWTH * pause)
+
+
+MOST_NAMED = 3
+
+
+def verified(folder: CohortFolder, slides: Sequence[State]) -> list[State]:
+    """The states, with damaged results pending.
+
+    Their records are removed, so that the next job runs them again.
+    """
+    with ThreadPoolExecutor(usable_cpus()) as pool:
+        return list(pool.map(partial(_checked, folder), slides))
+
+
+def _checked(folder: CohortFolder, state: State) -> State:
+    problems = verify(folder.store(state.row.id)) if state.state == DONE else []
+    if not problems:
+        return state
+    record = folder.place(folder.record(state.row.id))
+    with durable.reported("remove", record):
+        record.unlink()
+    more = f"; and {len(problems) - MOST_NAMED} more" if len(problems) > MOST_NAMED else ""
+    return replace(state, state=PENDING, error=f"its result is damaged: {'; '.join(problems[:MOST_NAMED])}{more}")

@@ -1,7 +1,6 @@
-"""Label images with ids 1..N, from raw label arrays or from outlines, and the classes and points of their nuclei.
+"""Label images with ids 1..N, from raw label arrays or from outlines, and the classes of their nuclei.
 
-What is mended is counted; what cannot be mended is an error. `pieces` and `centres` serve crops: the parts of a
-nucleus that a cut or a warp leaves, and a point inside each.
+What is mended is counted; what cannot be mended is an error.
 """
 
 from __future__ import annotations
@@ -20,11 +19,10 @@ from wsi_nuc.datasets.record import DataError, Int32
 from wsi_nuc.rings import Rings, spans
 from wsi_nuc.types import Bool, Box, Float64, Int64, UInt8
 
+_FAR = 1 << 53  # above, not every integer is a float
 Raw = npt.NDArray[Any]
 Outline = Sequence[Float64]
 """The rings of one nucleus; those inside the outer one are holes."""
-LEAST_PX = 12  # a smaller piece teaches nothing
-_FAR = 1 << 53  # above, not every integer is a float
 
 
 def labels_for(
@@ -187,36 +185,3 @@ def inside(xy: Float64, types: Int64 | None, rgb: UInt8, repairs: Counter[str]) 
     if not kept.all():
         repairs["points outside the image (dropped)"] += int((~kept).sum())
     return xy[kept], None if types is None else types[kept]
-
-
-def pieces(mask: npt.NDArray[np.uint16]) -> tuple[Int32, Int64]:
-    """Each connected piece of a nucleus with an id of its own, 1..N, and the id of its nucleus.
-
-    Shuffled and mirrored parts of a nucleus lie apart, so one point cannot stand for all of them.
-    """
-    labels, nuclei = np.zeros(mask.shape, np.int32), []
-    for i, box in enumerate(ndimage.find_objects(mask.astype(np.int32)), start=1):
-        if box is None:
-            continue
-        count, parts, stats, _ = cv2.connectedComponentsWithStats(
-            (mask[box] == i).astype(np.uint8), connectivity=8
-        )
-        for part in range(1, count):
-            if stats[part, cv2.CC_STAT_AREA] >= LEAST_PX:
-                nuclei.append(i)
-                labels[box][parts == part] = len(nuclei)
-    return labels, np.array(nuclei, np.int64)
-
-
-def centres(labels: Int32) -> Float64:
-    """N x 2: the centre of mass of each id or, if that lies outside of the nucleus, its innermost pixel."""
-    points = []
-    for i, box in enumerate(ndimage.find_objects(labels), start=1):
-        inside = labels[box] == i
-        y, x = np.nonzero(inside)
-        cx, cy = x.mean(), y.mean()
-        if not inside[round(cy), round(cx)]:
-            depth = cv2.distanceTransform(np.pad(inside.astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
-            cy, cx = np.unravel_index(int(depth.argmax()), depth.shape)
-        points.append((cx + box[1].start + 0.5, cy + box[0].start + 0.5))
-    return np.array(points, np.float64).reshape(-1, 2)

@@ -1,4 +1,7 @@
-"""Makes a call in a process of its own. If something kills that process the caller lives on and learns of it."""
+"""Makes a call in a process of its own. If something kills that process the caller lives on and learns of it.
+
+Starts a Python process that talks to the process that started it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,19 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TypeVar
 
-from wsi_nuc.executors.boot import boot
+CODE = (
+    "import sys; from multiprocessing.connection import Connection; channel = Connection(int(sys.argv[1]));"
+    "sys.path[:] = channel.recv(); from {module} import main; main(channel)"
+)
+
+
+def boot(module: str, channel: int) -> list[str]:
+    """The command of the process.
+
+    It receives `sys.path` through the channel and calls the module's `main` with it.
+    """
+    return [sys.executable, "-P", "-c", CODE.format(module=module), str(channel)]
+
 
 # If memory runs out the kernel should kill this process rather than the worker that waits for it.
 OOM_SCORE = "900"

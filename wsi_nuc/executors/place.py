@@ -12,7 +12,7 @@ from multiprocessing import Pipe
 
 import psutil
 
-from wsi_nuc.executors.boot import boot
+from wsi_nuc.executors.apart import boot
 from wsi_nuc.executors.worker import READY, Post
 
 # One thread each, since there is a worker per CPU. A region's arrays come and go by tens of megabytes; if they

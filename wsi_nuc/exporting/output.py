@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from wsi_nuc.store import durable
-from wsi_nuc.store.names import made_folder
+from wsi_nuc.store.folders import made_folder
 
 
 class Output(Protocol):

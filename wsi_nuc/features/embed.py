@@ -10,13 +10,12 @@ from wsi_nuc.errors import UsageError
 from wsi_nuc.features.job import GroupJob, ModelRef
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.registry import load_model, model_spec
-from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.tiling.gaps import in_gaps
 from wsi_nuc.tiling.grid import TileGrid
+from wsi_nuc.tiling.plan import RegionTask
 from wsi_nuc.tiling.read import TilePixels, read_region
 from wsi_nuc.tiling.scale import Scale, choose_scale, grid_size
-from wsi_nuc.tiling.task import RegionTask
-from wsi_nuc.types import Float32, Float64, TileBatch
+from wsi_nuc.types import Float32, Float64, SlideSource, TileBatch
 
 
 def model_ref(model: str, device: str, options: tuple[tuple[str, object], ...] = ()) -> ModelRef:

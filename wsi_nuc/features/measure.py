@@ -13,23 +13,20 @@ import cv2
 import numpy as np
 
 from wsi_nuc.errors import about
-from wsi_nuc.features.around import Surroundings
-from wsi_nuc.features.boundary import boundary_features
 from wsi_nuc.features.coverage import RING_UM, Coverage, cover
 from wsi_nuc.features.embed import embeddings
 from wsi_nuc.features.job import GroupJob
-from wsi_nuc.features.neighbourhood import REACH_UM, neighbourhood_features
+from wsi_nuc.features.neighbourhood import REACH_UM, Surroundings, neighbourhood_features
 from wsi_nuc.features.pixels import feature_scale, read_grid, unmixed
 from wsi_nuc.features.registry import features_of
 from wsi_nuc.features.shape import ratio, shape_features
-from wsi_nuc.features.texture import stain_features, texture_features
+from wsi_nuc.features.texture import boundary_features, stain_features, texture_features
 from wsi_nuc.rings import Rings
 from wsi_nuc.slides.address import shown
-from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.cache import cached_slide
 from wsi_nuc.store.reading import NucleiFile, StoredRings
 from wsi_nuc.tiling.scale import Scale
-from wsi_nuc.types import Bool, Box, Float32, Float64, Int64
+from wsi_nuc.types import Bool, Box, Float32, Float64, Int64, SlideSource
 
 # A square is read together with the nuclei that reach out of it. What is larger than LARGEST_UM is not a nucleus,
 # and would take memory without bound.

@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_nuc.models.classical.settings import unmixing
-from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.pixels import read_around
 from wsi_nuc.tiling.read import resample
 from wsi_nuc.tiling.scale import Scale, choose_scale
-from wsi_nuc.types import Bool, Box, Float64, SlideInfo, UInt8
+from wsi_nuc.types import Bool, Box, Float64, SlideInfo, SlideSource, UInt8
 
 Int16 = npt.NDArray[np.int16]
 

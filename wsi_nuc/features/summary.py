@@ -14,9 +14,8 @@ import numpy as np
 import shapely
 
 from wsi_nuc.errors import StorageError
-from wsi_nuc.features.around import Surroundings
 from wsi_nuc.features.job import has_features
-from wsi_nuc.features.neighbourhood import FARTHEST_UM, NEIGHBOURS_UM, PairCounter
+from wsi_nuc.features.neighbourhood import FARTHEST_UM, NEIGHBOURS_UM, PairCounter, Surroundings
 from wsi_nuc.features.squares import SquareCounter
 from wsi_nuc.safezarr import open_array, read_array
 from wsi_nuc.safezip import contents

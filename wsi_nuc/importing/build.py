@@ -28,8 +28,9 @@ from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.store import durable, layout
 from wsi_nuc.store import manifest as manifests
 from wsi_nuc.store.commit import Published, Staging, check_target, clean_up, publish
+from wsi_nuc.store.folders import output_folder, tell_of_strangers
 from wsi_nuc.store.manifest import Accounting, Origin
-from wsi_nuc.store.names import claim_name, output_folder, tell_of_strangers
+from wsi_nuc.store.names import claim_name
 from wsi_nuc.store.nuclei import NucleiWriter, Summary
 from wsi_nuc.store.tissue import write_thumbnail, write_tissue
 from wsi_nuc.store.zarrfile import ZarrFolder

@@ -14,7 +14,7 @@ import numpy as np
 from wsi_nuc.errors import SlideError
 from wsi_nuc.inference.polygons import trace
 from wsi_nuc.models.base import NucleiModel
-from wsi_nuc.models.place import not_finite
+from wsi_nuc.models.finite import not_finite
 from wsi_nuc.nuclei import TileNuclei
 from wsi_nuc.rings import Rings
 from wsi_nuc.types import Bool, Int64, MaskCrops, Prompts, Tile, TileBatch

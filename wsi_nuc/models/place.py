@@ -1,79 +1,22 @@
-"""Where networks run: the device, the precision, and the check of the raw numbers that a network gives.
-
-Raw numbers are checked before a threshold can hide what is wrong with them: NaN is above no threshold, and
-infinity is cut to the range of a probability, so either would pass for tissue without nuclei. All families check
-here, those with networks through `Place.infer`.
-"""
+"""The device that networks run on, and where half precision does and does not do."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 
-from wsi_nuc.errors import SlideError, UsageError
+from wsi_nuc.errors import UsageError
+from wsi_nuc.models.finite import Outputs, Unchecked
 
 
 def full_precision(tensor: torch.Tensor) -> AbstractContextManager[object]:
     """No automatic half precision for what is computed from `tensor`: scores and places need more than 8 bits."""
     # Tensors on the meta device have only a shape: they cannot be cast, and torch refuses autocast for them.
     return nullcontext() if tensor.is_meta else torch.autocast(tensor.device.type, enabled=False)
-
-
-Outputs = TypeVar("Outputs")
-
-
-@dataclass(frozen=True, slots=True)
-class Unchecked(Generic[Outputs]):
-    """What a network gives, perhaps still being computed on a device. Whoever brings it to the host checks it."""
-
-    outputs: Outputs
-    """Arrays, tensors, or records and tuples of them."""
-    total: Any
-    """The sum of all floating-point numbers in it, on their device: finite only if each of them is. A sum is the
-    cheapest check, since it reads the memory once."""
-
-    @classmethod
-    def of(cls, outputs: Outputs) -> Unchecked[Outputs]:
-        with np.errstate(all="ignore"):
-            return cls(outputs, sum((numbers.sum() for numbers in _floating(outputs)), start=0.0))
-
-    def checked(self) -> Outputs:
-        refuse_non_finite([float(self.total)])
-        return self.outputs
-
-
-def finite(outputs: Outputs) -> Outputs:
-    """The `outputs` as they are; SlideError if any number in them is not finite."""
-    return Unchecked.of(outputs).checked()
-
-
-def refuse_non_finite(totals: Iterable[float]) -> None:
-    """The error names no tile; the caller who knows the tile adds it."""
-    if not all(map(math.isfinite, totals)):
-        raise not_finite("model", "raw outputs")
-
-
-def not_finite(subject: str, what: str) -> SlideError:
-    cause = f"the model's {what} are not finite numbers"
-    return SlideError(subject, cause, "try --device cpu; if it stays, the weights are damaged")
-
-
-def _floating(outputs: object) -> Iterator[Any]:
-    """The arrays and tensors of floating-point numbers, however deep they lie."""
-    if is_dataclass(outputs):
-        for field in fields(outputs):
-            yield from _floating(getattr(outputs, field.name))
-    elif isinstance(outputs, (tuple, list)):
-        for part in outputs:
-            yield from _floating(part)
-    elif "float" in str(getattr(outputs, "dtype", "")):
-        yield outputs
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,3 +90,17 @@ def greedy_nms(dets: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -
         common = (torch.minimum(dets[order, 2:], dets[best, 2:]) - low).clamp(min=0).prod(1)
         order = order[common <= iou_threshold * (area[order] + area[best] - common)]
     return torch.tensor(kept, dtype=torch.int64)
+
+
+# SAM's pixel mean and deviation are ImageNet's, so prompter and segmentor share one normalised image.
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+
+
+PIXEL_STD = (58.395, 57.12, 57.375)
+
+
+def normalise(rgb: torch.Tensor) -> torch.Tensor:
+    """uint8 B x H x W x 3 -> float32 B x 3 x H x W, on the device of the pixels."""
+    mean = torch.tensor(PIXEL_MEAN, device=rgb.device)
+    std = torch.tensor(PIXEL_STD, device=rgb.device)
+    return ((rgb.float() - mean) / std).permute(0, 3, 1, 2).contiguous()

@@ -10,13 +10,12 @@ from wsi_nuc.errors import SlideError
 from wsi_nuc.models.registry import load_model, model_spec
 from wsi_nuc.quality import check_mpp
 from wsi_nuc.run.resources import sized
-from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.mpp import require_mpp
 from wsi_nuc.slides.overview import overview
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.tiling.plan import make_plan
 from wsi_nuc.tissue.find import Tissue, tissue_for
-from wsi_nuc.types import SlideInfo, SlideRef
+from wsi_nuc.types import SlideInfo, SlideRef, SlideSource
 
 
 def describe_slide(

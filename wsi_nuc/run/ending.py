@@ -14,7 +14,7 @@ from wsi_nuc.run.result import SlideResult, failure, success
 from wsi_nuc.run.tally import Tally, lacking
 from wsi_nuc.store.commit import Published
 from wsi_nuc.store.durable import remove_file
-from wsi_nuc.store.names import tell_of_strangers
+from wsi_nuc.store.folders import tell_of_strangers
 from wsi_nuc.store.parts import remove_parts
 from wsi_nuc.store.private import slide_lock
 

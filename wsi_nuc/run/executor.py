@@ -12,7 +12,7 @@ from wsi_nuc.executors.serial import SerialExecutor
 from wsi_nuc.run.region import prepare_worker
 from wsi_nuc.run.resources import allow_files, device_of_jobs, gpus, resolve_device, usable_cpus, usable_memory
 from wsi_nuc.store import durable
-from wsi_nuc.store.names import made_folder
+from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.private import Private, SecretFile, private
 
 if TYPE_CHECKING:

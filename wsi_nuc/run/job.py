@@ -23,7 +23,6 @@ from wsi_nuc.errors import UsageError, about
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.run.resources import sized
 from wsi_nuc.slides.address import is_url, shown
-from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.identity import Signature, content_sha256, refuse_change, stat_signature
 from wsi_nuc.slides.mpp import require_mpp
 from wsi_nuc.slides.overview import overview
@@ -34,7 +33,7 @@ from wsi_nuc.tiling.plan import LARGEST_REGION_PX, TilePlan, make_plan
 from wsi_nuc.tissue.find import Tissue, intersect, tissue_for
 from wsi_nuc.tissue.geojson import read_polygons
 from wsi_nuc.tissue.stain import DARK_FIELD
-from wsi_nuc.types import SlideInfo, SlideRef
+from wsi_nuc.types import SlideInfo, SlideRef, SlideSource
 
 VERSIONED = ("numpy", "opencv-python-headless", "openslide-bin", "pyarrow", "shapely", "torch", "zarr")
 

@@ -24,8 +24,8 @@ from wsi_nuc.run.tally import BadPlace, Clock, RegionReport, Tally
 from wsi_nuc.slides.cache import cached_slide
 from wsi_nuc.store.parts import read_part, write_part
 from wsi_nuc.store.place import Place, PlaceRef
+from wsi_nuc.tiling.plan import RegionTask
 from wsi_nuc.tiling.read import TilePixels, read_region
-from wsi_nuc.tiling.task import RegionTask
 from wsi_nuc.types import Bool, Int64, SlideInfo, SlideRef, TileBatch
 
 Options = tuple[tuple[str, Any], ...]

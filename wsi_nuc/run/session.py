@@ -22,14 +22,13 @@ from wsi_nuc.executors.base import Executor, Outcome
 from wsi_nuc.run.apart import process
 from wsi_nuc.run.ending import add_measures, end_slide
 from wsi_nuc.run.executor import make_executor
-from wsi_nuc.run.measures import Measures, NoMeasures
 from wsi_nuc.run.opening import OpenSlide, Unmeasured, open_slide
 from wsi_nuc.run.region import RegionJob
-from wsi_nuc.run.request import Call, SlideRequest, as_request, models_in_use, open_folders
+from wsi_nuc.run.request import Call, Measures, NoMeasures, SlideRequest, as_request, models_in_use, open_folders
 from wsi_nuc.run.result import SlideResult, failure, success
 from wsi_nuc.run.tally import RegionReport
 from wsi_nuc.store.commit import Published
-from wsi_nuc.store.names import tell_of_strangers
+from wsi_nuc.store.folders import tell_of_strangers
 from wsi_nuc.store.place import Place, PlaceRef
 
 START_TIMEOUT_S = 3.0

@@ -7,10 +7,9 @@ import threading
 from collections import OrderedDict
 
 from wsi_nuc.slides.address import is_url
-from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.identity import Signature, stat_signature
 from wsi_nuc.slides.registry import open_slide
-from wsi_nuc.types import SlideRef
+from wsi_nuc.types import SlideRef, SlideSource
 
 CAPACITY = 4
 Key = tuple[int, SlideRef, Signature]

@@ -7,11 +7,10 @@ import math
 import numpy as np
 
 from wsi_nuc.errors import SlideError
-from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.limits import TILE_AGAIN
 from wsi_nuc.slides.localfile import COPY_AGAIN
 from wsi_nuc.slides.pixels import read_around
-from wsi_nuc.types import Bool, Box, Level, Overview, PixelBlock, SlideInfo, UInt8
+from wsi_nuc.types import Bool, Box, Level, Overview, PixelBlock, SlideInfo, SlideSource, UInt8
 
 COARSEST_UM = 8.0
 MOST_PIXELS = 3_000_000

@@ -10,9 +10,8 @@ import numpy.typing as npt
 
 from wsi_nuc.errors import DamagedPixels
 from wsi_nuc.slides.address import reason, shown
-from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.localfile import COPY_AGAIN
-from wsi_nuc.types import Box, Level, PixelBlock, UInt8
+from wsi_nuc.types import Box, Level, PixelBlock, SlideSource, UInt8
 
 WHITE = 255
 # For a file that does not say how it stores its pixels, or that stores them without regular blocks.

@@ -11,9 +11,8 @@ from collections.abc import Callable
 
 from wsi_nuc.errors import SlideError, UsageError, choices
 from wsi_nuc.slides.address import shown
-from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.sniff import check
-from wsi_nuc.types import SlideRef
+from wsi_nuc.types import SlideRef, SlideSource
 
 Open = Callable[[SlideRef], SlideSource]
 

@@ -11,7 +11,7 @@ from wsi_nuc.safezip import SUFFIX, contents, flaw_of, other_form
 from wsi_nuc.store import durable
 from wsi_nuc.store import manifest as manifests
 from wsi_nuc.store.commit import Staging, clean_up, commit_lock, make_visible, move_away
-from wsi_nuc.store.names import refuse_links, tell_of_strangers
+from wsi_nuc.store.folders import refuse_links, tell_of_strangers
 from wsi_nuc.store.place import Place, open_folder
 from wsi_nuc.store.verify import is_result, verify
 from wsi_nuc.store.zipping import present, unpack_into

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import shapely
 
-from wsi_nuc.tiling.task import RegionTask
+from wsi_nuc.tiling.plan import RegionTask
 from wsi_nuc.types import Bool, Box, Float64, Int64, PixelBlock, Tile
 
 BoxL0 = tuple[float, float, float, float]

@@ -12,12 +12,11 @@ from typing import Literal
 
 from wsi_nuc.errors import DamagedPixels
 from wsi_nuc.resampling import resized
-from wsi_nuc.slides.base import SlideSource
 from wsi_nuc.slides.pixels import read_around
 from wsi_nuc.tiling.gaps import Gap, gaps_in, places_in
+from wsi_nuc.tiling.plan import RegionTask
 from wsi_nuc.tiling.scale import Scale
-from wsi_nuc.tiling.task import RegionTask
-from wsi_nuc.types import Box, PixelBlock, Tile, UInt8
+from wsi_nuc.types import Box, PixelBlock, SlideSource, Tile, UInt8
 
 Status = Literal["ok", "missing", "failed"]
 

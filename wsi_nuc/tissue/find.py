@@ -7,8 +7,9 @@ from typing import Any
 
 import shapely
 
+from wsi_nuc.tissue.area import polygons_only, whole
 from wsi_nuc.tissue.geojson import read_polygons
-from wsi_nuc.tissue.outline import cleaned, outline, polygons_only, whole
+from wsi_nuc.tissue.outline import cleaned, outline
 from wsi_nuc.tissue.stain import stained
 from wsi_nuc.types import Overview, UInt8
 

@@ -11,7 +11,7 @@ import numpy as np
 import shapely
 
 from wsi_nuc.errors import SlideError, UsageError
-from wsi_nuc.tissue.outline import polygons_only, whole
+from wsi_nuc.tissue.area import polygons_only, whole
 from wsi_nuc.types import SlideInfo
 
 LARGEST_BYTES = 256 * 2**20

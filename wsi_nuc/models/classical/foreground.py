@@ -1,4 +1,4 @@
-"""What the classical model sees in a tile: haematoxylin, the foreground made from it, and a point per dark blob.
+"""What the classical model sees in a tile: haematoxylin, and the foreground made from it.
 
 The foreground is judged against the surroundings within a few cells. Everything up to the labels is integer
 arithmetic or a function of one pixel, so the same pixels give the same bits wherever a tile begins and in whatever
@@ -8,14 +8,13 @@ order a library sums.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from wsi_nuc.models.classical.settings import Parameters, blur_radius
-from wsi_nuc.types import Bool, Float32, Float64, Int64, UInt8
+from wsi_nuc.types import Bool, Float64, UInt8
 
 UInt16 = npt.NDArray[np.uint16]
 Int32 = npt.NDArray[np.int32]
@@ -94,38 +93,3 @@ def _box(value: Float64, radius: int) -> Float64:
     """Sums over a square window. The values are whole numbers, so the sums are exact."""
     edge = (2 * radius + 1, 2 * radius + 1)
     return np.asarray(cv2.boxFilter(value, -1, edge, normalize=False, borderType=cv2.BORDER_REFLECT_101))
-
-
-RATIO = 1.34
-
-
-def blobs(scene: Scene, parameters: Parameters) -> tuple[Int64, Float32]:
-    """A point for each dark blob, N x 2 pixels (x, y) in reading order, and the strength of each blob in 0..1.
-
-    Blobs are maxima of differences of Gaussians over a few sizes.
-    """
-    strength = _strength(scene, parameters)
-    edge = 2 * parameters.apart_px + 1
-    largest = cv2.dilate(strength.astype(np.float32), np.ones((edge, edge), np.uint8))
-    y, x = np.nonzero((strength >= largest) & (strength > parameters.blob_floor))
-    xy = np.stack([x, y], axis=1).astype(np.int64)
-    keep = _first_of_equals(xy, parameters.apart_px)
-    value = strength[y, x][keep].astype(np.float32)
-    return xy[keep], value / (value + np.float32(2 * parameters.blob_floor))
-
-
-def _strength(scene: Scene, parameters: Parameters) -> Int32:
-    sizes = [parameters.blob_px * RATIO**k for k in range(parameters.blob_scales + 1)]
-    layers = [blurred(scene.soft, size).astype(np.int32) for size in sizes]
-    strength = layers[0] - layers[1]
-    for fine, coarse in pairwise(layers[1:]):
-        np.maximum(strength, fine - coarse, out=strength)
-    return strength
-
-
-def _first_of_equals(xy: Int64, apart_px: int) -> Int64:
-    """Two maxima this close are equally strong; the one that comes first in reading order stays."""
-    from scipy.spatial import cKDTree
-
-    pairs = cKDTree(xy).query_pairs(apart_px + 0.5, p=np.inf, output_type="ndarray") if len(xy) else xy
-    return np.setdiff1d(np.arange(len(xy)), pairs.max(axis=1) if len(pairs) else [])

@@ -12,7 +12,7 @@ from wsi_nuc.models.classical.foreground import Scene, scene_of
 from wsi_nuc.models.classical.prompter import propose
 from wsi_nuc.models.classical.segmentor import segment
 from wsi_nuc.models.classical.settings import Parameters
-from wsi_nuc.models.place import finite
+from wsi_nuc.models.finite import finite
 from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts, TileBatch
 
 

@@ -17,7 +17,7 @@ from wsi_nuc.models.compact.network import Network
 from wsi_nuc.models.compact.settings import ARCHITECTURE, Settings, UseSettings, spec_of
 from wsi_nuc.models.options import used
 from wsi_nuc.models.place import Place
-from wsi_nuc.models.sam.sizes import PIXEL_MEAN, PIXEL_STD
+from wsi_nuc.models.torch_ops import PIXEL_MEAN, PIXEL_STD
 from wsi_nuc.models.weights import (
     Checkpoint,
     CheckpointInfo,

@@ -12,7 +12,7 @@ from wsi_nuc.models.base import Fetch, Later
 from wsi_nuc.models.compact.net import Asked, Maps
 from wsi_nuc.models.compact.network import Network
 from wsi_nuc.models.compact.segmentor import PROMPTS_PER_CALL
-from wsi_nuc.models.place import refuse_non_finite
+from wsi_nuc.models.finite import refuse_non_finite
 from wsi_nuc.models.torch_ops import chunks
 from wsi_nuc.types import Float32, Int64
 

@@ -10,7 +10,7 @@ from wsi_nuc.models.compact.net import Maps
 from wsi_nuc.models.compact.network import Network, cut
 from wsi_nuc.models.compact.prompter import propose
 from wsi_nuc.models.compact.segmentor import segment
-from wsi_nuc.models.place import Unchecked
+from wsi_nuc.models.finite import Unchecked
 from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts, TileBatch
 
 

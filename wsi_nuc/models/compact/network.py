@@ -13,8 +13,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from wsi_nuc.models.compact.net import CompactNet, Maps
 from wsi_nuc.models.compact.settings import STRIDES, UseSettings
-from wsi_nuc.models.place import Place, Unchecked
-from wsi_nuc.models.sam.sizes import normalise
+from wsi_nuc.models.finite import Unchecked
+from wsi_nuc.models.place import Place
+from wsi_nuc.models.torch_ops import normalise
 from wsi_nuc.types import Tile, UInt8
 
 

@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from wsi_nuc.models.compact.net import Asked, Maps
 from wsi_nuc.models.compact.network import Network
 from wsi_nuc.models.compact.settings import MASK_STRIDE, POINT_STRIDE
-from wsi_nuc.models.instances import greedy_survivors, suppress_doubles
+from wsi_nuc.models.nms import greedy_survivors, suppress_doubles
 from wsi_nuc.types import Int64, Prompts
 
 

@@ -17,7 +17,7 @@ from wsi_nuc.models.compact.net import Asked, Maps
 from wsi_nuc.models.compact.network import Network
 from wsi_nuc.models.compact.prompter import asked_of
 from wsi_nuc.models.compact.settings import MASK_STRIDE, UseSettings
-from wsi_nuc.models.place import refuse_non_finite
+from wsi_nuc.models.finite import refuse_non_finite
 from wsi_nuc.models.torch_ops import chunks
 from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts
 

@@ -18,7 +18,8 @@ from wsi_nuc.models.promptnucseg.embedder import EMBEDDING
 from wsi_nuc.models.promptnucseg.look import Networks, PromptNucSegLook
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet, class_counts, expected_shapes, is_counter
 from wsi_nuc.models.promptnucseg.settings import Settings, UseSettings
-from wsi_nuc.models.sam.sizes import PIXEL_MEAN, PIXEL_STD, SIZES
+from wsi_nuc.models.sam.model import SIZES
+from wsi_nuc.models.torch_ops import PIXEL_MEAN, PIXEL_STD
 from wsi_nuc.models.weights import (
     Checkpoint,
     CheckpointInfo,

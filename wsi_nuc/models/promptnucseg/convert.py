@@ -18,7 +18,7 @@ from wsi_nuc.errors import ModelError
 from wsi_nuc.models.promptnucseg.build import ARCHITECTURE, PART, header_of, save_state
 from wsi_nuc.models.promptnucseg.net import class_counts, expected_shapes
 from wsi_nuc.models.promptnucseg.settings import PrompterSettings, SegmentorSettings, Settings, UseSettings
-from wsi_nuc.models.sam.sizes import PATCH_PX, SIZES, resize_tables
+from wsi_nuc.models.sam.model import PATCH_PX, SIZES, resize_tables
 from wsi_nuc.models.torch_ops import load
 from wsi_nuc.models.weights import CheckpointInfo, check_class_count, check_sense, check_state, read_info, read_pth
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from wsi_nuc.models.instances import suppress_doubles
+from wsi_nuc.models.nms import suppress_doubles
 from wsi_nuc.models.promptnucseg.net import Proposed, resize_mask
 from wsi_nuc.models.promptnucseg.windows import Job
 from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts

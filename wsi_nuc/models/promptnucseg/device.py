@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from wsi_nuc.models.place import Outputs, Place
+from wsi_nuc.models.finite import Outputs
+from wsi_nuc.models.place import Place
 from wsi_nuc.models.promptnucseg.settings import UseSettings
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from wsi_nuc.models.promptnucseg.pyramid import STRIDES, Backbone, SharedBackbone
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, PrompterSettings, Settings
-from wsi_nuc.models.sam.sizes import EMBEDDING, Sam
+from wsi_nuc.models.sam.model import EMBEDDING, Sam
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from wsi_nuc.models.promptnucseg.whole import Decoded, WholeDecoder
 from wsi_nuc.models.promptnucseg.windows import Job, Window, WindowEncoder, window_jobs, window_starts
 from wsi_nuc.models.sam import decoder
 from wsi_nuc.models.sam.decoder import NEGATIVE, NO_POINT
-from wsi_nuc.models.sam.sizes import Sam
+from wsi_nuc.models.sam.model import Sam
 from wsi_nuc.types import Bool, Float32, Int64, MaskCrops, Prompts, UInt8
 
 EDGE_PX = 7

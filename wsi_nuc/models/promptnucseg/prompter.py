@@ -8,15 +8,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from wsi_nuc.models.instances import suppress_doubles
+from wsi_nuc.models.nms import suppress_doubles
 from wsi_nuc.models.promptnucseg.crops import DecodingRule, decode_points
 from wsi_nuc.models.promptnucseg.device import Runner
 from wsi_nuc.models.promptnucseg.net import PrompterNet
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
 from wsi_nuc.models.promptnucseg.views import average_proposed, views_for
 from wsi_nuc.models.promptnucseg.windows import Layout, Window, WindowEncoder
-from wsi_nuc.models.sam.sizes import normalise
-from wsi_nuc.models.torch_ops import in_calls
+from wsi_nuc.models.torch_ops import in_calls, normalise
 from wsi_nuc.types import Prompts, UInt8
 
 

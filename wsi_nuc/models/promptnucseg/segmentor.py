@@ -16,7 +16,7 @@ from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
 from wsi_nuc.models.promptnucseg.windows import SLOTS, Job, Layout, Window, WindowEncoder, plan_jobs
 from wsi_nuc.models.sam import decoder
 from wsi_nuc.models.sam.decoder import Decoded, decode, embed_points
-from wsi_nuc.models.sam.sizes import Sam
+from wsi_nuc.models.sam.model import Sam
 from wsi_nuc.models.torch_ops import in_calls
 from wsi_nuc.types import MaskCrops, Prompts
 

@@ -18,7 +18,7 @@ from wsi_nuc.models.promptnucseg.windows import SLOTS, Job, Layout, WindowEncode
 from wsi_nuc.models.sam import decoder
 from wsi_nuc.models.sam.decoder import Decoded as SamDecoded
 from wsi_nuc.models.sam.decoder import decode, embed_points
-from wsi_nuc.models.sam.sizes import Sam
+from wsi_nuc.models.sam.model import Sam
 from wsi_nuc.models.torch_ops import in_calls
 from wsi_nuc.types import MaskCrops, Prompts
 

@@ -18,8 +18,8 @@ from wsi_nuc.models.promptnucseg.device import Runner
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
 from wsi_nuc.models.promptnucseg.views import AS_IT_IS, View
 from wsi_nuc.models.sam.decoder import NEGATIVE, NO_POINT, POSITIVE
-from wsi_nuc.models.sam.sizes import Sam, encode, normalise
-from wsi_nuc.models.torch_ops import in_calls
+from wsi_nuc.models.sam.model import Sam, encode
+from wsi_nuc.models.torch_ops import in_calls, normalise
 from wsi_nuc.types import Float32, Int64, Prompts, UInt8
 
 # Prompts of one window are decoded in groups of these sizes, filled up with blanks, so that the shape of a call

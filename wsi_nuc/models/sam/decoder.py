@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from wsi_nuc.models.place import full_precision
 from wsi_nuc.models.sam.attention import image_to_tokens, image_to_tokens_shared, tokens_to_image
-from wsi_nuc.models.sam.sizes import Sam
+from wsi_nuc.models.sam.model import Sam
 
 POSITIVE, NEGATIVE, NO_POINT = 1, 0, -1
 

@@ -22,7 +22,7 @@ from wsi_nuc.models.compact.build import assemble, load_weights, save_net
 from wsi_nuc.models.compact.net import CompactNet
 from wsi_nuc.models.compact.network import channels_last
 from wsi_nuc.models.compact.settings import MASK_STRIDE, spec_of
-from wsi_nuc.models.sam.sizes import normalise
+from wsi_nuc.models.torch_ops import normalise
 from wsi_nuc.models.weights import open_checkpoint
 from wsi_nuc.training.compact.config import CompactTrainConfig
 from wsi_nuc.training.compact.crops import Batch, Crops, collate

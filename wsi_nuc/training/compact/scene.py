@@ -12,8 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from wsi_nuc.datasets.labels import pieces
 from wsi_nuc.datasets.record import Int32, LabelledImage
+from wsi_nuc.training.pieces import pieces
 from wsi_nuc.types import Bool, Float32, Float64, Int64, UInt8
 
 # Optical densities of haematoxylin, eosin and what is left; rows of length 1.

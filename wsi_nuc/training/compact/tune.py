@@ -25,8 +25,7 @@ from wsi_nuc.models.compact.settings import Settings, UseSettings, spec_of
 from wsi_nuc.models.domain import limits_of, looks_of
 from wsi_nuc.models.weights import open_checkpoint
 from wsi_nuc.nuclei import GridNuclei
-from wsi_nuc.quality.resolution import FEWEST_NUCLEI
-from wsi_nuc.quality.sample import Sample
+from wsi_nuc.quality.resolution import FEWEST_NUCLEI, Sample
 from wsi_nuc.rings import Rings
 from wsi_nuc.types import Bool, Box, Float64
 

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wsi_nuc.datasets.labels import centres, pieces
 from wsi_nuc.datasets.record import DataError, Int32, LabelledImage
 from wsi_nuc.errors import UsageError
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
 from wsi_nuc.models.promptnucseg.windows import Layout, plan_jobs
+from wsi_nuc.training.pieces import centres, pieces
 from wsi_nuc.training.promptnucseg.config import PromptConfig
 from wsi_nuc.types import Bool, Float32, Float64, Int64, Prompts, UInt8
 

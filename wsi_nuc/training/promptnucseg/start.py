@@ -18,7 +18,8 @@ from wsi_nuc.models.promptnucseg.convert import Target, convert
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet, Proposed, expected_shapes
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, Settings
 from wsi_nuc.models.sam.decoder import Decoded, decode, embed_points, enlarge, full_logits
-from wsi_nuc.models.sam.sizes import encode, normalise
+from wsi_nuc.models.sam.model import encode
+from wsi_nuc.models.torch_ops import normalise
 from wsi_nuc.models.weights import open_checkpoint, sha256_of
 from wsi_nuc.training.promptnucseg.batches import Batch
 from wsi_nuc.training.promptnucseg.config import LossConfig, Part, TrainConfig
