@@ -6,6 +6,7 @@ import re
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.slides import write_slides
 from tests.e2e.command import digest, wsi_nuc
-from tests.slurm.cluster import NODES, Slurm, until
+from tests.slurm.cluster import Slurm, until
 from tests.slurm.test_slurm import has_been_told, states
 
 GOOD = [f"s{number:02}.svs" for number in range(1, 13)]
@@ -82,16 +83,12 @@ class Tasks:
 
     def processes(self, task: int, word: str) -> list[psutil.Process]:
         """The processes of a task that have this word in their command."""
-        every = [process for node in NODES for process in self.slurm.processes(node)]
-        return [process for process in every if self._is_of(process, task, word)]
-
-    def _is_of(self, process: psutil.Process, task: int, word: str) -> bool:
-        try:
-            given = process.environ()
-            name = f"{given.get('SLURM_ARRAY_JOB_ID')}_{given.get('SLURM_ARRAY_TASK_ID')}"
-            return name == self.name(task) and word in " ".join(process.cmdline())
-        except psutil.Error:
-            return False  # it has ended meanwhile
+        processes = []
+        for process in self.slurm.processes_of(self.name(task)):
+            with suppress(psutil.Error):
+                if word in " ".join(process.cmdline()):
+                    processes.append(process)
+        return processes
 
     def halted(self, count: int, but: Sequence[int] = ()) -> dict[int, list[psutil.Process]]:
         """The programs of so many tasks, none of them in `but`, each stopped after its first region."""
@@ -179,10 +176,9 @@ class Fire:
 
 def resume(program: list[psutil.Process]) -> None:
     for process in program:
-        try:
+        # The cluster may have been quicker.
+        with suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGCONT)
-        except psutil.NoSuchProcess:
-            continue  # the cluster was quicker
 
 
 def list_of_slides(folder: Path) -> Path:
