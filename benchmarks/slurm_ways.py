@@ -14,7 +14,7 @@ from shutil import copytree
 
 import psutil
 
-from tests.slurm.cluster import NODES, Slurm
+from tests.slurm.cluster import Slurm
 from wsi_nuc.cohort.folder import CohortFolder
 
 JOB_SCRIPT = "array.slurm"
@@ -74,15 +74,7 @@ class Array:
         return self.cohort.manifest(f"s{task:02}.svs").exists()
 
     def processes(self, task: int) -> list[psutil.Process]:
-        job, number = self.ids[task].split("_")
-        processes = []
-        for node in NODES:
-            for process in self.slurm.processes(node):
-                with suppress(psutil.Error):
-                    given = process.environ()
-                    if (given.get("SLURM_ARRAY_JOB_ID"), given.get("SLURM_ARRAY_TASK_ID")) == (job, number):
-                        processes.append(process)
-        return processes
+        return self.slurm.processes_of(self.ids[task])
 
 
 def _names(fields: dict[str, str]) -> Iterator[str]:

@@ -151,6 +151,18 @@ class Slurm:
                         processes.append(parent)
         return processes
 
+    def processes_of(self, task: str) -> list[psutil.Process]:
+        """What runs of an array task, by its name such as 12_3."""
+        job, number = task.split("_")
+        processes = []
+        for process in (process for node in NODES for process in self.processes(node)):
+            with suppress(psutil.Error):
+                environment = process.environ()
+                ids = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
+                if ids == (job, number):
+                    processes.append(process)
+        return processes
+
     def kill_node(self, node: str) -> None:
         """End everything on the node at once, as if its power were cut."""
         doomed = self.processes(node)

@@ -26,6 +26,14 @@ def slurm() -> Iterator[Slurm]:
         yield made
 
 
+@pytest.fixture
+def with_slurm(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> Slurm:
+    """The commands of this process speak to that cluster."""
+    for key in ("SLURM_CONF", "PATH"):
+        monkeypatch.setenv(key, slurm.env[key])
+    return slurm
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A machine has room for one such cluster."""
     for item in items:

@@ -190,13 +190,6 @@ def one_slide(slurm: Slurm, slide: Path, out: Path, *more: object) -> list[str]:
     return [str(part) for part in command]
 
 
-@pytest.fixture
-def with_slurm(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> Slurm:
-    for key in ("SLURM_CONF", "PATH"):
-        monkeypatch.setenv(key, slurm.env[key])
-    return slurm
-
-
 def new_jobs(slurm: Slurm, before: set[str]) -> set[str]:
     return {name for name, job in states(slurm).items() if name not in before and job["JobState"] == "RUNNING"}
 
