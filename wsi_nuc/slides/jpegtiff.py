@@ -19,14 +19,13 @@ from wsi_nuc.slides.localfile import LocalFile
 from wsi_nuc.slides.pixels import DECODE_ERRORS, WHITE, canvas, clip_to, damaged
 from wsi_nuc.slides.pyramid import select_levels
 from wsi_nuc.slides.tiff import Page, Structure, read_structure
-from wsi_nuc.slides.tilecache import TileCache, TileKey, Window
+from wsi_nuc.slides.tilecache import MAX_BYTES, TileCache, TileKey, Window
 from wsi_nuc.types import Box, PixelBlock, SlideInfo, SlideRef, UInt8
 
 JPEG, J2K_RGB = 7, 33005
 RGB, YCBCR = 2, 6
 # Twice the halo of a region: the overlap of neighbouring boxes.
 EDGE_PX = 512
-CACHE_BYTES = 24 * 2**20
 VENDOR_MARKS = ("Philips", "<scn", "<iScan", "iScan", "MedScan", "Ventana", "NDPI", "Hamamatsu")
 
 
@@ -40,7 +39,7 @@ class JpegTiff:
     """See `SlideSource`. `tiles_decoded` counts decoder calls, for the benchmark of reading twice."""
 
     # One cache for all slides of the process: its size does not grow with open slides, and its memory is reused.
-    _cache = TileCache(CACHE_BYTES)
+    _cache = TileCache(MAX_BYTES)
     _numbers = count()
 
     def __init__(self, file: LocalFile, info: SlideInfo, pages: tuple[Page, ...]) -> None:
