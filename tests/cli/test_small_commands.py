@@ -61,3 +61,10 @@ def test_on_windows_one_sentence_says_where_it_runs() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "wsi-nuc runs on Linux, macOS and WSL2: on Windows, install it inside of WSL2.\n"
+
+
+def test_help_loads_nothing_that_takes_long() -> None:
+    heavy = ("numpy", "shapely", "cv2", "torch", "pyarrow", "pydantic", "dask", "zarr", "wsi_nuc.run")
+    code = f"import sys, wsi_nuc.cli; print([name for name in {heavy} if name in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tests.stitch.scenes import crowd, ellipse, geometry, table
 from wsi_nuc.stitch.geometry import Frontier
-from wsi_nuc.stitch.order import rank
 from wsi_nuc.stitch.overlap import intersection_areas, octagon_unions, overlapping, ring_areas
+from wsi_nuc.stitch.precedence import rank
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -16,7 +16,7 @@ from tests.slides.make import picture, zarr_folder
 from tests.slides.multifile import EDGE, SETS, dicom, hamamatsu, jpeg, mirax, ngr, ome_set, vms
 from wsi_nuc.cohort.sheet import slides_below
 from wsi_nuc.errors import SlideError
-from wsi_nuc.run.staging import StagedSlide
+from wsi_nuc.run.slide_copy import StagedSlide
 from wsi_nuc.slides.files import contents
 from wsi_nuc.slides.identity import content_sha256, stat_signature
 from wsi_nuc.slides.registry import open_slide

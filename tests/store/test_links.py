@@ -14,7 +14,7 @@ from tests.store.outside import DEAD, HEX, everything, link, tempting
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import StorageError
 from wsi_nuc.run.executor import slurm_options
-from wsi_nuc.run.staging import StagedSlide, remove_abandoned
+from wsi_nuc.run.slide_copy import StagedSlide, remove_abandoned
 from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.store import durable
 from wsi_nuc.store.commit import Staging, check_target, clean_up

@@ -104,7 +104,7 @@ def killed_while(tmp_path: Path, statement: str) -> None:
     code = (
         "import os, sys, pathlib\nfrom wsi_nuc.store.locks import try_lock\n"
         "from wsi_nuc.store.parts import hold_parts\n"
-        "from wsi_nuc.store.names import made_folder\nfrom wsi_nuc.store.private import slide_lock\n"
+        "from wsi_nuc.store.folders import made_folder\nfrom wsi_nuc.store.private import slide_lock\n"
         "out = made_folder(pathlib.Path(sys.argv[1]))\n"
         f"held = {statement}\nos.kill(os.getpid(), 9)"
     )

@@ -9,19 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from wsi_nuc.cohort.plan import PlanRow
-from wsi_nuc.cohort.planning import Listener
-
 if TYPE_CHECKING:
     from wsi_nuc.cohort.folder import CohortFolder
-    from wsi_nuc.cohort.plan import Plan
+    from wsi_nuc.cohort.plan import Plan, PlanRow
     from wsi_nuc.cohort.state import State
 
 EVERY_S = 5.0
 
 
-class Looking(Listener):
-    """Prints how far the looking at slides is, to standard error.
+class Looking:
+    """A `Listener` that prints how far the looking at slides is, to standard error.
 
     That is one line at the start, one at the end, and one every few seconds, also on terminals. A slide that
     cannot run is named at once.

@@ -66,7 +66,7 @@ def _execution(cohort: Path, assign: Sequence[str] | None, **options: Any) -> di
     try:
         return check_execution({**assigned_values(assign or []), **options}, cohort)
     except ConfigError as error:
-        raise UsageError("configuration", str(error)) from None
+        raise UsageError("configuration", str(error), "correct that key and call again") from None
 
 
 @dataclass(frozen=True)

@@ -104,4 +104,4 @@ def _values(assign: list[str]) -> dict[str, Any]:
     try:
         return checked_options("promptnucseg", UseSettings, assigned_values(assign))
     except ConfigError as error:
-        raise UsageError("--set", str(error)) from None
+        raise UsageError("--set", str(error), "correct that key and call again") from None

@@ -120,7 +120,7 @@ def settings_from(config: Path | None, assign: Sequence[str], given: dict[str, A
     try:
         return load_config(config, assign, given)
     except ConfigError as error:
-        raise UsageError("configuration", str(error)) from None
+        raise UsageError("configuration", str(error), "correct that key and call again") from None
 
 
 def _run_all(settings: RunConfig, slides: Sequence[str], results: list[SlideResult]) -> None:

@@ -67,7 +67,7 @@ def _train_config(family_or_file: str | None, assign: list[str], given: dict[str
     try:
         return load_train_config(family_or_file, assign, given)
     except ConfigError as error:
-        raise UsageError("configuration", str(error)) from None
+        raise UsageError("configuration", str(error), "correct that key and call again") from None
 
 
 def evaluate(
@@ -107,7 +107,7 @@ def _evaluate_config(
     try:
         return load_evaluate_config(file, assign, given, data)
     except ConfigError as error:
-        raise UsageError("configuration", str(error)) from None
+        raise UsageError("configuration", str(error), "correct that key and call again") from None
 
 
 data_app = typer.Typer(no_args_is_help=True, help="Labelled images.")

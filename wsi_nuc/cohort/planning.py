@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from wsi_nuc.cohort.estimate import estimate, to_try
 from wsi_nuc.cohort.folder import CohortFolder
@@ -35,14 +35,24 @@ from wsi_nuc.run.result import failure
 Execute = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Outcome[Any, Any]]]
 
 
-class Listener:
-    """Hears how the planning goes. This base class does nothing."""
+class Listener(Protocol):
+    """Hears how the planning goes."""
 
     def looked(self, done: int, of: int, before: int) -> None:
         """`done` slides of `of` are known, `before` of them from an earlier call."""
 
     def refused(self, row: PlanRow) -> None:
         """This slide cannot run. Called as soon as that is clear."""
+
+
+class _Deaf:
+    """The listener of those who do not listen."""
+
+    def looked(self, done: int, of: int, before: int) -> None:
+        """Nothing is said of it."""
+
+    def refused(self, row: PlanRow) -> None:
+        """Nothing is said of it."""
 
 
 def make_plan(
@@ -54,7 +64,7 @@ def make_plan(
     """
     draft = read_draft(source, config)
     refuse_other(folder, draft.plan, overwrite)
-    with _planning(folder, draft, listener or Listener()) as planning:
+    with _planning(folder, draft, listener or _Deaf()) as planning:
         rows = planning.without_twins(planning.looked_at(draft.rows))
         good = [row for row in rows if not row.problem]
         trials = planning.trials(to_try(good))
@@ -67,7 +77,7 @@ def look_at_share(
 ) -> list[PlanRow]:
     """Look at every n-th line of the list, for the plan that is made afterwards."""
     draft = read_draft(source, config)
-    with _planning(folder, draft, listener or Listener()) as planning:
+    with _planning(folder, draft, listener or _Deaf()) as planning:
         return planning.looked_at(draft.rows[shard.index - 1 :: shard.count])
 
 

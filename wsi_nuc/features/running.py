@@ -55,7 +55,7 @@ def run_slides(
 
 
 class Features:
-    """Measures the features. See `run.measures.Measures`."""
+    """Measures the features. See `run.request.Measures`."""
 
     def settings(self, config: RunConfig, spec: ModelSpec) -> dict[str, Any]:
         if config.embedding and not spec.embedding:

@@ -14,7 +14,7 @@ from wsi_nuc.run.job import SlideJob, prepare
 from wsi_nuc.run.publish import acceptable
 from wsi_nuc.run.region import RegionJob, read_report
 from wsi_nuc.run.request import Call, SlideRequest
-from wsi_nuc.run.staging import StagedSlide
+from wsi_nuc.run.slide_copy import StagedSlide
 from wsi_nuc.run.tally import RegionReport
 from wsi_nuc.safezip import other_form
 from wsi_nuc.store.commit import Published, check_target

@@ -18,7 +18,7 @@ from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.models.registry import is_file, load_model, model_spec
 from wsi_nuc.run.executor import executor_device
 from wsi_nuc.run.job import SlideJob
-from wsi_nuc.run.staging import remove_abandoned
+from wsi_nuc.run.slide_copy import remove_abandoned
 from wsi_nuc.slides.address import shown
 from wsi_nuc.store.commit import Published, clean_up
 from wsi_nuc.store.folders import output_folder
@@ -89,7 +89,7 @@ class SlideRequest:
         try:
             return with_settings(common, self.settings)
         except ConfigError as error:
-            raise UsageError(shown(self.slide), str(error)) from None
+            raise UsageError(shown(self.slide), str(error), "correct its row in the list") from None
 
     def claim(self, out: Place, content_sha256: str) -> NameClaim:
         """The name of the result. One that was asked for is never changed to make room for another slide's."""

@@ -13,8 +13,8 @@ import numpy as np
 
 from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.stitch.candidates import Candidates
-from wsi_nuc.stitch.order import rank
 from wsi_nuc.stitch.overlap import intersection_areas, octagon_unions, overlapping, ring_areas
+from wsi_nuc.stitch.precedence import rank
 from wsi_nuc.stitch.rule import StitchRule
 from wsi_nuc.types import Bool, Float64, Int64, UInt8
 
@@ -59,7 +59,7 @@ def _possible(bounds: Float64, areas: Float64, pair: tuple[Int64, Int64], rule: 
     a, b = pair
     size = np.minimum(bounds[a, 2:], bounds[b, 2:]) - np.maximum(bounds[a, :2], bounds[b, :2])
     most = np.minimum(size[:, 0] * size[:, 1], np.minimum(areas[a], areas[b]))
-    keep = _in_conflict(most * (1 + _CLEAR), areas[a], areas[b], rule)
+    keep = rule.rivals(most * (1 + _CLEAR), areas[a], areas[b])
     return np.stack([a[keep], b[keep]])
 
 
@@ -67,23 +67,15 @@ def _rivals(table: NucleiTable, areas: Float64, pair: tuple[Int64, Int64], rule:
     """K: whether each pair is in conflict, by its octagon or else by its exact area."""
     a, b = pair
     least = areas[a] + areas[b] - octagon_unions(table, a, b)
-    rivals = _in_conflict(least * (1 - _CLEAR) - _CLEAR, areas[a], areas[b], rule)
+    rivals = rule.rivals(least * (1 - _CLEAR) - _CLEAR, areas[a], areas[b])
     unclear = np.flatnonzero(~rivals)
     a, b = a[unclear], b[unclear]
     rows = np.union1d(a, b)
     common = intersection_areas(table.select(rows), np.searchsorted(rows, a), np.searchsorted(rows, b))
     # Rounding must not make the common area larger than a ring that lies inside the other.
     common = np.minimum(common, np.minimum(areas[a], areas[b]))
-    rivals[unclear] = _in_conflict(common, areas[a], areas[b], rule)
+    rivals[unclear] = rule.rivals(common, areas[a], areas[b])
     return rivals
-
-
-def _in_conflict(common: Float64, area_a: Float64, area_b: Float64, rule: StitchRule) -> Bool:
-    """The rule itself, written without divisions; rings without area never conflict."""
-    nested = common > rule.containment * np.minimum(area_a, area_b)
-    same = common > rule.iou * (area_a + area_b - common)
-    conflict: Bool = nested | same
-    return conflict
 
 
 def settle(closed: Bool, edges: Conflicts) -> UInt8:

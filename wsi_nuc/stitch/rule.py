@@ -1,10 +1,13 @@
-"""When two candidates count as the same nucleus: the thresholds of the conflict graph."""
+"""When two candidates count as the same nucleus: the rule of the conflict graph."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from wsi_nuc.errors import UsageError
+from wsi_nuc.types import Bool, Float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,3 +26,11 @@ class StitchRule:
             raise UsageError(
                 "stitch.containment", f"{self.containment} is not in (0, 1]", "use for example 0.8, or 1 for off"
             )
+
+    def rivals(self, common: Float64, area_a: Float64, area_b: Float64) -> Bool:
+        """Whether pairs with these areas, and these areas in common, are one nucleus. Written without divisions:
+        rings without area are never rivals."""
+        nested = common > self.containment * np.minimum(area_a, area_b)
+        same = common > self.iou * (area_a + area_b - common)
+        rivals: Bool = nested | same
+        return rivals

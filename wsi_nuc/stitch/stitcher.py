@@ -13,7 +13,7 @@ from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.stitch.candidates import Candidates, RegionCandidates, admit
 from wsi_nuc.stitch.conflicts import KEPT, OPEN, conflicts, settle
 from wsi_nuc.stitch.geometry import BlockKey, Frontier, StitchGeometry
-from wsi_nuc.stitch.order import canonical
+from wsi_nuc.stitch.precedence import canonical
 from wsi_nuc.stitch.rule import StitchRule
 from wsi_nuc.types import Bool, Float64, Int64
 

@@ -10,7 +10,7 @@ from wsi_nuc.rings import Labels
 from wsi_nuc.store import layout
 from wsi_nuc.store.nuclei import Summary
 from wsi_nuc.store.reading import NucleiFile, StoredRings, meet
-from wsi_nuc.store.zarrfile import ShardFile, ZarrFolder, chunk_file
+from wsi_nuc.store.zarrfile import Chunks, ShardFile, ZarrFolder, chunk_file
 from wsi_nuc.types import Box
 
 SHARD_PX, CHUNK_PX, FACTOR, SMALLEST_PX = 4096, 512, 4, 1024
@@ -114,6 +114,6 @@ def write_labels(folder: ZarrFolder, summary: Summary, width_l0: int, height_l0:
     sample = np.zeros((0, 0), np.int32)
     shard, inner = (SHARD_PX, SHARD_PX), (CHUNK_PX, CHUNK_PX)
     for level, shape in enumerate(pyramid.shapes):
-        folder.describe(f"{layout.NUCLEI_LABELS}/s{level}", sample, shape, shard, inner, names=list("yx"))
+        folder.describe(f"{layout.NUCLEI_LABELS}/s{level}", sample, shape, Chunks(shard, inner), names=list("yx"))
     factors = [float(FACTOR**level) for level in range(len(pyramid.shapes))]
     layout.raster_group(folder, layout.NUCLEI_LABELS, "yx", factors, 1.0)

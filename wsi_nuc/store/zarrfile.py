@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,18 @@ def encode_chunk(values: AnyArray, fill: Any = None) -> bytes:
     return compress(struct.pack("<I", len(flat)) + framed + bytes(4 * (len(flat) - used)))
 
 
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """How an array is cut into files."""
+
+    shape: Sequence[int]
+    """Of each file: a chunk, or a shard of chunks."""
+    inner: Sequence[int] | None = None
+    """Of the chunks inside of a shard; None where each file is one chunk."""
+    fill: Any = None
+    """The value of chunks that are not stored, if it is not the usual one."""
+
+
 class ZarrFolder:
     """The store that is being written. It remembers the metadata of each node, for the consolidated copy in the
     root."""
@@ -115,21 +128,18 @@ class ZarrFolder:
         path: str,
         sample: AnyArray,
         shape: Sequence[int],
-        chunk: Sequence[int],
-        inner: Sequence[int] | None = None,
+        chunks: Chunks,
         attributes: Json | None = None,
         names: Sequence[str] | None = None,
-        fill: Any = None,
     ) -> None:
-        """Write the metadata of an array. `inner`: the shape of the chunks inside of a shard of shape `chunk`.
-        `fill`: the value of chunks that are not stored, if it is not the usual one."""
-        codecs = _codecs(sample) if inner is None else [_sharding(sample, inner)]
+        """Write the metadata of an array with values like `sample`."""
+        codecs = _codecs(sample) if chunks.inner is None else [_sharding(sample, chunks.inner)]
         document: Json = {
             "shape": list(shape),
             "data_type": _type_name(sample),
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk)}},
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunks.shape)}},
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
-            "fill_value": _fill(sample) if fill is None else fill,
+            "fill_value": _fill(sample) if chunks.fill is None else chunks.fill,
             "codecs": codecs,
             "attributes": attributes or {},
             "zarr_format": 3,
@@ -148,7 +158,7 @@ class ZarrFolder:
         if _is_text(values) and len(set(values.ravel().tolist())) == 1:
             # If all texts are the same, the metadata hold it, and no chunk is needed.
             fill = str(values.ravel()[0])
-        self.describe(path, values, values.shape, chunk, None, attributes, names, fill)
+        self.describe(path, values, values.shape, Chunks(chunk, fill=fill), attributes, names)
         data = encode_chunk(values, fill)
         if data:
             durable.write_file(self.root / path / chunk_file([0] * values.ndim), data)
@@ -250,7 +260,7 @@ class RowArray:
         self._end_shard()
         tail = self._sample.shape[1:]
         shard, inner = (CHUNK_ROWS * SHARD_CHUNKS, *tail), (CHUNK_ROWS, *tail)
-        self._folder.describe(self._path, self._sample, (self.rows, *tail), shard, inner, self._attributes)
+        self._folder.describe(self._path, self._sample, (self.rows, *tail), Chunks(shard, inner), self._attributes)
 
     def abandon(self) -> None:
         """Close the file after a failure."""

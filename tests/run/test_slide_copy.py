@@ -9,8 +9,8 @@ import pytest
 
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import SlideError, StorageError, UsageError
-from wsi_nuc.run import run_slides, staging
-from wsi_nuc.run.staging import StagedSlide, remove_abandoned
+from wsi_nuc.run import run_slides, slide_copy
+from wsi_nuc.run.slide_copy import StagedSlide, remove_abandoned
 from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.store import durable
 from wsi_nuc.store import manifest as manifests
@@ -86,7 +86,7 @@ def test_a_slide_that_changed_meanwhile_is_to_blame_itself(slide: Path, tmp_path
 def test_a_folder_without_room_is_named_before_anything_is_copied(
     slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(staging, "free_bytes", lambda path: 99_999)
+    monkeypatch.setattr(slide_copy, "free_bytes", lambda path: 99_999)
     with pytest.raises(StorageError, match=r"100,000 bytes are needed .* 99,999 are free") as told:
         staged(slide, tmp_path / "stage")
     assert str(tmp_path / "stage") in str(told.value)
@@ -123,13 +123,13 @@ def test_a_staged_run_reads_the_copy_and_gives_the_same_bytes(
     slide = tmp_path / "small.svs"
     write_slide(slide, SynthSpec(size=768, mpp=0.25, seed=5))
     used = []
-    original = staging.StagedSlide.__init__
+    original = slide_copy.StagedSlide.__init__
 
     def noted(self: StagedSlide, *arguments: object) -> None:
         original(self, *arguments)  # type: ignore[arg-type]
         used.append(self.ref.path)
 
-    monkeypatch.setattr(staging.StagedSlide, "__init__", noted)
+    monkeypatch.setattr(slide_copy.StagedSlide, "__init__", noted)
     digests = []
     for stage in (None, tmp_path / "stage"):
         config = RunConfig(out=tmp_path / f"out-{stage is None}", scheduler="serial", stage=stage)
