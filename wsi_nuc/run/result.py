@@ -12,20 +12,27 @@ from wsi_nuc.store.commit import Published
 
 @dataclass(frozen=True, slots=True)
 class SlideResult:
-    """`status`: published, empty (published, without a nucleus), verified (it was there already), failed or
-    interrupted; `exit_code` is 0 for the first three. `usable_mm2`: of the area, what could be looked at."""
+    """What became of one slide."""
 
     slide: str
+    """As the user named it."""
     status: str
+    """published, empty (published, without a nucleus), verified (it was there already), failed or interrupted."""
     store: str = ""
+    """Path of the result."""
     nuclei: int = 0
     classes: dict[str, int] = field(default_factory=dict)
+    """Nuclei of each class."""
     area_mm2: float = 0.0
+    """Of the area in which nuclei are kept."""
     usable_mm2: float = 0.0
+    """Of that area, what could be looked at."""
     tiles: dict[str, int] = field(default_factory=dict)
+    """How many were processed, background, missing and failed."""
     seconds: float = 0.0
     error: str = ""
     exit_code: int = OK
+    """0 unless it failed or was interrupted."""
 
     def as_json(self) -> dict[str, Any]:
         first = ("slide", "store", "status", "nuclei", "classes", "area_mm2", "usable_mm2")

@@ -23,20 +23,21 @@ Status = Literal["ok", "missing", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class TilePixels:
-    """`rgb`: uint8 read_px x read_px x 3, white outside the slide and in gaps; read-only use, it may be a view.
-
-    "ok": the model can see the tile, though parts of it may be damaged. "missing": the file holds no data for a
-    part of the core that lies in the area. `rgb` is None where nothing of that is left: then the tile is "missing"
-    if the file holds no data for any of it, else "failed", and `cause` says why.
-    `gaps`: in all that the tile reads; `places`: their parts in the core where that meets the area.
-    """
+    """What a tile reads of the slide."""
 
     tile: Tile
     rgb: UInt8 | None
+    """read_px x read_px x 3, white outside the slide and in gaps. Only to be read: it may be a view. None where
+    nothing is left of the part of the core that lies in the area."""
     status: Status = "ok"
+    """"ok": the model can see the tile, though parts of it may be damaged. "missing": the file holds no data for a
+    part of the core that lies in the area. "failed": nothing of that part is left, and some of it is damaged."""
     cause: str = ""
+    """Why it is not "ok"."""
     gaps: tuple[Gap, ...] = ()
+    """In all that the tile reads."""
     places: tuple[Gap, ...] = ()
+    """The parts of the gaps in the core where that meets the area."""
 
 
 def read_region(source: SlideSource, task: RegionTask) -> Iterator[TilePixels]:
