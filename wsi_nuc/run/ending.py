@@ -83,7 +83,9 @@ def _refuse_bad_places(call: Call, opened: OpenSlide) -> None:
     if counts.failed and not counts.processed:
         raise SlideError(slide, f"no tile has a result: {bad}", "check the model and the file")
     if bad and not opened.job.config.allow_bad_tiles:
-        remedy = "restore the file, or pass --allow-bad-tiles to publish without them; good regions are kept"
+        damaged = any(report.tally.damaged for report in opened.reports)
+        mend = "restore the file" if damaged else "remove the cause and run it again"
+        remedy = f"{mend}, or pass --allow-bad-tiles to publish without them; good regions are kept"
         raise SlideError(slide, bad, remedy)
     if bad:
         call.emit(Warned(slide, bad))

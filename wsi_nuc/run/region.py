@@ -140,7 +140,9 @@ def _predict_or_blame(
         raise
     except Exception as error:  # noqa: BLE001 - the tile boundary: whatever a tile provokes is that tile's failure
         if len(batch.tiles) == 1:
-            cause = error.cause if isinstance(error, SlideError) else f"{type(error).__name__}: {error}"
+            cause = f"{type(error).__name__}: {error}"
+            if isinstance(error, SlideError):
+                cause = f"{error.cause}; {error.remedy}" if error.remedy else error.cause
             return [], [blamed(job, batch.tiles[0].index, cause)]
     predictions: list[Prediction] = []
     bad: list[BadPlace] = []

@@ -62,6 +62,11 @@ def _status(published: Published) -> str:
 
 def failure(slide: str, error: Exception, seconds: float) -> SlideResult:
     """Every failure names its slide; one that nobody foresaw also says of what kind it is."""
-    known = error if isinstance(error, WsiNucError) else SlideError(slide, f"{type(error).__name__}: {error}")
+    known = error if isinstance(error, WsiNucError) else _unforeseen(slide, error)
     text = str(known) if shown(slide) in str(known) else f"{shown(slide)}: {known}"
     return SlideResult(slide, "failed", error=text, seconds=round(seconds, 3), exit_code=known.exit_code)
+
+
+def _unforeseen(slide: str, error: Exception) -> SlideError:
+    remedy = "try the slide alone with --scheduler serial, and report this message if it comes again"
+    return SlideError(slide, f"{type(error).__name__}: {error}", remedy)

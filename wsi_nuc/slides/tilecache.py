@@ -14,7 +14,8 @@ import numpy as np
 from wsi_nuc.types import UInt8
 
 SLAB_BYTES = 8 * 2**20
-# Of the tiles that a process keeps. More saves no decoding: regions share only the tiles along their edges.
+# Of the tiles of the `jpegtiff` reader that a process keeps; other readers keep what their libraries do. More
+# saves no decoding: regions share only the tiles along their edges.
 MAX_BYTES = 24 * 2**20
 TileKey = tuple[int, int, int, int]  # slide, level, row, column
 Window = tuple[slice, slice]
