@@ -7,12 +7,14 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from uuid import NAMESPACE_DNS, uuid5
 
 import pytest
 
 from tests.cohort.lists import planned, row, write_list
+from wsi_nuc.cli import cohort_views
 from wsi_nuc.cohort import jobs, records
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.jobs import InHand, JobFile, in_hand, sweep
@@ -189,3 +191,13 @@ def test_waiting_ends_when_nothing_is_pending_or_running(monkeypatch: pytest.Mon
 def test_in_hand_says_where_and_since_when() -> None:
     work = InHand("a", "node7", 77, "12_3", 0.0, 4, 1)
     assert str(work).startswith("region 2 of 4 on node7, job 12_3, process 77, since ")
+
+
+def test_who_waits_is_told_when_nobody_works(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(cohort_views, "stoppable", lambda kept: nullcontext())
+    cohort_views._wait(_looks("running", "pending", "done"), None)
+    said = capsys.readouterr().err.splitlines()
+    assert ["no job is at work" in line for line in said] == [False, True]

@@ -93,13 +93,16 @@ def status(
 
 
 def _wait(look: Look, minutes: float | None) -> Sequence[State]:
-    from wsi_nuc.cohort.state import counts, wait
+    from wsi_nuc.cohort.state import PENDING, RUNNING, counts, wait
 
     said = ""
 
     def tell(slides: Sequence[State]) -> None:
         nonlocal said
-        now = ", ".join(f"{count:,} {state}" for state, count in counts(slides).items() if count)
+        standing = counts(slides)
+        now = ", ".join(f"{count:,} {state}" for state, count in standing.items() if count)
+        if standing[PENDING] and not standing[RUNNING]:
+            now += "; no job is at work: they wait in the queue, or were cancelled"
         if now != said:
             typer.echo(f"{time.strftime('%H:%M:%S')} {now}", err=True)
         said = now
