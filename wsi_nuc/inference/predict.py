@@ -22,13 +22,11 @@ from wsi_nuc.types import Bool, Int64, MaskCrops, Prompts, Tile, TileBatch
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The nuclei of a batch, with counts."""
+    """The nuclei of a batch."""
 
     nuclei: TileNuclei
     own: Bool
     """N: the nucleus's prompt lies in the core of its tile, not only in the margin."""
-    dropped: int
-    """Masks without a usable outline."""
     repaired: int
     """Outlines that crossed themselves or hung together by a corner."""
 
@@ -40,9 +38,12 @@ def predict(model: NucleiModel, batch: TileBatch) -> tuple[TileNuclei, Bool]:
 
 
 def predict_counted(model: NucleiModel, batch: TileBatch) -> Prediction:
-    """Like `predict`, with counts. Where memory runs out, half as many tiles go at once, down to a single tile."""
+    """Like `predict`, and how many outlines were mended.
+
+    Where memory runs out, half as many tiles go at once, down to a single tile.
+    """
     size, start = model.spec.batch, 0
-    parts = [Prediction(TileNuclei.empty(len(model.spec.classes)), np.zeros(0, np.bool_), 0, 0)]
+    parts = [Prediction(TileNuclei.empty(len(model.spec.classes)), np.zeros(0, np.bool_), 0)]
     while start < len(batch.tiles):
         tiles = batch.tiles[start : start + size]
         try:
@@ -56,7 +57,6 @@ def predict_counted(model: NucleiModel, batch: TileBatch) -> Prediction:
     return Prediction(
         TileNuclei.concat([part.nuclei for part in parts]),
         np.concatenate([part.own for part in parts]),
-        sum(part.dropped for part in parts),
         sum(part.repaired for part in parts),
     )
 
@@ -80,7 +80,7 @@ def _predict_padded(model: NucleiModel, batch: TileBatch, size: int) -> Predicti
     grown = _inside_cores(prompts, batch.tiles, model.spec.margin_px)
     wanted = np.flatnonzero(grown)
     if not len(wanted):
-        return Prediction(TileNuclei.empty(len(model.spec.classes)), np.zeros(0, np.bool_), 0, 0)
+        return Prediction(TileNuclei.empty(len(model.spec.classes)), np.zeros(0, np.bool_), 0)
     return _assembled(look.masks(wanted.tolist()).get(), prompts, batch.tiles, len(model.spec.classes))
 
 
@@ -98,18 +98,17 @@ def _assembled(crops: Sequence[MaskCrops], prompts: Prompts, tiles: Sequence[Til
     """The nuclei of all crops in the order of their prompts, whatever sizes the model sorted the crops into."""
     own = _inside_cores(prompts, tiles, 0)
     tile_index = np.array([tile.index for tile in tiles], np.int64)
-    tables, prompt, dropped, repaired = [TileNuclei.empty(classes)], [np.zeros(0, np.int64)], 0, 0
+    tables, prompt, repaired = [TileNuclei.empty(classes)], [np.zeros(0, np.int64)], 0
     for masks in crops:
         _refuse_non_finite_masks(masks, prompts, tiles)
         traced = trace(masks)
-        dropped += int(np.sum(~traced.kept))
         repaired += int(np.sum(traced.repaired))
         kept = np.flatnonzero(traced.kept)
         prompt.append(masks.prompt[kept])
         tables.append(_table(masks, kept, traced.rings_tile, prompts, tile_index))
     nuclei, prompt_rows = TileNuclei.concat(tables), np.concatenate(prompt)
     order = np.argsort(prompt_rows, kind="stable")
-    return Prediction(nuclei.select(order), own[prompt_rows[order]], dropped, repaired)
+    return Prediction(nuclei.select(order), own[prompt_rows[order]], repaired)
 
 
 def _table(masks: MaskCrops, kept: Int64, rings_tile: Rings, prompts: Prompts, tile_index: Int64) -> TileNuclei:
