@@ -26,12 +26,14 @@ def noise_masks(seed: int, count: int, size: int = 20) -> UInt8:
 
 
 def largest_filled(mask: UInt8) -> UInt8:
-    """The plain way: the largest 4-connected part, with its holes filled."""
+    """The plain way: the largest 4-connected part, with its holes filled; at a tie the one that is larger then."""
     labels, count = ndimage.label(mask)
     if not count:
         return np.zeros_like(mask)
-    part = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
-    return ndimage.binary_fill_holes(part, np.ones((3, 3))).astype(np.uint8)
+    sizes = np.bincount(labels.ravel())[1:]
+    parts = [labels == 1 + index for index in np.flatnonzero(sizes == sizes.max())]
+    filled = [ndimage.binary_fill_holes(part, np.ones((3, 3))).astype(np.uint8) for part in parts]
+    return max(filled, key=np.sum)
 
 
 def as_crops(mask: UInt8, origin: tuple[int, int] = (0, 0)) -> MaskCrops:
