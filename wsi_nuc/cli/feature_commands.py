@@ -63,19 +63,13 @@ def _measure(store: Path, slide: str | None, reader: str, workers: int | None, m
     """Measure one store and return its exit code. An error is printed, so that the other stores still run."""
     from wsi_nuc.cli.progress import progress
     from wsi_nuc.features.running import add_features
-    from wsi_nuc.store.commit import clean_up
-    from wsi_nuc.store.folders import refuse_links, tell_of_strangers
-    from wsi_nuc.store.place import open_folder
+    from wsi_nuc.store.folders import place_of
 
     try:
-        out = open_folder(Path(os.path.abspath(store)).parent)
-        refuse_links(out)
         with progress(quiet=True) as emit:
-            tell_of_strangers(clean_up(out), emit)
+            place = place_of(store, emit)
         with _executing(store, workers) as execute:
-            done = add_features(
-                out / Path(os.path.abspath(store)).name, _slide_of(store, slide, reader), execute, model
-            )
+            done = add_features(place, _slide_of(store, slide, reader), execute, model)
     except WsiNucError as error:
         typer.echo(f"wsi-nuc: {error}", err=True)
         return error.exit_code

@@ -37,6 +37,7 @@ from wsi_nuc.executors.worker import Preparation, Prepared
 
 STEP_S = 0.5
 ANSWER_S = 20
+# Paths of the CA, the certificate and the key.
 Files = tuple[str | None, str | None, str | None]
 
 
@@ -74,7 +75,7 @@ class GivenCrew:
 
 
 def security_for(address: str, files: Files) -> Security | None:
-    """TLS with the PEM files of CA, certificate and key; plain TCP is accepted on this machine only."""
+    """TLS with these PEM files; plain TCP is accepted on this machine only."""
     scheme, host = urlsplit(address).scheme, urlsplit(address).hostname or ""
     ca, certificate, key = files
     if scheme == "tls":
@@ -120,8 +121,8 @@ class ClusterOptions:
     """One environment for each worker on this machine, in place of `workers` plain ones."""
     in_flight: int = 2
     """Tasks that are submitted per worker."""
-    tls: tuple[str | None, str | None, str | None] = (None, None, None)
-    """Paths of the CA, the certificate and the key for `address`."""
+    tls: Files = (None, None, None)
+    """For `address`."""
     memory_bytes: int | None = None
     """Limit for all processes on this machine together."""
     slurm: SlurmOptions | None = None

@@ -38,7 +38,7 @@ from wsi_nuc.store.commit import Published, Staging, publish
 from wsi_nuc.store.manifest import Json, Origin
 from wsi_nuc.store.place import Place
 from wsi_nuc.store.reading import class_names
-from wsi_nuc.store.verify import verify
+from wsi_nuc.store.verify import verified_manifest, verify
 from wsi_nuc.store.zarrfile import ZarrFolder
 from wsi_nuc.store.zipping import unpack_into
 from wsi_nuc.types import SlideRef
@@ -114,7 +114,7 @@ def add_features(store: Place, slide: SlideRef, execute: Execute, model: ModelRe
     `model` adds its embedding. `new` in the answer is False where the store has all features already. A kill at
     any moment leaves either the old or the new store. Files that stay the same are shared between the two.
     """
-    old = _checked(store.path)
+    old = verified_manifest(store.path)
     key = with_features(old["made_from"], model.weights_sha256 if model else "")
     if covers(old["made_from"], key):
         return Published(store.path, old, new=False)
@@ -138,13 +138,6 @@ def add_features(store: Place, slide: SlideRef, execute: Execute, model: ModelRe
 
         origin = Origin(key, old["slide"], old["versions"])
         return publish(staging, origin, finish, overwrite=True, check=unchanged)
-
-
-def _checked(store: Path) -> Json:
-    problems = verify(store)
-    if problems:
-        raise StorageError(store, "; ".join(problems), "run the same `wsi-nuc run` again to restore it")
-    return manifests.read(store)
 
 
 def _refuse_replaced(store: Path, old: Json) -> None:

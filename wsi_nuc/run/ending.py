@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 
 from wsi_nuc.errors import SlideError
 from wsi_nuc.events import Warned
@@ -21,24 +24,24 @@ from wsi_nuc.store.private import slide_lock
 
 def end_slide(call: Call, opened: OpenSlide, execute: Execute) -> SlideResult:
     """All regions are back: publish the slide, or say why not."""
-    job = opened.job
-    try:
-        with opened.held:
-            published = _published(call, opened, execute)
-        return success(job.slide, published, time.perf_counter() - opened.started)
-    except Exception as error:  # noqa: BLE001 - the slide boundary: any failure is this slide's
-        return failure(job.slide, error, time.perf_counter() - opened.started)
+    return _result(opened.job.slide, opened.held, opened.started, lambda: _published(call, opened, execute))
 
 
 def add_measures(call: Call, unmeasured: Unmeasured, execute: Execute) -> SlideResult:
     """The result is there: only the measures of its nuclei are made."""
-    job, started = unmeasured.job, time.perf_counter()
+    job, final, device = unmeasured.job, unmeasured.final, unmeasured.device
+    add = partial(call.measures.add, job, final, execute, device)
+    return _result(job.slide, unmeasured.held, time.perf_counter(), add)
+
+
+def _result(slide: str, held: ExitStack, started: float, publish: Callable[[], Published]) -> SlideResult:
+    """What `publish` makes of the slide, whose locks are let go."""
     try:
-        with unmeasured.held:
-            published = call.measures.add(job, unmeasured.final, execute, unmeasured.device)
-        return success(job.slide, published, time.perf_counter() - started)
+        with held:
+            published = publish()
+        return success(slide, published, time.perf_counter() - started)
     except Exception as error:  # noqa: BLE001 - the slide boundary: any failure is this slide's
-        return failure(job.slide, error, time.perf_counter() - started)
+        return failure(slide, error, time.perf_counter() - started)
 
 
 def _published(call: Call, opened: OpenSlide, execute: Execute) -> Published:

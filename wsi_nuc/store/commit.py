@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -256,8 +257,6 @@ def publish(
 
 
 def _readable(manifest: Json) -> bytes:
-    import json
-
     return json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterable
 from itertools import takewhile
@@ -10,15 +11,13 @@ from pathlib import Path
 from wsi_nuc.errors import StorageError
 from wsi_nuc.events import Emit, Warned
 from wsi_nuc.store import durable
+from wsi_nuc.store.commit import clean_up
 from wsi_nuc.store.oserror import free_bytes, storage_error
 from wsi_nuc.store.place import Place, forgiving, open_folder
 from wsi_nuc.store.private import FOLDER
 
 # Levels of folders whose names the program relies on: .wsi-nuc/parts/SLIDE/SETTINGS.
 _DEEPEST = 3
-
-
-_LONGEST_BYTES = 200
 
 
 def output_folder(path: Path, needed: int = 0) -> Place:
@@ -67,6 +66,18 @@ def made_folder(path: Path) -> Place:
         # Without this, a power cut could lose the folder itself, with all results in it.
         durable.sync(open_folder(folder.parent))
     return open_folder(path)
+
+
+def place_of(store: Path, emit: Emit) -> Place:
+    """The place of a store that a command is going to replace.
+
+    Its folder is refused if links lead out of it, and what killed commands have left there is removed.
+    """
+    store = Path(os.path.abspath(store))
+    out = open_folder(store.parent)
+    refuse_links(out)
+    tell_of_strangers(clean_up(out), emit)
+    return out / store.name
 
 
 def refuse_links(out: Place) -> None:

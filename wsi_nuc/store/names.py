@@ -13,13 +13,13 @@ from urllib.parse import unquote, urlsplit
 from wsi_nuc.errors import StorageError
 from wsi_nuc.safezip import other_form
 from wsi_nuc.store.durable import remove_file
-from wsi_nuc.store.folders import _LONGEST_BYTES
 from wsi_nuc.store.locks import hold, relock, try_lock
 from wsi_nuc.store.manifest import owner_of
 from wsi_nuc.store.oserror import storage_error
 from wsi_nuc.store.place import Place
 from wsi_nuc.store.private import FOLDER, Private, private
 
+_LONGEST_BYTES = 200
 _URL = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 # Control, format, surrogate and line-separating characters: neither a terminal nor a JSON file should get them.
 _ESCAPED = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}

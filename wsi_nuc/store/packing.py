@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from wsi_nuc.errors import StorageError, UsageError
@@ -10,34 +9,30 @@ from wsi_nuc.events import Emit, ignore
 from wsi_nuc.safezip import SUFFIX, contents, flaw_of, other_form
 from wsi_nuc.store import durable
 from wsi_nuc.store import manifest as manifests
-from wsi_nuc.store.commit import Staging, clean_up, commit_lock, make_visible, move_away
-from wsi_nuc.store.folders import refuse_links, tell_of_strangers
-from wsi_nuc.store.place import Place, open_folder
-from wsi_nuc.store.verify import is_result, verify
+from wsi_nuc.store.commit import Staging, commit_lock, make_visible, move_away
+from wsi_nuc.store.folders import place_of
+from wsi_nuc.store.place import Place
+from wsi_nuc.store.verify import RESTORE, is_result, verified_manifest, verify
 from wsi_nuc.store.zipping import present, unpack_into
 
 FOLDER_SUFFIX = ".zarr"
-_AGAIN = "run the same `wsi-nuc run` again to restore it"
 
 
 def convert(path: Path, packed: bool, keep: bool = False, emit: Emit = ignore) -> Path:
-    """Pack the store at `path`, or make it a folder, and return its path. If it is so already, it is verified."""
-    path = Path(os.path.abspath(path))
-    out = open_folder(path.parent)
-    refuse_links(out)
-    tell_of_strangers(clean_up(out), emit)
-    store = present(out / path.name)
+    """Pack the store at `path`, or make it a folder, and return its path. A store that has that form already is
+    verified."""
+    store = present(place_of(path, emit))
     if flaw := flaw_of(store.path):
-        raise StorageError(store, flaw, _AGAIN)
+        raise StorageError(store, flaw, RESTORE)
     if not is_result(store.path):
         raise UsageError(path, "is not a result of wsi-nuc", "give a published SLIDE.zarr or SLIDE.zarr.zip")
     if not store.name.endswith((FOLDER_SUFFIX, SUFFIX)):
         raise UsageError(path, "has another name than a store", f"give it one that ends in {FOLDER_SUFFIX}")
     if store.name.endswith(SUFFIX) != packed:
         _convert(store, keep)
-    elif problems := verify(store.path):
-        raise StorageError(store, "; ".join(problems), _AGAIN)
-    return path.with_name(store.name if store.name.endswith(SUFFIX) == packed else other_form(store.name))
+    else:
+        verified_manifest(store.path)
+    return store.path.with_name(store.name if store.name.endswith(SUFFIX) == packed else other_form(store.name))
 
 
 def _convert(store: Place, keep: bool) -> None:
@@ -47,9 +42,7 @@ def _convert(store: Place, keep: bool) -> None:
     leaves the store in one form, or in both.
     """
     out = store.parent
-    if problems := verify(store.path):
-        raise StorageError(store, "; ".join(problems), _AGAIN)
-    manifest = manifests.read(store.path)
+    manifest = verified_manifest(store.path)
     with Staging(out, other_form(store.name)) as staging:
         if staging.name.endswith(SUFFIX):
             staging.refuse_broken(staging.packed(store.path))

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from wsi_nuc.errors import StorageError
 from wsi_nuc.safezip import Folder, contents, flaw_of, for_arrow
 from wsi_nuc.store import manifest as manifests
+
+RESTORE = "run the same `wsi-nuc run` again to restore it"
 
 
 def _file_problem(path: Folder, expected: dict[str, Any]) -> str:
@@ -82,3 +85,10 @@ def verify(store: Path) -> list[str]:
     if not is_result(store) and not flaw_of(store):
         return [_no_result(Path(store))]
     return [f"{name} {problem}" for name, problem in problems_of(store).items()]
+
+
+def verified_manifest(store: Path) -> manifests.Json:
+    """The manifest of a store that is intact; StorageError for any other."""
+    if problems := verify(store):
+        raise StorageError(store, "; ".join(problems), RESTORE)
+    return manifests.read(store)
