@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json as jsonlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from wsi_nuc.cli.options import Option
 from wsi_nuc.errors import OK, SLIDES, STORAGE, USAGE, UsageError, WsiNucError, overall_code
+
+Subject = TypeVar("Subject")
 
 
 def info(
@@ -26,17 +29,24 @@ def info(
     """Show metadata, microns per pixel and whether they can be right, levels, tissue share, plan and memory."""
     from wsi_nuc.quality.describe import describe_slide
 
+    def show(slide: str) -> int:
+        described = describe_slide(slide, model=model, reader=reader, mpp=mpp, tissue=tissue, check=check)
+        typer.echo(jsonlib.dumps(described) if json else _lines(described))
+        return SLIDES if described.get("problem") else OK
+
+    raise typer.Exit(code_of_all(slides, show))
+
+
+def code_of_all(subjects: Iterable[Subject], do: Callable[[Subject], int]) -> int:
+    """The exit code of a call from those of `do` for each subject. An error is printed, and the rest still run."""
     codes: list[int] = []
-    for slide in slides:
+    for subject in subjects:
         try:
-            described = describe_slide(slide, model=model, reader=reader, mpp=mpp, tissue=tissue, check=check)
+            codes.append(do(subject))
         except WsiNucError as error:
             codes.append(error.exit_code)
             typer.echo(f"wsi-nuc: {error}", err=True)
-            continue
-        codes.append(SLIDES if described.get("problem") else OK)
-        typer.echo(jsonlib.dumps(described) if json else _lines(described))
-    raise typer.Exit(overall_code(codes))
+    return overall_code(codes)
 
 
 def _lines(described: dict[str, object]) -> str:
@@ -106,18 +116,13 @@ def _convert_all(stores: list[Path], packed: bool, keep: bool) -> None:
     from wsi_nuc.cli.progress import progress
     from wsi_nuc.store.packing import convert
 
-    codes: list[int] = []
-    for store in stores:
-        try:
-            with progress(quiet=True) as emit:
-                now = convert(store, packed, keep, emit)
-        except WsiNucError as error:
-            codes.append(error.exit_code)
-            typer.echo(f"wsi-nuc: {error}", err=True)
-            continue
-        codes.append(OK)
+    def make(store: Path) -> int:
+        with progress(quiet=True) as emit:
+            now = convert(store, packed, keep, emit)
         typer.echo(f"{now}: verified")
-    raise typer.Exit(overall_code(codes))
+        return OK
+
+    raise typer.Exit(code_of_all(stores, make))
 
 
 def synth(

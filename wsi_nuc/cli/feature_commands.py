@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsi_nuc.cli.commands import code_of_all
 from wsi_nuc.cli.options import Option, Workers
 from wsi_nuc.cli.stopping import stoppable
-from wsi_nuc.errors import UsageError, WsiNucError, overall_code
+from wsi_nuc.errors import UsageError
 
 if TYPE_CHECKING:
     from wsi_nuc.executors.base import Execute
@@ -48,8 +49,8 @@ def features(
             from wsi_nuc.features.embed import model_ref
 
             model = model_ref(embedding, device)
-        codes = [_measure(store, slide, reader, workers, model) for store in stores]
-    raise typer.Exit(overall_code(codes))
+        code = code_of_all(stores, lambda store: _measure(store, slide, reader, workers, model))
+    raise typer.Exit(code)
 
 
 def _print_table() -> None:
@@ -60,19 +61,15 @@ def _print_table() -> None:
 
 
 def _measure(store: Path, slide: str | None, reader: str, workers: int | None, model: ModelRef | None) -> int:
-    """Measure one store and return its exit code. An error is printed, so that the other stores still run."""
+    """Measure one store and return its exit code."""
     from wsi_nuc.cli.progress import progress
     from wsi_nuc.features.running import add_features
     from wsi_nuc.store.folders import place_of
 
-    try:
-        with progress(quiet=True) as emit:
-            place = place_of(store, emit)
-        with _executing(store, workers) as execute:
-            done = add_features(place, _slide_of(store, slide, reader), execute, model)
-    except WsiNucError as error:
-        typer.echo(f"wsi-nuc: {error}", err=True)
-        return error.exit_code
+    with progress(quiet=True) as emit:
+        place = place_of(store, emit)
+    with _executing(store, workers) as execute:
+        done = add_features(place, _slide_of(store, slide, reader), execute, model)
     count = done.manifest["counts"]["nuclei"]
     typer.echo(f"{store}: {count:,} nuclei measured" if done.new else f"{store}: has these features already")
     return 0

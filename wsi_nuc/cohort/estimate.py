@@ -8,13 +8,9 @@ from wsi_nuc.cohort.looks import Trial
 from wsi_nuc.cohort.plan import PlanRow
 
 TRIALS = 3
-
-
 # Size of a result: per nucleus its polygon, columns and probabilities; per slide the store itself with its
 # thumbnail.
 BYTES_PER_NUCLEUS, BYTES_PER_SLIDE = 150, 1_000_000
-
-
 # Time of a slide beside its tiles: opening, searching for tissue, stitching and publishing; and hashing.
 SECONDS_PER_SLIDE, HASHED_BYTES_PER_SECOND = 0.5, 300e6
 

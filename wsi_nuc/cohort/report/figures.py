@@ -13,9 +13,10 @@ from wsi_nuc.types import Float64
 
 # An outlier is more than FAR robust standard deviations from the median; below FEWEST slides there are none.
 FAR, FEWEST = 3.5, 8
-
-
 MAD_TO_SIGMA = 1.4826
+BINS = 32
+# Above this ratio of the largest to the smallest value the axis is logarithmic.
+WIDE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,6 @@ GENERAL = (
     Figure("squares_gini", "unevenness of the density (Gini)"),
     Figure("class_entropy_bits", "mixture of classes, bits"),
 )
-
-
 OF_CLASSES = (("share_", "share of {}", False), ("area_um2_mean_", "mean area of {}, µm²", True))
 
 
@@ -91,16 +90,6 @@ def _of(figure: Figure, rows: Sequence[Row]) -> list[Outlier]:
         Outlier(ids[i], figure, float(values[i]), median, float(sigmas[i]))
         for i in np.flatnonzero(np.abs(sigmas) > FAR)
     ]
-
-
-BINS = 32
-
-
-WIDTH, HEIGHT, FOOT = 320, 110, 18
-
-
-# Above this ratio of the largest to the smallest value the axis is logarithmic.
-WIDE = 10.0
 
 
 @dataclass(frozen=True, slots=True)

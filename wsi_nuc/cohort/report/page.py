@@ -18,7 +18,7 @@ from wsi_nuc.cohort.collect import Collected, gather
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.plan import Plan, load
 from wsi_nuc.cohort.records import DONE
-from wsi_nuc.cohort.report.figures import FOOT, HEIGHT, WIDTH, Outlier, figures_of, histogram, outliers, values_of
+from wsi_nuc.cohort.report.figures import Outlier, figures_of, histogram, outliers, values_of
 from wsi_nuc.cohort.state import counts
 from wsi_nuc.cohort.tables import Row
 from wsi_nuc.errors import StorageError
@@ -28,6 +28,10 @@ from wsi_nuc.store import layout
 
 UNLIKE = "unlike_training_images"
 MOST_THUMBNAILS, MOST_ROWS = 240, 2000
+# Of a thumbnail, and of a histogram with its foot line.
+EDGE_PX, QUALITY = 168, 72
+WIDTH, HEIGHT, FOOT = 320, 110, 18
+MOST_VALUES = 2**25
 
 
 def write_report(folder: CohortFolder) -> Collected:
@@ -114,10 +118,6 @@ def _pictures(folder: CohortFolder, done: Sequence[Row], far: Sequence[Outlier])
     room = min(MOST_THUMBNAILS - len(chosen), len(others))
     chosen += [others[i * len(others) // room] for i in range(room)]
     return [(row, row["id"] in marked, data_uri(folder.store(row["id"]))) for row in chosen]
-
-
-EDGE_PX, QUALITY = 168, 72
-MOST_VALUES = 2**25
 
 
 def data_uri(store: Path) -> str:
