@@ -97,7 +97,7 @@ def test_a_ring_goes_to_shapely_and_back(rings: list[Float64]) -> None:
     )
 
 
-def test_holes_and_empty_polygons_are_no_part_of_the_outer_rings() -> None:
+def test_holes_and_empty_polygons_are_not_part_of_the_outer_rings() -> None:
     holed = shapely.box(0, 0, 9, 9).difference(shapely.box(3, 3, 4, 4))
     rings = Rings.of_polygons(np.array([shapely.Polygon(), holed, shapely.Polygon(), shapely.box(1, 1, 2, 2)]))
     assert rings.ring_lengths.tolist() == [0, 4, 0, 4]

@@ -120,7 +120,7 @@ def test_what_no_writer_of_ours_wrote_is_refused(name: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "{", "[]", '"a"', '{"a": ' * 100_000])
-def test_metadata_that_are_no_json_object_are_refused(text: str, tmp_path: Path) -> None:
+def test_metadata_that_are_not_a_json_object_are_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "zarr.json").write_text(text)
     for read in (open_array, attributes):
         with pytest.raises(RefusedZarr, match=r"zarr\.json"):

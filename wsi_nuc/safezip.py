@@ -1,4 +1,4 @@
-"""The one way into a packed store, `SLIDE.zarr.zip`: nothing is read of it before its directory was judged.
+"""The one way into a packed store, `SLIDE.zarr.zip`: nothing of it is read before its directory was checked.
 
 A packed store is a Zip archive whose members are stored as they are, one behind the other, nothing between them.
 So each is a run of bytes of the file, which is read without unpacking anything, and no member can be larger than
@@ -52,7 +52,7 @@ class Packed:
             raise StorageError(path, f"cannot be read ({error.strerror})", _REMEDY) from error
 
     def read(self, start: int, size: int) -> bytes:
-        """So many bytes of the file, fewer where it is cut off."""
+        """`size` bytes of the file; fewer if it is cut off."""
         parts = []
         while size > 0 and (part := os.pread(self._fd, min(size, 1 << 30), start)):
             parts.append(part)
@@ -112,7 +112,7 @@ Folder = Path | Member
 
 
 def contents(store: Path) -> Folder:
-    """The folder of a store, or what stands for it in a packed one. StorageError where that is damaged."""
+    """The folder of a store, or what stands for it in a packed one. StorageError if it is damaged."""
     path = Path(store)
     return Member(Packed(path)) if is_packed(path) else path
 
@@ -128,7 +128,7 @@ def is_packed(path: Path) -> bool:
 
 
 def flaw_of(path: Path) -> str:
-    """Why a packed store cannot be opened; "" where it can, and for whatever is not packed."""
+    """Why a packed store cannot be opened; "" if it can, and for anything that is not packed."""
     try:
         contents(path)
     except StorageError as error:
@@ -137,7 +137,7 @@ def flaw_of(path: Path) -> str:
 
 
 def mentions(path: Path, text: bytes) -> bool:
-    """Whether the bytes of a file hold a text, be the file damaged or not."""
+    """Whether the bytes of a file hold a text, whether or not the file is damaged."""
     before = b""
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -183,7 +183,7 @@ class _Section(io.RawIOBase):
 
 
 def _members(path: Path, fd: int) -> dict[str, Run]:
-    """Every member where it lies. StorageError for whatever a packed store of ours cannot be."""
+    """Every member where it lies. StorageError if `wsi-nuc pack` cannot have written the file."""
     size = os.fstat(fd).st_size
     if _directory_bytes(path, fd, size) > MAX_DIRECTORY_BYTES:
         raise _refused(path, f"has a directory of more than {MAX_DIRECTORY_BYTES:,} bytes")
@@ -228,7 +228,7 @@ def _directory_bytes(path: Path, fd: int, size: int) -> int:
 def _flaw(entry: zipfile.ZipInfo) -> str:
     name, mode = entry.orig_filename, entry.external_attr >> 16
     if {"", ".", ".."} & set(name.split("/")) or "\\" in name or "\0" in name:
-        return "has a name that is no place in a store"
+        return "has a name that is not a place in a store"
     if mode and not stat.S_ISREG(mode):
         return "is a link or a folder, not a file"
     if entry.flag_bits & ~_UTF8:
@@ -239,7 +239,7 @@ def _flaw(entry: zipfile.ZipInfo) -> str:
 
 
 def _start(path: Path, fd: int, entry: zipfile.ZipInfo) -> int:
-    """Where its bytes begin, once what stands before them says the same as the directory."""
+    """Where its bytes begin. What stands before them must say the same as the directory."""
     head = os.pread(fd, _LOCAL_BYTES, entry.header_offset).ljust(_LOCAL_BYTES, b"\0")
     signature, _, flags, method, *_, name_bytes, extra_bytes = struct.unpack("<4s5H3L2H", head)
     name = os.pread(fd, name_bytes, entry.header_offset + _LOCAL_BYTES)

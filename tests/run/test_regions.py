@@ -17,7 +17,7 @@ from wsi_nuc.errors import OK
 from wsi_nuc.events import Event, RegionFinished, SlideStarted
 from wsi_nuc.models.registry import model_spec
 from wsi_nuc.run import resources, run_slides
-from wsi_nuc.run.resources import REGIONS_A_WORKER, sized
+from wsi_nuc.run.resources import REGIONS_PER_WORKER, sized
 from wsi_nuc.synth import SynthSpec, write_slide
 from wsi_nuc.tiling.plan import TilePlan, make_plan
 from wsi_nuc.types import Level, SlideInfo
@@ -40,7 +40,7 @@ def test_every_worker_has_regions_and_none_is_larger_than_memory_allows(edge_px:
     whole = whole_plan(edge_px)
     plan = sized(whole, RunConfig(out=Path(), workers=workers), SPEC, "cpu")
     assert plan.tiles_per_region <= whole.tiles_per_region
-    assert count(plan) >= min(plan.planned_tiles, REGIONS_A_WORKER * workers)
+    assert count(plan) >= min(plan.planned_tiles, REGIONS_PER_WORKER * workers)
 
 
 def test_a_large_slide_keeps_its_large_regions() -> None:
@@ -64,7 +64,7 @@ def test_other_workers_go_on_with_the_regions_that_are_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slide = tmp_path / "a.svs"
-    monkeypatch.setattr(resources, "REGIONS_A_WORKER", 1)
+    monkeypatch.setattr(resources, "REGIONS_PER_WORKER", 1)
     write_slide(slide, SynthSpec(size=2048, mpp=0.5, seed=4, density=0.2))
     config = RunConfig(out=tmp_path / "out", model="classical", scheduler="serial", tissue="none")
 

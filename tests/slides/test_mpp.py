@@ -56,7 +56,7 @@ def test_an_unusable_header_is_not_replaced_by_a_guess(bad: str, good: str) -> N
 
 
 @given(dpi=st.sampled_from([72, 96, 100, 150, 200, 300, 600, 1200]))
-def test_print_resolutions_are_no_answer(dpi: int) -> None:
+def test_print_resolutions_are_not_an_answer(dpi: int) -> None:
     assert resolve(None, Stated(tags_um=(25400 / dpi, 25400 / dpi))).value is None
     assert resolve(None, Stated(tags_um=(25400 / dpi, 25400 / dpi), objective="20")).source == "objective"
 

@@ -186,7 +186,7 @@ def test_ring_without_area_has_a_centre() -> None:
     assert centre.tolist() == [[20.0, 10.0]]
 
 
-def test_touching_the_core_edge_is_no_seam() -> None:
+def test_touching_the_core_edge_is_not_a_seam() -> None:
     core = np.array([[0.0, 0.0, 10.0, 10.0]] * 2)
     assert crosses_core(np.array([[0.0, 2.0, 10.0, 9.0], [3.0, 3.0, 10.5, 9.0]]), core).tolist() == [False, True]
 

@@ -50,7 +50,7 @@ def test_what_exists_is_replaced_on_request_only(tmp_path: Path, there: str) -> 
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_folder_of_that_name_is_no_target(tmp_path: Path, overwrite: bool) -> None:
+def test_a_folder_of_that_name_is_not_a_target(tmp_path: Path, overwrite: bool) -> None:
     (tmp_path / "a.svs").mkdir()
     with pytest.raises(UsageError, match="is a folder"):
         write_slide(tmp_path / "a.svs", SPEC, overwrite=overwrite)

@@ -36,7 +36,7 @@ def test_tissue_of_any_stain_is_found_whole_and_little_else(colour: tuple[int, .
 
 
 @pytest.mark.parametrize("ink", PENS)
-def test_pen_marks_are_no_tissue_and_hide_none_of_what_is_beside_them(ink: str) -> None:
+def test_pen_marks_are_not_tissue_and_hide_nothing_beside_them(ink: str) -> None:
     image, mask = section()
     pen = pen_strokes(image.shape)
     tissue = find(paint(image, pen, PENS[ink], 2))
@@ -59,7 +59,7 @@ def half_black(image: UInt8) -> UInt8:
 
 
 @pytest.mark.parametrize("spoil", [borders, half_black])
-def test_black_fill_is_no_tissue(spoil: object) -> None:
+def test_black_fill_is_not_tissue(spoil: object) -> None:
     image, mask = section()
     spoilt = spoil(image)
     fill = spoilt.max(axis=2) == 0
@@ -165,7 +165,7 @@ def test_a_damaged_part_inside_the_tissue_is_searched_and_told() -> None:
     assert covered(tissue, inside_hole)[0] > 0.99
 
 
-def test_a_hole_in_the_file_inside_the_tissue_is_no_glass() -> None:
+def test_a_hole_in_the_file_inside_the_tissue_is_not_glass() -> None:
     image, mask = section()
     missing = np.zeros_like(mask)
     missing[350:550, 330:520] = missing[:200, 900:] = True

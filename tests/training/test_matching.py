@@ -109,7 +109,7 @@ def test_a_certain_right_mask_costs_nothing() -> None:
     assert float(sum(parts.values())) < 1e-5
 
 
-def test_no_mask_is_no_loss_but_a_gradient() -> None:
+def test_without_a_mask_there_is_no_loss_but_a_gradient() -> None:
     logits = torch.zeros(0, 8, 8, requires_grad=True)
     parts = segmentor_losses(logits, torch.zeros(0), torch.zeros(0, 8, 8, dtype=torch.bool), 20)
     assert all(value.item() == 0 for value in parts.values())

@@ -1,4 +1,4 @@
-"""The device that networks run on, and where half precision does and does not do."""
+"""The device that networks run on, and which of their parts may run in half precision."""
 
 from __future__ import annotations
 

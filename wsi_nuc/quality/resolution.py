@@ -37,10 +37,12 @@ SMALL_CORE_PX = 512
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """`diameter_um`: of the circle of equal area, one entry a nucleus, if `mpp` (level 0) is right."""
+    """The sizes of a few nuclei."""
 
     mpp: float
+    """Of level 0, as it is taken to be."""
     diameter_um: Float64
+    """Of the circle of equal area, one entry per nucleus, if `mpp` is right."""
 
     @property
     def size_um(self) -> float:

@@ -62,7 +62,7 @@ class Survey:
 
     @property
     def warnings(self) -> list[str]:
-        """What a user must know although it is no failure."""
+        """What a user must know, although the slide can be computed."""
         warnings = []
         if self.damaged:
             warnings.append(f"{self.damaged:.1%} of the low-resolution view could not be decoded")
@@ -118,7 +118,7 @@ def prepare(
 ) -> SlideJob:
     """All that is decided before a tile is computed. The slide is hashed while its tissue is searched for.
 
-    `measured`: what of the nuclei is to be measured, as it shows in the identity of a result.
+    `measured`: what will be measured of the nuclei, as the identity of a result states it.
     """
     ref = reference(slide, config)
     signature = stat_signature(ref)

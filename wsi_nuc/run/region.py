@@ -19,7 +19,7 @@ from wsi_nuc.models.domain import looks_of
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.nuclei import NucleiTable, TileNuclei
 from wsi_nuc.run.level0 import inside_and_valid, to_level0, touching
-from wsi_nuc.run.resources import TILES_A_TRIM, Heap
+from wsi_nuc.run.resources import TILES_PER_TRIM, Heap
 from wsi_nuc.run.tally import BadPlace, Clock, RegionReport, Tally
 from wsi_nuc.slides.cache import cached_slide
 from wsi_nuc.store.parts import read_part, write_part
@@ -67,7 +67,7 @@ def prepare_worker(model: str, device: str, options: Options = ()) -> None:
         # As many workers as CPUs do the work, and how a sum is split over threads may show in its last bits.
         torch.set_num_threads(1)
     # What loading leaves behind, too.
-    _heap.used(TILES_A_TRIM)
+    _heap.used(TILES_PER_TRIM)
 
 
 def process_region(job: RegionJob) -> RegionReport:

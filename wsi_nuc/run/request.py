@@ -143,7 +143,7 @@ def models_in_use(configs: Sequence[RunConfig]) -> dict[str, ModelInUse]:
 
 
 def checked_spec(model: str, options: Mapping[str, Any]) -> ModelSpec:
-    """A file is loaded once here: whatever is wrong with its weights is told before any slide is read."""
+    """A file is loaded once here: so that any fault of its weights shows before a slide is read."""
     if options:
         return load_model(model, "cpu", options).spec
     return load_model(model, "cpu").spec if is_file(model) else model_spec(model)
@@ -162,7 +162,7 @@ class Folders:
     stage: Place | None = None
 
     def clean_up(self) -> list[Place]:
-        """What dead runs left goes. Returns what lies there and is none of ours: it stays."""
+        """Remove what dead runs left. Returns what wsi-nuc did not make: it stays."""
         return clean_up(self.out) + (remove_abandoned(self.stage) if self.stage is not None else [])
 
 

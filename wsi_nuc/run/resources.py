@@ -27,19 +27,19 @@ OPEN_FILES, OPEN_FILES_PER_WORKER = 40, 5
 
 
 def usable_cpus() -> int:
-    """CPUs of the affinity mask, no more than any control group's quota above us; at least one."""
+    """CPUs of the affinity mask, limited by the quota of every control group around this process; at least one."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([allowed, *_quotas()]))
 
 
 def usable_memory() -> int:
-    """Bytes: of the machine, no more than any control group's limit above us."""
+    """Bytes: of the machine, limited by every control group around this process."""
     limits = [*_numbers("", "memory.max"), *_numbers("memory", "memory.limit_in_bytes")]
     return min([psutil.virtual_memory().total, *(limit for limit in limits if limit > 0)])
 
 
 def allow_files(workers: int) -> None:
-    """Let this process open the files that it needs beside so many workers; UsageError if it may not."""
+    """Let this process open the files that it needs with this many workers; UsageError if it may not."""
     needed = OPEN_FILES + OPEN_FILES_PER_WORKER * workers
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or needed <= soft:
@@ -135,8 +135,8 @@ def device_of_jobs(asked: str, uses_torch: bool, gpu: bool) -> str:
     return "cuda"
 
 
-# Then the last region of the last worker is a small part of the whole.
-REGIONS_A_WORKER = 4
+# With this many, the last region of the last worker is a small part of the whole.
+REGIONS_PER_WORKER = 4
 # On a core like those that `ModelSpec.cpu_tile_s` was measured on. Four times slower ones still need less than the
 # ten minutes that a task of a cluster must have.
 LONGEST_S = 150.0
@@ -148,7 +148,7 @@ def sized(plan: TilePlan, config: RunConfig, spec: ModelSpec, device: str) -> Ti
     """The plan with regions for these workers, no larger than those that it has; those asked for are kept."""
     if config.region_size is not None:
         return plan
-    fair = math.isqrt(plan.planned_tiles // (REGIONS_A_WORKER * workers_of(config)))
+    fair = math.isqrt(plan.planned_tiles // (REGIONS_PER_WORKER * workers_of(config)))
     quick = math.isqrt(int(LONGEST_S / spec.cpu_tile_s)) if device == "cpu" else plan.tiles_per_region
     return plan.with_regions(max(1, min(plan.tiles_per_region, fair, quick)))
 
@@ -165,19 +165,21 @@ def workers_of(config: RunConfig) -> int:
     return WORKERS_ELSEWHERE
 
 
-TILES_A_TRIM = 8
+TILES_PER_TRIM = 8
 
 
 class Heap:
-    """What the allocator keeps for later lies in pieces, so the process would grow from region to region. Handing
-    it back costs about a hundredth of the time of TILES_A_TRIM tiles; after each single tile it would cost 5 %."""
+    """Hands free memory back to the system. The allocator keeps it in pieces, so that the process would grow.
+
+    That costs about a hundredth of the time of TILES_PER_TRIM tiles. After each single tile it would cost 5 %.
+    """
 
     def __init__(self) -> None:
         self._tiles = 0
 
     def used(self, tiles: int) -> None:
         self._tiles += tiles
-        if self._tiles >= TILES_A_TRIM:
+        if self._tiles >= TILES_PER_TRIM:
             self._tiles = 0
             with suppress(OSError, AttributeError):  # only glibc has it
                 ctypes.CDLL(None).malloc_trim(0)

@@ -87,7 +87,7 @@ class _Session:
         wait_for([self._executor], timeout=START_TIMEOUT_S)
         if self._executor.done() and self._executor.exception() is None:
             self._executor.result().close()
-        # Or else the next call in this process would wait for these locks for ever.
+        # Or else the next call in this process would wait for these locks forever.
         for opened in self._open.values():
             opened.held.close()
 

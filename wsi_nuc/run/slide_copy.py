@@ -63,7 +63,7 @@ class StagedSlide:
 
 
 def remove_abandoned(stage: Place) -> list[Place]:
-    """Delete the copies of runs that were killed. Returns what lies among them and is none of ours."""
+    """Delete the copies of runs that were killed. Returns what lies among them and was not made by wsi-nuc."""
     return sweep_trees(_copies(stage))
 
 

@@ -189,7 +189,7 @@ class TilePlan:
                 f"tiles    {self.planned_tiles} planned, {self.background_tiles} background",
                 f"regions  {sum(1 for _ in self.regions())} of up to {block} x {block} tiles",
                 f"area     {area_mm2:.4g} mm2",
-                f"memory   about {self.estimated_bytes() / 2**20:.0f} MiB of pixels a worker, without the model",
+                f"memory   about {self.estimated_bytes() / 2**20:.0f} MiB of pixels per worker, without the model",
             ]
         )
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from wsi_nuc.types import Bool, Float32
 
-# Of a wide blur: the smaller image keeps at least this sigma, and as many pixels a side.
+# Of a wide blur: the smaller image keeps at least this sigma, and as many pixels along each side.
 NARROW_PX, WIDE_PX = 2.0, 16
 
 

@@ -3,7 +3,7 @@
 TASK=${PBS_ARRAY_INDEX:-${SHARE:?submit this as submit.sh does: qsub -J 1-N}}
 JOB=${PBS_JOBID%%.*}
 (
-    sleep $((SECONDS_A_TASK - 120))
+    sleep $((SECONDS_PER_TASK - 120))
     kill -USR1 $$
 ) &
 # Only operators may use qrerun, so the share is submitted again by itself.

@@ -25,7 +25,7 @@ MEMORY_MARGIN = 1.25
 TIME_MARGIN = 2.0
 # A task must have time for its start, for the warning before its end and for two regions, or it may never get on.
 STARTING_S, WARNING_S = 60, 120
-REGIONS_A_TASK = 2
+REGIONS_PER_TASK = 2
 # Regions are cut so that they take less than this, unless a single tile takes longer.
 LONGEST_REGION_S = 600
 
@@ -53,14 +53,14 @@ class Request:
     program: str = "wsi-nuc"
     """How the program is started, as words of a shell."""
     restarts: int = 3
-    """A task that is stopped so many times in a row without a finished region gives up."""
+    """A task gives up after this many stops in a row without a finished region."""
     allow_failed: bool = False
     retry: bool = False
     """Also try slides again that failed or were refused."""
 
 
 def tasks_of(plan: Plan, cpus: int, seconds: int, most: int) -> int:
-    """So many tasks that each needs about half of its time, but not more than slides: a share has whole slides."""
+    """Enough tasks that each needs about half of its time, but no more than slides: a share has whole slides."""
     work_s = plan.estimate.get("worker_seconds", 0.0) * TIME_MARGIN / cpus
     useful_s = max(1.0, seconds - STARTING_S - WARNING_S)
     return max(1, min(most, len(plan.runnable), math.ceil(work_s / useful_s)))
@@ -77,7 +77,7 @@ def check_time(plan: Plan, seconds: int) -> None:
     largest = max((row.tiles / max(1, row.facts.regions) for row in plan.runnable if row.facts), default=0.0)
     tile_s = plan.estimate.get("seconds_a_tile", 0.0)
     region_s = max(tile_s, min(tile_s * largest, LONGEST_REGION_S))
-    least = STARTING_S + WARNING_S + REGIONS_A_TASK * region_s
+    least = STARTING_S + WARNING_S + REGIONS_PER_TASK * region_s
     if seconds < least:
         raise UsageError(
             f"--time {clock(seconds)}",

@@ -64,7 +64,7 @@ def _array(folder: CohortFolder, queue: Queue, request: Request) -> list[str]:
         f"PLAN={plan}",
         f"SHARDS={request.tasks}",
         f"RESTARTS={request.restarts}",
-        f"TIME={clock(request.seconds)} SECONDS_A_TASK={request.seconds}",
+        f"TIME={clock(request.seconds)} SECONDS_PER_TASK={request.seconds}",
         f"PROGRAM=({request.program})",
         f"COMMAND={'retry' if request.retry else 'run'}",
         f"OPTIONS=({' '.join(_options(request))})",
