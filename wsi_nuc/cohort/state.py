@@ -1,6 +1,7 @@
-"""The state of every slide of a cohort, from its plan, records and jobs; and waiting until the jobs are done.
+"""The state of every slide of a cohort, from its plan, records and jobs.
 
-Checks every byte of every result against its manifest. A slide whose result does not match is pending again.
+`wait` looks again until the jobs are done. `verified` also reads every result: a slide whose result does not match
+its manifest is pending again.
 """
 
 from __future__ import annotations

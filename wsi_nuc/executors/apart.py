@@ -1,6 +1,6 @@
 """Makes a call in a process of its own. If something kills that process the caller lives on and learns of it.
 
-Starts a Python process that talks to the process that started it.
+`boot` is the command of such a process, which talks to the one that started it. Workers are started by it, too.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Only paths and counts pass through the scheduler. Models and slide handles live in the worker processes. Every
 worker, also one that replaces a lost one, calls `setup` once to get them ready.
 
-A scheduler that somebody else runs: how to connect to it safely, and whether it still answers.
+The scheduler may be somebody else's: then it is reached by TLS, and asked whether it still answers.
 """
 
 from __future__ import annotations

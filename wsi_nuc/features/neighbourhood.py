@@ -3,7 +3,7 @@
 `neighbourhood_features` measures each nucleus: distances, Delaunay edges, classes within radii. `PairCounter`
 measures a whole slide: which classes are neighbours more often than by chance, and how far the nearest nucleus is.
 
-The nuclei of one row group together with those around them, so that nothing ends at the border of a group.
+`Surroundings` gives them the nuclei of one row group with those around it: nothing ends at the border of a group.
 """
 
 from __future__ import annotations

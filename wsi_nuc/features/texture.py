@@ -1,8 +1,7 @@
-"""Stain and texture: how much of each stain is in a nucleus and around it, and how the haematoxylin is spread.
+"""Stain, texture and edge of a nucleus.
 
-Texture is gradients, moments and the co-occurrence of neighbouring pixels inside the nucleus.
-
-How sharply a nucleus ends: haematoxylin on both sides of points along its outline.
+Stain is how much of each dye lies in the nucleus and around it. Texture is how the haematoxylin is spread:
+gradients, moments and the co-occurrence of neighbouring pixels. The edge is how sharply it falls at the outline.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ factors by which headers are wrong, and the one that brings the size closest to 
 different organs differ nearly as much as a factor of two: a doubt is a reason to look, not a proof.
 `benchmarks/resolution_check.py` counts how often a model's doubts are right.
 
-A quick sample of nuclei: a few tissue tiles, spread over the slide, through the model that will run.
+The sample is a few tissue tiles, spread over the slide, that the model which will run looks at.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a call asks for: which slides, with which settings, names and models, and the folders that it works in.
 
-What a run may have measured of a result before it is published. Who measures is handed in from above.
+Who measures the nuclei of a result before it is published is part of it, handed in from above.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def models_in_use(configs: Sequence[RunConfig]) -> dict[str, ModelInUse]:
 
 
 def checked_spec(model: str, options: Mapping[str, Any]) -> ModelSpec:
-    """A file is loaded once here: so that any fault of its weights shows before a slide is read."""
+    """A file is loaded once here, so that any fault of its weights shows before a slide is read."""
     if options:
         return load_model(model, "cpu", options).spec
     return load_model(model, "cpu").spec if is_file(model) else model_spec(model)

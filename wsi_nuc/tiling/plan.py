@@ -1,8 +1,6 @@
-"""The plan of one slide: arithmetic over the grid and the area, made before any work; prints and serialises.
+"""The plan of one slide: which tiles an area asks for, and what a worker gets for each region of them.
 
-Which tiles of a grid an area asks for.
-
-What a worker is told about one region: the tiles, where to read them, and where nuclei are kept.
+It is arithmetic over the grid and the area, made before any work. It prints and serialises.
 """
 
 from __future__ import annotations
