@@ -149,7 +149,7 @@ def _planning(folder: CohortFolder, draft: Draft, listener: Listener) -> Iterato
 
     def execute(do: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Outcome[Any, Any]]:
         if tasks and not started:
-            started.append(make_executor(draft.config, draft.device))
+            started.append(make_executor(draft.config, draft.spec, draft.device))
         return started[0].run(do, tasks) if tasks else iter(())
 
     try:
@@ -174,6 +174,8 @@ class Draft:
     notes: tuple[str, ...]
     """What the list left out."""
     config: RunConfig
+    spec: ModelSpec
+    """Of the model that slides have unless their row says otherwise."""
     device: str
     """Of the workers."""
     looks: dict[int, Look]
@@ -187,13 +189,13 @@ class Draft:
 def read_draft(source: str, config: RunConfig) -> Draft:
     """Read every line of the list at `source`. What is wrong with all of them (the list, the model) is raised."""
     sheet = read_sheet(source)
-    specs = {config.model: checked_spec(config.model, config.inference)}
-    device = resolve_device(config.device, specs[config.model].uses_torch)
+    spec = checked_spec(config.model, config.inference)
+    device, specs = resolve_device(config.device, spec.uses_torch), {config.model: spec}
     rows = [_with_model(row, config, specs) for row in make_rows(sheet, config)]
     with ThreadPoolExecutor(OPEN_AT_ONCE) as pool:
         opened = list(pool.map(partial(_opened, config=config, specs=specs), rows))
     looks = {look.line: look for _, look in opened if look is not None}
-    return Draft(tuple(row for row, _ in opened), sheet.notes, config, device, looks)
+    return Draft(tuple(row for row, _ in opened), sheet.notes, config, spec, device, looks)
 
 
 def _with_model(row: PlanRow, config: RunConfig, specs: Specs) -> PlanRow:

@@ -119,6 +119,11 @@ class ClusterOptions:
     dashboard: bool = False
     environments: Sequence[Mapping[str, str]] = ()
     """One environment for each worker on this machine, in place of `workers` plain ones."""
+    copied: bool = False
+    """Whether workers on this machine may be copies of one process that has run the setup.
+
+    Not where the setup starts threads or uses a GPU.
+    """
     in_flight: int = 2
     """Tasks that are submitted per worker."""
     tls: Files = (None, None, None)
@@ -265,6 +270,7 @@ def _crew(options: ClusterOptions, preparation: Preparation) -> Crew:
     return LocalCrew(
         preparation,
         options.environments or [{}] * options.workers,
+        options.copied,
         options.host,
         {**SETTINGS, "temporary-directory": scratch_folder()},
         options.dashboard,

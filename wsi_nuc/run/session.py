@@ -72,7 +72,7 @@ class _Session:
         self._starter = ThreadPoolExecutor(1, "start")
         # The workers have the first slide's model at hand when they start.
         first = next(iter(call.models.values()))
-        self._executor = self._starter.submit(make_executor, first.config, first.device, call.emit)
+        self._executor = self._starter.submit(make_executor, first.config, first.spec, first.device, call.emit)
 
     def results(self, requests: Sequence[SlideRequest]) -> Iterator[SlideResult]:
         yield from self._pass(requests, wait=False)

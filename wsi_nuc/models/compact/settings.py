@@ -150,5 +150,6 @@ def spec_of(settings: Settings, weights_sha256: str, name: str = ARCHITECTURE) -
         reach_px=use.reach_px,
         domain=settings.domain,
         embedding=settings.net.prompt_channels,
+        copyable=True,
         results=NUMBERS[ARCHITECTURE],
     )
