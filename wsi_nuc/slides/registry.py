@@ -16,6 +16,7 @@ from wsi_nuc.slides.sniff import check
 from wsi_nuc.types import SlideRef, SlideSource
 
 Open = Callable[[SlideRef], SlideSource]
+OTHER = "use a slide format that OpenSlide or tifffile reads, or convert it to a tiled TIFF"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,6 @@ READERS: dict[str, Reader] = {
     "zarr": Reader("wsi_nuc.slides.omezarr:open_slide", ("zarr",)),
     "image": Reader("wsi_nuc.slides.image:open_slide", ("tiff", "png", "jpeg")),
 }
-OTHER = "use a slide format that OpenSlide or tifffile reads, or convert it to a tiled TIFF"
 
 
 def load(name: str) -> Open:
