@@ -8,7 +8,7 @@ few tiles of a few slides are computed, and the time and size of the whole are e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -25,14 +25,16 @@ from wsi_nuc.cohort.sheet import read_sheet
 from wsi_nuc.cohort.twins import find_twins, refuse_twin
 from wsi_nuc.config import RunConfig, with_settings
 from wsi_nuc.errors import MODEL, ModelError, WsiNucError
-from wsi_nuc.executors.base import Executor, Outcome
+from wsi_nuc.executors.base import Execute, Executor, Outcome
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.run.executor import make_executor
 from wsi_nuc.run.request import checked_spec
 from wsi_nuc.run.resources import resolve_device
-from wsi_nuc.run.result import failure
+from wsi_nuc.run.success_or_failure import failure
 
-Execute = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Outcome[Any, Any]]]
+# Only the first bytes of each slide are read, and a file server answers many requests at once.
+OPEN_AT_ONCE = 16
+Specs = dict[str, ModelSpec]
 
 
 class Listener(Protocol):
@@ -147,10 +149,11 @@ def _planning(folder: CohortFolder, draft: Draft, listener: Listener) -> Iterato
     """Workers are only started once there is something for them to do."""
     started: list[Executor] = []
 
-    def execute(do: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Outcome[Any, Any]]:
-        if tasks and not started:
+    def execute(do: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Outcome[Any, Any]]:
+        wanted = list(tasks)
+        if wanted and not started:
             started.append(make_executor(draft.config, draft.spec, draft.device))
-        return started[0].run(do, tasks) if tasks else iter(())
+        return started[0].run(do, wanted) if wanted else iter(())
 
     try:
         with Looks(folder) as looks:
@@ -158,12 +161,6 @@ def _planning(folder: CohortFolder, draft: Draft, listener: Listener) -> Iterato
     finally:
         for executor in started:
             executor.close()
-
-
-# Only the first bytes of each slide are read, and a file server answers many requests at once.
-OPEN_AT_ONCE = 16
-
-Specs = dict[str, ModelSpec]
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,12 @@ SLIDE, PATIENT = "slide", "patient"
 OWN = ("level", "id", "patient", "state", "error", "slides", "slide", "store")
 # A figure that the list itself gives: the name of the slide's file.
 LEFT_OUT = ("slide",)
+Figures = dict[str, float | int | str]
+SUMMED = ("nuclei", "tissue_mm2", "usable_mm2", "squares_in_tissue")
+SUMMED_FIRST = ("count_", "tiles_")
+BY_TISSUE = ("nuclei_per_mm2", "nuclei_area_share")
+BY_TISSUE_FIRST = ("per_mm2_", "area_share_of_tissue_")
+OF_ONE_SLIDE = ("width_px", "height_px", "slide_sha256", "unlike_training_images")
 
 
 def slide_rows(folder: CohortFolder, slides: Sequence[State]) -> list[Row]:
@@ -103,9 +109,6 @@ def _common(slides: Sequence[Row]) -> Row:
     return {name: value for name, value in texts[0].items() if all(text.get(name) == value for text in texts)}
 
 
-Figures = dict[str, float | int | str]
-
-
 def summarise(folder: CohortFolder, slide_id: str, digest: str) -> None:
     """Keep the figures of a published slide in its file. A figure that is unknown (NaN) has no entry there."""
     if read(folder, slide_id, digest) is not None:
@@ -126,13 +129,6 @@ def read(folder: CohortFolder, slide_id: str, digest: str) -> Figures | None:
         return None
     # All slides share the strings of the names: a third of the memory of ten thousand slides.
     return {sys.intern(name): value for name, value in document["figures"].items()}
-
-
-SUMMED = ("nuclei", "tissue_mm2", "usable_mm2", "squares_in_tissue")
-SUMMED_FIRST = ("count_", "tiles_")
-BY_TISSUE = ("nuclei_per_mm2", "nuclei_area_share")
-BY_TISSUE_FIRST = ("per_mm2_", "area_share_of_tissue_")
-OF_ONE_SLIDE = ("width_px", "height_px", "slide_sha256", "unlike_training_images")
 
 
 def pooled(slides: Sequence[Row]) -> Row:

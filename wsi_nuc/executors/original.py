@@ -22,6 +22,7 @@ from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
 
 from wsi_nuc.executors.apart import boot
+from wsi_nuc.executors.base import outcome_of
 from wsi_nuc.executors.worker import work
 
 # One thread each, since there is a worker per CPU, and since a process with threads cannot be copied. A region's
@@ -113,11 +114,7 @@ def main(channel: Connection) -> None:
 
 def _copy_for_each(channel: Connection, setup: Callable[[], None]) -> Connection:
     """Returns in each copy. In the original it ends with EOFError when the run does."""
-    failure = None
-    try:
-        setup()
-    except Exception as error:  # noqa: BLE001 - guards the process: the run gets whatever the setup raises
-        failure = error
+    failure = outcome_of(lambda _: setup(), None).error
     # What a copy does not write to stays shared, and the collector writes to all that it looks at.
     gc.collect()
     gc.freeze()

@@ -23,7 +23,7 @@ from typing import Any, Generic
 import dask
 from distributed.diskutils import DIR_LOCK_EXT
 
-from wsi_nuc.executors.base import Result, Task
+from wsi_nuc.executors.base import Result, Task, outcome_of
 from wsi_nuc.executors.private import QuietWorker, security_with
 
 READY = "ready"
@@ -51,10 +51,9 @@ def work(channel: Connection, setup: Callable[[], None]) -> None:
     inbox: SimpleQueue[bytes] = SimpleQueue()
     scratch: list[str] = []
     threading.Thread(target=_listen, args=(channel, inbox, scratch), daemon=True).start()
-    try:
-        setup()
-    except Exception as error:  # noqa: BLE001 - guards the process: the run gets whatever the setup raises
-        channel.send(error)
+    failure = outcome_of(lambda _: setup(), None).error
+    if failure is not None:
+        channel.send(failure)
         sys.exit(1)
     asyncio.run(_serve(pickle.loads(inbox.get()), channel, scratch))
     _end(scratch)

@@ -24,6 +24,16 @@ from wsi_nuc.types import Bool, Float64, Int64
 
 Item = TypeVar("Item")
 _GROUPS_HELD = 24
+NEIGHBOURS_UM = 30.0
+FARTHEST_UM = 100.0
+# Distances are summed as whole multiples of this, so that the sum does not depend on the order.
+_UNIT_UM = 2.0**-20
+NEAREST = (1, 3, 5)
+# Nothing farther away counts. A triangle whose circumradius is at most half of this is the same, whether all
+# nuclei are triangulated or only those within this distance.
+REACH_UM = 100.0
+LARGEST_CIRCLE_UM = REACH_UM / 2
+Columns = dict[str, Float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +99,6 @@ class Surroundings:
     def _points(self, group: int) -> Points:
         held = self._held.get(group)
         return held if held is not None else self._held.put(group, self._file.points(group))
-
-
-NEIGHBOURS_UM = 30.0
-FARTHEST_UM = 100.0
-# Distances are summed as whole multiples of this, so that the sum does not depend on the order.
-_UNIT_UM = 2.0**-20
-NEAREST = (1, 3, 5)
-# Nothing farther away counts. A triangle whose circumradius is at most half of this is the same, whether all
-# nuclei are triangulated or only those within this distance.
-REACH_UM = 100.0
-LARGEST_CIRCLE_UM = REACH_UM / 2
-Columns = dict[str, Float64]
 
 
 def neighbourhood_features(scene: Scene, classes: Sequence[str]) -> Columns:

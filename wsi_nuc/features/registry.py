@@ -7,6 +7,21 @@ from dataclasses import dataclass, replace
 
 RADII_UM = (25, 50)
 CLASS, NUMBER = "{class}", "{number}"
+FAMILIES = {
+    "shape": "Computed exactly, from the polygon and not from pixels. scikit-image's regionprops on a raster of "
+    "0.05 um agrees to 1 %, with the hull of its pixels to 2 % and its estimate of the perimeter to 5 %.",
+    "stain": "Optical densities (OD) of haematoxylin and eosin by colour deconvolution with fixed vectors "
+    "(Ruifrok & Johnston 2001). They are measured at 0.5 um per pixel, whatever the resolution of the scan, in "
+    "the pixels whose middle is in the polygon. Nuclei over 256 um across are not measured. The ring holds the "
+    "pixels within about 2 um of the nucleus that lie in no nucleus and are not nearer to another one.",
+    "texture": "Of the haematoxylin inside the nucleus, at 0.5 um per pixel. Co-occurrence: 16 levels from 0 to "
+    "1.6 OD, pairs of adjacent pixels in four directions, both in the nucleus; one symmetric matrix for all "
+    "directions.",
+    "boundary": "Haematoxylin at 32 points evenly along the outline, 1 um inside it and 1 um outside.",
+    "neighbourhood": "From centroids. Nothing farther away than 100 um counts; NaN where nothing is nearer.",
+    "embedding": "Only with `--embedding`, and for a model that has one: 256 numbers per nucleus from "
+    "PromptNucSeg, 128 from the default model.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,23 +39,6 @@ class Feature:
 
     def of_class(self, label: str) -> Feature:
         return Feature(self.name.replace(CLASS, label), self.family, self.unit, self.about.replace(CLASS, label))
-
-
-FAMILIES = {
-    "shape": "Computed exactly, from the polygon and not from pixels. scikit-image's regionprops on a raster of "
-    "0.05 um agrees to 1 %, with the hull of its pixels to 2 % and its estimate of the perimeter to 5 %.",
-    "stain": "Optical densities (OD) of haematoxylin and eosin by colour deconvolution with fixed vectors "
-    "(Ruifrok & Johnston 2001). They are measured at 0.5 um per pixel, whatever the resolution of the scan, in "
-    "the pixels whose middle is in the polygon. Nuclei over 256 um across are not measured. The ring holds the "
-    "pixels within about 2 um of the nucleus that lie in no nucleus and are not nearer to another one.",
-    "texture": "Of the haematoxylin inside the nucleus, at 0.5 um per pixel. Co-occurrence: 16 levels from 0 to "
-    "1.6 OD, pairs of adjacent pixels in four directions, both in the nucleus; one symmetric matrix for all "
-    "directions.",
-    "boundary": "Haematoxylin at 32 points evenly along the outline, 1 um inside it and 1 um outside.",
-    "neighbourhood": "From centroids. Nothing farther away than 100 um counts; NaN where nothing is nearer.",
-    "embedding": "Only with `--embedding`, and for a model that has one: 256 numbers per nucleus from "
-    "PromptNucSeg, 128 from the default model.",
-}
 
 
 def _family(family: str, *rows: tuple[str, str, str]) -> list[Feature]:

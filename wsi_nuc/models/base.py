@@ -13,6 +13,8 @@ from typing import Generic, Protocol, Self, TypeVar
 from wsi_nuc.errors import ModelError
 from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts, TileBatch
 
+T_co = TypeVar("T_co", covariant=True)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
@@ -53,9 +55,6 @@ class ModelSpec:
     results: int = 1
     """The family's results number, raised exactly when equal weights and pixels give other nuclei. For families of
     this package see `wsi_nuc.results`."""
-
-
-T_co = TypeVar("T_co", covariant=True)
 
 
 class Fetch(Protocol[T_co]):

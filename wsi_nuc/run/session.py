@@ -25,7 +25,7 @@ from wsi_nuc.run.executor import make_executor
 from wsi_nuc.run.opening import OpenSlide, Unmeasured, open_slide
 from wsi_nuc.run.region import RegionJob
 from wsi_nuc.run.request import Call, Measures, NoMeasures, SlideRequest, as_request, models_in_use, open_folders
-from wsi_nuc.run.result import SlideResult, failure, success
+from wsi_nuc.run.success_or_failure import SlideResult, failure, success
 from wsi_nuc.run.tally import RegionReport
 from wsi_nuc.store.commit import Published
 from wsi_nuc.store.folders import tell_of_strangers
@@ -34,7 +34,7 @@ from wsi_nuc.store.place import Place, PlaceRef
 START_TIMEOUT_S = 3.0
 
 
-def run_slides(
+def run_session(
     config: RunConfig,
     slides: Sequence[str | SlideRequest],
     emit: Emit = ignore,

@@ -21,6 +21,7 @@ from wsi_nuc.types import Bool, Float64, Int64
 
 ROW_GROUP_ROWS = 16_384
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+DICTIONARIES = ("class", "class_id", "tile")
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +202,6 @@ def nuclei_schema(classes: int) -> Any:
     ]
     optional = {"predicted_iou"}
     return pa.schema([pa.field(name, kind, nullable=name in optional) for name, kind in fields])
-
-
-DICTIONARIES = ("class", "class_id", "tile")
 
 
 def nuclei_batch(rows: Rows, classes: Sequence[str], um2_per_px: float) -> Any:

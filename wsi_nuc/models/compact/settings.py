@@ -16,6 +16,7 @@ POINT_STRIDE = 4
 MASK_STRIDE = 2
 LEAST_CHANNELS = 16
 OUTLINE_PX = 4  # an outline that encloses its mask's area may run this far outside of it
+ARCHITECTURE = "compact"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +130,6 @@ class Settings:
             use=section(UseSettings, header, "use"),
             domain={name: (float(low), float(high)) for name, (low, high) in header.get("domain", {}).items()},
         )
-
-
-ARCHITECTURE = "compact"
 
 
 def spec_of(settings: Settings, weights_sha256: str, name: str = ARCHITECTURE) -> ModelSpec:
