@@ -21,11 +21,11 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.slides import MPP, write_slides
 from benchmarks.table import Row, print_rows
-from wsi_nuc.cohort.cells import to_csv
 from wsi_nuc.cohort.collect import collect
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.plan import load, save
 from wsi_nuc.cohort.planning import make_plan
+from wsi_nuc.cohort.sheet import to_csv
 from wsi_nuc.cohort.work import run_cohort
 from wsi_nuc.config import RunConfig
 from wsi_nuc.store.verify import verify

@@ -157,7 +157,7 @@ def _plain_loop(label: Any, haematoxylin: Any) -> float:
 
 def main(deed: str, folder: Path, edge: int) -> None:
     """In a process of its own: write a store of `edge` x `edge` regions and its white slide, or measure it."""
-    from wsi_nuc.executors.serial import SerialExecutor
+    from wsi_nuc.executors.base import SerialExecutor
     from wsi_nuc.features.running import add_features
 
     slide, store = folder / "x.zarr", folder / "out" / "x.zarr"

@@ -18,9 +18,8 @@ from benchmarks.child import measured_run
 from benchmarks.slides import synthetic
 from benchmarks.table import Row, print_rows
 from wsi_nuc.config import RunConfig
-from wsi_nuc.executors.base import Executor
+from wsi_nuc.executors.base import Executor, SerialExecutor
 from wsi_nuc.executors.dask import ClusterOptions, DaskExecutor
-from wsi_nuc.executors.serial import SerialExecutor
 from wsi_nuc.models.registry import model_spec
 from wsi_nuc.run.job import prepare
 from wsi_nuc.run.region import RegionJob, prepare_worker, process_region

@@ -11,10 +11,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.cohort.lists import copy, settings, write_list
-from wsi_nuc.cohort.cells import to_csv
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.rows import make_rows
-from wsi_nuc.cohort.sheet import read_sheet
+from wsi_nuc.cohort.sheet import read_sheet, to_csv
 from wsi_nuc.errors import OK, USAGE, UsageError
 
 

@@ -11,9 +11,8 @@ import pytest
 
 from tests.executors import tasks
 from wsi_nuc.errors import SlideError, UsageError
-from wsi_nuc.executors.base import Executor, Outcome
+from wsi_nuc.executors.base import Executor, Outcome, SerialExecutor
 from wsi_nuc.executors.dask import ClusterOptions, DaskExecutor
-from wsi_nuc.executors.serial import SerialExecutor
 
 
 @pytest.fixture(scope="module", params=["serial", "dask", "dask, copied"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.features.tissue import Tissue, slide_and_store
 from tests.store.faults import killing, recording
-from wsi_nuc.executors.serial import SerialExecutor
+from wsi_nuc.executors.base import SerialExecutor
 from wsi_nuc.features.job import has_features
 from wsi_nuc.features.running import add_features
 from wsi_nuc.store.commit import clean_up

@@ -15,7 +15,7 @@ from tests.features.build import made_from, publish_nuclei
 from tests.features.tissue import NAMES, Tissue, measured, picture, slide_and_store
 from tests.store.build import CLASSES
 from wsi_nuc.errors import SlideError, StorageError
-from wsi_nuc.executors.serial import SerialExecutor
+from wsi_nuc.executors.base import SerialExecutor
 from wsi_nuc.features.running import add_features
 from wsi_nuc.features.summary import feature_means
 from wsi_nuc.nuclei import NucleiTable

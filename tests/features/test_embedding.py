@@ -14,7 +14,7 @@ from tests.models.nets import random_batch, stir, tiny_settings
 from tests.store.build import CLASSES
 from tests.tiling.scenes import ArraySource
 from wsi_nuc.errors import UsageError
-from wsi_nuc.executors.serial import SerialExecutor
+from wsi_nuc.executors.base import SerialExecutor
 from wsi_nuc.features.embed import embeddings, model_ref
 from wsi_nuc.features.job import GroupJob, ModelRef
 from wsi_nuc.features.running import add_features

@@ -154,7 +154,7 @@ def test_features_are_summed_up_where_there_are_some(tmp_path: Path, monkeypatch
     import anndata
 
     from tests.features.tissue import NAMES, Tissue, slide_and_store
-    from wsi_nuc.executors.serial import SerialExecutor
+    from wsi_nuc.executors.base import SerialExecutor
     from wsi_nuc.features.running import add_features
 
     slide, store = slide_and_store(tmp_path, Tissue.of(40, edge_um=300), 0.5)

@@ -94,7 +94,7 @@ def _slide_of(store: Path, given: str | None, reader: str) -> SlideRef:
 @contextmanager
 def _executing(store: Path, workers: int | None) -> Iterator[Execute]:
     """Worker processes if there is enough work for them, otherwise this process."""
-    from wsi_nuc.executors.serial import SerialExecutor
+    from wsi_nuc.executors.base import SerialExecutor
     from wsi_nuc.run.resources import usable_cpus
     from wsi_nuc.store.reading import NucleiFile
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from wsi_nuc.cohort.cells import to_csv
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.plan import load
 from wsi_nuc.cohort.records import DONE
+from wsi_nuc.cohort.sheet import to_csv
 from wsi_nuc.cohort.state import PENDING, State, states
 from wsi_nuc.cohort.tables import OWN, Row, patient_rows, slide_rows
 from wsi_nuc.store import manifest as manifests

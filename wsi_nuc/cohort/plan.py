@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import wsi_nuc
-from wsi_nuc.cohort.cells import to_csv
 from wsi_nuc.cohort.folder import CohortFolder
+from wsi_nuc.cohort.sheet import to_csv
 from wsi_nuc.config import EXECUTION, RunConfig, check_keys, with_settings
 from wsi_nuc.errors import OK, SLIDES, UsageError
 from wsi_nuc.results import NUMBERS

@@ -1,6 +1,6 @@
-"""Reads the list that a cohort is planned from: a CSV, a folder or a pattern. No slide is opened.
+"""The list that a cohort is planned from, a CSV, a folder or a pattern; and CSV that a spreadsheet opens safely.
 
-In a folder, slides are known by their content. Files that are not slides are counted in a note.
+No slide is opened. In a folder, slides are known by their content. Files that are not slides are counted in a note.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import csv
 import glob
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wsi_nuc.errors import SlideError, UsageError
 from wsi_nuc.safezip import is_packed
@@ -27,6 +28,8 @@ UTF16 = (b"\xff\xfe", b"\xfe\xff")
 MOST_NAMED = 5
 # Kinds of files that come with others beside them.
 MANY_FILES = ("dicom", "hamamatsu")
+# What a text begins with that a spreadsheet takes for a formula.
+RISKY = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,3 +186,16 @@ def _kind(file: Path) -> str:
         return kind_of(str(file))
     except SlideError:
         return "unknown"
+
+
+def safe(value: Any) -> Any:
+    """Text that a spreadsheet would take for a formula gets an apostrophe in front; numbers stay numbers."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(RISKY) else value
+
+
+def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([safe(name) for name in header])
+    writer.writerows([safe(value) for value in row] for row in rows)
+    return out.getvalue().encode("utf-8", "surrogateescape")

@@ -50,6 +50,25 @@ class Executor(Protocol):
     def close(self) -> None: ...
 
 
+class SerialExecutor:
+    """The plain loop, which says what all other executors must produce.
+
+    `setup` is called once before the first task.
+    """
+
+    workers = 1
+
+    def __init__(self, setup: Callable[[], None]) -> None:
+        setup()
+
+    def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Outcome[Task, Result]]:
+        for task in tasks:
+            yield outcome_of(function, task)
+
+    def close(self) -> None:
+        pass
+
+
 def alone(task: Task) -> Task:
     """The task for one more try, without others beside it, after workers died while computing it.
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from wsi_nuc.config import RunConfig
 from wsi_nuc.events import Emit, ignore
-from wsi_nuc.executors.base import Executor
-from wsi_nuc.executors.serial import SerialExecutor
+from wsi_nuc.executors.base import Executor, SerialExecutor
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.run.region import prepare_worker
 from wsi_nuc.run.resources import allow_files, device_of_jobs, gpus, resolve_device, usable_cpus, usable_memory
