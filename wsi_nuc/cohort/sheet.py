@@ -1,6 +1,6 @@
 """The list that a cohort is planned from, a CSV, a folder or a pattern; and CSV that a spreadsheet opens safely.
 
-No slide is opened. In a folder, slides are known by their content. Files that are not slides are counted in a note.
+No slide is opened. In a folder, slides are known by their content, and files that are not slides are counted.
 """
 
 from __future__ import annotations

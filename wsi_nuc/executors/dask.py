@@ -29,7 +29,7 @@ from distributed.client import ClosedClientError
 from wsi_nuc.errors import Interrupted, SlideError, UsageError
 from wsi_nuc.events import Emit, ignore
 from wsi_nuc.executors.base import Outcome, Result, Task, alone, outcome_of
-from wsi_nuc.executors.local import LocalCrew
+from wsi_nuc.executors.local import LocalCrew, Workers
 from wsi_nuc.executors.private import is_loopback, scratch_folder
 from wsi_nuc.executors.slurm import SlurmCrew, SlurmOptions
 from wsi_nuc.executors.watch import TICK_S, Crew, Seen, Watch, scheduler_lost
@@ -264,9 +264,7 @@ def _crew(options: ClusterOptions, preparation: Preparation) -> Crew:
     if options.slurm:
         return SlurmCrew(options.slurm)
     return LocalCrew(
-        preparation,
-        options.environments or [{}] * options.workers,
-        options.copied,
+        Workers(preparation, options.environments or [{}] * options.workers, options.copied),
         options.host,
         {**SETTINGS, "temporary-directory": scratch_folder()},
         options.dashboard,

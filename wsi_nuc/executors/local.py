@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import dask
@@ -43,35 +44,45 @@ CLOSE_S = 2.0
 MIB = 1 << 20
 
 
+@dataclass(frozen=True)
+class Workers:
+    """What the workers of a crew are."""
+
+    setup: Callable[[], None]
+    """What each of them must have run before it works."""
+    environments: Sequence[Mapping[str, str]]
+    """One per worker, with what it has in its environment beside ours."""
+    copied: bool = False
+    """Whether they may be copies of one process. If so their environments are equal."""
+
+    def originals(self) -> list[Original]:
+        """One per worker; the same one for all if they are copies of it."""
+        pickled, count = pickle.dumps(self.setup), len(self.environments)
+        if self.copied and sys.platform == "linux" and count > 1:
+            return [Original(pickled, self.environments[0], copied=True)] * count
+        return [Original(pickled, environment, copied=False) for environment in self.environments]
+
+
 class LocalCrew:
     """A scheduler in this process and its workers on this machine."""
 
     def __init__(
         self,
-        setup: Callable[[], None],
-        environments: Sequence[Mapping[str, str]],
-        copied: bool,
+        workers: Workers,
         host: str,
         settings: Mapping[str, Any],
         dashboard: bool = False,
         patience_s: float = 300,
         memory_bytes: float = math.inf,
     ) -> None:
-        """`environments`: one per worker, with what the worker has in its environment beside ours.
-
-        `copied`: whether the workers may be copies of one process. If so their environments are equal.
-        """
-        pickled = pickle.dumps(setup)
-        copied = copied and sys.platform == "linux" and len(environments) > 1
         self._lock, self._stopwatch = threading.Lock(), Stopwatch()
         self.patience_s, self._memory_bytes, self._note = patience_s, memory_bytes, ""
         # Why places were given up, as far as their setup could say so.
         self._error: Exception | None = None
         try:
             # The workers import what they need while the scheduler starts here.
-            self._originals = [Original(pickled, extra, copied) for extra in environments[: 1 if copied else None]]
-            originals = self._originals * len(environments) if copied else self._originals
-            self._places = [Place(number, original) for number, original in enumerate(originals)]
+            self._originals = workers.originals()
+            self._places = [Place(number, original) for number, original in enumerate(self._originals)]
             self.security = security_with(own_certificate())
             self.contact = scheduler_only(host, dashboard, self.security)
         except (OSError, RuntimeError) as error:
@@ -151,7 +162,7 @@ class LocalCrew:
         deadline = time.monotonic() + CLOSE_S
         for place in places:
             place.wait(max(0.0, deadline - time.monotonic()))
-        for original in self._originals:
+        for original in set(self._originals):
             original.close(max(0.0, deadline - time.monotonic()))
         with suppress(OSError, TimeoutError):
             self.contact.close(timeout=CLOSE_S)
