@@ -22,7 +22,7 @@ from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.plan import load
 from wsi_nuc.cohort.shards import Shard
 from wsi_nuc.cohort.state import exit_code
-from wsi_nuc.cohort.tables import pooled, summarise
+from wsi_nuc.cohort.tables import differing, pooled, summarise
 from wsi_nuc.cohort.work import run_cohort
 from wsi_nuc.errors import SLIDES
 from wsi_nuc.features.squares import entropy
@@ -177,6 +177,15 @@ def test_slides_that_differ_are_not_averaged_without_a_word(uneven: pd.DataFrame
     assert uneven.slides_differ_in["models"] == "model (classical, default)"
     assert uneven.slides_differ_in["empty"] is None
     assert np.isnan(uneven.mpp["mixed"])
+
+
+def test_what_slides_differ_in_is_named() -> None:
+    row = {"mpp": 0.25, "model": "default", "weights_sha256": "a", "feature_mean_area_um2": 30.0}
+    plain = {name: value for name, value in row.items() if not name.startswith("feature_")}
+    assert differing([]) is None
+    assert differing([row, row | {"mpp": 0.252}]) is None, "headers of one scanner differ this much"
+    assert differing([row, row | {"weights_sha256": "b"}]) == "weights"
+    assert differing([row, plain | {"mpp": 0.5}]) == "mpp (0.25 to 0.5); features (measured for 1 of 2)"
 
 
 def test_a_covariate_with_a_hole_is_what_the_other_lines_say(uneven: pd.DataFrame) -> None:

@@ -188,7 +188,7 @@ def differing(slides: Sequence[Row]) -> str | None:
         parts.append(f"model ({', '.join(models)})")
     elif len({row["weights_sha256"] for row in slides}) > 1:
         parts.append("weights")
-    measured = [any(name.startswith("feature_") for name in row) for row in slides]
+    measured = ["feature_mean_area_um2" in row for row in slides]
     if len(set(measured)) > 1:
         parts.append(f"features (measured for {sum(measured)} of {len(slides)})")
     return "; ".join(parts) or None

@@ -191,11 +191,11 @@ NEAREST_FIGURE = Column(
 ENRICHMENT_FIGURE = Column(
     "enrichment_{class}_{other}",
     "log2",
-    "log2((counted + 0.5) / (expected + 0.5)). Counted: pairs of a nucleus of {class} and one of {other} whose "
-    f"centroids are at most {NEIGHBOURS_UM:.0f} um apart, each pair once. Expected: all pairs that near, "
-    "times the share of the slide's pairs that are of these two classes (n_a n_b, or n_a (n_a - 1) / 2 for one "
-    "class, over n (n - 1) / 2). 0: as by chance; 1: twice as often. The added half pairs pull it towards 0 where "
-    "pairs are few, and give a number where none is counted. {class} comes before {other} in the model's order",
+    "log2((counted + 0.5) / (expected + 0.5)). Counted: pairs of a nucleus of the first class and one of the "
+    f"second whose centroids are at most {NEIGHBOURS_UM:.0f} um apart, each pair once. Expected: all pairs that "
+    "near, times the share of the slide's pairs that are of these two classes (n_a n_b, or n_a (n_a - 1) / 2 for "
+    "one class, over n (n - 1) / 2). 0: as by chance; 1: twice as often. The added half pairs pull it towards 0 "
+    "where pairs are few, and give a number where none is counted. The classes come in the model's order",
     "any number",
     "no such pair is possible: a class has no nucleus, or one alone where both are the same; or no two nuclei "
     "of the slide are so near",

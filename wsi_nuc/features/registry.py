@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from wsi_nuc.models.classical.settings import STAINS
+import numpy as np
+
+from wsi_nuc.models.classical.settings import STAINS, unmixing
 from wsi_nuc.store.columns import Column
 
 RADII_UM = (25, 50)
@@ -20,12 +22,11 @@ FAMILIES = {
     "white is 255 on every slide, and neither background nor stain of a slide is estimated. The vectors are "
     f"{_VECTORS}, in red, green and blue, each scaled to length 1; the densities of the stains are those of the "
     "channels times the inverse of the matrix of the vectors. Another third vector gives other values (the cross "
-    "product of the first two changes h_mean by a fifth), and so do the natural logarithm and another white. So "
+    "product of the first two raises h_mean by 20 to 25 %), and so do the natural logarithm and another white. So "
     "compare values within one staining and scanner. A density is negative where the other stains explain more "
-    "than there is; from the extremes of 8 bits, haematoxylin can reach from -1.7 to 4.6 and eosin from -3.7 to "
-    "2.8. They are measured at 0.5 um per pixel, whatever the resolution of the scan (0.47 to 0.53 where that "
-    "saves resampling), in the pixels whose middle is in the polygon. The ring holds the pixels within about 2 um "
-    "of the nucleus that lie in no nucleus and are not nearer to another one.",
+    "than there is. They are measured at 0.5 um per pixel, whatever the resolution of the scan (0.47 to 0.53 "
+    "where that saves resampling), in the pixels whose middle is in the polygon. The ring holds the pixels within about "
+    "2 um of the nucleus that lie in no nucleus and are not nearer to another one.",
     "texture": "Of the haematoxylin inside the nucleus, at 0.5 um per pixel. Co-occurrence: 16 levels from 0 to "
     "1.6 OD, with what lies beyond in the first or last one; pairs of adjacent pixels in four directions, both in "
     "the nucleus; one symmetric matrix for all directions.",
@@ -83,14 +84,20 @@ _NO_RING = f"{_NO_PIXELS}, or no free pixel is around it"
 _NO_CONTRAST = f"{_NOT_INSIDE}, or no free pixel is around it"
 
 
+def _extremes(stain: str) -> str:
+    """The least and the largest density that pixels of 8 bits can give."""
+    reach = unmixing()[:, list(STAINS).index(stain)] * np.log10(256)
+    return f"about {reach[reach < 0].sum():.1f} to {reach[reach > 0].sum():.1f}"
+
+
 def _stain(key: str, name: str, *others: tuple[str, ...]) -> list[Column]:
     return _family(
         "stain",
         _NOT_INSIDE,
-        (f"{key}_mean", "OD", f"mean {name} inside", _ANY),
+        (f"{key}_mean", "OD", f"mean {name} inside", _extremes(name)),
         (f"{key}_sd", "OD", f"standard deviation of {name} inside", "from 0"),
         *others,
-        (f"{key}_ring_mean", "OD", f"mean {name} in the ring", _ANY, _NO_RING),
+        (f"{key}_ring_mean", "OD", f"mean {name} in the ring", _extremes(name), _NO_RING),
         (f"{key}_ring_sd", "OD", f"standard deviation of {name} in the ring", "from 0", _NO_RING),
         (f"{key}_contrast", "OD", f"mean {name} inside less that in the ring", _ANY, _NO_CONTRAST),
     )
@@ -100,9 +107,9 @@ STAIN = [
     *_stain(
         "h",
         "haematoxylin",
-        ("h_q10", "OD", "haematoxylin that 10 % of the pixels inside stay below", _ANY),
-        ("h_median", "OD", "median haematoxylin inside", _ANY),
-        ("h_q90", "OD", "haematoxylin that 10 % of the pixels inside exceed", _ANY),
+        ("h_q10", "OD", "haematoxylin that 10 % of the pixels inside stay below", _extremes("haematoxylin")),
+        ("h_median", "OD", "median haematoxylin inside", _extremes("haematoxylin")),
+        ("h_q90", "OD", "haematoxylin that 10 % of the pixels inside exceed", _extremes("haematoxylin")),
         (
             "h_total_um2",
             "OD um2",
