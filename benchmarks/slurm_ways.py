@@ -154,7 +154,7 @@ WAYS: dict[str, Way] = {
     "node down": Way(_node_down),
     "kill -9 of the program": Way(_send("cohort run")),
     "kill -9 of the script": Way(_send("slurm_script")),
-    "kill -9 of a worker": Way(_send("wsi_nuc.executors.worker"), program="--workers 1"),
+    "kill -9 of a worker": Way(_send("wsi_nuc.executors.original"), program="--workers 2"),
     "scancel of the array": Way(_scancel_all),
 }
 # Ways that end the task for good. All others leave it, or put it back.

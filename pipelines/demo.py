@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import typer
 
+from wsi_nuc import SlideResult, run_slides
 from wsi_nuc.cli.progress import progress
 from wsi_nuc.config import RunConfig
-from wsi_nuc.run import SlideResult, run_slides
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.synth import SynthSpec, truth_path, write_slide
 from wsi_nuc.types import Box, SlideRef

@@ -17,6 +17,24 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 MAX_CONFIG_BYTES = 1 << 20
 Schema = TypeVar("Schema", bound=BaseModel)
+# Keys that say how a run goes; all others show in its results, and a cohort keeps those for every job.
+EXECUTION = frozenset(
+    (
+        "out",
+        "device",
+        "workers",
+        "scheduler",
+        "overwrite",
+        "pack",
+        "keep_parts",
+        "scratch",
+        "stage",
+        "quiet",
+        "answers",
+        "json",
+        "dask",
+    )
+)
 
 
 class ConfigError(ValueError):
@@ -138,26 +156,6 @@ class RunConfig(Section):
     @classmethod
     def _where_workers_find_it(cls, value: str) -> str:
         return os.path.abspath(value) if Path(value).is_file() else value
-
-
-# Keys that say how a run goes; all others show in its results, and a cohort keeps those for every job.
-EXECUTION = frozenset(
-    (
-        "out",
-        "device",
-        "workers",
-        "scheduler",
-        "overwrite",
-        "pack",
-        "keep_parts",
-        "scratch",
-        "stage",
-        "quiet",
-        "answers",
-        "json",
-        "dask",
-    )
-)
 
 
 def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:

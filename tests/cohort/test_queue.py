@@ -15,8 +15,8 @@ import pytest
 from tests.e2e.command import wsi_nuc
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.plan import Facts, Plan, PlanRow, save
-from wsi_nuc.cohort.queue.queues import QUEUES, Request, check_time, clock, memory_gib, seconds_of, tasks_of
 from wsi_nuc.cohort.queue.scripts import write_scripts
+from wsi_nuc.cohort.queue.slurm_pbs_lsf import QUEUES, Request, check_time, clock, memory_gib, seconds_of, tasks_of
 from wsi_nuc.errors import UsageError
 from wsi_nuc.executors import sbatch
 

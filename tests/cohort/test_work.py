@@ -20,7 +20,7 @@ from wsi_nuc.cohort.state import exit_code, states, verified
 from wsi_nuc.cohort.work import run_cohort
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import INTERRUPTED, OK, SLIDES, STORAGE, StorageError, UsageError
-from wsi_nuc.run import SlideResult, run_slides
+from wsi_nuc.run import SlideResult, run_session
 from wsi_nuc.store import durable
 from wsi_nuc.store.verify import verify
 
@@ -63,7 +63,7 @@ def test_shards_in_any_order_do_all_and_each_slide_once(
     assert sorted(name for slides in outcomes[:3] for name in slides) == ["a", "b", "c", "gone"]
     assert {slide.status for slide in outcomes[3].values()} <= {"kept", "refused"}
     assert _status(cohort) == {"a": "done", "b": "done", "gone": "refused", "c": "done"}
-    list(run_slides(RunConfig(out=tmp_path / "alone", mpp=0.3, model="classical", **HOW), [str(slides[1])]))
+    list(run_session(RunConfig(out=tmp_path / "alone", mpp=0.3, model="classical", **HOW), [str(slides[1])]))
     assert _digest(cohort.store("b")) == _digest(tmp_path / "alone" / "b.svs.zarr")
     for name in "abc":
         assert tables.read(cohort, name, _digest(cohort.store(name)))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +87,7 @@ def mat(root: Path) -> None:
 
 
 def tnbc(root: Path) -> None:
+    card(root)
     save(root / "Slide_01/one.png", rgb())
     save(root / "GT_01/one.png", ((labels() > 0) * 255).astype(np.uint8))
 
@@ -158,16 +161,22 @@ def pannuke(root: Path) -> None:
         np.save(masks / "masks.npy", channels)
 
 
-WITHOUT_TYPES = {
-    "tnbc",
-    "imagescope",
-}
-LAYOUTS = {
-    "folder": plain,
-    "mat": mat,
-    "tnbc": tnbc,
-    "imagescope": imagescope,
-    "geojson": geojson,
-    "results": results,
-    "pannuke": pannuke,
+@dataclass(frozen=True)
+class Layout:
+    """A layout of labelled images."""
+
+    write: Callable[[Path], object]
+    """Write the picture below a folder."""
+    typed: bool = True
+    """Whether it says the class of each nucleus."""
+
+
+LAYOUTS: dict[str, Layout] = {
+    "folder": Layout(plain),
+    "mat": Layout(mat),
+    "tnbc": Layout(tnbc, typed=False),
+    "imagescope": Layout(imagescope, typed=False),
+    "geojson": Layout(geojson),
+    "results": Layout(results),
+    "pannuke": Layout(pannuke),
 }

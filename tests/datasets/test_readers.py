@@ -12,18 +12,20 @@ import numpy as np
 import pytest
 
 from tests.datasets import layouts
-from wsi_nuc.datasets import DataError, load_dataset
+from wsi_nuc.datasets import DataError, Dataset, load_dataset
 from wsi_nuc.errors import StorageError
 from wsi_nuc.store import manifest
 from wsi_nuc.types import TileCounts
 
-TYPED = [name for name in layouts.LAYOUTS if name not in layouts.WITHOUT_TYPES]
+
+def written(name: str, folder: Path) -> Dataset:
+    layouts.LAYOUTS[name].write(folder)
+    return load_dataset(folder)
 
 
 @pytest.mark.parametrize("name", layouts.LAYOUTS)
 def test_every_layout_is_recognised_and_gives_the_same_labels(name: str, tmp_path: Path) -> None:
-    layouts.LAYOUTS[name](tmp_path)
-    dataset = load_dataset(tmp_path, name="tnbc" if name == "tnbc" else "")
+    dataset = written(name, tmp_path)
     assert dataset.reader == name
     image = dataset[0]
     assert np.array_equal(image.rgb, layouts.rgb())
@@ -35,10 +37,9 @@ def test_every_layout_is_recognised_and_gives_the_same_labels(name: str, tmp_pat
     assert (image.mpp, image.supervision, image.count) == (0.25, "masks", 3)
 
 
-@pytest.mark.parametrize("name", TYPED)
+@pytest.mark.parametrize("name", [name for name, layout in layouts.LAYOUTS.items() if layout.typed])
 def test_typed_layouts_give_each_nucleus_its_class(name: str, tmp_path: Path) -> None:
-    layouts.LAYOUTS[name](tmp_path)
-    image = load_dataset(tmp_path)[0]
+    image = written(name, tmp_path)[0]
     assert image.classes == layouts.CLASSES
     assert image.instances is not None
     assert image.types is not None
@@ -48,8 +49,7 @@ def test_typed_layouts_give_each_nucleus_its_class(name: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", layouts.LAYOUTS)
 def test_datasets_travel_to_workers(name: str, tmp_path: Path) -> None:
-    layouts.LAYOUTS[name](tmp_path)
-    dataset = load_dataset(tmp_path, name="tnbc" if name == "tnbc" else "")
+    dataset = written(name, tmp_path)
     copy = pickle.loads(pickle.dumps(dataset))
     assert copy.ids == dataset.ids
     assert np.array_equal(copy[0].instances, dataset[0].instances)

@@ -11,16 +11,21 @@ from pathlib import Path
 
 from wsi_nuc.errors import ModelError
 
-READY = False
+READY_IN: list[int] = []
+"""The processes that ran the setup of this worker: itself, or the one that it is a copy of."""
 
 
 def make_ready() -> None:
-    global READY  # noqa: PLW0603 - what a worker's setup leaves behind for its tasks
-    READY = True
+    READY_IN.append(os.getpid())
 
 
 def was_made_ready(_: int) -> tuple[bool, int]:
-    return READY, os.getpid()
+    return len(READY_IN) == 1, os.getpid()
+
+
+def where_made_ready(_: int) -> tuple[list[int], int]:
+    time.sleep(0.2)
+    return READY_IN, os.getpid()
 
 
 def square(number: int) -> int:
@@ -69,11 +74,11 @@ def refuse() -> None:
     raise ModelError("weights.pt", "cannot be used here")
 
 
-def with_one_worker() -> None:
-    """Prints the worker's process id and waits for its end."""
+def with_workers(workers: int) -> None:
+    """Prints a worker's process id and waits for its end."""
     from wsi_nuc.executors.dask import ClusterOptions, DaskExecutor
 
-    executor = DaskExecutor(ClusterOptions(workers=1), make_ready)
+    executor = DaskExecutor(ClusterOptions(workers=workers, copied=True), make_ready)
     for outcome in executor.run(was_made_ready, [0]):
         assert outcome.result
         sys.stdout.write(f"{outcome.result[1]}\n")

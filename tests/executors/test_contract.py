@@ -16,13 +16,13 @@ from wsi_nuc.executors.dask import ClusterOptions, DaskExecutor
 from wsi_nuc.executors.serial import SerialExecutor
 
 
-@pytest.fixture(scope="module", params=["serial", "dask"])
+@pytest.fixture(scope="module", params=["serial", "dask", "dask, copied"])
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     made: Executor
     if request.param == "serial":
         made = SerialExecutor(tasks.make_ready)
     else:
-        made = DaskExecutor(ClusterOptions(workers=2), tasks.make_ready)
+        made = DaskExecutor(ClusterOptions(workers=2, copied="copied" in request.param), tasks.make_ready)
     yield made
     made.close()
 
@@ -69,8 +69,9 @@ def test_an_abandoned_run_leaves_the_executor_usable(executor: Executor) -> None
     assert [o.result for o in executor.run(tasks.square, [3])] == [9]
 
 
-def test_a_killed_worker_is_replaced_and_its_task_repeated(tmp_path: Path) -> None:
-    executor = DaskExecutor(ClusterOptions(workers=2), tasks.make_ready)
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_killed_worker_is_replaced_and_its_task_repeated(tmp_path: Path, copied: bool) -> None:
+    executor = DaskExecutor(ClusterOptions(workers=2, copied=copied), tasks.make_ready)
     try:
         outcomes = list(executor.run(tasks.die_once, [(str(tmp_path), n) for n in range(12)]))
         assert sorted(o.result for o in outcomes) == list(range(12))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,12 +24,13 @@ from wsi_nuc.executors.watch import TICK_S
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(("setup", "error"), [(tasks.end_at_once, Interrupted), (tasks.refuse, ModelError)])
 def test_workers_that_never_get_ready_end_the_run(
-    setup: object, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+    setup: object, error: type[BaseException], workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "MOST_DEATHS", 2)
-    executor = DaskExecutor(ClusterOptions(workers=1), setup)  # type: ignore[arg-type]
+    executor = DaskExecutor(ClusterOptions(workers=workers, copied=True), setup)  # type: ignore[arg-type]
     try:
         with pytest.raises(error):
             list(executor.run(tasks.square, range(3)))
@@ -53,8 +55,32 @@ def test_a_machine_that_starts_no_process_ends_the_run(monkeypatch: pytest.Monke
         DaskExecutor(ClusterOptions(workers=1), tasks.make_ready)
 
 
-def test_a_worker_that_is_stopped_does_not_outlive_a_run_that_is_killed() -> None:
-    code = "from tests.executors.tasks import with_one_worker; with_one_worker()"
+@pytest.mark.skipif(sys.platform != "linux", reason="only there are workers copies")
+def test_workers_are_copies_of_one_process_that_is_ready() -> None:
+    executor = DaskExecutor(ClusterOptions(workers=2, copied=True), tasks.make_ready)
+
+    def originals() -> dict[int, tuple[int, ...]]:
+        """By worker, the processes that ran its setup."""
+        outcomes = executor.run(tasks.where_made_ready, range(4))
+        return {o.result[1]: tuple(o.result[0]) for o in outcomes if o.result}
+
+    try:
+        tasks.until(lambda: len(originals()) == 2)
+        before = originals()
+        ((original,),) = set(before.values())
+        assert original not in {os.getpid(), *before}
+        # Without it the workers live on, and in place of one that dies there is a copy of a new one.
+        os.kill(original, signal.SIGKILL)
+        os.kill(min(before), signal.SIGKILL)
+        tasks.until(lambda: len(set(originals().values())) == 2)
+        assert set(originals()) & set(before) == {max(before)}
+    finally:
+        executor.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_is_stopped_does_not_outlive_a_run_that_is_killed(workers: int) -> None:
+    code = f"from tests.executors.tasks import with_workers; with_workers({workers})"
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         worker = psutil.Process(int(run.stdout.readline()))
@@ -63,11 +89,12 @@ def test_a_worker_that_is_stopped_does_not_outlive_a_run_that_is_killed() -> Non
     tasks.until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
 
 
-def test_ctrl_c_of_a_terminal_does_not_reach_the_workers() -> None:
-    executor = DaskExecutor(ClusterOptions(workers=1), tasks.make_ready)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_of_a_terminal_does_not_reach_the_workers(workers: int) -> None:
+    executor = DaskExecutor(ClusterOptions(workers=workers, copied=True), tasks.make_ready)
     try:
-        ((_, worker),) = [outcome.result for outcome in executor.run(tasks.was_made_ready, [0]) if outcome.result]
-        assert os.getpgid(worker) != os.getpgid(0)
+        ((made_ready_in, worker),) = [o.result for o in executor.run(tasks.where_made_ready, [0]) if o.result]
+        assert {os.getpgid(process) for process in (worker, *made_ready_in)}.isdisjoint({os.getpgid(0)})
     finally:
         executor.close()
 

@@ -12,8 +12,8 @@ from typing import Any
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import OK, StorageError
 from wsi_nuc.events import Emit, ignore
-from wsi_nuc.run import SlideResult, run_slides
-from wsi_nuc.run.result import failure
+from wsi_nuc.run import SlideResult, run_session
+from wsi_nuc.run.success_or_failure import failure
 from wsi_nuc.store.manifest import read
 from wsi_nuc.store.verify import verify
 from wsi_nuc.synth import SynthSpec, write_slide
@@ -24,7 +24,7 @@ NAME = "tissue.svs"
 def run_one(slide: Path, out: Path, emit: Emit = ignore, **settings: Any) -> SlideResult:
     """A run with the classical model and the serial scheduler, unless `settings` say otherwise."""
     defaults = {"scheduler": "serial", "model": "classical", "region_size": 256, "tissue": "none"}
-    (result,) = run_slides(RunConfig(out=out, **{**defaults, **settings}), [str(slide)], emit)
+    (result,) = run_session(RunConfig(out=out, **{**defaults, **settings}), [str(slide)], emit)
     return result
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.one_run import assert_told, published, run_one
 from tests.slides.hostile import HOSTILE
-from tests.slides.make import MAKERS, structure_offsets
+from tests.slides.make import SAMPLES, structure_offsets
 from wsi_nuc.errors import SLIDES, SlideError
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.types import SlideRef
@@ -22,7 +22,7 @@ MOST_MIB, MOST_SECONDS = 512, 5
 
 @pytest.mark.parametrize("name", ["aperio.svs", "generic.tif", "pyramid.ome.tif"])
 def test_row_21_slide_truncated_at_every_structure(name: str, tmp_path: Path) -> None:
-    path = MAKERS[name](tmp_path / name)
+    path = SAMPLES[name].make(tmp_path / name)
     whole = path.read_bytes()
     cuts = sorted({cut + near for cut in structure_offsets(path) for near in (-1, 0, 1)})
     cuts = [cut for cut in cuts if cut < len(whole)]

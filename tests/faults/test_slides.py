@@ -19,7 +19,7 @@ from tests.slides.multifile import SETS, jpeg
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import OK, SLIDES
 from wsi_nuc.events import Event, RegionFinished, Warned
-from wsi_nuc.run import run_slides
+from wsi_nuc.run import run_session
 from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.store.manifest import read
 from wsi_nuc.store.verify import verify
@@ -132,14 +132,14 @@ def test_row_28_slides_of_one_name_and_names_of_any_kind(slide: Path, tmp_path: 
         write_slide(paths[-1].with_suffix(".svs"), SynthSpec(512 + number, mpp=0.5, blank=True))
         paths[-1].with_suffix(".svs").rename(paths[-1])
     config = RunConfig(out=tmp_path / "out", scheduler="serial", model="classical")
-    results = list(run_slides(config, [*map(str, paths), str(slide)]))
+    results = list(run_session(config, [*map(str, paths), str(slide)]))
     assert [result.exit_code for result in results] == [OK] * 5
     stores = [Path(result.store) for result in results]
     assert len(set(stores)) == 5
     for path, store in zip([*paths, slide], stores, strict=True):
         assert read(store)["slide"]["file"] == path.name
         assert read(store)["slide"]["sha256"] == content_sha256(SlideRef(str(path)))
-    again = list(run_slides(config, [*map(str, reversed(paths))]))
+    again = list(run_session(config, [*map(str, reversed(paths))]))
     assert [(result.status, Path(result.store)) for result in again] == [
         ("verified", store) for store in reversed(stores[:4])
     ]

@@ -46,9 +46,11 @@ def undisturbed(slide: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def workers() -> list[psutil.Process]:
-    """The worker processes of this process's runs."""
+    """The worker processes of this process's runs, without the one that they are copies of."""
     children = psutil.Process().children(recursive=True)
-    return [child for child in children if "wsi_nuc.executors.worker" in " ".join(child.cmdline())]
+    processes = [child for child in children if "wsi_nuc.executors.original" in " ".join(child.cmdline())]
+    parents = {process.ppid() for process in processes}
+    return [process for process in processes if process.pid not in parents]
 
 
 def at(moment: type[Event], act: Callable[[], object]) -> Callable[[Event], None]:
@@ -65,23 +67,21 @@ def at(moment: type[Event], act: Callable[[], object]) -> Callable[[Event], None
 def test_row_01_workers_killed_from_their_first_instruction_on(
     slide: Path, undisturbed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Kills the first two as they start, one while the slide is opened, and one when a region is back."""
-    born, begin = [], Place.start
+    """Kills the first two as they start, one of those that replace them, and one when a region is back.
+
+    As long as there is no worker yet this kills the process that it would have been a copy of.
+    """
+    born, begin = list[Place](), Place.start
 
     def stillborn(place: Place) -> None:
         begin(place)
-        born.append(place.pid)
-        if len(born) <= 2:
+        born.append(place)
+        if len(born) in (1, 2, 4):
             os.kill(place.pid, signal.SIGKILL)
 
     monkeypatch.setattr(Place, "start", stillborn)
-    kills = [at(moment, lambda: os.kill(born[-1], signal.SIGKILL)) for moment in (SlideStarted, RegionFinished)]
-
-    def emit(event: Event) -> None:
-        for kill in kills:
-            kill(event)
-
-    assert digest_after(slide, tmp_path, emit, scheduler="local", workers=2) == undisturbed
+    kill = at(RegionFinished, lambda: os.kill(born[-1].pid, signal.SIGKILL))
+    assert digest_after(slide, tmp_path, kill, scheduler="local", workers=2) == undisturbed
     assert len(born) > 4
     assert workers() == []
 
@@ -157,10 +157,11 @@ def test_row_03_scheduler_killed(
     assert digest_after(slide, out) == undisturbed
 
 
+@pytest.mark.parametrize("count", [1, 2])
 def test_row_07_stopped_worker_is_replaced(
-    slide: Path, undisturbed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    count: int, slide: Path, undisturbed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is the only worker, so that no other can do its work. It is killed, so that no late result can come."""
+    """All workers stop, so that no other can do their work. They are killed, so that no late result can come."""
     assert local.SILENT_S < 60
     monkeypatch.setattr(local, "SILENT_S", 3)
     stopped: list[psutil.Process] = []
@@ -168,10 +169,11 @@ def test_row_07_stopped_worker_is_replaced(
     def stop() -> None:
         until(lambda: bool(workers()))
         stopped.extend(workers())
-        stopped[0].suspend()
+        for process in stopped:
+            process.suspend()
 
-    assert digest_after(slide, tmp_path, at(SlideStarted, stop), scheduler="local", workers=1) == undisturbed
-    assert not stopped[0].is_running()
+    assert digest_after(slide, tmp_path, at(SlideStarted, stop), scheduler="local", workers=count) == undisturbed
+    assert not any(process.is_running() for process in stopped)
 
 
 def test_row_09_out_of_device_memory(
@@ -217,7 +219,8 @@ def test_row_10_memory_cap(slide: Path, undisturbed: str, tmp_path: Path, monkey
         if isinstance(event, WorkersChanged) and event.note:
             notes.append(event.note)
 
-    need(3)
+    # The run, two workers, and the process that they are copies of.
+    need(4)
     assert run_one(slide, tmp_path / "one", emit, scheduler="local", workers=2).exit_code == OK
     assert len(notes) == 1
     assert "goes on with 1 " in notes[0]

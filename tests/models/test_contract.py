@@ -19,6 +19,7 @@ from tests.models.tiles import scene
 from wsi_nuc.errors import ModelError
 from wsi_nuc.inference.predict import predict
 from wsi_nuc.models.base import NucleiModel, check_geometry
+from wsi_nuc.models.instances import InstancesLook
 from wsi_nuc.models.options import used
 from wsi_nuc.models.promptnucseg.build import assemble, spec_of
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
@@ -62,21 +63,13 @@ FAMILIES: dict[str, Callable[[], NucleiModel]] = {
     "promptnucseg, shared encoder": shared_encoder,
     "example-labelmaps": example,
 }
-WITHOUT_PROMPTS = {
-    "example-labelmaps",
-}
 
 
 @pytest.fixture(scope="module", params=list(FAMILIES))
-def family(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def model(family: str) -> NucleiModel:
+def model(request: pytest.FixtureRequest) -> NucleiModel:
     if str(EXAMPLE) not in sys.path:
         sys.path.insert(0, str(EXAMPLE))
-    return FAMILIES[family]()
+    return FAMILIES[request.param]()
 
 
 def batch_of(*seeds: int) -> TileBatch:
@@ -161,10 +154,10 @@ def test_nothing_wanted_gives_nothing(model: NucleiModel) -> None:
     assert sum(len(group.prompt) for group in model.look(batch_of(1)).masks([]).get()) == 0
 
 
-def test_given_points_take_the_place_of_its_own_or_are_refused(model: NucleiModel, family: str) -> None:
+def test_given_points_take_the_place_of_its_own_or_label_maps_refuse_them(model: NucleiModel) -> None:
     look = model.look(batch_of(1))
     own = look.prompts.get()
-    if family in WITHOUT_PROMPTS:
+    if isinstance(look, InstancesLook):
         with pytest.raises(ModelError, match="without points"):
             look.prompted(own)
         return

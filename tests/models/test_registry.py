@@ -122,6 +122,18 @@ def test_a_broken_family_is_named_and_never_breaks_the_rest(
         load_model("broken-family")
 
 
+def test_a_family_that_cannot_say_what_it_finds_is_named_in_the_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "ABOUT, OPTIONS, load = 'x', None, print\ndef spec(options): raise RuntimeError('no licence key')"
+    package(tmp_path, "mute-family", "1.2", "a_mute_family", code)
+    monkeypatch.syspath_prepend(tmp_path)
+    models = {model.name: model for model in listed()}
+    assert "mute-family 1.2" in models["mute-family"].problem
+    assert "cannot say what it finds (RuntimeError: no licence key)" in models["mute-family"].problem
+    assert not any(models[name].problem for name in MODELS)
+
+
 def test_two_families_of_one_name_are_refused_with_both_packages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from wsi_nuc.cohort.plan import Plan, PlanRow
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import OK, USAGE
 from wsi_nuc.results import NUMBERS
-from wsi_nuc.run import SlideResult, run_slides
+from wsi_nuc.run import SlideResult, run_session
 
 
 @pytest.mark.parametrize("name", OF)
@@ -52,7 +52,7 @@ def test_last_bits_do_not_count_and_more_does() -> None:
 
 def run(folder: Path) -> SlideResult:
     config = RunConfig(out=folder / "out", model="classical", scheduler="serial", mpp=0.4)
-    (result,) = run_slides(config, [str(slide(folder / "slide.png"))])
+    (result,) = run_session(config, [str(slide(folder / "slide.png"))])
     return result
 
 

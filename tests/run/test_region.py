@@ -14,7 +14,7 @@ from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import SLIDES
 from wsi_nuc.models.base import ModelSpec, NucleiModel
 from wsi_nuc.models.registry import load_model, model_spec
-from wsi_nuc.run import SlideResult, region, request, run_slides
+from wsi_nuc.run import SlideResult, region, request, run_session
 from wsi_nuc.synth import SynthSpec, write_slide
 from wsi_nuc.types import MaskCrops, Prompts, TileBatch
 
@@ -62,7 +62,7 @@ def _run(slide: Path, out: Path, deed: str, monkeypatch: pytest.MonkeyPatch, **o
     monkeypatch.setattr(region, "load_model", load)
     region.loaded_model.cache_clear()
     config = RunConfig(out=out, scheduler="serial", model="classical", tissue="none", **options)
-    (result,) = run_slides(config, [str(slide)])
+    (result,) = run_session(config, [str(slide)])
     region.loaded_model.cache_clear()
     return result
 

@@ -16,7 +16,7 @@ from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import OK
 from wsi_nuc.events import Event, RegionFinished, SlideStarted
 from wsi_nuc.models.registry import model_spec
-from wsi_nuc.run import resources, run_slides
+from wsi_nuc.run import resources, run_session
 from wsi_nuc.run.resources import REGIONS_PER_WORKER, sized
 from wsi_nuc.synth import SynthSpec, write_slide
 from wsi_nuc.tiling.plan import TilePlan, make_plan
@@ -73,16 +73,16 @@ def test_other_workers_go_on_with_the_regions_that_are_there(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(run_slides(config, [str(slide)], stop))
+        list(run_session(config, [str(slide)], stop))
     monkeypatch.setattr(resources, "workers_of", lambda config: 4)
     events: list[Event] = []
-    (result,) = run_slides(config, [str(slide)], events.append)
+    (result,) = run_session(config, [str(slide)], events.append)
     (started,) = [event for event in events if isinstance(event, SlideStarted)]
     assert (started.regions, started.regions_resumed) == (1, 1)
     # From the start these workers would have had smaller ones, with the same result.
     fresh = config.model_copy(update={"out": tmp_path / "fresh"})
     events.clear()
-    (other,) = run_slides(fresh, [str(slide)], events.append)
+    (other,) = run_session(fresh, [str(slide)], events.append)
     (started,) = [event for event in events if isinstance(event, SlideStarted)]
     assert started.regions == 4
     assert result.exit_code == other.exit_code == OK

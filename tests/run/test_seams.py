@@ -15,7 +15,7 @@ import shapely
 from wsi_nuc.config import RunConfig
 from wsi_nuc.models.base import ModelSpec, NucleiModel
 from wsi_nuc.models.registry import load_model, model_spec
-from wsi_nuc.run import region, request, run_slides
+from wsi_nuc.run import region, request, run_session
 from wsi_nuc.synth import SynthSpec, write_slide
 
 SIZE = 2048
@@ -48,7 +48,7 @@ def with_core(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def _nuclei(slide: Path, out: Path) -> Any:
-    (result,) = run_slides(RunConfig(out=out, scheduler="serial", model="classical"), [str(slide)])
+    (result,) = run_session(RunConfig(out=out, scheduler="serial", model="classical"), [str(slide)])
     assert result.error == ""
     return geopandas.read_parquet(Path(result.store) / "shapes/nuclei/shapes.parquet")
 

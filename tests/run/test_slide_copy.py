@@ -9,7 +9,7 @@ import pytest
 
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import SlideError, StorageError, UsageError
-from wsi_nuc.run import run_slides, slide_copy
+from wsi_nuc.run import run_session, slide_copy
 from wsi_nuc.run.slide_copy import StagedSlide, remove_abandoned
 from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.store import durable
@@ -133,7 +133,7 @@ def test_a_staged_run_reads_the_copy_and_gives_the_same_bytes(
     digests = []
     for stage in (None, tmp_path / "stage"):
         config = RunConfig(out=tmp_path / f"out-{stage is None}", scheduler="serial", stage=stage)
-        (result,) = run_slides(config, [str(slide)])
+        (result,) = run_session(config, [str(slide)])
         assert result.exit_code == 0, result.error
         digests.append(manifests.read(Path(result.store))["digest"])
     assert digests[0] == digests[1]
@@ -145,4 +145,4 @@ def test_a_staged_run_reads_the_copy_and_gives_the_same_bytes(
 def test_workers_elsewhere_do_not_see_this_disk(tmp_path: Path) -> None:
     config = RunConfig(out=tmp_path, scheduler="tcp://127.0.0.1:1", stage=tmp_path / "stage")
     with pytest.raises(UsageError, match="--stage"):
-        list(run_slides(config, ["a.svs"]))
+        list(run_session(config, ["a.svs"]))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slides.make import MAKERS
+from tests.slides.make import SAMPLES
 
 REAL = {
     "cmu": "CMU-1-Small-Region.svs",
@@ -26,6 +26,6 @@ def slide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         if name in REAL:
             return request.getfixturevalue("wsi") / REAL[name]
         path = folder / name
-        return path if path.exists() else MAKERS[name](path)
+        return path if path.exists() else SAMPLES[name].make(path)
 
     return find

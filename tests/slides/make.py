@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -133,18 +134,29 @@ def strips(path: Path) -> Path:
     return path
 
 
-MAKERS: dict[str, Callable[[Path], Path]] = {
-    "aperio.svs": svs,
-    "generic.tif": generic,
-    "deflate.tif": lambda path: generic(path, "deflate"),
-    "pyramid.ome.tif": ome,
-    "v04.zarr": lambda path: zarr_folder(path, "0.4"),
-    "v05.zarr": lambda path: zarr_folder(path, "0.5"),
-    "plain.png": plain,
-    "plain.jpg": plain,
-    "strips.tif": strips,
+@dataclass(frozen=True)
+class Sample:
+    """A slide that the tests make."""
+
+    readers: tuple[str, ...]
+    """All readers that open it, first the one that is chosen if the user names none."""
+    make: Callable[[Path], Path]
+    lossless: bool = False
+
+
+SAMPLES: dict[str, Sample] = {
+    "aperio.svs": Sample(("jpegtiff", "openslide", "tiffslide", "image"), svs),
+    "generic.tif": Sample(("jpegtiff", "openslide", "tiffslide", "image"), generic),
+    "deflate.tif": Sample(
+        ("openslide", "tiffslide", "image"), lambda path: generic(path, "deflate"), lossless=True
+    ),
+    "pyramid.ome.tif": Sample(("jpegtiff", "openslide", "tiffslide", "image"), ome),
+    "v04.zarr": Sample(("zarr",), lambda path: zarr_folder(path, "0.4"), lossless=True),
+    "v05.zarr": Sample(("zarr",), lambda path: zarr_folder(path, "0.5"), lossless=True),
+    "plain.png": Sample(("image",), plain, lossless=True),
+    "plain.jpg": Sample(("image",), plain),
+    "strips.tif": Sample(("image",), strips, lossless=True),
 }
-LOSSLESS = ("deflate.tif", "v04.zarr", "v05.zarr", "plain.png", "strips.tif")
 
 
 def tiny_tiff(tags: Sequence[tuple[int, int, int]], next_ifd: int = 0, tail: bytes = b"") -> bytes:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from botocore.exceptions import BotoCoreError
 from fsspec.implementations.memory import MemoryFile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_nuc.errors import SlideError
+from wsi_nuc.errors import SLIDES, SlideError
+from wsi_nuc.run.success_or_failure import failure
 from wsi_nuc.slides.address import CHECK_ADDRESS, reaching, reason, shown
 from wsi_nuc.slides.identity import content_sha256, stat_signature
 from wsi_nuc.slides.registry import open_slide
@@ -23,15 +25,17 @@ LOCKED = f"locked://me:{SECRET}@bucket/slide.svs?signature={SECRET}"
 TEXT = st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=8)
 
 
-class NoCredentials(Exception):
-    """As botocore's: it inherits from none of Python's errors."""
+class NoCredentials(BotoCoreError):
+    """As botocore's own: it inherits from none of Python's errors but Exception."""
+
+    fmt = "{text}"
 
 
 class Locked(fsspec.AbstractFileSystem):
     protocol = "locked"
 
     def info(self, path: str, **options: object) -> dict[str, object]:
-        raise NoCredentials(f"unable to locate credentials for {LOCKED}")
+        raise NoCredentials(text=f"unable to locate credentials for {LOCKED}")
 
     def _open(self, path: str, *arguments: object, **options: object) -> None:
         self.info(path)
@@ -51,6 +55,13 @@ def test_an_error_of_a_backend_s_own_is_the_slide_s_and_tells_no_secret(call: Ca
     assert caught.value.subject == "locked://bucket/slide.svs"
     assert caught.value.remedy in (CHECK_ADDRESS, "use --reader tiffslide for URLs")
     assert SECRET not in str(caught.value)
+
+
+def test_an_error_that_no_library_is_known_for_tells_no_secret_either() -> None:
+    result = failure(LOCKED, Exception(f"unable to locate credentials for {LOCKED}"), 0.0)
+    assert result.exit_code == SLIDES
+    assert "locked://bucket/slide.svs" in result.error
+    assert SECRET not in result.error
 
 
 def test_an_address_that_leads_nowhere_is_called_so() -> None:
@@ -77,7 +88,7 @@ def test_credentials_that_expire_after_opening_are_the_slide_s_error(
     source = open_slide(SlideRef(url))
 
     def expired(*_: object) -> bytes:
-        raise NoCredentials(f"token of {url} expired")
+        raise NoCredentials(text=f"token of {url} expired")
 
     monkeypatch.setattr(MemoryFile, "read", expired, raising=False)
     monkeypatch.setattr(MemoryFile, "readinto", expired, raising=False)

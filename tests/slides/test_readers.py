@@ -14,29 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.slides.conftest import REAL
-from tests.slides.make import LOSSLESS, TILE, drop_tile, patch, picture, pyramid, tile_entry
+from tests.slides.make import SAMPLES, TILE, drop_tile, patch, picture, pyramid, tile_entry
 from wsi_nuc.errors import DamagedPixels
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.types import Box, SlideRef, SlideSource
 
 Find = Callable[[str], Path]
 
-GENERATED = [
-    ("jpegtiff", "aperio.svs"),
-    ("jpegtiff", "generic.tif"),
-    ("jpegtiff", "pyramid.ome.tif"),
-    ("openslide", "aperio.svs"),
-    ("openslide", "generic.tif"),
-    ("openslide", "deflate.tif"),
-    ("tiffslide", "aperio.svs"),
-    ("tiffslide", "deflate.tif"),
-    ("tiffslide", "pyramid.ome.tif"),
-    ("zarr", "v04.zarr"),
-    ("zarr", "v05.zarr"),
-    ("image", "plain.png"),
-    ("image", "plain.jpg"),
-    ("image", "strips.tif"),
-]
+GENERATED = [(reader, name) for name, sample in SAMPLES.items() for reader in sample.readers]
 REAL_CASES = [
     ("jpegtiff", "cmu"),
     ("openslide", "cmu"),
@@ -141,7 +126,7 @@ def test_pixels_are_those_that_were_written(slide: Find, reader: str, name: str)
     size = source.info.levels[0]
     read = source.read(0, Box(0, 0, size.width, size.height)).rgb.astype(int)
     difference = np.abs(read - picture())
-    assert difference.mean() <= (0 if name in LOSSLESS else 1.5)
+    assert difference.mean() <= (0 if SAMPLES[name].lossless else 1.5)
     for level, pixels in enumerate(pyramid()[: len(source.info.levels)]):
         height, width = pixels.shape[:2]
         shown = source.read(level, Box(0, 0, width, height)).rgb.astype(int)

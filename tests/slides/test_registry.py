@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from tests.slides.make import MAKERS, picture, zarr_folder
+from tests.slides.make import SAMPLES, picture, zarr_folder
 from wsi_nuc.errors import SlideError, UsageError
 from wsi_nuc.slides import cache, jpegtiff
 from wsi_nuc.slides.identity import content_sha256, stat_signature
@@ -25,37 +25,14 @@ from wsi_nuc.slides.tilecache import TileCache
 from wsi_nuc.types import Box, SlideRef
 
 Find = Callable[[str], Path]
-CHOSEN = {
-    "aperio.svs": "jpegtiff",
-    "generic.tif": "jpegtiff",
-    "deflate.tif": "openslide",
-    "pyramid.ome.tif": "jpegtiff",
-    "v04.zarr": "zarr",
-    "v05.zarr": "zarr",
-    "plain.png": "image",
-    "plain.jpg": "image",
-    "strips.tif": "image",
-}
-
-OPENED_BY = {
-    "aperio.svs": ("jpegtiff", "openslide", "tiffslide", "image"),
-    "generic.tif": ("jpegtiff", "openslide", "tiffslide", "image"),
-    "deflate.tif": ("openslide", "tiffslide", "image"),
-    "pyramid.ome.tif": ("jpegtiff", "openslide", "tiffslide", "image"),
-    "v04.zarr": ("zarr",),
-    "v05.zarr": ("zarr",),
-    "plain.png": ("image",),
-    "plain.jpg": ("image",),
-    "strips.tif": ("image",),
-}
 
 
-@pytest.mark.parametrize("name", sorted(MAKERS))
+@pytest.mark.parametrize("name", sorted(SAMPLES))
 def test_content_decides_and_the_name_does_not(slide: Find, name: str, tmp_path: Path) -> None:
     copy = tmp_path / "scan 1 ü\n.txt"
     path = slide(name)
     shutil.copytree(path, copy) if path.is_dir() else shutil.copyfile(path, copy)
-    assert open_slide(SlideRef(str(copy))).info.reader == CHOSEN[name]
+    assert open_slide(SlideRef(str(copy))).info.reader == SAMPLES[name].readers[0]
 
 
 def test_an_unknown_reader_is_a_usage_error_that_names_the_nearest(slide: Find) -> None:
@@ -63,11 +40,11 @@ def test_an_unknown_reader_is_a_usage_error_that_names_the_nearest(slide: Find) 
         open_slide(SlideRef(str(slide("plain.png")), "opensilde"))
 
 
-@pytest.mark.parametrize("name", sorted(MAKERS))
+@pytest.mark.parametrize("name", sorted(SAMPLES))
 @pytest.mark.parametrize("reader", sorted(READERS))
 def test_a_forced_reader_opens_or_says_why(slide: Find, name: str, reader: str) -> None:
     ref = SlideRef(str(slide(name)), reader)
-    if reader in OPENED_BY[name]:
+    if reader in SAMPLES[name].readers:
         assert open_slide(ref).info.reader == reader
         return
     with pytest.raises(SlideError) as caught:

@@ -1,5 +1,4 @@
-"""Training of PromptNucSeg: it resumes exactly, names faults, learns from every kind of label, in several
-processes."""
+"""Training of PromptNucSeg: it names faults, and learns from every kind of label, in several processes."""
 
 from __future__ import annotations
 
@@ -24,7 +23,6 @@ from wsi_nuc.models.weights import open_checkpoint
 from wsi_nuc.training.events import EpochDone, Event, Noted, StepDone
 from wsi_nuc.training.loop import TrainingError
 from wsi_nuc.training.promptnucseg import batches as batches_module
-from wsi_nuc.training.promptnucseg.config import TrainConfig
 from wsi_nuc.training.promptnucseg.losses import Losses
 from wsi_nuc.training.promptnucseg.start import LossNet, starting_net
 from wsi_nuc.training.registry import train
@@ -40,56 +38,9 @@ def tensors(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-class Killed(BaseException):
-    """Nothing catches this, so it acts like a kill."""
-
-
-@pytest.mark.parametrize(("stop_at", "ema"), [pytest.param(1, 0.0, marks=pytest.mark.slow), pytest.param(3, 0.9)])
-def test_resume_after_a_kill_equals_an_uninterrupted_training(tmp_path: Path, stop_at: int, ema: float) -> None:
-    data = draw(tmp_path / "data", images=3)
-    stage = {"batch": 2, "epochs": 2, "lr": 1e-3, "ema": ema, "schedule": "cosine", "clip": 1.0}
-
-    def config(name: str) -> TrainConfig:
-        return tiny_config(
-            tmp_path / name, data, validate=True, train={"together": stage}, data={"augment": True},
-            prompter={"dropout": 0.2},
-        )  # fmt: skip
-
-    def kill(event: Event) -> None:
-        if isinstance(event, StepDone) and event.step == stop_at:
-            raise Killed
-
-    whole = train(config("whole"))
-    with pytest.raises(Killed):
-        train(config("stopped"), kill)
-    torch.rand(7)  # in another process the random numbers would be at another place
-    resumed = train(config("stopped"))
-    expected, actual = tensors(whole), tensors(resumed)
-    assert expected.keys() == actual.keys()
-    assert all(torch.equal(expected[name], actual[name]) for name in expected)
-    without_speed = [
-        [{k: v for k, v in row.items() if k != "images_per_s"} for row in rows(tmp_path / name / "together")]
-        for name in ("whole", "stopped")
-    ]
-    assert without_speed[0] == without_speed[1]
-
-
 def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "curves.csv").open() as file:
         return list(csv.DictReader(file))
-
-
-@pytest.mark.slow
-def test_a_finished_training_is_not_done_again_and_other_settings_are_refused(tmp_path: Path) -> None:
-    data = draw(tmp_path / "data")
-    train(tiny_config(tmp_path / "out", data))
-    seen: list[Event] = []
-    train(tiny_config(tmp_path / "out", data), seen.append)
-    assert not [event for event in seen if isinstance(event, StepDone)]
-    with pytest.raises(UsageError, match=r"other settings of seed.*--overwrite"):
-        train(tiny_config(tmp_path / "out", data, seed=1))
-    train(tiny_config(tmp_path / "out", data, seed=1), seen.append, overwrite=True)
-    assert [event for event in seen if isinstance(event, StepDone)]
 
 
 def test_a_loss_that_is_not_finite_names_step_and_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

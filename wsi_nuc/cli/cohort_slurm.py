@@ -16,7 +16,7 @@ from wsi_nuc.errors import UsageError
 
 if TYPE_CHECKING:
     from wsi_nuc.cohort.plan import Plan
-    from wsi_nuc.cohort.queue.queues import Request
+    from wsi_nuc.cohort.queue.slurm_pbs_lsf import Request
 
 COMMAND = "cohort slurm"
 
@@ -64,8 +64,8 @@ def slurm(
     """
     from wsi_nuc.cohort.folder import CohortFolder
     from wsi_nuc.cohort.plan import load
-    from wsi_nuc.cohort.queue.queues import QUEUES, Request, check_time, memory_gib, seconds_of, tasks_of
     from wsi_nuc.cohort.queue.scripts import write_scripts
+    from wsi_nuc.cohort.queue.slurm_pbs_lsf import QUEUES, Request, check_time, memory_gib, seconds_of, tasks_of
     from wsi_nuc.executors import sbatch
 
     _check_queue(queue, submit)
@@ -101,7 +101,7 @@ def slurm(
 
 
 def _check_queue(queue: str, submit: bool) -> None:
-    from wsi_nuc.cohort.queue.queues import QUEUES
+    from wsi_nuc.cohort.queue.slurm_pbs_lsf import QUEUES
     from wsi_nuc.executors import sbatch
 
     if queue not in QUEUES:
@@ -121,7 +121,7 @@ def _this_program() -> str:
 
 
 def _tell(plan: Plan, request: Request, root: Path, tried: bool) -> None:
-    from wsi_nuc.cohort.queue.queues import clock
+    from wsi_nuc.cohort.queue.slurm_pbs_lsf import clock
 
     each = f"{request.cpus} CPUs, {request.memory_gib} GiB and {clock(request.seconds)}"
     typer.echo(f"tasks    {request.tasks}, each with {each}")

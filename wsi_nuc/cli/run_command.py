@@ -70,27 +70,8 @@ def run(
     The default model tells epithelial, inflammatory, connective and other nuclei apart; `wsi-nuc models` lists the
     classes of every model. `make demo` in a checkout shows all of it on a drawn slide in about 90 seconds.
     """
-    given = {
-        "out": out,
-        "model": model,
-        "device": device,
-        "workers": workers,
-        "scheduler": scheduler,
-        "reader": reader,
-        "mpp": mpp,
-        "tissue": tissue,
-        "roi": roi,
-        "region_size": region_size,
-        "stage": stage,
-        "labels": labels,
-        "features": features,
-        "embedding": embedding,
-        "allow_bad_tiles": allow_bad_tiles,
-        "pack": pack,
-        "overwrite": overwrite,
-        "quiet": quiet,
-        "json": json,
-    }
+    # Every other parameter has the name of its key in the configuration.
+    given = {name: value for name, value in locals().items() if name not in ("slides", "config", "assign")}
     results: list[SlideResult] = []
     answers = bool(json)
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from wsi_nuc.evaluation.variants import EvaluateConfig
     from wsi_nuc.training.config import TrainingConfig
 
+LINE_EVERY_S = 30.0
+
 
 def train(
     config: Annotated[
@@ -128,9 +130,6 @@ def check(
     typer.echo(report.as_json() if json else report.as_text())
     if not report.ok:
         raise UsageError(folder, f"{len(report.broken)} images cannot be used", "correct or remove them")
-
-
-LINE_EVERY_S = 30.0
 
 
 @contextmanager

@@ -40,6 +40,10 @@ from wsi_nuc.store.manifest import canonical
 from wsi_nuc.store.place import Place, open_folder
 from wsi_nuc.types import SlideRef
 
+Value = dict[str, Any]
+# The settings that change what a look sees.
+LOOKED_WITH = {"inference", "mpp", "reader", "region_size", "roi", "tissue"}
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -119,12 +123,6 @@ def try_out(look: Look) -> Trial:
         process_region(job)
         report = process_region(job)
     return Trial(len(task.region.tiles), report.nuclei, sum(report.seconds.values()), report.rss_bytes)
-
-
-Value = dict[str, Any]
-
-# The settings that change what a look sees.
-LOOKED_WITH = {"inference", "mpp", "reader", "region_size", "roi", "tissue"}
 
 
 def key_of(slide: str, config: RunConfig, spec: ModelSpec) -> str:

@@ -22,6 +22,19 @@ from wsi_nuc.slides.address import shown
 from wsi_nuc.store.manifest import canonical
 
 FORMAT = 1
+FACTS = (
+    "reader",
+    "width_px",
+    "height_px",
+    "mpp",
+    "mpp_source",
+    "bytes",
+    "tissue_share",
+    "area_mm2",
+    "tiles",
+    "regions",
+)
+SETTINGS = ("mpp", "roi", "tissue", "model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,21 +210,6 @@ def check_execution(given: Mapping[str, Any], root: Path) -> dict[str, Any]:
         )
     with_settings(RunConfig(out=root), wanted)
     return wanted
-
-
-FACTS = (
-    "reader",
-    "width_px",
-    "height_px",
-    "mpp",
-    "mpp_source",
-    "bytes",
-    "tissue_share",
-    "area_mm2",
-    "tiles",
-    "regions",
-)
-SETTINGS = ("mpp", "roi", "tissue", "model")
 
 
 def write_table(folder: CohortFolder, plan: Plan) -> None:

@@ -8,7 +8,7 @@ few tiles of a few slides are computed, and the time and size of the whole are e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -25,14 +25,16 @@ from wsi_nuc.cohort.sheet import read_sheet
 from wsi_nuc.cohort.twins import find_twins, refuse_twin
 from wsi_nuc.config import RunConfig, with_settings
 from wsi_nuc.errors import MODEL, ModelError, WsiNucError
-from wsi_nuc.executors.base import Executor, Outcome
+from wsi_nuc.executors.base import Execute, Executor, Outcome
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.run.executor import make_executor
 from wsi_nuc.run.request import checked_spec
 from wsi_nuc.run.resources import resolve_device
-from wsi_nuc.run.result import failure
+from wsi_nuc.run.success_or_failure import failure
 
-Execute = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Outcome[Any, Any]]]
+# Only the first bytes of each slide are read, and a file server answers many requests at once.
+OPEN_AT_ONCE = 16
+Specs = dict[str, ModelSpec]
 
 
 class Listener(Protocol):
@@ -147,10 +149,11 @@ def _planning(folder: CohortFolder, draft: Draft, listener: Listener) -> Iterato
     """Workers are only started once there is something for them to do."""
     started: list[Executor] = []
 
-    def execute(do: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Outcome[Any, Any]]:
-        if tasks and not started:
-            started.append(make_executor(draft.config, draft.device))
-        return started[0].run(do, tasks) if tasks else iter(())
+    def execute(do: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Outcome[Any, Any]]:
+        wanted = list(tasks)
+        if wanted and not started:
+            started.append(make_executor(draft.config, draft.spec, draft.device))
+        return started[0].run(do, wanted) if wanted else iter(())
 
     try:
         with Looks(folder) as looks:
@@ -158,12 +161,6 @@ def _planning(folder: CohortFolder, draft: Draft, listener: Listener) -> Iterato
     finally:
         for executor in started:
             executor.close()
-
-
-# Only the first bytes of each slide are read, and a file server answers many requests at once.
-OPEN_AT_ONCE = 16
-
-Specs = dict[str, ModelSpec]
 
 
 @dataclass(frozen=True)
@@ -174,6 +171,8 @@ class Draft:
     notes: tuple[str, ...]
     """What the list left out."""
     config: RunConfig
+    spec: ModelSpec
+    """Of the model that slides have unless their row says otherwise."""
     device: str
     """Of the workers."""
     looks: dict[int, Look]
@@ -187,13 +186,13 @@ class Draft:
 def read_draft(source: str, config: RunConfig) -> Draft:
     """Read every line of the list at `source`. What is wrong with all of them (the list, the model) is raised."""
     sheet = read_sheet(source)
-    specs = {config.model: checked_spec(config.model, config.inference)}
-    device = resolve_device(config.device, specs[config.model].uses_torch)
+    spec = checked_spec(config.model, config.inference)
+    device, specs = resolve_device(config.device, spec.uses_torch), {config.model: spec}
     rows = [_with_model(row, config, specs) for row in make_rows(sheet, config)]
     with ThreadPoolExecutor(OPEN_AT_ONCE) as pool:
         opened = list(pool.map(partial(_opened, config=config, specs=specs), rows))
     looks = {look.line: look for _, look in opened if look is not None}
-    return Draft(tuple(row for row, _ in opened), sheet.notes, config, device, looks)
+    return Draft(tuple(row for row, _ in opened), sheet.notes, config, spec, device, looks)
 
 
 def _with_model(row: PlanRow, config: RunConfig, specs: Specs) -> PlanRow:

@@ -14,7 +14,7 @@ from wsi_nuc.cohort.plan import Plan, PlanRow
 from wsi_nuc.cohort.records import DONE, FAILED, Record
 from wsi_nuc.errors import OK
 from wsi_nuc.events import Event, SlideFinished
-from wsi_nuc.run.result import failure
+from wsi_nuc.run.success_or_failure import failure
 from wsi_nuc.store import manifest as manifests
 
 

@@ -24,6 +24,9 @@ from wsi_nuc.store.verify import is_result
 COLUMNS = ("slide", "id", "patient", "mpp", "roi", "tissue", "model")
 SEPARATORS = ",;\t"
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
+MOST_NAMED = 5
+# Kinds of files that come with others beside them.
+MANY_FILES = ("dicom", "hamamatsu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +129,6 @@ def _line(number: int, header: Sequence[str], cells: Sequence[str]) -> Line:
         problem = f"has {len(cells)} cells, the header has {len(header)}; quote cells that hold the separator"
     padded = [cell.strip() for cell in cells] + [""] * len(header)
     return Line(number, dict(zip(header, padded, strict=False)), problem)
-
-
-MOST_NAMED = 5
-# Kinds of files that come with others beside them.
-MANY_FILES = ("dicom", "hamamatsu")
 
 
 def is_slide(path: Path) -> bool:

@@ -28,6 +28,10 @@ from wsi_nuc.store.verify import verify
 RUNNING, PENDING, REFUSED = "running", "pending", "refused"
 STATES = (DONE, RUNNING, PENDING, FAILED, REFUSED)
 UNFINISHED = (RUNNING, PENDING)
+FIRST_PAUSE_S, LONGEST_PAUSE_S, GROWTH = 2.0, 60.0, 1.5
+# Looking takes at most this part of the time (1/20): the cohort may lie on a busy file server.
+SHARE_OF_LOOKING = 20
+MOST_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +118,6 @@ def _code(slide: Standing) -> int:
     return fixed.get(slide.state, slide.exit_code)
 
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S, GROWTH = 2.0, 60.0, 1.5
-# Looking takes at most this part of the time (1/20): the cohort may lie on a busy file server.
-SHARE_OF_LOOKING = 20
-
 Look = Callable[[], Sequence[State]]
 
 
@@ -137,9 +137,6 @@ def wait(look: Look, hear: Callable[[Sequence[State]], None], timeout_s: float |
         hear(seen)
         time.sleep(min(max(pause, SHARE_OF_LOOKING * (now - began)), end - now))
         pause = min(LONGEST_PAUSE_S, GROWTH * pause)
-
-
-MOST_NAMED = 3
 
 
 def verified(folder: CohortFolder, slides: Sequence[State]) -> list[State]:

@@ -28,6 +28,7 @@ from wsi_nuc.slides.address import shown
 from wsi_nuc.store.columns import GIVEN, NONE, Column
 
 Row = dict[str, Any]
+Figures = dict[str, float | int | str | None]
 SLIDE, PATIENT = "slide", "patient"
 # Resolutions that differ by less than this share count as the same: headers of one scanner differ that much.
 SAME_MPP = 0.02
@@ -192,9 +193,6 @@ def differing(slides: Sequence[Row]) -> str | None:
     if len(set(measured)) > 1:
         parts.append(f"features (measured for {sum(measured)} of {len(slides)})")
     return "; ".join(parts) or None
-
-
-Figures = dict[str, float | int | str | None]
 
 
 def summarise(folder: CohortFolder, slide_id: str, digest: str) -> None:

@@ -11,6 +11,12 @@ from typing import Any
 
 from wsi_nuc.errors import UsageError
 
+_PANNUKE = ("neoplastic", "inflammatory", "connective", "dead", "epithelial")
+_CONSEP = ("other", "inflammatory", "epithelial", "spindle")
+_NUCLS = ("sTIL", "nonTIL_stromal", "tumor_any", "other_nucleus")
+_NC = "CC BY-NC-SA 4.0"
+_EVALUATE = "evaluation only, never in a package"
+
 
 @dataclass(frozen=True, slots=True)
 class Card:
@@ -31,12 +37,6 @@ class Card:
     note: str = ""
     """A remark for the report of the check."""
 
-
-_PANNUKE = ("neoplastic", "inflammatory", "connective", "dead", "epithelial")
-_CONSEP = ("other", "inflammatory", "epithelial", "spindle")
-_NUCLS = ("sTIL", "nonTIL_stromal", "tumor_any", "other_nucleus")
-_NC = "CC BY-NC-SA 4.0"
-_EVALUATE = "evaluation only, never in a package"
 
 KNOWN: dict[str, Card] = {
     card.name: card

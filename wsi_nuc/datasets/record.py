@@ -16,6 +16,8 @@ from wsi_nuc.datasets.cards import Card
 from wsi_nuc.errors import UsageError
 from wsi_nuc.types import Bool, Float64, Int64, UInt8
 
+Int32 = npt.NDArray[np.int32]
+
 
 class SourceConfig(Section):
     """Images of a folder. An empty choice of split, groups or images takes all."""
@@ -30,9 +32,6 @@ class SourceConfig(Section):
     images: tuple[str, ...] = ()
     classes: dict[str, str] = Field(default_factory=dict)
     """This set's class names -> the model's; not needed for names that are the same."""
-
-
-Int32 = npt.NDArray[np.int32]
 
 
 class DataError(UsageError):

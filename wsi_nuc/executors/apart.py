@@ -18,6 +18,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TypeVar
 
+from wsi_nuc.executors.base import outcome_of
+
 CODE = (
     "import sys; from multiprocessing.connection import Connection; channel = Connection(int(sys.argv[1]));"
     "sys.path[:] = channel.recv(); from {module} import main; main(channel)"
@@ -82,10 +84,9 @@ def main(channel: Connection) -> None:
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
     call: Callable[[], object] = pickle.loads(channel.recv_bytes())
     threading.Thread(target=_end_with_caller, args=(channel,), daemon=True).start()
-    try:
-        channel.send((call(), None))
-    except Exception as error:  # noqa: BLE001 - guards the process: its caller gets whatever the call raises
-        channel.send((None, error))
+    # A result that cannot be pickled is a failure of the call, too.
+    outcome = outcome_of(lambda call: pickle.dumps((call(), None)), call)
+    channel.send_bytes(outcome.result or pickle.dumps((None, outcome.error)))
 
 
 def _end_with_caller(channel: Connection) -> None:

@@ -21,6 +21,18 @@ class Outcome(Generic[Task, Result]):
     """What it raised."""
 
 
+# The type of an executor's `run`: a function and tasks in, outcomes in any order out.
+Execute = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Outcome[Any, Any]]]
+
+
+def outcome_of(function: Callable[[Task], Result], task: Task) -> Outcome[Task, Result]:
+    """Calls the function. Whatever it raises is part of the outcome, so that it ends neither loop nor process."""
+    try:
+        return Outcome(task, function(task))
+    except Exception as error:  # noqa: BLE001 - the boundary of all executors: any failure is this task's
+        return Outcome(task, None, error)
+
+
 class Executor(Protocol):
     """Runs tasks.
 
@@ -45,7 +57,3 @@ def alone(task: Task) -> Task:
     """
     done_alone: Callable[[], Task] | None = getattr(task, "alone", None)
     return task if done_alone is None else done_alone()
-
-
-# The type of an executor's `run`: a function and tasks in, outcomes in any order out.
-Execute = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]

@@ -28,7 +28,7 @@ from distributed.client import ClosedClientError
 
 from wsi_nuc.errors import Interrupted, SlideError, UsageError
 from wsi_nuc.events import Emit, ignore
-from wsi_nuc.executors.base import Outcome, Result, Task, alone
+from wsi_nuc.executors.base import Outcome, Result, Task, alone, outcome_of
 from wsi_nuc.executors.local import LocalCrew
 from wsi_nuc.executors.private import is_loopback, scratch_folder
 from wsi_nuc.executors.slurm import SlurmCrew, SlurmOptions
@@ -39,6 +39,16 @@ STEP_S = 0.5
 ANSWER_S = 20
 # Paths of the CA, the certificate and the key.
 Files = tuple[str | None, str | None, str | None]
+SETTINGS = {
+    "distributed.scheduler.allowed-failures": 3,
+    "distributed.scheduler.worker-saturation": 1.1,
+    "distributed.admin.system-monitor.gil.enabled": False,
+    "distributed.comm.timeouts.connect": "20s",
+}
+Fetched = Future[Any]
+LOST = "scheduler-connection-lost"
+CLOSE_TIMEOUT_S = 3.0
+MEMORY_REMEDY = "lower --workers or --region-size"
 
 
 @dataclass(frozen=True)
@@ -94,18 +104,6 @@ def security_for(address: str, files: Files) -> Security | None:
     )
 
 
-SETTINGS = {
-    "distributed.scheduler.allowed-failures": 3,
-    "distributed.scheduler.worker-saturation": 1.1,
-    "distributed.admin.system-monitor.gil.enabled": False,
-    "distributed.comm.timeouts.connect": "20s",
-}
-Fetched = Future[Any]
-LOST = "scheduler-connection-lost"
-CLOSE_TIMEOUT_S = 3.0
-MEMORY_REMEDY = "lower --workers or --region-size"
-
-
 @dataclass(frozen=True)
 class ClusterOptions:
     """Where the workers are. Without `address` and `slurm` they are processes on this machine."""
@@ -119,6 +117,11 @@ class ClusterOptions:
     dashboard: bool = False
     environments: Sequence[Mapping[str, str]] = ()
     """One environment for each worker on this machine, in place of `workers` plain ones."""
+    copied: bool = False
+    """Whether workers on this machine may be copies of one process that has run the setup.
+
+    Not where the setup starts threads or uses a GPU.
+    """
     in_flight: int = 2
     """Tasks that are submitted per worker."""
     tls: Files = (None, None, None)
@@ -217,15 +220,13 @@ class DaskExecutor:
 
     def _outcome(self, task: Task, fetched: Fetched) -> Outcome[Task, Any]:
         """The outcome of a task that is over."""
-        try:
-            return Outcome(task, fetched.result())
-        except CancelledError as error:
-            if getattr(error, "reason", "") == LOST:
-                raise scheduler_lost(self._crew.contact) from None
-            given_up = SlideError(task, f"the scheduler gave it up ({error})", "run the command again")
-            return Outcome(task, None, given_up)
-        except Exception as error:  # noqa: BLE001 - guards the loop: an outcome carries any failure, as in the plain loop
-            return Outcome(task, None, error)
+        outcome = outcome_of(lambda _: fetched.result(), task)
+        if not isinstance(outcome.error, CancelledError):
+            return outcome
+        if getattr(outcome.error, "reason", "") == LOST:
+            raise scheduler_lost(self._crew.contact)
+        given_up = SlideError(task, f"the scheduler gave it up ({outcome.error})", "run the command again")
+        return Outcome(task, None, given_up)
 
     def close(self) -> None:
         """Never waits long, and leaves no process of its own behind, even in the middle of tasks."""
@@ -265,6 +266,7 @@ def _crew(options: ClusterOptions, preparation: Preparation) -> Crew:
     return LocalCrew(
         preparation,
         options.environments or [{}] * options.workers,
+        options.copied,
         options.host,
         {**SETTINGS, "temporary-directory": scratch_folder()},
         options.dashboard,

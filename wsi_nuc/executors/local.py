@@ -1,5 +1,7 @@
 """Workers on this machine: a scheduler in this process, and one supervised process per worker.
 
+The processes are copies of one that has everything loaded (`original`), if they can be.
+
 A place that loses its process gets a new one. A process is lost when it has ended, or has used no processor time
 for SILENT_S seconds: even a worker that only waits for work answers its scheduler. A place whose process died
 MOST_DEATHS times in a row before it was ready is given up, and the others do its work. If no place is left the run
@@ -15,6 +17,7 @@ import logging
 import math
 import os
 import pickle
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,6 +29,7 @@ import psutil
 from distributed import Scheduler, Security, SpecCluster
 
 from wsi_nuc.errors import Interrupted, WsiNucError
+from wsi_nuc.executors.original import Original
 from wsi_nuc.executors.place import Place
 from wsi_nuc.executors.private import QuietScheduler, own_certificate, security_with
 from wsi_nuc.executors.watch import OutOfMemory, Seen, Stopwatch
@@ -46,19 +50,28 @@ class LocalCrew:
         self,
         setup: Callable[[], None],
         environments: Sequence[Mapping[str, str]],
+        copied: bool,
         host: str,
         settings: Mapping[str, Any],
         dashboard: bool = False,
         patience_s: float = 300,
         memory_bytes: float = math.inf,
     ) -> None:
-        """`environments`: one per worker, with what the worker has in its environment beside ours."""
+        """`environments`: one per worker, with what the worker has in its environment beside ours.
+
+        `copied`: whether the workers may be copies of one process. If so their environments are equal.
+        """
         pickled = pickle.dumps(setup)
+        copied = copied and sys.platform == "linux" and len(environments) > 1
         self._lock, self._stopwatch = threading.Lock(), Stopwatch()
         self.patience_s, self._memory_bytes, self._note = patience_s, memory_bytes, ""
+        # Why places were given up, as far as their setup could say so.
+        self._error: Exception | None = None
         try:
             # The workers import what they need while the scheduler starts here.
-            self._places = [Place(number, pickled, extra) for number, extra in enumerate(environments)]
+            self._originals = [Original(pickled, extra, copied) for extra in environments[: 1 if copied else None]]
+            originals = self._originals * len(environments) if copied else self._originals
+            self._places = [Place(number, original) for number, original in enumerate(originals)]
             self.security = security_with(own_certificate())
             self.contact = scheduler_only(host, dashboard, self.security)
         except (OSError, RuntimeError) as error:
@@ -88,11 +101,12 @@ class LocalCrew:
             self._begin(place)
         else:
             self._places.remove(place)
+            self._error = place.error or self._error
             if not self._places:
                 again = f"workers that died {MOST_DEATHS} times in a row before they were ready"
-                said = f" ({place.error})" if place.error else ""
-                if isinstance(place.error, WsiNucError):
-                    raise place.error
+                said = f" ({self._error})" if self._error else ""
+                if isinstance(self._error, WsiNucError):
+                    raise self._error
                 raise Interrupted(f"{again}{said}; if memory ran out lower --workers")
 
     def _stay_within_memory(self) -> None:
@@ -101,7 +115,8 @@ class LocalCrew:
         The last worker starts again without its task.
         """
         limit = SHARE * self._memory_bytes
-        taken = taken_bytes([os.getpid(), *(place.pid for place in self._places)], limit)
+        pids = {os.getpid(), *(place.pid for place in self._places), *(each.pid for each in self._originals)}
+        taken = taken_bytes(pids, limit)
         if taken <= limit or not self._places:
             return
         place = self._places.pop()
@@ -136,6 +151,8 @@ class LocalCrew:
         deadline = time.monotonic() + CLOSE_S
         for place in places:
             place.wait(max(0.0, deadline - time.monotonic()))
+        for original in self._originals:
+            original.close(max(0.0, deadline - time.monotonic()))
         with suppress(OSError, TimeoutError):
             self.contact.close(timeout=CLOSE_S)
 

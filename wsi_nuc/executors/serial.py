@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from wsi_nuc.executors.base import Outcome, Result, Task
+from wsi_nuc.executors.base import Outcome, Result, Task, outcome_of
 
 
 class SerialExecutor:
@@ -17,10 +17,7 @@ class SerialExecutor:
 
     def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Outcome[Task, Result]]:
         for task in tasks:
-            try:
-                yield Outcome(task, function(task))
-            except Exception as error:  # noqa: BLE001 - guards the loop: an outcome carries any failure, as in Dask
-                yield Outcome(task, None, error)
+            yield outcome_of(function, task)
 
     def close(self) -> None:
         pass

@@ -20,7 +20,7 @@ from distributed.utils import get_ip
 from wsi_nuc.errors import Interrupted, UsageError
 from wsi_nuc.executors import sbatch
 from wsi_nuc.executors.local import scheduler_only
-from wsi_nuc.executors.place import ENVIRONMENT
+from wsi_nuc.executors.original import ENVIRONMENT
 from wsi_nuc.executors.private import own_certificate, security_with
 from wsi_nuc.executors.watch import Seen
 

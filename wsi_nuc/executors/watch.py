@@ -15,6 +15,9 @@ from distributed import Security
 from wsi_nuc.errors import Interrupted
 from wsi_nuc.events import Emit, WorkersChanged
 
+TICK_S = 0.5
+MOST_PASSED_S = 2.0
+
 
 class OutOfMemory(Exception):
     """What is being computed needs more memory than there is, even with a single worker."""
@@ -61,10 +64,6 @@ class Crew(Protocol):
 
 def scheduler_lost(address: str) -> Interrupted:
     return Interrupted(f"the loss of its scheduler ({address} does not answer)")
-
-
-TICK_S = 0.5
-MOST_PASSED_S = 2.0
 
 
 class Stopwatch:

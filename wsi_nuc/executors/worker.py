@@ -1,13 +1,12 @@
 """What a worker process does.
 
-On this machine (`main`) it runs the setup, then works for Dask until its channel to the run closes. Workers that
+On this machine (`work`) it runs the setup, then works for Dask until its channel to the run closes. Workers that
 others have started run the setup before their first task (`Prepared`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import pickle
 import shutil
@@ -24,12 +23,10 @@ from typing import Any, Generic
 import dask
 from distributed.diskutils import DIR_LOCK_EXT
 
-from wsi_nuc.executors.base import Result, Task
+from wsi_nuc.executors.base import Result, Task, outcome_of
 from wsi_nuc.executors.private import QuietWorker, security_with
 
 READY = "ready"
-# If memory runs out the kernel should kill a worker, which is replaced, rather than the run.
-OOM_SCORE = "500"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,29 +45,25 @@ class Post:
     """Of Dask."""
 
 
-def main(channel: Connection) -> None:
-    """Receives two pickles, the setup and the post. Sends READY, or the exception that the setup raised."""
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+def work(channel: Connection, setup: Callable[[], None]) -> None:
+    """Receives its post. Sends its process number, then READY, or the exception that the setup raised."""
+    channel.send(os.getpid())
     inbox: SimpleQueue[bytes] = SimpleQueue()
     scratch: list[str] = []
     threading.Thread(target=_listen, args=(channel, inbox, scratch), daemon=True).start()
-    setup: Callable[[], None] = pickle.loads(inbox.get())
-    try:
-        setup()
-    except Exception as error:  # noqa: BLE001 - guards the process: the run gets whatever the setup raises
-        channel.send(error)
+    failure = outcome_of(lambda _: setup(), None).error
+    if failure is not None:
+        channel.send(failure)
         sys.exit(1)
     asyncio.run(_serve(pickle.loads(inbox.get()), channel, scratch))
     _end(scratch)
 
 
 def _listen(channel: Connection, inbox: SimpleQueue[bytes], scratch: list[str]) -> None:
-    """End the worker when the channel closes, which it does however the run ends."""
+    """End the worker with an empty message, or when the channel closes, which it does however the run ends."""
     with suppress(EOFError, OSError):
-        while True:
-            inbox.put(channel.recv_bytes())
+        while message := channel.recv_bytes():
+            inbox.put(message)
     _end(scratch)
 
 

@@ -25,6 +25,38 @@ from wsi_nuc.types import Bool, Float64, Int64
 
 Item = TypeVar("Item")
 _GROUPS_HELD = 24
+NEIGHBOURS_UM = 30.0
+FARTHEST_UM = 100.0
+# Distances are summed as whole multiples of this, so that the sum does not depend on the order.
+_UNIT_UM = 2.0**-20
+NEAREST = (1, 3, 5)
+# Nothing farther away counts. A triangle whose circumradius is at most half of this is the same, whether all
+# nuclei are triangulated or only those within this distance.
+REACH_UM = 100.0
+LARGEST_CIRCLE_UM = REACH_UM / 2
+Columns = dict[str, Float64]
+NEAREST_FIGURE = Column(
+    "nearest_um_mean",
+    "um",
+    f"mean distance from a nucleus to the nearest other one, between centroids. Nuclei that have none within "
+    f"{FARTHEST_UM:.0f} um are left out, so it is too small where nuclei are sparse",
+    f"0 to {FARTHEST_UM:.0f}",
+    f"no nucleus has another one within {FARTHEST_UM:.0f} um",
+    patient=about_mean_by("nuclei"),
+)
+ENRICHMENT_FIGURE = Column(
+    "enrichment_{class}_{other}",
+    "log2",
+    "log2((counted + 0.5) / (expected + 0.5)). Counted: pairs of a nucleus of the first class and one of the "
+    f"second whose centroids are at most {NEIGHBOURS_UM:.0f} um apart, each pair once. Expected: all pairs that "
+    "near, times the share of the slide's pairs that are of these two classes (n_a n_b, or n_a (n_a - 1) / 2 for "
+    "one class, over n (n - 1) / 2). 0: as by chance; 1: twice as often. The added half pairs pull it towards 0 "
+    "where pairs are few, and give a number where none is counted. The classes come in the model's order",
+    "any number",
+    "no such pair is possible: a class has no nucleus, or one alone where both are the same; or no two nuclei "
+    "of the slide are so near",
+    patient=about_mean_by("nuclei"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +122,6 @@ class Surroundings:
     def _points(self, group: int) -> Points:
         held = self._held.get(group)
         return held if held is not None else self._held.put(group, self._file.points(group))
-
-
-NEIGHBOURS_UM = 30.0
-FARTHEST_UM = 100.0
-# Distances are summed as whole multiples of this, so that the sum does not depend on the order.
-_UNIT_UM = 2.0**-20
-NEAREST = (1, 3, 5)
-# Nothing farther away counts. A triangle whose circumradius is at most half of this is the same, whether all
-# nuclei are triangulated or only those within this distance.
-REACH_UM = 100.0
-LARGEST_CIRCLE_UM = REACH_UM / 2
-Columns = dict[str, Float64]
 
 
 def neighbourhood_features(scene: Scene, classes: Sequence[str]) -> Columns:
@@ -177,30 +197,6 @@ def _circumradius(triangles: Float64) -> Float64:
     doubled = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])
     sides = np.hypot(*a.T) * np.hypot(*b.T) * np.hypot(*(a - b).T)
     return np.where(doubled > 0, sides / np.where(doubled > 0, 2 * doubled, 1), np.inf)
-
-
-NEAREST_FIGURE = Column(
-    "nearest_um_mean",
-    "um",
-    f"mean distance from a nucleus to the nearest other one, between centroids. Nuclei that have none within "
-    f"{FARTHEST_UM:.0f} um are left out, so it is too small where nuclei are sparse",
-    f"0 to {FARTHEST_UM:.0f}",
-    f"no nucleus has another one within {FARTHEST_UM:.0f} um",
-    patient=about_mean_by("nuclei"),
-)
-ENRICHMENT_FIGURE = Column(
-    "enrichment_{class}_{other}",
-    "log2",
-    "log2((counted + 0.5) / (expected + 0.5)). Counted: pairs of a nucleus of the first class and one of the "
-    f"second whose centroids are at most {NEIGHBOURS_UM:.0f} um apart, each pair once. Expected: all pairs that "
-    "near, times the share of the slide's pairs that are of these two classes (n_a n_b, or n_a (n_a - 1) / 2 for "
-    "one class, over n (n - 1) / 2). 0: as by chance; 1: twice as often. The added half pairs pull it towards 0 "
-    "where pairs are few, and give a number where none is counted. The classes come in the model's order",
-    "any number",
-    "no such pair is possible: a class has no nucleus, or one alone where both are the same; or no two nuclei "
-    "of the slide are so near",
-    patient=about_mean_by("nuclei"),
-)
 
 
 class PairCounter:

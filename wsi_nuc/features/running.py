@@ -26,10 +26,10 @@ from wsi_nuc.features.job import (
 )
 from wsi_nuc.features.write import Nuclei, make_room, write_features
 from wsi_nuc.models.base import ModelSpec
-from wsi_nuc.run import session
+from wsi_nuc.run import run_session
 from wsi_nuc.run.job import SlideJob
 from wsi_nuc.run.request import SlideRequest
-from wsi_nuc.run.result import SlideResult
+from wsi_nuc.run.success_or_failure import SlideResult
 from wsi_nuc.safezip import Member, contents
 from wsi_nuc.slides.identity import refuse_change, refuse_other, stat_signature
 from wsi_nuc.store import durable, layout
@@ -50,8 +50,8 @@ _ABOVE = ("images", "shapes", "tables", "labels")
 def run_slides(
     config: RunConfig, slides: Sequence[str | SlideRequest], emit: Emit = ignore, out: Place | None = None
 ) -> Generator[SlideResult, None, None]:
-    """`run.session.run_slides`, with features where the configuration asks for them."""
-    return session.run_slides(config, slides, emit, out, Features())
+    """`run.session.run_session`, with features where the configuration asks for them."""
+    return run_session(config, slides, emit, out, Features())
 
 
 class Features:

@@ -17,6 +17,11 @@ from wsi_nuc.types import Float64, Int64
 
 POINTS = 32
 STEP_UM = 1.0
+QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
+LEVELS, MOST_OD = 16, 1.6
+# Row and column of the neighbour: right, down right, down, down left.
+DIRECTIONS = ((0, 1), (1, 1), (1, 0), (1, -1))
+Columns = dict[str, Float64]
 
 
 def boundary_features(haematoxylin: Int16, rings: Rings, um_per_px: float) -> Columns:
@@ -57,13 +62,6 @@ def _sampled(image: Int16, places: Float64) -> Float64:
     """Bilinear between pixel centres, to 1/32 px. Outside the image, the pixels at its edge count."""
     x, y = (np.ascontiguousarray(places[..., axis] - 0.5, np.float32) for axis in (0, 1))
     return np.asarray(cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float64)
-
-
-QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
-LEVELS, MOST_OD = 16, 1.6
-# Row and column of the neighbour: right, down right, down, down left.
-DIRECTIONS = ((0, 1), (1, 1), (1, 0), (1, -1))
-Columns = dict[str, Float64]
 
 
 def stain_features(key: str, stain: Int16, cover: Coverage, quantiles: bool) -> Columns:

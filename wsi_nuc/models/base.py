@@ -13,6 +13,8 @@ from typing import Generic, Protocol, Self, TypeVar
 from wsi_nuc.errors import ModelError
 from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts, TileBatch
 
+T_co = TypeVar("T_co", covariant=True)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
@@ -47,12 +49,12 @@ class ModelSpec:
     """How its training images looked, see `models.domain`; empty: unknown."""
     cpu_tile_s: float = 1.0
     """Roughly how many seconds one CPU core takes for a tile."""
+    copyable: bool = False
+    """A process that has loaded it on the CPU may be copied by `fork`: loading starts no threads where one each is
+    allowed."""
     results: int = 1
     """The family's results number, raised exactly when equal weights and pixels give other nuclei. For families of
     this package see `wsi_nuc.results`."""
-
-
-T_co = TypeVar("T_co", covariant=True)
 
 
 class Fetch(Protocol[T_co]):

@@ -6,7 +6,7 @@ nothing, and a model without a network never imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -132,12 +132,7 @@ def family_module(name: str) -> Family:
 
 
 def _imported(point: EntryPoint) -> Family:
-    try:
-        module = point.load()
-    # This is so broad because it guards the import of another package, which may raise anything.
-    except Exception as error:
-        cause = f"{_package(point)} cannot be imported ({type(error).__name__}: {error})"
-        raise ModelError(f"model {point.name!r}", cause, "repair or uninstall that package") from error
+    module = _answer(point, "cannot be imported", point.load)
     missing = [name for name in ("ABOUT", "OPTIONS") if not hasattr(module, name)]
     if missing or not (hasattr(module, "load") or hasattr(module, "load_file")):
         cause = (
@@ -145,6 +140,15 @@ def _imported(point: EntryPoint) -> Family:
         )
         raise ModelError(f"model {point.name!r}", cause, "see CONTRIBUTING.md, or uninstall that package")
     return cast(Family, module)
+
+
+def _answer(point: EntryPoint, problem: str, ask: Callable[[], Any]) -> Any:
+    """What a package answers. It may raise anything, which is said of that package."""
+    try:
+        return ask()
+    except Exception as error:
+        cause = f"{_package(point)} {problem} ({type(error).__name__}: {error})"
+        raise ModelError(f"model {point.name!r}", cause, "repair or uninstall that package") from error
 
 
 def _own(name: str) -> Listed:
@@ -157,9 +161,11 @@ def _foreign(point: EntryPoint) -> Listed:
         if point.name in FAMILIES:
             raise ModelError(f"model {point.name!r}", "this program has a family of that name", "rename it")
         family = family_module(point.name)
-        classes = family.spec({}).classes if hasattr(family, "spec") else ()
+        classes: tuple[str, ...] = ()
+        if hasattr(family, "spec"):
+            classes = _answer(point, "cannot say what it finds", lambda: family.spec({}).classes)
         return Listed(point.name, family.ABOUT, classes, _package(point))
-    except Exception as error:  # noqa: BLE001 - guards the list: a broken package is named in it
+    except ModelError as error:
         return Listed(point.name, "", package=_package(point), problem=f"{error}")
 
 

@@ -18,6 +18,9 @@ import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+# SAM's pixel mean and deviation are ImageNet's, so prompter and segmentor share one normalised image.
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
 
 
 def chunks(items: Sequence[Item], size: int) -> Iterator[tuple[list[Item], int]]:
@@ -90,13 +93,6 @@ def greedy_nms(dets: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -
         common = (torch.minimum(dets[order, 2:], dets[best, 2:]) - low).clamp(min=0).prod(1)
         order = order[common <= iou_threshold * (area[order] + area[best] - common)]
     return torch.tensor(kept, dtype=torch.int64)
-
-
-# SAM's pixel mean and deviation are ImageNet's, so prompter and segmentor share one normalised image.
-PIXEL_MEAN = (123.675, 116.28, 103.53)
-
-
-PIXEL_STD = (58.395, 57.12, 57.375)
 
 
 def normalise(rgb: torch.Tensor) -> torch.Tensor:

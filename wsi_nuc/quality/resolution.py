@@ -33,6 +33,16 @@ ENOUGH_NUCLEI = 300
 MOST_TILES = 6
 # A network's tiles have one shape; any other model gets smaller ones, since more places say more.
 SMALL_CORE_PX = 512
+Verdict = Literal["plausible", "doubtful", "impossible", "unknown"]
+FEWEST_NUCLEI = 50
+# A scan labelled with another objective is off by two or four.
+FACTORS = (0.25, 0.5, 2.0, 4.0)
+# For a model that does not say what it gives. A network whose masks follow the size of what is there gave 4.0 to
+# 8.2 um on 19 real colon and breast images of known resolution; half the resolution and twice it left this range
+# in about two of three.
+ANY_MODEL_UM = (3.9, 9.2)
+# This far beyond the range, relative to its width, no organ is known to be.
+FAR = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,19 +111,6 @@ def _places(plan: TilePlan) -> Int64:
     good = spread[full]
     order = np.argsort(np.arange(len(good)) * 0.6180339887498949 % 1.0, kind="stable")
     return np.asarray(good[order][:MOST_TILES], np.int64)
-
-
-Verdict = Literal["plausible", "doubtful", "impossible", "unknown"]
-
-FEWEST_NUCLEI = 50
-# A scan labelled with another objective is off by two or four.
-FACTORS = (0.25, 0.5, 2.0, 4.0)
-# For a model that does not say what it gives. A network whose masks follow the size of what is there gave 4.0 to
-# 8.2 um on 19 real colon and breast images of known resolution; half the resolution and twice it left this range
-# in about two of three.
-ANY_MODEL_UM = (3.9, 9.2)
-# This far beyond the range, relative to its width, no organ is known to be.
-FAR = 0.25
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Compose one call: slides in, verified results out."""
 
-from wsi_nuc.run.result import SlideResult
-from wsi_nuc.run.session import run_slides
+from wsi_nuc.run.session import run_session
+from wsi_nuc.run.success_or_failure import SlideResult
 
-__all__ = ["SlideResult", "run_slides"]
+__all__ = ["SlideResult", "run_session"]

@@ -13,7 +13,7 @@ from wsi_nuc.executors.base import Execute
 from wsi_nuc.run.opening import OpenSlide, Unmeasured
 from wsi_nuc.run.publish import Measuring, publish_slide
 from wsi_nuc.run.request import Call
-from wsi_nuc.run.result import SlideResult, failure, success
+from wsi_nuc.run.success_or_failure import SlideResult, failure, success
 from wsi_nuc.run.tally import Tally, lacking
 from wsi_nuc.store.commit import Published
 from wsi_nuc.store.durable import remove_file

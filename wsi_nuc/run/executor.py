@@ -9,6 +9,7 @@ from wsi_nuc.config import RunConfig
 from wsi_nuc.events import Emit, ignore
 from wsi_nuc.executors.base import Executor
 from wsi_nuc.executors.serial import SerialExecutor
+from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.run.region import prepare_worker
 from wsi_nuc.run.resources import allow_files, device_of_jobs, gpus, resolve_device, usable_cpus, usable_memory
 from wsi_nuc.store import durable
@@ -23,7 +24,7 @@ SLURM = "slurm"
 OWN = ("local", SLURM)
 
 
-def make_executor(config: RunConfig, device: str, emit: Emit = ignore) -> Executor:
+def make_executor(config: RunConfig, spec: ModelSpec, device: str, emit: Emit = ignore) -> Executor:
     setup = partial(prepare_worker, config.model, device, tuple(config.inference.items()))
     if config.scheduler == "serial":
         return SerialExecutor(setup)
@@ -38,6 +39,7 @@ def make_executor(config: RunConfig, device: str, emit: Emit = ignore) -> Execut
         host=dask.host,
         dashboard=dask.dashboard,
         environments=[{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus()] if config.device == "all" else (),
+        copied=spec.copyable and device == "cpu",
         in_flight=dask.regions_in_flight,
         tls=(dask.tls_ca, dask.tls_cert, dask.tls_key),
         memory_bytes=usable_memory(),

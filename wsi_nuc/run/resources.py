@@ -24,6 +24,14 @@ MOUNTS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 # Of the main process: 28 were seen with two workers, 57 with eight.
 OPEN_FILES, OPEN_FILES_PER_WORKER = 40, 5
+# With this many, the last region of the last worker is a small part of the whole.
+REGIONS_PER_WORKER = 4
+# On a core like those that `ModelSpec.cpu_tile_s` was measured on. Four times slower ones still need less than the
+# ten minutes that a task of a cluster must have.
+LONGEST_S = 150.0
+# The workers of somebody else's scheduler are not known yet when the first slide is planned.
+WORKERS_ELSEWHERE = 16
+TILES_PER_TRIM = 8
 
 
 def usable_cpus() -> int:
@@ -135,15 +143,6 @@ def device_of_jobs(asked: str, uses_torch: bool, gpu: bool) -> str:
     return "cuda"
 
 
-# With this many, the last region of the last worker is a small part of the whole.
-REGIONS_PER_WORKER = 4
-# On a core like those that `ModelSpec.cpu_tile_s` was measured on. Four times slower ones still need less than the
-# ten minutes that a task of a cluster must have.
-LONGEST_S = 150.0
-# The workers of somebody else's scheduler are not known yet when the first slide is planned.
-WORKERS_ELSEWHERE = 16
-
-
 def sized(plan: TilePlan, config: RunConfig, spec: ModelSpec, device: str) -> TilePlan:
     """The plan with regions for these workers, no larger than those that it has; those asked for are kept."""
     if config.region_size is not None:
@@ -163,9 +162,6 @@ def workers_of(config: RunConfig) -> int:
     if config.scheduler == "local":
         return config.workers or usable_cpus()
     return WORKERS_ELSEWHERE
-
-
-TILES_PER_TRIM = 8
 
 
 class Heap:

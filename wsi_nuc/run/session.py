@@ -25,7 +25,7 @@ from wsi_nuc.run.executor import make_executor
 from wsi_nuc.run.opening import OpenSlide, Unmeasured, open_slide
 from wsi_nuc.run.region import RegionJob
 from wsi_nuc.run.request import Call, Measures, NoMeasures, SlideRequest, as_request, models_in_use, open_folders
-from wsi_nuc.run.result import SlideResult, failure, success
+from wsi_nuc.run.success_or_failure import SlideResult, failure, success
 from wsi_nuc.run.tally import RegionReport
 from wsi_nuc.store.commit import Published
 from wsi_nuc.store.folders import tell_of_strangers
@@ -34,7 +34,7 @@ from wsi_nuc.store.place import Place, PlaceRef
 START_TIMEOUT_S = 3.0
 
 
-def run_slides(
+def run_session(
     config: RunConfig,
     slides: Sequence[str | SlideRequest],
     emit: Emit = ignore,
@@ -72,7 +72,7 @@ class _Session:
         self._starter = ThreadPoolExecutor(1, "start")
         # The workers have the first slide's model at hand when they start.
         first = next(iter(call.models.values()))
-        self._executor = self._starter.submit(make_executor, first.config, first.device, call.emit)
+        self._executor = self._starter.submit(make_executor, first.config, first.spec, first.device, call.emit)
 
     def results(self, requests: Sequence[SlideRequest]) -> Iterator[SlideResult]:
         yield from self._pass(requests, wait=False)

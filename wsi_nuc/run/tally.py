@@ -14,6 +14,7 @@ from wsi_nuc.tiling.read import TilePixels
 from wsi_nuc.types import TileCounts
 
 MOST_NAMED = 5
+_PLACES = ("missing", "damaged", "failed")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -82,9 +83,6 @@ class Tally:
         }
         looks = tuple(tuple(numbers) for numbers in stored["looks"])
         return cls(stored["tiles"], repairs=stored["repairs"], cut=stored["cut"], looks=looks, **places)
-
-
-_PLACES = ("missing", "damaged", "failed")
 
 
 @dataclass(frozen=True, slots=True)

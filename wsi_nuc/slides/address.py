@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,15 @@ from wsi_nuc.errors import SlideError
 CHECK_ADDRESS = "check the address and your credentials"
 LONGEST_REASON = 300
 REMOTE_ADDRESS = re.compile(r"\w[\w+.:-]*://[^\s'\"<>()]+")
+# What storage libraries raise that is none of Python's own errors: the base classes, by module.
+OF_LIBRARIES = {
+    "aiohttp": ("ClientError",),
+    "azure.core.exceptions": ("AzureError",),
+    "botocore.exceptions": ("BotoCoreError", "ClientError"),
+    "gcsfs.retry": ("HttpError",),
+    "google.auth.exceptions": ("GoogleAuthError",),
+    "paramiko": ("SSHException",),
+}
 
 
 def is_url(path: str) -> bool:
@@ -29,8 +39,20 @@ def reason(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
         # fsspec repeats only the address, or takes the characters of a query for a glob pattern.
         return "not found or not reachable"
-    words = " ".join(REMOTE_ADDRESS.sub(lambda match: shown(match[0]), str(error)).split())
+    words = " ".join(without_secrets(str(error)).split())
     return words[:LONGEST_REASON] or type(error).__name__
+
+
+def without_secrets(text: str) -> str:
+    """The text with every address in it as `shown` shows it."""
+    return REMOTE_ADDRESS.sub(lambda match: shown(match[0]), text)
+
+
+def fetch_errors() -> tuple[type[Exception], ...]:
+    """What goes wrong while an address is fetched. A library that nobody has imported has raised nothing."""
+    named = ((sys.modules.get(module), names) for module, names in OF_LIBRARIES.items())
+    own = [getattr(module, name) for module, names in named if module for name in names if hasattr(module, name)]
+    return (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, ImportError, *own)
 
 
 @contextmanager
@@ -38,10 +60,9 @@ def reaching(path: str, problem: str = "cannot be read") -> Iterator[None]:
     """Turn whatever goes wrong while an address is fetched into a SlideError; errors of local files pass."""
     try:
         yield
-    except (SlideError, MemoryError):
+    except SlideError:
         raise
-    # This broad because fsspec's backends raise errors of their own, such as botocore's NoCredentialsError.
-    except Exception as error:
+    except fetch_errors() as error:
         if not is_url(path):
             raise
         raise SlideError(shown(path), f"{problem} ({reason(error)})", CHECK_ADDRESS) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from wsi_nuc.errors import SlideError, UsageError, choices
 from wsi_nuc.slides.address import shown
@@ -15,28 +16,28 @@ from wsi_nuc.slides.sniff import check
 from wsi_nuc.types import SlideRef, SlideSource
 
 Open = Callable[[SlideRef], SlideSource]
+OTHER = "use a slide format that OpenSlide or tifffile reads, or convert it to a tiled TIFF"
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Where a reader is, and what it is asked to open."""
+
+    function: str
+    """Its module and the name of its `open_slide`; imported when it is asked."""
+    kinds: tuple[str, ...] = ()
+    """The kinds of content (`sniff.check`) that it may open. It is not asked for others, which keeps errors short.
+    Every reader is asked for content of the kind "other"."""
+
 
 # In the order in which they are tried: the fast path first, the most tolerant last.
-READERS: dict[str, str] = {
-    "jpegtiff": "wsi_nuc.slides.jpegtiff:open_slide",
-    "openslide": "wsi_nuc.slides.openslide_:open_slide",
-    "tiffslide": "wsi_nuc.slides.tiffslide_:open_slide",
-    "zarr": "wsi_nuc.slides.omezarr:open_slide",
-    "image": "wsi_nuc.slides.image:open_slide",
+READERS: dict[str, Reader] = {
+    "jpegtiff": Reader("wsi_nuc.slides.jpegtiff:open_slide", ("tiff",)),
+    "openslide": Reader("wsi_nuc.slides.openslide_:open_slide", ("tiff", "dicom", "hamamatsu", "mirax", "folder")),
+    "tiffslide": Reader("wsi_nuc.slides.tiffslide_:open_slide", ("tiff", "url")),
+    "zarr": Reader("wsi_nuc.slides.omezarr:open_slide", ("zarr",)),
+    "image": Reader("wsi_nuc.slides.image:open_slide", ("tiff", "png", "jpeg")),
 }
-# Readers that cannot open a kind of content are not asked, which keeps the error short.
-BY_KIND: dict[str, tuple[str, ...]] = {
-    "url": ("tiffslide",),
-    "tiff": ("jpegtiff", "openslide", "tiffslide", "image"),
-    "zarr": ("zarr",),
-    "png": ("image",),
-    "jpeg": ("image",),
-    "dicom": ("openslide",),
-    "hamamatsu": ("openslide",),
-    "mirax": ("openslide",),
-    "folder": ("openslide",),
-}
-OTHER = "use a slide format that OpenSlide or tifffile reads, or convert it to a tiled TIFF"
 
 
 def load(name: str) -> Open:
@@ -45,9 +46,9 @@ def load(name: str) -> Open:
         raise UsageError(
             f"--reader {name}", "no such reader", choices(name, ("auto", *READERS), "the readers are")
         )
-    module, function = READERS[name].split(":")
-    reader: Open = getattr(importlib.import_module(module), function)
-    return reader
+    module, function = READERS[name].function.split(":")
+    opener: Open = getattr(importlib.import_module(module), function)
+    return opener
 
 
 def open_slide(ref: SlideRef) -> SlideSource:
@@ -57,7 +58,9 @@ def open_slide(ref: SlideRef) -> SlideSource:
     if forced is not None:
         return forced(ref)
     causes = []
-    for name in BY_KIND.get(kind, tuple(READERS)):
+    for name, reader in READERS.items():
+        if kind != "other" and kind not in reader.kinds:
+            continue
         try:
             return load(name)(ref)
         except SlideError as error:

@@ -31,6 +31,8 @@ TEXTS = {270, 305, 700}
 KEPT = TEXTS | {254, 256, 257, 258, 259, 262, 273, 277, 279, 282, 283, 284, 296, 322, 323, 324, 325, SUB_IFDS, 347}
 KEPT |= {NDPI_TAG}
 
+Tags = dict[int, npt.NDArray[Any]]
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -91,9 +93,6 @@ class Structure:
     """In the order of the main chain, with the sub-IFDs of a page right after it."""
     ndpi: bool
     """Whether it is an NDPI file, which has rules of its own; one past 4 GiB has no `pages` here."""
-
-
-Tags = dict[int, npt.NDArray[Any]]
 
 
 class _Walker:

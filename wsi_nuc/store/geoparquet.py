@@ -19,6 +19,20 @@ from wsi_nuc.store.tables import to_arrow
 from wsi_nuc.types import Float64, Int64
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+BOX_AND_GEOMETRY = (
+    Column(
+        "bbox",
+        "px",
+        "the upright box around the polygon: xmin, ymin, xmax, ymax in level-0 pixels",
+        "on the slide",
+    ),
+    Column(
+        "geometry",
+        "px",
+        "polygon in level-0 pixels, as WKB; y points down, and (0, 0) is the slide's corner",
+        "on the slide",
+    ),
+)
 
 
 class Extent:
@@ -137,22 +151,6 @@ def binary_array(data: Any, byte_offsets: Int64) -> Any:
         raise ValueError("a row group of more than 2 GiB of WKB")
     buffers = [None, pa.py_buffer(byte_offsets.astype(np.int32)), pa.py_buffer(data)]
     return pa.Array.from_buffers(pa.binary(), len(byte_offsets) - 1, buffers)
-
-
-BOX_AND_GEOMETRY = (
-    Column(
-        "bbox",
-        "px",
-        "the upright box around the polygon: xmin, ymin, xmax, ymax in level-0 pixels",
-        "on the slide",
-    ),
-    Column(
-        "geometry",
-        "px",
-        "polygon in level-0 pixels, as WKB; y points down, and (0, 0) is the slide's corner",
-        "on the slide",
-    ),
-)
 
 
 def bbox_array(bounds: Float64) -> Any:

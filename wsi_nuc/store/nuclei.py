@@ -22,36 +22,7 @@ from wsi_nuc.types import Bool, Float64, Int64
 
 CoreBoxes = Callable[[Int64], Float64]
 ROW_GROUP_ROWS = 16_384
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """A row group of N nuclei, with what is derived from their rings."""
-
-    table: NucleiTable
-    first_id: int
-    """The number of the first row; the others follow."""
-    seam: Bool
-    """N: whether more than one tile saw the nucleus."""
-    bounds_l0: Float64
-    """N x 4: x0, y0, x1, y1, in level-0 pixels."""
-    area_px: Float64
-    """N: in level-0 pixels."""
-    centre_l0: Float64
-    """N x 2: centroids, in level-0 pixels."""
-
-    @classmethod
-    def of(cls, table: NucleiTable, first_id: int, bounds_l0: Float64, seam: Bool) -> Rows:
-        area, centre = table.areas_and_centres()
-        return cls(table, first_id, seam, bounds_l0, area, centre)
-
-
-def _class_type(classes: int) -> Any:
-    import pyarrow as pa
-
-    return pa.int8() if classes <= 127 else pa.int16()
-
-
+DICTIONARIES = ("class", "class_id", "tile")
 NUCLEI = (
     Column(
         "id",
@@ -113,6 +84,34 @@ NUCLEI = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A row group of N nuclei, with what is derived from their rings."""
+
+    table: NucleiTable
+    first_id: int
+    """The number of the first row; the others follow."""
+    seam: Bool
+    """N: whether more than one tile saw the nucleus."""
+    bounds_l0: Float64
+    """N x 4: x0, y0, x1, y1, in level-0 pixels."""
+    area_px: Float64
+    """N: in level-0 pixels."""
+    centre_l0: Float64
+    """N x 2: centroids, in level-0 pixels."""
+
+    @classmethod
+    def of(cls, table: NucleiTable, first_id: int, bounds_l0: Float64, seam: Bool) -> Rows:
+        area, centre = table.areas_and_centres()
+        return cls(table, first_id, seam, bounds_l0, area, centre)
+
+
+def _class_type(classes: int) -> Any:
+    import pyarrow as pa
+
+    return pa.int8() if classes <= 127 else pa.int16()
+
+
 def nuclei_schema(classes: int) -> Any:
     import pyarrow as pa
 
@@ -134,9 +133,6 @@ def nuclei_schema(classes: int) -> Any:
     optional = {"predicted_iou"}
     schema = pa.schema([pa.field(name, kind, nullable=name in optional) for name, kind in fields])
     return described(schema, NUCLEI)
-
-
-DICTIONARIES = ("class", "class_id", "tile")
 
 
 def nuclei_batch(rows: Rows, classes: Sequence[str], um2_per_px: float) -> Any:

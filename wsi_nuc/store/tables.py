@@ -26,6 +26,19 @@ _TEXTS = {"encoding-type": "string-array", "encoding-version": "0.2.0"}
 _TEXT = {"encoding-type": "string", "encoding-version": "0.2.0"}
 _DICT = {"encoding-type": "dict", "encoding-version": "0.1.0"}
 _CATEGORICAL = {"ordered": False, "encoding-type": "categorical", "encoding-version": "0.2.0"}
+OBS = (
+    Column("id", "", "number of the nucleus: `id` of the shapes", "whole numbers from 1"),
+    Column("region", "", "which shapes the table belongs to, as SpatialData needs it", "always `nuclei`"),
+    Column("class", "", "the most probable class, as in the shapes", "the names of the model's classes"),
+)
+PROBABILITY = Column(
+    "{class}",
+    "",
+    "probability that a nucleus is of this class, given that it is one, as the model states it; the columns of "
+    "all classes add up to 1. Cells from elsewhere have 1 for their class",
+    "0 to 1",
+    family="class",
+)
 
 
 def _bits(flags: AnyArray) -> Any:
@@ -117,21 +130,6 @@ def _annotation(folder: ZarrFolder, path: str) -> None:
 
 def _code_type(classes: int) -> Any:
     return np.int8 if classes <= 127 else np.int16
-
-
-OBS = (
-    Column("id", "", "number of the nucleus: `id` of the shapes", "whole numbers from 1"),
-    Column("region", "", "which shapes the table belongs to, as SpatialData needs it", "always `nuclei`"),
-    Column("class", "", "the most probable class, as in the shapes", "the names of the model's classes"),
-)
-PROBABILITY = Column(
-    "{class}",
-    "",
-    "probability that a nucleus is of this class, given that it is one, as the model states it; the columns of "
-    "all classes add up to 1. Cells from elsewhere have 1 for their class",
-    "0 to 1",
-    family="class",
-)
 
 
 class ProbabilityTable:

@@ -21,6 +21,10 @@ from wsi_nuc.tiling.scale import Scale, choose_scale, grid_size
 from wsi_nuc.tissue.area import inside, pieces
 from wsi_nuc.types import Bool, Box, Float64, SlideInfo, Tile
 
+RGB_AND_MISSING_BYTES = 4
+# Edge in pixels as read: more would only take memory.
+LARGEST_REGION_PX = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class RegionTask:
@@ -82,11 +86,6 @@ def _block_boxes_l0(blocks: Any, edge: int, grid: TileGrid) -> Any:
     low = blocks[:, ::-1] * grid.core_px
     high = np.minimum(low + edge * grid.core_px, [grid.width_grid, grid.height_grid])
     return shapely.box(*(np.hstack([low, high]) * grid.l0_per_grid).T)
-
-
-RGB_AND_MISSING_BYTES = 4
-# Edge in pixels as read: more would only take memory.
-LARGEST_REGION_PX = 4096
 
 
 class TileGeometry(Protocol):

@@ -13,6 +13,9 @@ from typing import Any
 
 import torch
 
+VALIDATION = ("pq", "aji", "f1")
+Rows = Sequence[dict[str, float]]
+
 
 class Sums:
     """Means of the losses over an epoch. The sums stay on the device until the means are asked for."""
@@ -33,10 +36,6 @@ class Sums:
         named = {f"loss_{name}": value for name, value in zip(self._sums, values, strict=True)}
         self._sums, self._steps = {}, 0
         return {"loss": sum(values)} | named
-
-
-VALIDATION = ("pq", "aji", "f1")
-Rows = Sequence[dict[str, float]]
 
 
 def write_curves(folder: Path, rows: Rows) -> None:

@@ -29,6 +29,7 @@ RECIPES: dict[str, str] = {
 }
 # The family of files that do not name one.
 USUAL = "promptnucseg"
+MODEL = "model.safetensors"
 
 
 class Recipe(Protocol):
@@ -69,9 +70,6 @@ def _family(file: Path | None, given: str | Path | None) -> str:
     if not file.exists() and file.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"{given} is neither a file nor the name of a family; {choices(given, RECIPES)}")
     return str(read_yaml(file).get("family", USUAL))
-
-
-MODEL = "model.safetensors"
 
 
 def train(config: TrainingConfig, emit: Emit = ignore, overwrite: bool = False) -> Path:

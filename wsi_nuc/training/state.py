@@ -18,6 +18,8 @@ from wsi_nuc.config import Section
 from wsi_nuc.errors import StorageError, UsageError
 
 Net = TypeVar("Net", bound=nn.Module)
+# Settings that may differ between a training and its continuation, since no number depends on them.
+FREE = ("out", "device", "threads")
 
 
 class Ema(Generic[Net]):
@@ -40,10 +42,6 @@ class Ema(Generic[Net]):
             average.lerp_(parameter, 1 - decay)
         for kept, buffer in zip(self.net.buffers(), self._live.buffers(), strict=True):
             kept.copy_(buffer)
-
-
-# Settings that may differ between a training and its continuation, since no number depends on them.
-FREE = ("out", "device", "threads")
 
 
 @dataclass

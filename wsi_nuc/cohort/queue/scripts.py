@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_nuc.cohort.folder import CohortFolder
-from wsi_nuc.cohort.queue.queues import Queue, Request, clock
+from wsi_nuc.cohort.queue.slurm_pbs_lsf import Queue, Request, clock
 from wsi_nuc.errors import UsageError
 from wsi_nuc.store import durable
 from wsi_nuc.store.place import Place

@@ -17,6 +17,7 @@ MAD_TO_SIGMA = 1.4826
 BINS = 32
 # Above this ratio of the largest to the smallest value the axis is logarithmic.
 WIDE = 10.0
+OF_CLASSES = (("share_", "share of {}", False), ("area_um2_mean_", "mean area of {}, µm²", True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,6 @@ GENERAL = (
     Figure("squares_gini", "unevenness of the density (Gini)"),
     Figure("class_entropy_bits", "mixture of classes, bits"),
 )
-OF_CLASSES = (("share_", "share of {}", False), ("area_um2_mean_", "mean area of {}, µm²", True))
 
 
 def figures_of(columns: Sequence[str]) -> list[Figure]:

@@ -80,6 +80,7 @@ def _spec(name: str, classes: tuple[str, ...], sha256: str) -> ModelSpec:
         batch=1,  # every tile is computed by itself, so a larger batch only costs memory
         weights_sha256=sha256,
         nucleus_um=NUCLEUS_UM,
+        copyable=True,
         results=NUMBERS[ARCHITECTURE],
     )
 

@@ -22,6 +22,7 @@ Int32 = npt.NDArray[np.int32]
 UNIT = 1 / 2000  # of optical density
 MOST = 8000
 DARK = 40  # no channel brighter: scanner black, the background of fluorescence, black ink
+SOFT = 4000  # the soft foreground is 0..SOFT, half of it at the threshold
 
 
 def haematoxylin(rgb: UInt8, parameters: Parameters) -> UInt16:
@@ -42,9 +43,6 @@ def blurred(image: UInt16, sigma_px: float) -> UInt16:
     """OpenCV's Gaussian of 16-bit images is fixed-point arithmetic; the kernel is cut at three sigma."""
     edge = 2 * blur_radius(sigma_px) + 1
     return np.asarray(cv2.GaussianBlur(image, (edge, edge), sigma_px, borderType=cv2.BORDER_REFLECT_101))
-
-
-SOFT = 4000  # the soft foreground is 0..SOFT, half of it at the threshold
 
 
 @dataclass(frozen=True, slots=True)

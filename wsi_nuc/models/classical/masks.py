@@ -18,6 +18,7 @@ from wsi_nuc.models.classical.settings import CROP_PX, Parameters
 from wsi_nuc.types import Float32, Float64, Int64, UInt8
 
 Labels = npt.NDArray[np.uint16]
+EXCESS_UNIT = 0.005
 
 
 def flood(scene: Scene, xy: Int64, parameters: Parameters) -> Labels:
@@ -40,9 +41,6 @@ def flood(scene: Scene, xy: Int64, parameters: Parameters) -> Labels:
             reached = cv2.dilate(labels, cross if step % 2 else square)
             np.copyto(labels, reached, where=allowed & (labels == 0))
     return labels
-
-
-EXCESS_UNIT = 0.005
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from wsi_nuc.models.classical.foreground import Int32, Scene, blurred
 from wsi_nuc.models.classical.settings import Parameters
 from wsi_nuc.types import Float32, Int64, Prompts
 
+RATIO = 1.34
+
 
 def propose(scenes: Sequence[Scene], parameters: Parameters, classes: int) -> Prompts:
     """The points of a batch, which has one scene per tile. A point alone says nothing about the class; the mask
@@ -21,9 +23,6 @@ def propose(scenes: Sequence[Scene], parameters: Parameters, classes: int) -> Pr
     xy_tile = np.concatenate([xy for xy, _ in points]).astype(np.float32) + np.float32(0.5)
     even = np.full((len(xy_tile), classes), 1 / classes, np.float32)
     return Prompts(xy_tile, np.concatenate([score for _, score in points]), even, np.concatenate(rows))
-
-
-RATIO = 1.34
 
 
 def blobs(scene: Scene, parameters: Parameters) -> tuple[Int64, Float32]:

@@ -16,6 +16,8 @@ from wsi_nuc.models.classical.masks import Layers, Shapes, crops, flood, shapes
 from wsi_nuc.models.classical.settings import CROP_PX, MPP, Parameters
 from wsi_nuc.types import Bool, Float32, Float64, Int64, MaskCrops, Prompts
 
+CHUNK = 256  # masks whose crops stay in the cache together
+
 
 def plausible(measured: Shapes, least_px: int, most_px: int) -> Bool:
     return np.asarray((measured.area_px >= least_px) & (measured.area_px <= most_px))
@@ -39,9 +41,6 @@ def class_probabilities(measured: Shapes, weights: Float64) -> Float32:
     logits = sum(numbers[:, k : k + 1] * weights[None, :, k] for k in range(numbers.shape[1]))
     exponents = np.exp(logits - np.max(logits, axis=1, keepdims=True))
     return np.asarray(exponents / exponents.sum(axis=1, keepdims=True), np.float32)
-
-
-CHUNK = 256  # masks whose crops stay in the cache together
 
 
 def segment(

@@ -21,6 +21,7 @@ from wsi_nuc.models.place import full_precision
 PLACES = 4  # x, y, distance, and how much nearer the prompt is than its negative
 UNIT_PX = 32.0
 STATISTICS = 3
+PRIOR = 0.02  # roughly the share of cells that hold a point: the head starts with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +138,6 @@ def _places(pixel_xy: torch.Tensor, asked: Asked) -> torch.Tensor:
     to_negative = ((pixel_xy - asked.negative[:, None]) / UNIT_PX).norm(dim=2)
     nearer = (to_negative - distance).clamp(-1, 1).nan_to_num(1.0)
     return torch.cat([offset, distance[..., None], nearer[..., None]], 2)
-
-
-PRIOR = 0.02  # roughly the share of cells that hold a point: the head starts with it
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ POINT_STRIDE = 4
 MASK_STRIDE = 2
 LEAST_CHANNELS = 16
 OUTLINE_PX = 4  # an outline that encloses its mask's area may run this far outside of it
+ARCHITECTURE = "compact"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +132,6 @@ class Settings:
         )
 
 
-ARCHITECTURE = "compact"
-
-
 def spec_of(settings: Settings, weights_sha256: str, name: str = ARCHITECTURE) -> ModelSpec:
     use = settings.use
     return ModelSpec(
@@ -150,5 +148,6 @@ def spec_of(settings: Settings, weights_sha256: str, name: str = ARCHITECTURE) -
         reach_px=use.reach_px,
         domain=settings.domain,
         embedding=settings.net.prompt_channels,
+        copyable=True,
         results=NUMBERS[ARCHITECTURE],
     )

@@ -103,6 +103,7 @@ def spec_of(settings: Settings, weights_sha256: str, name: str = "promptnucseg")
         uses_torch=True,
         embedding=EMBEDDING,
         cpu_tile_s=_cpu_tile_s(settings),
+        copyable=True,
         results=NUMBERS[ARCHITECTURE],
     )
 

@@ -14,6 +14,8 @@ from wsi_nuc.models.promptnucseg.net import Proposed
 
 INDEX_TO_CORNER = 0.5
 Size = tuple[int, int]
+# The released code rotates pixel indices about 128, which is half a pixel off the centre of 256 pixels.
+RELEASED_SLIP_PX = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,6 @@ class View:
 
 AS_IT_IS = View()
 SIX_VIEWS = (AS_IT_IS, View(flip=-1), View(flip=-2), View(turns=1), View(turns=2), View(turns=3))
-# The released code rotates pixel indices about 128, which is half a pixel off the centre of 256 pixels.
-RELEASED_SLIP_PX = 1.0
 
 
 def views_for(tta: bool) -> tuple[View, ...]:

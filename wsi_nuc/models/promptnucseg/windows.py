@@ -25,6 +25,7 @@ from wsi_nuc.types import Float32, Int64, Prompts, UInt8
 # Prompts of one window are decoded in groups of these sizes, filled up with blanks, so that the shape of a call
 # follows from the window alone and not from what else is in the batch.
 SLOTS = (8, 16, 32)
+WHITE = 255
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -143,9 +144,6 @@ def _filled(window: Window, prompt: Int64, xy_window: Float32, near: Int64) -> J
     label[: len(prompt)] = np.where(members >= 0, NEGATIVE, NO_POINT)
     label[: len(prompt), 0] = POSITIVE
     return Job(window, prompt, xy, label)
-
-
-WHITE = 255
 
 
 class WindowEncoder:

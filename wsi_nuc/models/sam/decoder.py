@@ -22,6 +22,8 @@ from wsi_nuc.models.sam.attention import image_to_tokens, image_to_tokens_shared
 from wsi_nuc.models.sam.model import Sam
 
 POSITIVE, NEGATIVE, NO_POINT = 1, 0, -1
+LOGITS_PER_TOKEN = 4  # along each side
+TOKEN_PX = 16
 
 
 def embed_points(encoder: Any, xy: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
@@ -39,10 +41,6 @@ def embed_points(encoder: Any, xy: torch.Tensor, label: torch.Tensor) -> torch.T
     place = torch.where(label == NO_POINT, torch.zeros_like(place), place)
     kinds = [encoder.not_a_point_embed.weight[0], *(kind.weight[0] for kind in encoder.point_embeddings[:2])]
     return place + torch.stack(kinds)[label[..., 0].long() + 1]
-
-
-LOGITS_PER_TOKEN = 4  # along each side
-TOKEN_PX = 16
 
 
 def full_logits(decoder: Any, image: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:

@@ -20,6 +20,11 @@ from wsi_nuc.models.place import full_precision
 from wsi_nuc.models.sam.attention import attend
 from wsi_nuc.models.torch_ops import load
 
+State = dict[str, torch.Tensor]
+EMBEDDING = 256
+PATCH_PX = 16
+WINDOW_TOKENS = 14
+
 
 def encode(encoder: Any, pixels: torch.Tensor) -> torch.Tensor:
     """B x 3 x H x W normalised pixels -> B x 256 x H/16 x W/16, by the parameters of an `ImageEncoderViT`."""
@@ -30,9 +35,6 @@ def encode(encoder: Any, pixels: torch.Tensor) -> torch.Tensor:
         tokens = tokens + block.mlp(block.norm2(tokens))
     embedding: torch.Tensor = encoder.neck(tokens.permute(0, 3, 1, 2))
     return embedding
-
-
-State = dict[str, torch.Tensor]
 
 
 def resize_tables(state: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]]) -> State:
@@ -55,11 +57,6 @@ def _resized(name: str, tensor: torch.Tensor, shape: tuple[int, ...] | None) -> 
         resized = F.interpolate(tensor.float().T[None], size=shape[0], mode="linear")
         return resized[0].T.contiguous().to(tensor.dtype)
     return tensor
-
-
-EMBEDDING = 256
-PATCH_PX = 16
-WINDOW_TOKENS = 14
 
 
 @dataclass(frozen=True, slots=True)

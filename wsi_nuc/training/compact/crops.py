@@ -18,6 +18,7 @@ from wsi_nuc.types import Float32, Float64, Int64
 
 LEAST_PX = 20  # a nucleus that the edge cuts to fewer pixels is not used as a prompt
 UNIT_TOWARDS_PX = 16.0
+RAGGED = ("prompt_xy", "negative", "prompt_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +76,6 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         moved = {name: value.to(device, non_blocking=True) for name, value in self.crops.items()}
         return Batch(self.ids, moved, self.prompt_row.to(device))
-
-
-RAGGED = ("prompt_xy", "negative", "prompt_id")
 
 
 def collate(crops: Sequence[Crop]) -> Batch:

@@ -20,6 +20,8 @@ from wsi_nuc.types import Bool, Float32, Float64, Int64, UInt8
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], np.float32)
 STAINS /= np.linalg.norm(STAINS, axis=1, keepdims=True)
 _DENSITY = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
+# Spread, in square pixels, of a nucleus of which only the point is known: that of a disk of 9 px.
+POINT_SPREAD = 20.0
 
 
 def vary(rgb: UInt8, rng: np.random.Generator, strength: float = 1.0) -> UInt8:
@@ -67,10 +69,6 @@ def compress(rgb: UInt8, quality: int) -> UInt8:
     _, coded = cv2.imencode(".jpg", rgb[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     decoded: Any = cv2.imdecode(coded, cv2.IMREAD_COLOR)
     return np.ascontiguousarray(decoded[:, :, ::-1])
-
-
-# Spread, in square pixels, of a nucleus of which only the point is known: that of a disk of 9 px.
-POINT_SPREAD = 20.0
 
 
 @dataclass(frozen=True, slots=True)

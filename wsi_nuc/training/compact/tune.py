@@ -35,6 +35,7 @@ CUTS = tuple(np.round(np.arange(0.2, 0.65, 0.05), 2).tolist())
 RIGHT_IOU = 0.5
 
 Predicted = tuple[LabelledImage, GridNuclei, float]  # an image, its nuclei, and the scale of `predict_table`
+SIZE_SLACK = 1.4  # nuclei of organs that are not among the training images differ more in size
 
 
 def tune(net: CompactNet, settings: Settings, images: Sequence[LabelledImage], device: str) -> UseSettings:
@@ -104,9 +105,6 @@ def _pq(predicted: Predicted, use: UseSettings) -> float:
     assert labels is not None
     assert truth is not None
     return panoptic(overlaps_of_labels(truth, labels)).pq
-
-
-SIZE_SLACK = 1.4  # nuclei of organs that are not among the training images differ more in size
 
 
 def finished(

@@ -35,6 +35,7 @@ NEEDS: dict[Part, tuple[str, ...]] = {
 JUDGED_BY: dict[Part, tuple[str, ...]] = {
     "segmentor": ("masks",), "prompter": ("masks", "points"), "together": ("masks", "points"),
 }  # fmt: skip
+Key = tuple[int, int]
 
 
 def taking_part(part: Part, images: Sequence[LabelledImage]) -> Images:
@@ -61,9 +62,6 @@ def left_out(part: Part, train: Sequence[LabelledImage], validation: Sequence[La
         for kind, (images, count, wanted) in idle.items()
         if count
     ]
-
-
-Key = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,9 @@ from wsi_nuc.models.promptnucseg.net import Proposed, anchor_grid, resize_mask
 from wsi_nuc.training.promptnucseg.batches import Batch
 from wsi_nuc.training.promptnucseg.config import LossConfig
 
+Losses = dict[str, torch.Tensor]
+FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0  # as in the focal loss paper and in SAM
+
 
 def edge_weights(xy: torch.Tensor, logits: torch.Tensor, points: torch.Tensor, alpha: float) -> torch.Tensor:
     """anchors x nuclei: class probability minus `alpha` times the distance (Eq. 3).
@@ -53,10 +56,6 @@ def match_nearest(anchor_xy: torch.Tensor, points: torch.Tensor) -> tuple[torch.
         taken.setdefault(anchor, nucleus)
     device = points.device
     return torch.tensor(list(taken), device=device), torch.tensor(list(taken.values()), device=device)
-
-
-Losses = dict[str, torch.Tensor]
-FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0  # as in the focal loss paper and in SAM
 
 
 def focal(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

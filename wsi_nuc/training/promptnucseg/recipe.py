@@ -29,6 +29,8 @@ from wsi_nuc.training.promptnucseg.start import PARTS, LossNet, best_file, save_
 from wsi_nuc.training.ranks import Ranks
 from wsi_nuc.training.registry import MODEL
 
+CONFIG = TrainConfig
+
 
 class Validation:
     """Scores of the present weights. The segmentor alone gets the annotated points; the prompter is judged by its
@@ -51,9 +53,6 @@ class Validation:
             own = evaluate_images(model, self._ranks.share(self._images), self._scoring)
         scores = self._ranks.collect(own)
         return image_means(scores).overall | {"quality": quality(scores)}
-
-
-CONFIG = TrainConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,10 @@ from wsi_nuc.training.promptnucseg.losses import Losses, focal_classes, prompter
 # Of SAM's four masks only the first is used; the tokens of the others still take part in self-attention.
 UNUSED = ("segmentor.prompt_encoder.", "segmentor.mask_decoder.output_hypernetworks_mlps.")
 USED = "segmentor.mask_decoder.output_hypernetworks_mlps.0."
+SHARPER = 3.0  # the logit of a point and its own place is then about 6 above the rest
+PARTS: dict[Part, tuple[Part, ...]] = {
+    "segmentor": ("segmentor",), "prompter": ("prompter",), "together": ("segmentor", "prompter"),
+}  # fmt: skip
 
 
 class LossNet(nn.Module):
@@ -76,12 +80,6 @@ class LossNet(nn.Module):
         rows = decoded.class_logits.flatten(0, 1)[known].float()
         loss = focal_classes(rows, types[known]).mean() if len(rows) else decoded.class_logits.sum() * 0
         return {"token": self.loss.classes * loss}
-
-
-SHARPER = 3.0  # the logit of a point and its own place is then about 6 above the rest
-PARTS: dict[Part, tuple[Part, ...]] = {
-    "segmentor": ("segmentor",), "prompter": ("prompter",), "together": ("segmentor", "prompter"),
-}  # fmt: skip
 
 
 def fresh_net(config: TrainConfig) -> PromptNucSegNet:

@@ -28,6 +28,9 @@ STARTING_S, WARNING_S = 60, 120
 REGIONS_PER_TASK = 2
 # Regions are cut so that they take less than this, unless a single tile takes longer.
 LONGEST_REGION_S = 600
+_UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+# Tasks of one array, if the cluster does not say: Slurm's own default allows numbers up to 1000.
+SLURM_MOST = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +89,6 @@ def check_time(plan: Plan, seconds: int) -> None:
         )
 
 
-_UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
-
-
 def seconds_of(text: str) -> int:
     """2h, 90m, 1d12h, 02:00:00 or 1-12:00:00."""
     units = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.strip())
@@ -106,10 +106,6 @@ def seconds_of(text: str) -> int:
 def clock(seconds: int) -> str:
     """HH:MM:SS, with hours that may exceed 24: all queues read that."""
     return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
-
-
-# Tasks of one array, if the cluster does not say: Slurm's own default allows numbers up to 1000.
-SLURM_MOST = 1000
 
 
 @dataclass(frozen=True, slots=True)

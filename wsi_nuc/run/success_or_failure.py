@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wsi_nuc.errors import OK, SlideError, WsiNucError
-from wsi_nuc.slides.address import shown
+from wsi_nuc.slides.address import shown, without_secrets
 from wsi_nuc.store.commit import Published
 
 
@@ -69,4 +69,4 @@ def failure(slide: str, error: Exception, seconds: float) -> SlideResult:
 
 def _unforeseen(slide: str, error: Exception) -> SlideError:
     remedy = "try the slide alone with --scheduler serial, and report this message if it comes again"
-    return SlideError(slide, f"{type(error).__name__}: {error}", remedy)
+    return SlideError(shown(slide), f"{type(error).__name__}: {without_secrets(str(error))}", remedy)
