@@ -82,11 +82,11 @@ def _copies(folder: CohortFolder, plan: Plan, real: PlanRow) -> None:
         folder.store(row.id).mkdir(parents=True)
         folder.manifest(row.id).write_text(json.dumps({**manifest, "digest": digest}, indent=1))
         folder.record(row.id).write_text(json.dumps(own))
-        folder.summary(row.id).write_text(json.dumps({"digest": digest, "figures": figures}))
+        folder.summary(row.id).write_text(json.dumps({**summary, "digest": digest, "figures": figures}))
 
 
 def _varied(value: Any, random: Random) -> Any:
-    if isinstance(value, str):
+    if value is None or isinstance(value, str):
         return value
     return type(value)(value * random.lognormvariate(0, 0.3))
 

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from tests.cohort.lists import planned, write_list
 from wsi_nuc.cohort.collect import collect
@@ -21,9 +22,11 @@ from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.plan import load
 from wsi_nuc.cohort.shards import Shard
 from wsi_nuc.cohort.state import exit_code
-from wsi_nuc.cohort.tables import pooled
+from wsi_nuc.cohort.tables import differing, pooled, summarise
 from wsi_nuc.cohort.work import run_cohort
 from wsi_nuc.errors import SLIDES
+from wsi_nuc.features.squares import entropy
+from wsi_nuc.features.summary import figure_column
 from wsi_nuc.store.manifest import digest as digest_of
 
 HOW = {"scheduler": "serial"}
@@ -37,6 +40,7 @@ def source(slides: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path
         f"{slides[1]},b,P1,II,y",
         f"{slides[2]},c,P2,=III,z",
         "missing.svs,gone,P3,IV,",
+        "missing too.svs,lost,P2,=III,",
         f"{slides[3]},d,,I,",
     ]
     return write_list(tmp_path_factory.mktemp("list") / "list.csv", *lines)
@@ -54,11 +58,16 @@ def test_every_line_and_every_patient_has_a_row(done: CohortFolder) -> None:
     assert exit_code(got.states) == SLIDES
     table = pd.read_parquet(done.table)
     slides, patients = (table[table.level == level].set_index("id") for level in ("slide", "patient"))
-    assert list(slides.index) == ["a", "b", "c", "gone", "d"]
-    assert slides.state.to_dict() == {"a": "done", "b": "done", "c": "done", "gone": "refused", "d": "done"}
+    assert list(slides.index) == ["a", "b", "c", "gone", "lost", "d"]
+    assert slides.state.to_dict() == {
+        **dict.fromkeys("abc", "done"),
+        "gone": "refused",
+        "lost": "refused",
+        "d": "done",
+    }
     assert "does not exist" in slides.error["gone"]
     assert np.isnan(slides.nuclei_per_mm2["gone"])
-    assert patients.state.to_dict() == {"P1": "done", "P2": "done", "P3": "missing"}
+    assert patients.state.to_dict() == {"P1": "done", "P2": "partial", "P3": "missing"}
     assert patients.Stage.to_dict() == {"P1": "II", "P2": "=III", "P3": "IV"}
     assert patients.nuclei["P1"] == slides.nuclei["a"] + slides.nuclei["b"]
     assert slides.list_nuclei["a"] == "x"
@@ -127,19 +136,108 @@ def test_the_queries_of_the_readme_answer(done: CohortFolder, monkeypatch: pytes
     patients, missing, nuclei = (
         duckdb.sql(query.replace("cohort/", f"{done.root.name}/")).df() for query in queries
     )
-    assert list(patients.id) in (["P1", "P2"], ["P2", "P1"])
-    assert list(missing.id) == ["gone"]
+    assert sorted(patients.id) == ["P1", "P2"], "a patient with a slide that failed is not dropped"
+    assert patients.set_index("id").slides_failed.to_dict() == {"P1": 0, "P2": 1}
+    assert sorted(missing.id) == ["gone", "lost"]
     assert nuclei.nuclei.sum() == sum(
         json.loads(done.manifest(name).read_text())["counts"]["nuclei"] for name in "abcd"
     )
     assert set(nuclei.patient.fillna("")) == {"P1", "P2", ""}
 
 
+@pytest.fixture(scope="module")
+def uneven(slides: list[Path], tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """The table, by id, of patients whose slides were not treated alike or not all done."""
+    place = tmp_path_factory.mktemp("uneven")
+    Image.new("RGB", (600, 600), "white").save(place / "blank.png")
+    lines = [
+        "slide,id,patient,mpp,model,stage,grade",
+        f"{slides[0]},a,mixed,,,II,1",
+        f"{slides[1]},b,mixed,0.5,,,2",
+        f"{slides[2]},c,models,,,III,",
+        f"{slides[3]},d,models,,default,III,",
+        f"{place}/gone.svs,gone,models,,,,3",
+        f"{place}/blank.png,blank,empty,0.5,,I,",
+    ]
+    folder, _ = planned(place / "cohort", write_list(place / "list.csv", *lines))
+    list(run_cohort(folder, execution=HOW))
+    collect(folder)
+    return pd.read_parquet(folder.table).set_index("id")
+
+
+def test_a_patient_says_on_how_many_slides_and_how_much_tissue_it_stands(uneven: pd.DataFrame) -> None:
+    columns = ["state", "slides", "slides_failed", "slides_left"]
+    assert uneven.loc["mixed", columns].tolist() == ["done", 2, 0, 0]
+    assert uneven.loc["models", columns].tolist() == ["partial", 2, 1, 0]
+    assert uneven.tissue_mm2["models"] == uneven.tissue_mm2["c"] + uneven.tissue_mm2["d"]
+
+
+def test_slides_that_differ_are_not_averaged_without_a_word(uneven: pd.DataFrame) -> None:
+    assert uneven.slides_differ_in["mixed"] == "mpp (0.25 to 0.5)"
+    assert uneven.slides_differ_in["models"] == "model (classical, default)"
+    assert uneven.slides_differ_in["empty"] is None
+    assert np.isnan(uneven.mpp["mixed"])
+
+
+def test_what_slides_differ_in_is_named() -> None:
+    row = {"mpp": 0.25, "model": "default", "weights_sha256": "a", "feature_mean_area_um2": 30.0}
+    plain = {name: value for name, value in row.items() if not name.startswith("feature_")}
+    assert differing([]) is None
+    assert differing([row, row | {"mpp": 0.252}]) is None, "headers of one scanner differ this much"
+    assert differing([row, row | {"weights_sha256": "b"}]) == "weights"
+    assert differing([row, plain | {"mpp": 0.5}]) == "mpp (0.25 to 0.5); features (measured for 1 of 2)"
+
+
+def test_a_covariate_with_a_hole_is_what_the_other_lines_say(uneven: pd.DataFrame) -> None:
+    assert uneven.stage.to_dict() | {"mixed": "II", "models": "III", "empty": "I"} == uneven.stage.to_dict()
+    assert uneven.grade["mixed"] is None
+    assert uneven.grade["models"] == "3", "the line of a slide that failed counts, too"
+    assert uneven.grade["empty"] is None
+
+
+def test_a_patient_without_tissue_has_no_densities_rather_than_zeros(uneven: pd.DataFrame) -> None:
+    for name in ("blank", "empty"):
+        row = uneven.loc[name]
+        assert (row.tissue_mm2, row.nuclei, row.count_epithelial) == (0, 0, 0)
+        assert row[["nuclei_per_mm2", "per_mm2_epithelial", "share_epithelial", "class_entropy_bits"]].isna().all()
+
+
+def test_a_class_without_nuclei_has_its_columns(uneven: pd.DataFrame) -> None:
+    assert (uneven.loc[["a", "b", "c"], "count_other"] == 0).all()
+    assert uneven.loc[["a", "b", "c"], ["area_um2_mean_other", "enrichment_other_other"]].isna().all(axis=None)
+    assert uneven.dtypes["area_um2_q50_other"] == np.float64
+
+
+def test_the_mix_of_a_patient_is_that_of_its_columns(uneven: pd.DataFrame) -> None:
+    row = uneven.loc["mixed"]
+    counts = row[[name for name in uneven if name.startswith("count_")]].to_numpy(np.int64)
+    assert row.class_entropy_bits == pytest.approx(entropy(counts))
+    assert row.class_segregation == pytest.approx(1 - row.class_entropy_local_bits / row.class_entropy_bits)
+
+
+def test_a_figure_of_a_part_of_the_slides_is_empty_for_the_patient() -> None:
+    rows = [
+        {"nuclei": 5, "count_a": 5, "feature_mean_area_um2": 30.0, "area_um2_mean_a": None},
+        {"nuclei": 5, "count_b": 5},
+    ]
+    columns = [figure_column(name) for name in (*rows[0], "count_b")]
+    assert pooled(rows, columns) == {"nuclei": 10} | dict.fromkeys(column.name for column in columns[1:])
+
+
+def test_figures_that_were_kept_by_another_version_are_computed_anew(done: CohortFolder) -> None:
+    before = done.summary("a").read_bytes()
+    digest = json.loads(before)["digest"]
+    old = json.loads(before) | {"figures": {"nuclei": -1}, "results": 1}
+    done.summary("a").write_text(json.dumps(old))
+    summarise(done, "a", digest)
+    assert done.summary("a").read_bytes() == before
+
+
 def test_a_cohort_without_a_finished_slide_still_has_tables(source: Path, tmp_path: Path) -> None:
     folder, _ = planned(tmp_path / "cohort", source)
     collect(folder)
     table = pd.read_parquet(folder.table)
-    assert table.state.value_counts().to_dict() == {"pending": 4, "refused": 1, "missing": 3}
+    assert table.state.value_counts().to_dict() == {"pending": 4, "refused": 2, "missing": 3}
     assert anndata.read_h5ad(folder.anndata).n_obs == 0
 
 
@@ -169,7 +267,7 @@ def test_a_patient_is_what_one_slide_with_all_the_tissue_would_be(
     first, second = sum(part[0] for part in parts), sum(part[1] for part in parts)
     area = sum(part[0] * part[3] for part in parts)
     whole = figures(first, second, sum(part[2] for part in parts), area / first if first else 0.0)
-    got = pooled([figures(*part) for part in parts])
+    got = pooled([figures(*part) for part in parts], [figure_column(name) for name in whole])
     assert got.keys() == whole.keys()
     for name, value in whole.items():
         if value is None:

@@ -58,7 +58,12 @@ def test_columns_come_after_the_probabilities_and_nothing_else_changes(pair: tup
     for name in NAMES:
         assert np.array_equal(after[:, name].X[:, 0], expected[name].astype(np.float32), equal_nan=True)
     assert after.obs.equals(before.obs)
-    assert after.var.loc["area_um2"].tolist() == ["shape", "um2", "area of the polygon"]
+    assert after.var.loc["area_um2", ["family", "unit", "range", "empty"]].tolist() == [
+        "shape",
+        "um2",
+        "above 0",
+        "never",
+    ]
     changed = {name for name in old["files"] if old["files"][name] != new["files"].get(name)}
     table = "tables/nuclei_table"
     assert all(name.startswith((f"{table}/X/", f"{table}/var/", "zarr.json")) for name in changed)

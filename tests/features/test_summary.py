@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from wsi_nuc.features.squares import EDGE_UM, squares_in
 from wsi_nuc.features.summary import slide_summary
 from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.store.folders import made_folder
+from wsi_nuc.store.manifest import digest, read
 
 
 def published(folder: Path, monkeypatch: pytest.MonkeyPatch, table: NucleiTable, rows: int) -> Path:
@@ -53,7 +55,7 @@ def test_it_is_what_a_plain_count_gives(tmp_path: Path, monkeypatch: pytest.Monk
     assert summary["nearest_um_mean"] == pytest.approx(nearest[nearest <= 100].mean(), rel=1e-6)
     for k, name in enumerate(CLASSES):
         assert summary[f"count_{name}"] == np.sum(label == k)
-        assert summary[f"area_um2_q50_{name}"] == pytest.approx(np.median(area[label == k] * MPP**2), rel=0.02)
+        assert summary[f"area_um2_q50_{name}"] == pytest.approx(np.median(area[label == k] * MPP**2), rel=1e-12)
     n = np.bincount(label, minlength=3)
     a, b = np.nonzero(upper)
     mixed = np.sum(((label[a] == 0) & (label[b] == 2)) | ((label[a] == 2) & (label[b] == 0)))
@@ -79,6 +81,38 @@ def test_classes_that_keep_apart_are_seen(tmp_path: Path) -> None:
     assert separate["class_segregation"] > 0.8
     assert shuffled_classes["class_segregation"] < 0.2
     assert math.isnan(separate["enrichment_stroma_stroma"])
+
+
+def test_the_mix_of_classes_is_that_of_all_nuclei(tmp_path: Path) -> None:
+    """Also of those in squares whose middle is not in tissue, which the figures of density leave out."""
+    tissue = shapely.box(0, 0, 1700, 4096)  # the middle of the second column of squares is at x = 1500
+    store = publish_nuclei(tmp_path, nuclei(500, size=4096), tissue)
+    summary = slide_summary(store)
+    shares = [float(summary[f"share_{name}"]) for name in CLASSES]
+    assert summary["class_entropy_bits"] == pytest.approx(-sum(p * math.log2(p) for p in shares if p))
+    assert summary["class_segregation"] == pytest.approx(
+        1 - float(summary["class_entropy_local_bits"]) / float(summary["class_entropy_bits"])
+    )
+    assert 0 <= float(summary["class_segregation"]) <= 1
+    assert summary["squares_in_tissue"] == 8
+
+
+def test_a_slide_without_tissue_has_no_densities(tmp_path: Path) -> None:
+    summary = slide_summary(publish_nuclei(tmp_path, NucleiTable.empty(len(CLASSES)), shapely.Polygon()))
+    assert (summary["tissue_mm2"], summary["nuclei"], summary["squares_in_tissue"]) == (0, 0, 0)
+    for name in ("nuclei_per_mm2", "per_mm2_tumour", "share_tumour", "nuclei_area_share", "squares_empty_share"):
+        assert math.isnan(float(summary[name])), name
+
+
+def test_in_a_store_of_an_older_version_lost_places_are_not_usable(tmp_path: Path) -> None:
+    store = publish_nuclei(tmp_path, nuclei(50))
+    # Its manifest names the places, and has no `usable_mm2`.
+    lost = {**read(store), "counts": {"nuclei": 50}}
+    lost["tiles"] = {**lost["tiles"], "failed_boxes_l0": [[0, 0, 4096, 1024]]}
+    (store / "manifest.json").write_text(json.dumps(lost | {"digest": digest(lost)}))
+    summary = slide_summary(store)
+    assert summary["usable_mm2"] == pytest.approx(0.75 * float(summary["tissue_mm2"]))
+    assert summary["nuclei_per_mm2"] == pytest.approx(50 / float(summary["usable_mm2"]))
 
 
 def _names() -> list[str]:

@@ -24,6 +24,7 @@ from tests.models.looking import propose, segment
 from tests.results import inputs
 from wsi_nuc.config import RunConfig
 from wsi_nuc.features.running import run_slides
+from wsi_nuc.features.summary import slide_summary
 from wsi_nuc.importing.build import ImportRequest, import_cells
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.promptnucseg.build import assemble, build_net, spec_of
@@ -35,6 +36,9 @@ from wsi_nuc.store.manifest import ROOT, read, sha256_of
 Fingerprint = dict[str, Any]
 # Entries of a manifest that depend on weights, files, machines or times, and not on what the program computes.
 NOT_OF_THE_PROGRAM = {"digest", "files", "identity", "made_from", "run", "run_sha256", "slide", "versions"}
+
+# Figures that depend on how the slide's pixels are packed into a file, or on the weights.
+OF_THE_FILE = {"slide_sha256", "weights_sha256"}
 
 
 def means(values: Any) -> list[float]:
@@ -121,8 +125,12 @@ def pipeline(folder: Path) -> Fingerprint:
 
 
 def features(folder: Path) -> Fingerprint:
-    arrays = of_store(_run(folder, features=True))["arrays"]
-    return {name: of_columns for name, of_columns in arrays.items() if name.startswith("tables/nuclei_table/")}
+    store = _run(folder, features=True)
+    arrays, summary = of_store(store)["arrays"], slide_summary(store)
+    measured = {name: of_columns for name, of_columns in arrays.items() if name.startswith("tables/nuclei_table/")}
+    # NaN becomes text, since it does not equal itself.
+    known = {name: str(value) if str(value) == "nan" else value for name, value in summary.items()}
+    return {**measured, "summary": {name: value for name, value in known.items() if name not in OF_THE_FILE}}
 
 
 def imported(folder: Path) -> Fingerprint:

@@ -18,10 +18,9 @@ from wsi_nuc.errors import USAGE, StorageError, UsageError
 from wsi_nuc.store import commit, durable
 from wsi_nuc.store.commit import Staging, check_target, clean_up, differences, publish
 from wsi_nuc.store.folders import made_folder, output_folder
-from wsi_nuc.store.geoparquet import ROW_GROUP_ROWS
 from wsi_nuc.store.locks import Held, try_lock
 from wsi_nuc.store.manifest import Accounting, build, digest, read
-from wsi_nuc.store.nuclei import NucleiWriter
+from wsi_nuc.store.nuclei import ROW_GROUP_ROWS, NucleiWriter
 from wsi_nuc.store.place import Place
 from wsi_nuc.store.private import slide_lock
 from wsi_nuc.store.verify import is_result, problems_of, verify

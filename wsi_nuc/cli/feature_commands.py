@@ -1,4 +1,4 @@
-"""`wsi-nuc features`: measure every nucleus of published stores, or list what is measured."""
+"""`wsi-nuc features`: measure every nucleus of published stores, and say what all columns mean."""
 
 from __future__ import annotations
 
@@ -30,17 +30,13 @@ def features(
     embedding: Annotated[str | None, Option(help="Model file whose embedding is also added.")] = None,
     device: Annotated[str, Option(help="Where that model runs: cpu, cuda or cuda:N.")] = "cpu",
     workers: Workers = None,
-    list_: Annotated[bool, Option("--list", help="Print name, unit and meaning of every feature.")] = False,
 ) -> None:
     """Measure shape, stain, texture and surroundings of every nucleus; adds columns to tables/nuclei_table.
 
-    A store is replaced in one step, and only by a complete one. `docs/features.md` explains every column.
+    A store is replaced in one step, and only by a complete one. `wsi-nuc columns` explains every column.
     """
-    if list_:
-        _print_table()
-        return
     if not stores:
-        raise UsageError("wsi-nuc features", "no store is given", "name a store, or pass --list")
+        raise UsageError("wsi-nuc features", "no store is given", "name a store; `wsi-nuc columns` lists features")
     if slide is not None and len(stores) > 1:
         raise UsageError("--slide", f"{len(stores)} stores cannot all be of one slide", "give one store per call")
     model = None
@@ -53,11 +49,33 @@ def features(
     raise typer.Exit(code)
 
 
-def _print_table() -> None:
-    from wsi_nuc.features.registry import TABLE
+def columns(
+    names: Annotated[list[str] | None, typer.Argument(help="Columns, such as score or per_mm2_tumour.")] = None,
+) -> None:
+    """What the columns of stores and cohorts mean: unit, formula, range, and when they are empty.
 
-    for feature in TABLE:
-        typer.echo(f"{feature.name:<24} {feature.unit:<7} {feature.about}")
+    Without a name, one line for every column of every table. `docs/columns.md` is the same as a page.
+    """
+    from wsi_nuc.cohort.dictionary import SECTIONS, looked_up
+
+    if not names:
+        for section in SECTIONS:
+            typer.echo(section.title)
+            for column in section.columns:
+                typer.echo(f"  {column.name:<27} {column.unit:<7} {column.about}")
+    for name in names or []:
+        known = list(looked_up(name))
+        if not known:
+            raise UsageError(
+                f"column {name}",
+                "there is none of this name, unless it is that of a class or comes from the list of a cohort",
+                "`wsi-nuc columns` lists all",
+            )
+        for section, column in known:
+            typer.echo(f"{column.name} in {section.title}")
+            facts = {**column.facts, "unit": column.unit or "none"}
+            for fact, text in facts.items():
+                typer.echo(f"  {fact:<8} {text}")
 
 
 def _measure(store: Path, slide: str | None, reader: str, workers: int | None, model: ModelRef | None) -> int:

@@ -16,6 +16,10 @@ from wsi_nuc.cohort.sheet import to_csv
 from wsi_nuc.cohort.state import PENDING, State, states
 from wsi_nuc.cohort.tables import OWN, Row, patient_rows, slide_rows
 from wsi_nuc.store import manifest as manifests
+from wsi_nuc.store.columns import FACTS, Column, described
+
+# Of the table's own columns, those that say something of a slide that is done.
+IN_OBS = ("id", "patient", "slide", "store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +32,16 @@ class Collected:
     """One row of the table per slide of the list."""
     patients: list[Row]
     """One row of the table per patient."""
-    columns: list[str]
-    """Names of the table's columns, in their order."""
+    columns: list[Column]
+    """The table's columns, in their order."""
 
 
 def gather(folder: CohortFolder) -> Collected:
     """All that is known about the cohort, from its plan, records, manifests and summaries."""
     plan = load(folder)
     confirmed = [_confirmed(folder, state) for state in states(folder, plan, plan.rows)]
-    slides = slide_rows(folder, confirmed)
-    patients = patient_rows(slides)
-    columns = list(dict.fromkeys([*OWN, *(name for row in slides for name in row)]))
-    return Collected(confirmed, slides, patients, columns)
+    slides, columns = slide_rows(folder, confirmed)
+    return Collected(confirmed, slides, patient_rows(slides, columns), columns)
 
 
 def _confirmed(folder: CohortFolder, state: State) -> State:
@@ -58,57 +60,43 @@ def collect(folder: CohortFolder, csv: bool = False) -> Collected:
     rows = [*got.slides, *got.patients]
     folder.write(folder.table, _parquet(rows, got.columns))
     if csv:
-        cells = ([row.get(name) for name in got.columns] for row in rows)
-        folder.write(folder.csv, to_csv(got.columns, cells))
+        names = [column.name for column in got.columns]
+        folder.write(folder.csv, to_csv(names, ([row.get(name) for name in names] for row in rows)))
     done = [row for row in got.slides if row["state"] == DONE]
     folder.write(folder.anndata, _anndata(done, got.columns))
     return got
 
 
-def kind_of(values: Sequence[Any]) -> type:
-    """The type of a column (str, int or float) by its known values; str if it has none."""
-    kinds = {type(value) for value in values if value is not None}
-    if not kinds or str in kinds:
-        return str
-    return int if kinds == {int} else float
-
-
-def _parquet(rows: Sequence[Row], columns: Sequence[str]) -> bytes:
+def _parquet(rows: Sequence[Row], columns: Sequence[Column]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
-    arrays = {}
-    for name in columns:
-        values = [row.get(name) for row in rows]
-        kind = kind_of(values)
-        typed = [None if value is None else kind(value) for value in values]
-        arrays[name] = pa.array(typed, types[kind])
+    schema = described(pa.schema([(column.name, types[column.kind]) for column in columns]), columns)
+    arrays = [pa.array([row.get(field.name) for row in rows], field.type) for field in schema]
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(arrays), sink, compression="zstd")
+    pq.write_table(pa.table(arrays, schema=schema), sink, compression="zstd")
     return bytes(sink.getvalue().to_pybytes())
 
 
-def _anndata(rows: Sequence[Row], columns: Sequence[str]) -> bytes:
+def _anndata(rows: Sequence[Row], columns: Sequence[Column]) -> bytes:
     """`X` holds slides x figures, NaN where a figure is unknown; text columns are in `obs`."""
     import anndata
     import h5py
     import pandas as pd
 
-    numbers, texts = [], {}
-    for name in columns:
-        values = [row.get(name) for row in rows]
-        if kind_of(values) is str:
-            if name not in ("level", "state", "error"):
-                texts[name] = [str(value or "") for value in values]
-        elif name != "slides":
-            numbers.append(name)
-    matrix = np.array([[_float(row.get(name)) for name in numbers] for row in rows], np.float64)
-    index = pd.Index(texts.pop("id", []), dtype=object)
+    figures = [column for column in columns if column not in OWN or column.name in IN_OBS]
+    texts = {
+        column.name: [str(row.get(column.name) or "") for row in rows] for column in figures if column.kind is str
+    }
+    numbers = [column for column in figures if column.kind is not str]
+    matrix = np.array([[_float(row.get(column.name)) for column in numbers] for row in rows], np.float64)
+    index = pd.Index(texts.pop("id"), dtype=object)
+    facts = {fact: [column.facts[fact] for column in numbers] for fact in FACTS}
     made = anndata.AnnData(
         matrix.reshape(len(rows), len(numbers)),
         obs=pd.DataFrame(texts, index=index, dtype=object),
-        var=pd.DataFrame(index=pd.Index(numbers, dtype=object)),
+        var=pd.DataFrame(facts, index=pd.Index([column.name for column in numbers], dtype=object), dtype=object),
     )
     sink = io.BytesIO()
     with h5py.File(sink, "w") as file:

@@ -3,10 +3,8 @@
 The figures of a slide are computed once, when it is done, and kept in a small file: collecting ten thousand slides
 reads only these files.
 
-The figures of a patient come from those of the slides: sums, and weighted means. A density is weighted by usable
-tissue, a share by nuclei, a mean area by the nuclei of its class; each is then what one slide with all of the
-tissue would have. Quantiles, enrichments and measures of spread cannot be pooled exactly; they get their mean by
-nuclei.
+The figures of a patient come from those of the slides, each in the way that its `Column` says. A figure that only
+a part of the patient's slides has, because another model or no features were used for the others, stays empty.
 """
 
 from __future__ import annotations
@@ -15,32 +13,98 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from wsi_nuc.cohort.folder import CohortFolder
-from wsi_nuc.cohort.records import DONE, read_json
-from wsi_nuc.cohort.state import State
-from wsi_nuc.features.summary import slide_summary
+from wsi_nuc.cohort.records import DONE, FAILED, read_json
+from wsi_nuc.cohort.state import REFUSED, State
+from wsi_nuc.features.squares import entropy, segregation
+from wsi_nuc.features.summary import figure_column, slide_summary
+from wsi_nuc.results import NUMBERS
 from wsi_nuc.slides.address import shown
+from wsi_nuc.store.columns import GIVEN, NONE, Column
 
 Row = dict[str, Any]
+Figures = dict[str, float | int | str | None]
 SLIDE, PATIENT = "slide", "patient"
-OWN = ("level", "id", "patient", "state", "error", "slides", "slide", "store")
+# Resolutions that differ by less than this share count as the same: headers of one scanner differ that much.
+SAME_MPP = 0.02
+
+
+def _own(name: str, about: str, reach: str, empty: str = "never", kind: type = str) -> Column:
+    return Column(name, "", about, reach, empty, kind=kind)
+
+
+OWN = (
+    _own("level", "what the row is", "`slide` or `patient`"),
+    _own(
+        "id", "the slide's id, which names its store (`line N` where the list gives none), or the patient", "text"
+    ),
+    _own("patient", "the patient, from the list", "text", "the list names none"),
+    _own(
+        "state",
+        "slide: `done` (published and verified), `running`, `pending`, `failed`, `refused` (by the plan). "
+        "Patient: `done` (all of its slides are), `partial` (some are; the figures stand on these), "
+        "`missing` (none is)",
+        "the words named",
+    ),
+    _own("error", "why the slide is not done", "text", "it is done, waits, or the row is a patient's"),
+    _own(
+        "slides",
+        "slides that the figures of the row stand on",
+        "whole numbers from 0; 1 for a slide that is done",
+        kind=int,
+    ),
+    _own("slides_failed", "slides of the row that failed or were refused", "whole numbers from 0", kind=int),
+    _own("slides_left", "slides of the row that are pending or running", "whole numbers from 0", kind=int),
+    _own(
+        "slides_differ_in",
+        "in what the slides of a patient were not treated alike, so that the pooled figures need a look: `mpp` "
+        f"(by more than {SAME_MPP * 100:.0f} %), `model`, `weights` (of one model), `features` (measured for some "
+        "slides only)",
+        "text, parts joined by `; `",
+        "they were treated alike, or the row is a slide's",
+    ),
+    _own("slide", "path or address of the slide", "text", "the row is a patient's"),
+    _own(
+        "store", "path of the result, relative to the folder of the cohort", "text", "not done, or a patient's row"
+    ),
+)
+OWN_NAMES = tuple(column.name for column in OWN)
+LISTED = Column(
+    "{column}",
+    "",
+    "a further column of the list, as text. It is called `list_NAME` if the table has a column NAME already",
+    "text",
+    "the list has no text there",
+    kind=str,
+    patient=GIVEN,
+)
 # A figure that the list itself gives: the name of the slide's file.
 LEFT_OUT = ("slide",)
-Figures = dict[str, float | int | str]
-SUMMED = ("nuclei", "tissue_mm2", "usable_mm2", "squares_in_tissue")
-SUMMED_FIRST = ("count_", "tiles_")
-BY_TISSUE = ("nuclei_per_mm2", "nuclei_area_share")
-BY_TISSUE_FIRST = ("per_mm2_", "area_share_of_tissue_")
-OF_ONE_SLIDE = ("width_px", "height_px", "slide_sha256", "unlike_training_images")
 
 
-def slide_rows(folder: CohortFolder, slides: Sequence[State]) -> list[Row]:
-    """One row per slide, in the order of the list. A slide that is not done has no figures."""
+def slide_rows(folder: CohortFolder, slides: Sequence[State]) -> tuple[list[Row], list[Column]]:
+    """One row per slide, in the order of the list, and the columns. A slide that is not done has no figures."""
     figures = [_figures(folder, state) for state in slides]
-    taken = {*OWN, *(name for measured in figures for name in measured)}
-    return [_slide_row(folder, *pair, taken) for pair in zip(slides, figures, strict=True)]
+    names = dict.fromkeys(name for measured in figures for name in measured)
+    taken = {*OWN_NAMES, *names}
+    rows = [_slide_row(folder, *pair, taken) for pair in zip(slides, figures, strict=True)]
+    listed = dict.fromkeys(kept_name(name, taken) for state in slides for name in state.row.kept)
+    columns = [
+        *OWN,
+        *(LISTED.with_({"column": name}) for name in listed),
+        *(of_cohort(figure_column(name)) for name in names),
+    ]
+    return rows, columns
+
+
+def of_cohort(column: Column) -> Column:
+    """What a figure of a slide means in the table, where slides that are not done have none."""
+    return replace(column, empty="not done" if column.empty == "never" else f"not done, or {column.empty}")
 
 
 def _figures(folder: CohortFolder, state: State) -> Figures:
@@ -64,6 +128,9 @@ def _slide_row(folder: CohortFolder, state: State, figures: Figures, taken: set[
         "state": state.state,
         "error": _printable(state.error) or None,
         "slides": int(done),
+        "slides_failed": int(state.state in (FAILED, REFUSED)),
+        "slides_left": int(not done and state.state not in (FAILED, REFUSED)),
+        "slides_differ_in": None,
         "slide": _printable(shown(row.slide)),
         "store": str(folder.store(row.id).relative_to(folder.root)) if done else None,
         **{kept_name(name, taken): text or None for name, text in row.kept.items()},
@@ -81,40 +148,61 @@ def kept_name(name: str, taken: set[str]) -> str:
     return f"list_{name}" if name in taken else name
 
 
-def patient_rows(slides: Sequence[Row]) -> list[Row]:
+def patient_rows(slides: Sequence[Row], columns: Sequence[Column]) -> list[Row]:
     """One row per patient, sorted by name. Slides without a patient are left out."""
     by_patient: dict[str, list[Row]] = {}
     for row in slides:
         if row["patient"] is not None:
             by_patient.setdefault(row["patient"], []).append(row)
-    return [_patient_row(patient, by_patient[patient]) for patient in sorted(by_patient)]
+    return [_patient_row(patient, by_patient[patient], columns) for patient in sorted(by_patient)]
 
 
-def _patient_row(patient: str, slides: Sequence[Row]) -> Row:
+def _patient_row(patient: str, slides: Sequence[Row], columns: Sequence[Column]) -> Row:
     done = [row for row in slides if row["state"] == DONE]
-    state = "missing" if not done else "partial" if len(done) < len(slides) else DONE
-    own = dict.fromkeys(OWN)
-    own |= {"level": PATIENT, "id": patient, "patient": patient, "state": state, "slides": len(done)}
-    figures = pooled([_without(row) for row in done]) if done else _common(slides)
-    return {**figures, **own}
+    own = dict.fromkeys(OWN_NAMES)
+    own |= {"level": PATIENT, "id": patient, "patient": patient}
+    own["state"] = "missing" if not done else "partial" if len(done) < len(slides) else DONE
+    own |= {name: sum(row[name] for row in slides) for name in ("slides", "slides_failed", "slides_left")}
+    own["slides_differ_in"] = differing(done)
+    others = [column for column in columns if column.name not in own]
+    given = {column.name: _given(column.name, slides) for column in others if column.patient == GIVEN}
+    figures = pooled(done, [column for column in others if column.patient != GIVEN]) if done else {}
+    return {**own, **given, **figures}
 
 
-def _without(row: Row) -> Row:
-    return {name: value for name, value in row.items() if name not in OWN}
+def _given(name: str, slides: Sequence[Row]) -> Any:
+    """What the list says in every line of the patient that says something."""
+    values = {row[name] for row in slides if row.get(name) is not None}
+    return values.pop() if len(values) == 1 else None
 
 
-def _common(slides: Sequence[Row]) -> Row:
-    """The cells that are the same for all slides of a patient, such as the outcome, if no slide is done."""
-    texts = [{name: value for name, value in _without(row).items() if isinstance(value, str)} for row in slides]
-    return {name: value for name, value in texts[0].items() if all(text.get(name) == value for text in texts)}
+def differing(slides: Sequence[Row]) -> str | None:
+    """In what the done slides of a patient were not treated alike."""
+    if not slides:
+        return None
+    parts = []
+    mpps = [row["mpp"] for row in slides]
+    if max(mpps) > min(mpps) * (1 + SAME_MPP):
+        parts.append(f"mpp ({min(mpps):.4g} to {max(mpps):.4g})")
+    models = sorted({row["model"] for row in slides})
+    if len(models) > 1:
+        parts.append(f"model ({', '.join(models)})")
+    elif len({row["weights_sha256"] for row in slides}) > 1:
+        parts.append("weights")
+    measured = ["feature_mean_area_um2" in row for row in slides]
+    if len(set(measured)) > 1:
+        parts.append(f"features (measured for {sum(measured)} of {len(slides)})")
+    return "; ".join(parts) or None
 
 
 def summarise(folder: CohortFolder, slide_id: str, digest: str) -> None:
-    """Keep the figures of a published slide in its file. A figure that is unknown (NaN) has no entry there."""
+    """Keep the figures of a published slide in its file. A figure that is unknown (NaN) is null there."""
     if read(folder, slide_id, digest) is not None:
         return
-    figures = {key: value for key, value in slide_summary(folder.store(slide_id)).items() if _known(value)}
-    document = {"digest": digest, "figures": figures}
+    figures = {
+        key: value if _known(value) else None for key, value in slide_summary(folder.store(slide_id)).items()
+    }
+    document = {"digest": digest, "results": NUMBERS["features"], "figures": figures}
     folder.write(folder.summary(slide_id), json.dumps(document, allow_nan=False).encode() + b"\n")
 
 
@@ -123,41 +211,41 @@ def _known(value: float | int | str) -> bool:
 
 
 def read(folder: CohortFolder, slide_id: str, digest: str) -> Figures | None:
-    """The kept figures of the result with this digest; None if they are missing or those of another result."""
+    """The kept figures of the result with this digest; None if they are missing, those of another result, or
+    computed in another way than today."""
     document = read_json(folder.summary(slide_id))
-    if document is None or document.get("digest") != digest:
+    if document is None or (document.get("digest"), document.get("results")) != (digest, NUMBERS["features"]):
         return None
     # All slides share the strings of the names: a third of the memory of ten thousand slides.
     return {sys.intern(name): value for name, value in document["figures"].items()}
 
 
-def pooled(slides: Sequence[Row]) -> Row:
-    """The figures of a patient from those of its done slides. A mean leaves out unknown figures."""
-    names = dict.fromkeys(name for row in slides for name in row if name not in OF_ONE_SLIDE)
-    return {name: _pool(name, slides) for name in names}
+def pooled(slides: Sequence[Row], columns: Sequence[Column]) -> Row:
+    """The figures of a patient from those of its done slides."""
+    row = {column.name: _pool(column, slides) for column in columns if column.patient != NONE}
+    if row.get("class_entropy_bits", 0) is None:
+        counts = [row[column.name] for column in columns if column.name.startswith("count_")]
+        known = [] if None in counts else counts
+        locally, everywhere = row["class_entropy_local_bits"], entropy(np.array(known, np.int64))
+        row["class_entropy_bits"] = everywhere if math.isfinite(everywhere) else None
+        apart = math.nan if locally is None else segregation(locally, everywhere)
+        row["class_segregation"] = apart if math.isfinite(apart) else None
+    return row
 
 
-def _pool(name: str, slides: Sequence[Row]) -> Any:
-    known = [row for row in slides if row.get(name) is not None]
+def _pool(column: Column, slides: Sequence[Row]) -> Any:
+    """None where a slide was not measured in this figure, and where no slide knows it."""
+    name, rule = column.name, column.patient.rule
+    if rule == "derived" or not all(name in row for row in slides):
+        return None
+    known = [row for row in slides if row[name] is not None]
     values = [row[name] for row in known]
-    if name == "mpp" or any(isinstance(value, str) for value in values):
+    if rule == "same":
         return values[0] if len(known) == len(slides) and len(set(values)) == 1 else None
-    if name in SUMMED or name.startswith(SUMMED_FIRST):
-        return sum(values) if all(isinstance(value, int) for value in values) else math.fsum(values)
-    weights = [float(row.get(_weight_of(name, row)) or 0.0) for row in known]
+    if rule == "sum":
+        return sum(values) if column.kind is int else math.fsum(values)
+    weights = [float(row[column.patient.by] or 0.0) for row in known]
     total = math.fsum(weights)
     if not total:
         return None
     return math.fsum(value * weight for value, weight in zip(values, weights, strict=True)) / total
-
-
-def _weight_of(name: str, row: Row) -> str:
-    """The column whose values are the weights for `name`."""
-    if name in BY_TISSUE or name.startswith(BY_TISSUE_FIRST):
-        return "usable_mm2"
-    if name.startswith("area_um2_"):
-        # The name is area_um2_STATISTIC_CLASS, and a class may contain underscores.
-        counted = f"count_{name.removeprefix('area_um2_').partition('_')[2]}"
-        if counted in row:
-            return counted
-    return "nuclei"

@@ -19,6 +19,7 @@ from scipy.spatial import Delaunay, QhullError, cKDTree
 
 from wsi_nuc.features.registry import RADII_UM
 from wsi_nuc.features.shape import ratio
+from wsi_nuc.store.columns import Column, about_mean_by
 from wsi_nuc.store.reading import NucleiFile, Points
 from wsi_nuc.types import Bool, Float64, Int64
 
@@ -34,6 +35,28 @@ NEAREST = (1, 3, 5)
 REACH_UM = 100.0
 LARGEST_CIRCLE_UM = REACH_UM / 2
 Columns = dict[str, Float64]
+NEAREST_FIGURE = Column(
+    "nearest_um_mean",
+    "um",
+    f"mean distance from a nucleus to the nearest other one, between centroids. Nuclei that have none within "
+    f"{FARTHEST_UM:.0f} um are left out, so it is too small where nuclei are sparse",
+    f"0 to {FARTHEST_UM:.0f}",
+    f"no nucleus has another one within {FARTHEST_UM:.0f} um",
+    patient=about_mean_by("nuclei"),
+)
+ENRICHMENT_FIGURE = Column(
+    "enrichment_{class}_{other}",
+    "log2",
+    "log2((counted + 0.5) / (expected + 0.5)). Counted: pairs of a nucleus of the first class and one of the "
+    f"second whose centroids are at most {NEIGHBOURS_UM:.0f} um apart, each pair once. Expected: all pairs that "
+    "near, times the share of the slide's pairs that are of these two classes (n_a n_b, or n_a (n_a - 1) / 2 for "
+    "one class, over n (n - 1) / 2). 0: as by chance; 1: twice as often. The added half pairs pull it towards 0 "
+    "where pairs are few, and give a number where none is counted. The classes come in the model's order",
+    "any number",
+    "no such pair is possible: a class has no nucleus, or one alone where both are the same; or no two nuclei "
+    "of the slide are so near",
+    patient=about_mean_by("nuclei"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,79 +1,105 @@
-"""Every feature in one table: its name, unit and meaning. The documentation and `--list` are made from it."""
+"""Every feature in one table: its name, unit, meaning and range."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+import numpy as np
+
+from wsi_nuc.models.classical.settings import STAINS, unmixing
+from wsi_nuc.store.columns import Column
 
 RADII_UM = (25, 50)
 CLASS, NUMBER = "{class}", "{number}"
+
+_VECTORS = ", ".join(f"{name} ({', '.join(f'{x:.3f}' for x in rgb)})" for name, rgb in STAINS.items())
 FAMILIES = {
     "shape": "Computed exactly, from the polygon and not from pixels. scikit-image's regionprops on a raster of "
     "0.05 um agrees to 1 %, with the hull of its pixels to 2 % and its estimate of the perimeter to 5 %.",
     "stain": "Optical densities (OD) of haematoxylin and eosin by colour deconvolution with fixed vectors "
-    "(Ruifrok & Johnston 2001). They are measured at 0.5 um per pixel, whatever the resolution of the scan, in "
-    "the pixels whose middle is in the polygon. Nuclei over 256 um across are not measured. The ring holds the "
-    "pixels within about 2 um of the nucleus that lie in no nucleus and are not nearer to another one.",
+    "(Ruifrok & Johnston 2001). The density of a channel is -log10((value + 1) / 256): the logarithm is decimal, "
+    "white is 255 on every slide, and neither background nor stain of a slide is estimated. The vectors are "
+    f"{_VECTORS}, in red, green and blue, each scaled to length 1; the densities of the stains are those of the "
+    "channels times the inverse of the matrix of the vectors. Another third vector gives other values (the cross "
+    "product of the first two raises h_mean by 20 to 25 %), and so do the natural logarithm and another white. So "
+    "compare values within one staining and scanner. A density is negative where the other stains explain more "
+    "than there is. They are measured at 0.5 um per pixel, whatever the resolution of the scan (0.47 to 0.53 "
+    "where that saves resampling), in the pixels whose middle is in the polygon. The ring holds the pixels within "
+    "about 2 um of the nucleus that lie in no nucleus and are not nearer to another one.",
     "texture": "Of the haematoxylin inside the nucleus, at 0.5 um per pixel. Co-occurrence: 16 levels from 0 to "
-    "1.6 OD, pairs of adjacent pixels in four directions, both in the nucleus; one symmetric matrix for all "
-    "directions.",
+    "1.6 OD, with what lies beyond in the first or last one; pairs of adjacent pixels in four directions, both in "
+    "the nucleus; one symmetric matrix for all directions.",
     "boundary": "Haematoxylin at 32 points evenly along the outline, 1 um inside it and 1 um outside.",
-    "neighbourhood": "From centroids. Nothing farther away than 100 um counts; NaN where nothing is nearer.",
+    "neighbourhood": "From centroids. Nothing farther away than 100 um counts, and a distance beyond is empty, "
+    "so means of distances are too small where nuclei are sparse. Nuclei near the border of the "
+    "tissue or of a place without data have fewer neighbours; that is not corrected.",
     "embedding": "Only with `--embedding`, and for a model that has one: 256 numbers per nucleus from "
     "PromptNucSeg, 128 from the default model.",
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Feature:
-    """One row of the table."""
+def _family(family: str, empty: str, *rows: tuple[str, ...]) -> list[Column]:
+    """`rows`: name, unit, meaning and range, and when there is no value, unless that is `empty`.
 
-    name: str
-    """Ends in the unit, where there is one. `{class}` stands for each class of the store, `{number}` for the
-    places of an embedding."""
-    family: str
-    """A key of FAMILIES."""
-    unit: str
-    about: str
-    """The meaning. Results hold it, so a change of the words changes their bytes."""
-
-    def of_class(self, label: str) -> Feature:
-        return Feature(self.name.replace(CLASS, label), self.family, self.unit, self.about.replace(CLASS, label))
-
-
-def _family(family: str, *rows: tuple[str, str, str]) -> list[Feature]:
-    return [Feature(name, family, unit, about) for name, unit, about in rows]
+    Results hold these words, so a change of them changes their bytes.
+    """
+    return [Column(row[0], row[1], row[2], row[3], row[4] if row[4:] else empty, family) for row in rows]
 
 
 SHAPE = _family(
     "shape",
-    ("area_um2", "um2", "area of the polygon"),
-    ("perimeter_um", "um", "length of the outline"),
-    ("equivalent_diameter_um", "um", "diameter of the circle of that area"),
-    ("major_axis_um", "um", "long axis of the ellipse with the same second moments"),
-    ("minor_axis_um", "um", "short axis of that ellipse"),
-    ("eccentricity", "", "of that ellipse: 0 for a circle, towards 1 for a line"),
-    ("orientation_rad", "rad", "angle of the long axis from x towards y (down), -pi/2 to pi/2"),
-    ("extent", "", "area over that of the upright box around it"),
-    ("solidity", "", "area over that of the convex hull"),
-    ("convexity", "", "perimeter of the convex hull over that of the outline"),
-    ("circularity", "", "4 pi area / perimeter2: 1 for a circle"),
-    ("feret_max_um", "um", "largest distance of two points of the outline"),
-    ("feret_min_um", "um", "smallest distance of two parallel lines that hold the nucleus between them"),
-    ("radius_mean_um", "um", "mean distance of the outline from the centroid"),
-    ("radius_sd_um", "um", "standard deviation of that distance along the outline"),
+    "never",
+    ("area_um2", "um2", "area of the polygon; that of the shapes in 32 bits", "above 0"),
+    ("perimeter_um", "um", "length of the outline", "above 0"),
+    ("equivalent_diameter_um", "um", "diameter of the circle of that area: sqrt(4 area / pi)", "above 0"),
+    ("major_axis_um", "um", "long axis of the ellipse with the same second moments", "above 0"),
+    ("minor_axis_um", "um", "short axis of that ellipse", "above 0"),
+    (
+        "eccentricity",
+        "",
+        "of that ellipse: sqrt(1 - (short / long)2), 0 for a circle, towards 1 for a line",
+        "0 to 1",
+    ),
+    ("orientation_rad", "rad", "angle of the long axis from x towards y (down)", "-pi/2 to pi/2"),
+    ("extent", "", "area over that of the upright box around it", "above 0, to 1"),
+    ("solidity", "", "area over that of the convex hull", "above 0, to 1"),
+    ("convexity", "", "perimeter of the convex hull over that of the outline", "above 0, to 1"),
+    ("circularity", "", "4 pi area / perimeter2: 1 for a circle", "above 0, to 1"),
+    ("feret_max_um", "um", "largest distance of two points of the outline", "above 0"),
+    (
+        "feret_min_um",
+        "um",
+        "smallest distance of two parallel lines that hold the nucleus between them",
+        "above 0",
+    ),
+    ("radius_mean_um", "um", "mean distance of the outline from the centroid", "above 0"),
+    ("radius_sd_um", "um", "standard deviation of that distance along the outline", "from 0"),
 )
 
+_ANY = "any number"
+_NO_PIXELS = "the slide has no data there, or the nucleus is over 256 um across"
+_NOT_INSIDE = f"{_NO_PIXELS}, or so small that no pixel's middle lies in it"
+_NO_RING = f"{_NO_PIXELS}, or no free pixel is around it"
+_NO_CONTRAST = f"{_NOT_INSIDE}, or no free pixel is around it"
 
-def _stain(key: str, name: str, *others: tuple[str, str, str]) -> list[Feature]:
+
+def _extremes(stain: str) -> str:
+    """The least and the largest density that pixels of 8 bits can give."""
+    reach = unmixing()[:, list(STAINS).index(stain)] * np.log10(256)
+    return f"about {reach[reach < 0].sum():.1f} to {reach[reach > 0].sum():.1f}"
+
+
+def _stain(key: str, name: str, *others: tuple[str, ...]) -> list[Column]:
     return _family(
         "stain",
-        (f"{key}_mean", "OD", f"mean {name} inside"),
-        (f"{key}_sd", "OD", f"standard deviation of {name} inside"),
+        _NOT_INSIDE,
+        (f"{key}_mean", "OD", f"mean {name} inside", _extremes(name)),
+        (f"{key}_sd", "OD", f"standard deviation of {name} inside", "from 0"),
         *others,
-        (f"{key}_ring_mean", "OD", f"mean {name} in the ring"),
-        (f"{key}_ring_sd", "OD", f"standard deviation of {name} in the ring"),
-        (f"{key}_contrast", "OD", f"mean {name} inside less that in the ring"),
+        (f"{key}_ring_mean", "OD", f"mean {name} in the ring", _extremes(name), _NO_RING),
+        (f"{key}_ring_sd", "OD", f"standard deviation of {name} in the ring", "from 0", _NO_RING),
+        (f"{key}_contrast", "OD", f"mean {name} inside less that in the ring", _ANY, _NO_CONTRAST),
     )
 
 
@@ -81,84 +107,112 @@ STAIN = [
     *_stain(
         "h",
         "haematoxylin",
-        ("h_q10", "OD", "haematoxylin that 10 % of the pixels inside stay below"),
-        ("h_median", "OD", "median haematoxylin inside"),
-        ("h_q90", "OD", "haematoxylin that 10 % of the pixels inside exceed"),
-        ("h_total_um2", "OD um2", "haematoxylin summed over the nucleus, a measure of its DNA"),
+        ("h_q10", "OD", "haematoxylin that 10 % of the pixels inside stay below", _extremes("haematoxylin")),
+        ("h_median", "OD", "median haematoxylin inside", _extremes("haematoxylin")),
+        ("h_q90", "OD", "haematoxylin that 10 % of the pixels inside exceed", _extremes("haematoxylin")),
+        (
+            "h_total_um2",
+            "OD um2",
+            "h_mean times area_um2, the area of the polygon: the integrated density. It follows the DNA only "
+            "within one staining and thickness of the section",
+            _ANY,
+        ),
     ),
     *_stain("e", "eosin"),
 ]
+_FLAT = f"{_NOT_INSIDE}, or all densities are equal"
+_NO_PAIR = f"{_NOT_INSIDE}, or no two pixels of it are adjacent"
 TEXTURE = _family(
     "texture",
-    ("gradient_mean", "OD/um", "mean length of the gradient"),
-    ("gradient_sd", "OD/um", "standard deviation of the length of the gradient"),
-    ("skewness", "", "skewness of the densities"),
-    ("kurtosis", "", "excess kurtosis of the densities"),
-    ("glcm_contrast", "", "co-occurrence: mean squared difference of levels"),
-    ("glcm_dissimilarity", "", "co-occurrence: mean absolute difference of levels"),
-    ("glcm_homogeneity", "", "co-occurrence: mean of 1 / (1 + squared difference)"),
-    ("glcm_asm", "", "co-occurrence: angular second moment, the sum of squared probabilities"),
-    ("glcm_entropy_bits", "bit", "co-occurrence: entropy"),
-    ("glcm_correlation", "", "co-occurrence: correlation of neighbours; 1 where all levels are equal"),
+    _NO_PAIR,
+    ("gradient_mean", "OD/um", "mean length of the gradient (Sobel's weights over eight)", "from 0", _NOT_INSIDE),
+    ("gradient_sd", "OD/um", "standard deviation of the length of the gradient", "from 0", _NOT_INSIDE),
+    ("skewness", "", "skewness of the densities: third central moment over sd3", _ANY, _FLAT),
+    ("kurtosis", "", "excess kurtosis of the densities: fourth central moment over sd4, less 3", "from -2", _FLAT),
+    ("glcm_contrast", "", "co-occurrence: mean squared difference of levels", "0 to 225"),
+    ("glcm_dissimilarity", "", "co-occurrence: mean absolute difference of levels", "0 to 15"),
+    ("glcm_homogeneity", "", "co-occurrence: mean of 1 / (1 + squared difference)", "above 0, to 1"),
+    ("glcm_asm", "", "co-occurrence: angular second moment, the sum of squared probabilities", "above 0, to 1"),
+    ("glcm_entropy_bits", "bit", "co-occurrence: entropy", "0 to 8"),
+    ("glcm_correlation", "", "co-occurrence: correlation of neighbours; 1 where all levels are equal", "-1 to 1"),
 )
 BOUNDARY = _family(
     "boundary",
-    ("edge_sharpness", "OD/um", "mean fall of haematoxylin over 2 um across the outline"),
-    ("edge_sharpness_sd", "OD/um", "standard deviation of that fall along the outline"),
-    ("edge_fall_share", "", "share of the outline across which haematoxylin falls"),
+    _NO_PIXELS,
+    ("edge_sharpness", "OD/um", "mean fall of haematoxylin over 2 um across the outline", _ANY),
+    ("edge_sharpness_sd", "OD/um", "standard deviation of that fall along the outline", "from 0"),
+    ("edge_fall_share", "", "share of the outline across which haematoxylin falls", "0 to 1"),
 )
 
 
-def _neighbourhood() -> list[Feature]:
+def _neighbourhood() -> list[Column]:
     features = _family(
         "neighbourhood",
-        ("neighbour_1_um", "um", "distance of the centroid to the nearest other one"),
-        ("neighbour_3_um", "um", "distance of the centroid to the third nearest"),
-        ("neighbour_5_um", "um", "distance of the centroid to the fifth nearest"),
-        ("delaunay_degree", "", "edges in the Delaunay triangulation (triangles with circumradius up to 50 um)"),
-        ("delaunay_edge_mean_um", "um", "mean length of those edges"),
-        ("delaunay_edge_sd_um", "um", "standard deviation of their length"),
+        "no triangle of the nucleus is small enough",
+        *(
+            (
+                f"neighbour_{k}_um",
+                "um",
+                f"distance of the centroid to the {place} other one",
+                "0 to 100",
+                f"fewer than {k} others are within 100 um" if k > 1 else "no other is within 100 um",
+            )
+            for k, place in ((1, "nearest"), (3, "third nearest"), (5, "fifth nearest"))
+        ),
+        (
+            "delaunay_degree",
+            "",
+            "edges in the Delaunay triangulation (triangles with circumradius up to 50 um)",
+            "whole numbers from 0",
+            "never",
+        ),
+        ("delaunay_edge_mean_um", "um", "mean length of those edges", "0 to 100"),
+        ("delaunay_edge_sd_um", "um", "standard deviation of their length", "0 to 50"),
     )
     for radius in RADII_UM:
         features += _family(
             "neighbourhood",
-            (f"count_{radius}um", "", f"other nuclei within {radius} um"),
-            (f"entropy_{radius}um_bits", "bit", f"entropy of the classes within {radius} um"),
-            (f"share_{radius}um_{CLASS}", "", f"share of {CLASS} among the other nuclei within {radius} um"),
+            f"no other nucleus is within {radius} um",
+            (f"count_{radius}um", "", f"other nuclei within {radius} um", "whole numbers from 0", "never"),
+            (
+                f"entropy_{radius}um_bits",
+                "bit",
+                f"entropy of the classes within {radius} um, without the nucleus itself",
+                "0 to log2 of the number of classes",
+            ),
+            (
+                f"share_{radius}um_{CLASS}",
+                "",
+                f"share of {CLASS} among the other nuclei within {radius} um",
+                "0 to 1",
+            ),
         )
     return features
 
 
 NEIGHBOURHOOD = _neighbourhood()
-EMBEDDING = _family("embedding", (f"embedding_{NUMBER}", "", "what the model's network sees at the centroid"))
-TABLE: tuple[Feature, ...] = (*SHAPE, *STAIN, *TEXTURE, *BOUNDARY, *NEIGHBOURHOOD, *EMBEDDING)
+EMBEDDING = _family(
+    "embedding",
+    "the slide has no data there",
+    (
+        f"embedding_{NUMBER}",
+        "",
+        "what the model's network sees at the centroid; numbers without a meaning each",
+        _ANY,
+    ),
+)
+TABLE: tuple[Column, ...] = (*SHAPE, *STAIN, *TEXTURE, *BOUNDARY, *NEIGHBOURHOOD, *EMBEDDING)
 
 
-def features_of(classes: Sequence[str], embedding: int = 0) -> list[Feature]:
+def features_of(classes: Sequence[str], embedding: int = 0) -> list[Column]:
     """The table in the order of the columns, with one row per class where it says `{class}`.
 
     `embedding`: how many numbers the embedding has.
     """
-    out: list[Feature] = []
+    out: list[Column] = []
     for feature in TABLE:
         if feature.family == "embedding":
             out += [replace(feature, name=feature.name.replace(NUMBER, f"{i:03d}")) for i in range(embedding)]
         else:
-            out += [feature.of_class(label) for label in classes] if CLASS in feature.name else [feature]
+            out += [feature.with_({"class": label}) for label in classes] if CLASS in feature.name else [feature]
     return out
-
-
-def document() -> str:
-    """The table as Markdown."""
-    lines = [
-        "# Features of every nucleus",
-        "",
-        "`wsi-nuc features STORE` and `wsi-nuc run --features` write these as columns of `tables/nuclei_table`,",
-        "after the class probabilities, as 32-bit floats. All lengths are in micrometres of the slide. NaN means",
-        "that a feature is not defined for that nucleus: no neighbour, no pixel, no data in the file. This page",
-        "and `wsi-nuc features --list` are made from `wsi_nuc/features/registry.py`.",
-    ]
-    for family, about in FAMILIES.items():
-        lines += ["", f"## {family.capitalize()}", "", about, "", "| name | unit | meaning |", "|---|---|---|"]
-        lines += [f"| `{f.name}` | {f.unit} | {f.about} |" for f in TABLE if f.family == family]
-    return "\n".join(lines) + "\n"

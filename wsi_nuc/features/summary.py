@@ -6,7 +6,7 @@ No pixels are read, and only one row group, or one stretch of the feature table,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,24 @@ import numpy as np
 import shapely
 
 from wsi_nuc.errors import StorageError
+from wsi_nuc.features import squares
 from wsi_nuc.features.job import has_features
-from wsi_nuc.features.neighbourhood import FARTHEST_UM, NEIGHBOURS_UM, PairCounter, Surroundings
-from wsi_nuc.features.squares import SquareCounter
+from wsi_nuc.features.neighbourhood import (
+    ENRICHMENT_FIGURE,
+    FARTHEST_UM,
+    NEAREST_FIGURE,
+    NEIGHBOURS_UM,
+    PairCounter,
+    Surroundings,
+)
+from wsi_nuc.features.registry import TABLE
 from wsi_nuc.safezarr import open_array, read_array
 from wsi_nuc.safezip import contents
+from wsi_nuc.store import classes as class_figures
 from wsi_nuc.store import layout
 from wsi_nuc.store import manifest as manifests
 from wsi_nuc.store.classes import ClassCounter, ClassRow
+from wsi_nuc.store.columns import SAME, SUM, Column, about_mean_by, find, mean_by
 from wsi_nuc.store.reading import NucleiFile, class_names, read_tissue
 from wsi_nuc.types import Float64, Int64
 
@@ -32,6 +42,102 @@ KINDS = ("missing", "damaged", "failed")
 _ROWS = 16_384
 _MOST_FEATURES = 100_000
 Figure = float | int | str
+
+_OF_SLIDE = (
+    Column("slide", "", "name of the slide's file", "text", kind=str),
+    Column("slide_sha256", "", "hash of the slide's content", "64 hexadecimal digits", kind=str),
+    Column(
+        "model",
+        "",
+        "the model that found the nuclei; `import: FORMAT` for cells from elsewhere",
+        "text",
+        kind=str,
+        patient=SAME,
+    ),
+    Column(
+        "weights_sha256",
+        "",
+        "hash of the model's weights; of the imported file for cells from elsewhere",
+        "64 hexadecimal digits",
+        kind=str,
+        patient=SAME,
+    ),
+    Column("mpp", "um/px", "microns per level-0 pixel that the run worked with", "above 0", patient=SAME),
+    Column("width_px", "px", "width of level 0", "whole numbers from 1", kind=int),
+    Column("height_px", "px", "height of level 0", "whole numbers from 1", kind=int),
+    Column(
+        "unlike_training_images",
+        "",
+        "in which way the slide looks unlike the images that the model was trained on",
+        'text; "" if nothing was noticed, or if nothing is known of the model\'s images',
+        kind=str,
+    ),
+    *(
+        Column(f"tiles_{name}", "", about, "whole numbers from 0", kind=int, patient=SUM)
+        for name, about in (
+            ("processed", "tiles that the model looked at; 0 for cells from elsewhere"),
+            ("background", "tiles without tissue"),
+            ("missing", "tiles in tissue for which the file holds no data"),
+            ("failed", "tiles that could not be computed, in a result that was allowed to lack them"),
+        )
+    ),
+    *class_figures.TISSUE,
+    Column("nuclei", "", "number of nuclei", "whole numbers from 0", kind=int, patient=SUM),
+    Column(
+        "nuclei_per_mm2",
+        "1/mm2",
+        "`nuclei` / `usable_mm2`",
+        "from 0",
+        "no usable tissue",
+        patient=mean_by("usable_mm2"),
+    ),
+    Column(
+        "nuclei_area_share",
+        "",
+        "total area of all nuclei over `usable_mm2`",
+        "from 0; above 1 only if outlines lie outside of the tissue",
+        "no usable tissue",
+        patient=mean_by("usable_mm2"),
+    ),
+)
+_OF_FEATURES = tuple(
+    Column(
+        f"feature_{short}_{{feature}}",
+        "of {feature}",
+        f"{long} of `{{feature}}` over the nuclei that have it",
+        reach,
+        "no features were measured, or no nucleus has this one",
+        patient=about_mean_by("nuclei"),
+    )
+    for short, long, reach in (
+        ("mean", "mean", "that of {feature}"),
+        ("sd", "standard deviation (over n)", "from 0"),
+    )
+)
+FIGURES: tuple[Column, ...] = (
+    *_OF_SLIDE,
+    NEAREST_FIGURE,
+    *(
+        replace(column, name=f"{column.name}_{{class}}", about=column.about.replace("`count`", "`count_{class}`"))
+        for column in class_figures.FIGURES
+    ),
+    ENRICHMENT_FIGURE,
+    *squares.FIGURES,
+    *_OF_FEATURES,
+)
+"""The figures of a slide, in the order of `slide_summary`."""
+
+
+def figure_column(name: str) -> Column:
+    """What the figure `name` means. KeyError for a name that `slide_summary` does not give."""
+    column = find(FIGURES, name)
+    for pattern in _OF_FEATURES:
+        prefix = pattern.name.partition("{")[0]
+        if name.startswith(prefix):
+            feature = find(TABLE, name.removeprefix(prefix))
+            reach = feature.range if pattern.range.startswith("that") else pattern.range
+            return replace(column, unit=feature.unit, range=reach)
+    return column
 
 
 def slide_summary(store: Path) -> dict[str, Figure]:
@@ -45,7 +151,8 @@ def slide_summary(store: Path) -> dict[str, Figure]:
     manifest = manifests.read(store)
     mpp, classes = float(manifest["slide"]["mpp"]), class_names(store)
     tissue, tissue_mm2 = read_tissue(store)
-    usable_mm2 = float(manifest["counts"].get("usable_mm2", tissue_mm2))
+    usable = _usable(tissue, manifest)
+    usable_mm2 = _usable_mm2(manifest, tissue_mm2, usable, mpp)
     counted = _count(store, mpp, classes)
     areas, counts = counted.areas, counted.areas.counts
     total = sum(counts)
@@ -59,7 +166,7 @@ def slide_summary(store: Path) -> dict[str, Figure]:
         "nearest_um_mean": counted.pairs.nearest_um,
         **_of_classes(areas.rows(usable_mm2)),
         **_of_pairs(counted.pairs, counts),
-        **counted.squares.figures(_usable(tissue, manifest), mpp),
+        **counted.squares.figures(usable, mpp),
         **(feature_means(store, total) if has_features(manifest["made_from"]) else {}),
     }
 
@@ -68,11 +175,11 @@ def slide_summary(store: Path) -> dict[str, Figure]:
 class _Counted:
     areas: ClassCounter
     pairs: PairCounter
-    squares: SquareCounter
+    squares: squares.SquareCounter
 
 
 def _count(store: Path, mpp: float, classes: Sequence[str]) -> _Counted:
-    counted = _Counted(ClassCounter(classes), PairCounter(classes), SquareCounter(len(classes)))
+    counted = _Counted(ClassCounter(classes), PairCounter(classes), squares.SquareCounter(len(classes)))
     with NucleiFile(store) as file:
         around = Surroundings(file, mpp, max(NEIGHBOURS_UM, FARTHEST_UM))
         for group in range(file.groups):
@@ -93,6 +200,18 @@ def _usable(tissue: Any, manifest: dict[str, Any]) -> Any:
     return shapely.get_parts(shapely.difference(tissue, lost))
 
 
+def _usable_mm2(manifest: dict[str, Any], tissue_mm2: float, usable: Any, mpp: float) -> float:
+    """What the manifest says. Those of old versions and of imports say nothing; then it is what is left of the
+    tissue."""
+    stated = manifest["counts"].get("usable_mm2")
+    if stated is not None:
+        return float(stated)
+    left = float(np.sum(shapely.area(usable))) * (mpp / 1000) ** 2
+    return (
+        min(left, tissue_mm2) if any(manifest["tiles"].get(f"{kind}_boxes_l0") for kind in KINDS) else tissue_mm2
+    )
+
+
 def _facts(manifest: dict[str, Any]) -> dict[str, Figure]:
     """What the manifest says about the slide and the run, as numbers and names."""
     slide, tiles = manifest["slide"], manifest["tiles"]
@@ -101,6 +220,7 @@ def _facts(manifest: dict[str, Any]) -> dict[str, Figure]:
         "slide": str(slide.get("file", "")),
         "slide_sha256": str(key.get("slide_sha256", "")),
         "model": str(key.get("config", {}).get("model", "")),
+        "weights_sha256": str(key.get("weights_sha256", "")),
         "mpp": float(slide["mpp"]),
         "width_px": int(slide.get("width_px", 0)),
         "height_px": int(slide.get("height_px", 0)),

@@ -90,14 +90,8 @@ def write_features(folder: ZarrFolder, nuclei: Nuclei, execute: Execute) -> None
         if outcome.error is not None:
             raise outcome.error
     features = features_of(nuclei.classes, nuclei.model.size if nuclei.model else 0)
-    about = {
-        "name": [feature.name for feature in features],
-        "family": [feature.family for feature in features],
-        "unit": [feature.unit for feature in features],
-        "about": [feature.about for feature in features],
-    }
     write_columns(
-        folder, nuclei.classes, about, _rows(nuclei, starts.tolist(), [scratch.path / job.name for job in jobs])
+        folder, nuclei.classes, features, _rows(nuclei, starts.tolist(), [scratch.path / job.name for job in jobs])
     )
     durable.remove_whole(scratch)
 

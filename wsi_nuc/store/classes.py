@@ -1,4 +1,4 @@
-"""Statistics per class from a stream: exact integers and counts, so its order and its pieces do not matter."""
+"""Statistics per class from a stream. Its order and its pieces do not matter."""
 
 from __future__ import annotations
 
@@ -7,15 +7,61 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wsi_nuc.store.columns import SUM, Column, about_mean_by, mean_by
 from wsi_nuc.types import Float64, Int64
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-# 256 bins per octave from 2^-8 to 2^24 um2: a bin is 0.27 % wide. For a usual nucleus, this is an eighth of a
-# pixel at 40x.
-_LOW_OCTAVE, _HIGH_OCTAVE, _BINS_PER_OCTAVE = -8, 24, 256
-_BINS = (_HIGH_OCTAVE - _LOW_OCTAVE) * _BINS_PER_OCTAVE
 # Areas are summed as integer multiples of 2^-20 um2, whose sum is the same in any order.
 _FIXED = 2.0**20
+
+_NO_NUCLEI = "the slide has no nucleus"
+_NONE_OF_CLASS = "no nucleus of the class"
+_NO_TISSUE = "no usable tissue"
+CLASS = Column("class", "", "name of the class", "the names of the model's classes, in its order")
+TISSUE = (
+    Column("tissue_mm2", "mm2", "area of the tissue that was searched", "from 0", patient=SUM),
+    Column(
+        "usable_mm2",
+        "mm2",
+        "`tissue_mm2` less the places that could not be decoded or computed; all densities refer to it",
+        "0 to tissue_mm2",
+        patient=SUM,
+    ),
+)
+FIGURES = (
+    Column("count", "", "nuclei of the class", "whole numbers from 0", kind=int, patient=SUM),
+    Column("share", "", "`count` over the number of all nuclei", "0 to 1", _NO_NUCLEI, patient=mean_by("nuclei")),
+    Column("per_mm2", "1/mm2", "`count` / `usable_mm2`", "from 0", _NO_TISSUE, patient=mean_by("usable_mm2")),
+    Column(
+        "area_share_of_tissue",
+        "",
+        "total area of the nuclei of the class over `usable_mm2`",
+        "from 0; above 1 only if outlines lie outside of the tissue",
+        _NO_TISSUE,
+        patient=mean_by("usable_mm2"),
+    ),
+    Column(
+        "area_um2_mean",
+        "um2",
+        "mean area of the nuclei of the class",
+        "above 0",
+        _NONE_OF_CLASS,
+        patient=mean_by("count_{class}"),
+    ),
+    *(
+        Column(
+            f"area_um2_q{round(q * 100):02d}",
+            "um2",
+            f"{q * 100:.0f} % quantile of the area of the nuclei of the class, exact: linear between order "
+            "statistics, like `quantile` of NumPy, pandas and R, and `quantile_cont` of DuckDB",
+            "above 0",
+            _NONE_OF_CLASS,
+            patient=about_mean_by("count_{class}"),
+        )
+        for q in QUANTILES
+    ),
+)
+"""The figures of a class, in the order of `ClassRow.figures`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,37 +83,28 @@ class ClassRow:
 
     def figures(self) -> dict[str, int | float]:
         """The figures under their names in stores and tables."""
-        quantiles = zip(QUANTILES, self.quantiles_um2, strict=True)
-        return {
-            "count": self.count,
-            "share": self.share,
-            "per_mm2": self.per_mm2,
-            "area_share_of_tissue": self.area_share_of_tissue,
-            "area_um2_mean": self.mean_um2,
-            **{f"area_um2_q{round(q * 100):02d}": value for q, value in quantiles},
-        }
+        values = (self.count, self.share, self.per_mm2, self.area_share_of_tissue, self.mean_um2)
+        names = (column.name for column in FIGURES)
+        return dict(zip(names, (*values, *self.quantiles_um2), strict=True))
 
 
 class ClassCounter:
-    """Counts and areas per class. Rows may come in any order and in any pieces: the result is the same."""
+    """Counts and areas per class. Rows may come in any order and in any pieces: the result is the same.
+
+    It keeps the area of every nucleus, which takes 8 bytes: exact quantiles need them all.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = list(names)
-        size = len(self._names)
-        self._histogram = np.zeros((size, _BINS), np.int64)
-        self._sums = [0] * size
-        self._least, self._most = np.full(size, np.inf), np.full(size, -np.inf)
+        self._areas: list[list[Float64]] = [[] for _ in self._names]
+        self._sums = [0] * len(self._names)
 
     def add(self, class_id: Int64, area_um2: Float64) -> None:
-        octaves = np.log2(np.maximum(area_um2, 2.0**_LOW_OCTAVE)) - _LOW_OCTAVE
-        bins = np.clip((octaves * _BINS_PER_OCTAVE).astype(np.int64), 0, _BINS - 1)
         fixed = np.round(area_um2 * _FIXED).astype(np.int64)
-        flat = np.bincount(class_id * _BINS + bins, minlength=self._histogram.size)
-        self._histogram += flat.reshape(self._histogram.shape)
-        np.minimum.at(self._least, class_id, area_um2)
-        np.maximum.at(self._most, class_id, area_um2)
-        for label in np.unique(class_id):
-            self._sums[label] += int(fixed[class_id == label].sum())
+        for label in np.unique(class_id).tolist():
+            rows = class_id == label
+            self._areas[label].append(area_um2[rows])
+            self._sums[label] += int(fixed[rows].sum())
 
     @property
     def area_um2(self) -> float:
@@ -75,7 +112,7 @@ class ClassCounter:
 
     @property
     def counts(self) -> list[int]:
-        return [int(count) for count in self._histogram.sum(axis=1)]
+        return [sum(map(len, pieces)) for pieces in self._areas]
 
     def rows(self, tissue_mm2: float) -> list[ClassRow]:
         """One row per class. `tissue_mm2`: the tissue that could be looked at."""
@@ -91,19 +128,13 @@ class ClassCounter:
             per_mm2=_ratio(count, tissue_mm2),
             area_share_of_tissue=_ratio(area_um2, tissue_mm2 * 1e6),
             mean_um2=_ratio(area_um2, count),
-            quantiles_um2=tuple(self._quantile(label, count, q) for q in QUANTILES),
+            quantiles_um2=self._quantiles(label),
         )
 
-    def _quantile(self, label: int, count: int, q: float) -> float:
-        """Linear between the places of neighbouring order statistics, geometric inside of a bin."""
-        if not count:
-            return float("nan")
-        ends = np.cumsum(self._histogram[label])
-        place = q * (count - 1) + 0.5
-        area_bin = int(np.searchsorted(ends, place, side="left"))
-        inside = (place - (ends[area_bin - 1] if area_bin else 0)) / self._histogram[label, area_bin]
-        area = 2.0 ** (_LOW_OCTAVE + (area_bin + inside) / _BINS_PER_OCTAVE)
-        return float(np.clip(area, self._least[label], self._most[label]))
+    def _quantiles(self, label: int) -> tuple[float, ...]:
+        if not self._areas[label]:
+            return (float("nan"),) * len(QUANTILES)
+        return tuple(np.quantile(np.concatenate(self._areas[label]), QUANTILES).tolist())
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -5,45 +5,34 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
-from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.rings import Rings
+from wsi_nuc.store.columns import Column
 from wsi_nuc.store.durable import DurableFile
 from wsi_nuc.store.geometry import polygons_wkb
 from wsi_nuc.store.place import Place
-from wsi_nuc.store.tables import texts, to_arrow
-from wsi_nuc.types import Bool, Float64, Int64
+from wsi_nuc.store.tables import to_arrow
+from wsi_nuc.types import Float64, Int64
 
-ROW_GROUP_ROWS = 16_384
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-DICTIONARIES = ("class", "class_id", "tile")
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """A row group of N nuclei, with what is derived from their rings."""
-
-    table: NucleiTable
-    first_id: int
-    """The number of the first row; the others follow."""
-    seam: Bool
-    """N: whether more than one tile saw the nucleus."""
-    bounds_l0: Float64
-    """N x 4: x0, y0, x1, y1, in level-0 pixels."""
-    area_px: Float64
-    """N: in level-0 pixels."""
-    centre_l0: Float64
-    """N x 2: centroids, in level-0 pixels."""
-
-    @classmethod
-    def of(cls, table: NucleiTable, first_id: int, bounds_l0: Float64, seam: Bool) -> Rows:
-        area, centre = table.areas_and_centres()
-        return cls(table, first_id, seam, bounds_l0, area, centre)
+BOX_AND_GEOMETRY = (
+    Column(
+        "bbox",
+        "px",
+        "the upright box around the polygon: xmin, ymin, xmax, ymax in level-0 pixels",
+        "on the slide",
+    ),
+    Column(
+        "geometry",
+        "px",
+        "polygon in level-0 pixels, as WKB; y points down, and (0, 0) is the slide's corner",
+        "on the slide",
+    ),
+)
 
 
 class Extent:
@@ -174,56 +163,3 @@ def bbox_type() -> Any:
     import pyarrow as pa
 
     return pa.struct([(corner, pa.float64()) for corner in CORNERS])
-
-
-def _class_type(classes: int) -> Any:
-    import pyarrow as pa
-
-    return pa.int8() if classes <= 127 else pa.int16()
-
-
-def nuclei_schema(classes: int) -> Any:
-    import pyarrow as pa
-
-    fields = [
-        ("id", pa.int64()),
-        ("class", pa.dictionary(_class_type(classes), pa.string())),
-        ("class_id", pa.int16()),
-        ("score", pa.float32()),
-        ("prompt_score", pa.float32()),
-        ("predicted_iou", pa.float32()),
-        ("tile", pa.int64()),
-        ("seam", pa.bool_()),
-        ("x", pa.float64()),
-        ("y", pa.float64()),
-        ("area_um2", pa.float64()),
-        ("bbox", bbox_type()),
-        ("geometry", pa.binary()),
-    ]
-    optional = {"predicted_iou"}
-    return pa.schema([pa.field(name, kind, nullable=name in optional) for name, kind in fields])
-
-
-def nuclei_batch(rows: Rows, classes: Sequence[str], um2_per_px: float) -> Any:
-    """The columns of one row group."""
-    import pyarrow as pa
-
-    table, schema = rows.table, nuclei_schema(len(classes))
-    class_id = table.class_id
-    codes = to_arrow(class_id.astype(_class_type(len(classes)).to_pandas_dtype()))
-    columns = [
-        to_arrow(np.arange(rows.first_id, rows.first_id + len(table))),
-        pa.DictionaryArray.from_arrays(codes, texts(classes)),
-        to_arrow(class_id.astype(np.int16)),
-        to_arrow(table.score),
-        to_arrow(table.prompt_score),
-        to_arrow(table.predicted_iou, nan_is_null=True),
-        to_arrow(table.tile),
-        to_arrow(rows.seam),
-        to_arrow(rows.centre_l0[:, 0]),
-        to_arrow(rows.centre_l0[:, 1]),
-        to_arrow(rows.area_px * um2_per_px),
-        bbox_array(rows.bounds_l0),
-        wkb_array(table),
-    ]
-    return pa.record_batch(columns, schema=schema)

@@ -13,20 +13,151 @@ import numpy as np
 from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.store import layout
 from wsi_nuc.store.classes import ClassCounter, ClassRow
+from wsi_nuc.store.columns import Column, described
 from wsi_nuc.store.geometry import crosses_core
-from wsi_nuc.store.geoparquet import (
-    DICTIONARIES,
-    ROW_GROUP_ROWS,
-    GeoParquetFile,
-    Rows,
-    nuclei_batch,
-    nuclei_schema,
-)
-from wsi_nuc.store.tables import ProbabilityTable
+from wsi_nuc.store.geoparquet import BOX_AND_GEOMETRY, GeoParquetFile, bbox_array, bbox_type, wkb_array
+from wsi_nuc.store.tables import ProbabilityTable, texts, to_arrow
 from wsi_nuc.store.zarrfile import ZarrFolder
-from wsi_nuc.types import Float64, Int64
+from wsi_nuc.types import Bool, Float64, Int64
 
 CoreBoxes = Callable[[Int64], Float64]
+ROW_GROUP_ROWS = 16_384
+DICTIONARIES = ("class", "class_id", "tile")
+NUCLEI = (
+    Column(
+        "id",
+        "",
+        "number of the nucleus in the store, in the order of the rows, which is spatial",
+        "1 to the number of nuclei",
+    ),
+    Column(
+        "class",
+        "",
+        "the most probable class, the first one at a tie; its probability is in `tables/nuclei_table`, and not in "
+        "`score`",
+        "the names of the model's classes",
+    ),
+    Column("class_id", "", "number of the class in the model's order", "whole numbers from 0"),
+    Column(
+        "score",
+        "",
+        "how sure the model is that this is a nucleus with this outline, whatever its class. It is not the "
+        "confidence in the class, and can fall where that rises. Default model: the probability that a nucleus is "
+        "there and its outline right, calibrated on validation images from prompt_score and predicted_iou. "
+        "classical: c / (c + 0.5) for the contrast c of the nucleus, no probability. PromptNucSeg: prompt_score "
+        "times predicted_iou, cut to 0 to 1; in parity mode predicted_iou alone. Cells from elsewhere: what their "
+        "file says, 1 if it says nothing",
+        "0 to 1; the default model keeps nothing below its option `least_score`",
+    ),
+    Column(
+        "prompt_score",
+        "",
+        "how sure the model is of the point that the outline grew from: the height of its map there (default "
+        "model), the score of the network (PromptNucSeg), s / (s + 300) for the strength s of a blob (classical). "
+        "Not calibrated: compare it within one model only. Models without points, and cells from elsewhere, "
+        "repeat score",
+        "0 to 1",
+    ),
+    Column(
+        "predicted_iou",
+        "",
+        "the model's own estimate of the overlap (intersection over union) of its outline with the true one",
+        "0 to 1; estimates of PromptNucSeg may exceed that a little",
+        "the model estimates none: classical, models without points, cells from elsewhere",
+    ),
+    Column(
+        "tile",
+        "",
+        "the tile of the run's grid that the nucleus was found in, row by row from 0; 0 for cells from elsewhere",
+        "whole numbers from 0",
+    ),
+    Column(
+        "seam",
+        "",
+        "whether the box of the nucleus crosses the border of the core of its tile, so that other tiles saw it",
+        "true or false",
+    ),
+    Column("x", "px", "x of the polygon's centroid in level-0 pixels; times the slide's mpp: um", "on the slide"),
+    Column("y", "px", "y of the polygon's centroid in level-0 pixels, downwards", "on the slide"),
+    Column("area_um2", "um2", "area of the polygon: that in level-0 pixels times mpp2", "above 0"),
+    *BOX_AND_GEOMETRY,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A row group of N nuclei, with what is derived from their rings."""
+
+    table: NucleiTable
+    first_id: int
+    """The number of the first row; the others follow."""
+    seam: Bool
+    """N: whether more than one tile saw the nucleus."""
+    bounds_l0: Float64
+    """N x 4: x0, y0, x1, y1, in level-0 pixels."""
+    area_px: Float64
+    """N: in level-0 pixels."""
+    centre_l0: Float64
+    """N x 2: centroids, in level-0 pixels."""
+
+    @classmethod
+    def of(cls, table: NucleiTable, first_id: int, bounds_l0: Float64, seam: Bool) -> Rows:
+        area, centre = table.areas_and_centres()
+        return cls(table, first_id, seam, bounds_l0, area, centre)
+
+
+def _class_type(classes: int) -> Any:
+    import pyarrow as pa
+
+    return pa.int8() if classes <= 127 else pa.int16()
+
+
+def nuclei_schema(classes: int) -> Any:
+    import pyarrow as pa
+
+    fields = [
+        ("id", pa.int64()),
+        ("class", pa.dictionary(_class_type(classes), pa.string())),
+        ("class_id", pa.int16()),
+        ("score", pa.float32()),
+        ("prompt_score", pa.float32()),
+        ("predicted_iou", pa.float32()),
+        ("tile", pa.int64()),
+        ("seam", pa.bool_()),
+        ("x", pa.float64()),
+        ("y", pa.float64()),
+        ("area_um2", pa.float64()),
+        ("bbox", bbox_type()),
+        ("geometry", pa.binary()),
+    ]
+    optional = {"predicted_iou"}
+    schema = pa.schema([pa.field(name, kind, nullable=name in optional) for name, kind in fields])
+    return described(schema, NUCLEI)
+
+
+def nuclei_batch(rows: Rows, classes: Sequence[str], um2_per_px: float) -> Any:
+    """The columns of one row group."""
+    import pyarrow as pa
+
+    table, schema = rows.table, nuclei_schema(len(classes))
+    class_id = table.class_id
+    codes = to_arrow(class_id.astype(_class_type(len(classes)).to_pandas_dtype()))
+    columns = [
+        to_arrow(np.arange(rows.first_id, rows.first_id + len(table))),
+        pa.DictionaryArray.from_arrays(codes, texts(classes)),
+        to_arrow(class_id.astype(np.int16)),
+        to_arrow(table.score),
+        to_arrow(table.prompt_score),
+        to_arrow(table.predicted_iou, nan_is_null=True),
+        to_arrow(table.tile),
+        to_arrow(rows.seam),
+        to_arrow(rows.centre_l0[:, 0]),
+        to_arrow(rows.centre_l0[:, 1]),
+        to_arrow(rows.area_px * um2_per_px),
+        bbox_array(rows.bounds_l0),
+        wkb_array(table),
+    ]
+    return pa.record_batch(columns, schema=schema)
 
 
 @dataclass(frozen=True, slots=True)

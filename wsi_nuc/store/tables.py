@@ -7,6 +7,7 @@ in every process that nobody needs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from wsi_nuc.rings import offsets_of
 from wsi_nuc.store import layout
+from wsi_nuc.store.columns import FACTS, Column
 from wsi_nuc.store.zarrfile import Json, RowArray, ZarrFolder
 from wsi_nuc.types import Float32, Int64
 
@@ -24,6 +26,19 @@ _TEXTS = {"encoding-type": "string-array", "encoding-version": "0.2.0"}
 _TEXT = {"encoding-type": "string", "encoding-version": "0.2.0"}
 _DICT = {"encoding-type": "dict", "encoding-version": "0.1.0"}
 _CATEGORICAL = {"ordered": False, "encoding-type": "categorical", "encoding-version": "0.2.0"}
+OBS = (
+    Column("id", "", "number of the nucleus: `id` of the shapes", "whole numbers from 1"),
+    Column("region", "", "which shapes the table belongs to, as SpatialData needs it", "always `nuclei`"),
+    Column("class", "", "the most probable class, as in the shapes", "the names of the model's classes"),
+)
+PROBABILITY = Column(
+    "{class}",
+    "",
+    "probability that a nucleus is of this class, given that it is one, as the model states it; the columns of "
+    "all classes add up to 1. Cells from elsewhere have 1 for their class",
+    "0 to 1",
+    family="class",
+)
 
 
 def _bits(flags: AnyArray) -> Any:
@@ -149,7 +164,7 @@ class ProbabilityTable:
         _anndata_group(self._folder, self._path, layout.REGION if annotated else None)
         if annotated:
             _annotation(self._folder, self._path)
-        self._folder.group(f"{self._path}/obs", _frame(["id", "region", "class"]))
+        self._folder.group(f"{self._path}/obs", _frame([column.name for column in OBS]))
         for name, categories in (("region", [layout.REGION]), ("class", self._classes)):
             self._folder.group(f"{self._path}/obs/{name}", _CATEGORICAL)
             _column(self._folder, f"{self._path}/obs/{name}/categories", np.array(categories, dtype=np.str_))
@@ -161,14 +176,13 @@ class ProbabilityTable:
 
 
 def write_columns(
-    folder: ZarrFolder, classes: Sequence[str], about: Mapping[str, Sequence[str]], rows: Iterable[Float32]
+    folder: ZarrFolder, classes: Sequence[str], features: Sequence[Column], rows: Iterable[Float32]
 ) -> None:
-    """X and `var` of `tables/nuclei_table` with more columns than the class probabilities.
-
-    `about`: the columns of `var`, each with a text per further column of X. "name" becomes the index. `rows`:
-    pieces of the N x (C + F) table.
+    """X and `var` of `tables/nuclei_table` with the `features` after the class probabilities. `var` says what each
+    column means. `rows`: pieces of the N x (C + F) table.
     """
-    path, names = layout.NUCLEI_TABLE, [*classes, *about["name"]]
+    path, columns = layout.NUCLEI_TABLE, [*(replace(PROBABILITY, name=name) for name in classes), *features]
+    names = [column.name for column in columns]
     table = RowArray(folder, f"{path}/X", np.zeros((0, len(names)), np.float32), _ARRAY)
     try:
         for values in rows:
@@ -176,6 +190,6 @@ def write_columns(
         table.finish()
     finally:
         table.abandon()
-    shown = {"family": "class", "unit": "", "about": "probability of the class"}
-    columns = {key: np.array([first] * len(classes) + list(about[key])) for key, first in shown.items()}
-    _write_frame(folder, f"{path}/var", names, columns)
+    about = {"family": np.array([column.family for column in columns])}
+    about |= {fact: np.array([column.facts[fact] for column in columns]) for fact in FACTS}
+    _write_frame(folder, f"{path}/var", names, about)

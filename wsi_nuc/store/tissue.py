@@ -8,10 +8,17 @@ import numpy as np
 
 from wsi_nuc.rings import offsets_of
 from wsi_nuc.store import layout
-from wsi_nuc.store.geoparquet import GeoParquetFile, bbox_array, bbox_type, binary_array
+from wsi_nuc.store.columns import Column, described
+from wsi_nuc.store.geoparquet import BOX_AND_GEOMETRY, GeoParquetFile, bbox_array, bbox_type, binary_array
 from wsi_nuc.store.tables import to_arrow
 from wsi_nuc.store.zarrfile import ZarrFolder
 from wsi_nuc.types import UInt8
+
+COLUMNS = (
+    Column("id", "", "number of the polygon", "whole numbers from 1"),
+    Column("area_mm2", "mm2", "area of the polygon, without its holes", "above 0"),
+    *BOX_AND_GEOMETRY,
+)
 
 
 def write_thumbnail(folder: ZarrFolder, rgb: UInt8, l0_per_px: float) -> None:
@@ -52,4 +59,4 @@ def _batch(wkb: Any, bounds: Any, area_mm2: Any) -> Any:
     )
     ids = to_arrow(np.arange(1, len(wkb) + 1))
     columns = [ids, to_arrow(area_mm2), bbox_array(bounds), binary_array(data, offsets)]
-    return pa.record_batch(columns, schema=schema)
+    return pa.record_batch(columns, schema=described(schema, COLUMNS))

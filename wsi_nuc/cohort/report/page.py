@@ -38,7 +38,7 @@ def write_report(folder: CohortFolder) -> Collected:
     """Write `report.html` from the results so far. That is possible at any time."""
     plan, got = load(folder), gather(folder)
     done = [row for row in got.slides if row["state"] == DONE]
-    figures = figures_of(got.columns)
+    figures = figures_of([column.name for column in got.columns])
     values = [(figure, values_of(figure, done)[1]) for figure in figures]
     far = outliers(figures, done)
     counted = counts(got.states)

@@ -19,10 +19,18 @@ NUCLEUS_UM = (4.6, 7.8)
 CORE_PX, HALO_PX, MARGIN_PX, CROP_PX = 1024, 144, 8, 64
 
 
+# Optical densities of red, green and blue (Ruifrok & Johnston 2001); each is scaled to length 1.
+STAINS = {
+    "haematoxylin": (0.650, 0.704, 0.286),
+    "eosin": (0.072, 0.990, 0.105),
+    "rest": (0.268, 0.570, 0.776),
+}
+
+
 def unmixing() -> Float64:
-    """3 x 3, one column per stain (haematoxylin, eosin, the rest): how much of the stain an optical density of
-    red, green and blue stands for (Ruifrok & Johnston 2001)."""
-    stains = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
+    """3 x 3, one column per stain of `STAINS`: how much of the stain an optical density of red, green and blue
+    stands for."""
+    stains = np.array(list(STAINS.values()))
     return np.asarray(np.linalg.inv(stains / np.linalg.norm(stains, axis=1, keepdims=True)))
 
 
