@@ -65,7 +65,9 @@ def of_model(model: NucleiModel) -> Fingerprint:
     batch = inputs.tile()
     prompts = propose(model, batch)
     crops = segment(model, batch, prompts, range(len(prompts)))
-    spec = {name: value for name, value in asdict(model.spec).items() if name not in ("weights_sha256", "results")}
+    # Known otherwise, or without a meaning for results.
+    apart = ("weights_sha256", "results", "copyable")
+    spec = {name: value for name, value in asdict(model.spec).items() if name not in apart}
     return {
         "spec": json.loads(json.dumps(spec)),
         "prompts": {f.name: of_array(getattr(prompts, f.name).astype(np.float64)) for f in fields(prompts)},
