@@ -16,7 +16,7 @@ import wsi_nuc
 from tests.slides.make import zarr_folder
 from wsi_nuc.cohort.report.page import data_uri
 from wsi_nuc.errors import SlideError, StorageError, WsiNucError
-from wsi_nuc.features.summary import feature_means
+from wsi_nuc.features.means import feature_means
 from wsi_nuc.features.write import Nuclei, _rows
 from wsi_nuc.safezarr import RefusedZarr, attributes, below, open_array, read_array
 from wsi_nuc.slides.registry import open_slide

@@ -11,11 +11,11 @@ began; the version is recorded in the manifest and compared with nothing.
 from __future__ import annotations
 
 NUMBERS = {
-    "pipeline": 3,  # pixels, tissue, tiles, outlines, stitching, and all that a store consists of
+    "pipeline": 4,  # pixels, tissue, tiles, outlines, stitching, and all that a store consists of
     "classical": 1,
     "compact": 1,
     "promptnucseg": 1,
-    "features": 2,  # measures of nuclei, and the figures of slides in tables of cohorts
+    "features": 3,  # measures of nuclei, and the figures of slides in tables of cohorts
     "import": 1,
 }
 

@@ -26,6 +26,7 @@ from wsi_nuc.importing.record import Wanted
 from wsi_nuc.store import durable
 from wsi_nuc.store.nuclei_rows import NucleiReader
 from wsi_nuc.store.packing import convert
+from wsi_nuc.store.tables import probability_name
 
 COUNT = 400
 Outlines = list[tuple[Any, str]]
@@ -197,13 +198,13 @@ def test_qupath_gets_a_detection_with_class_colour_and_measurements(store: Path,
 
 
 def test_any_column_is_read_beside_the_outline(store: Path, truth: geopandas.GeoDataFrame) -> None:
-    with NucleiReader(store, ["immune", "class", "area_um2", "seam"]) as reader:
-        assert reader.measured_columns == CLASSES
+    with NucleiReader(store, ["probability_immune", "class", "area_um2", "seam"]) as reader:
+        assert reader.measured_columns == tuple(map(probability_name, CLASSES))
         rows = list(reader.each())
         boxed = list(reader.each((0, 0, 1000, 1000)))
     assert np.concatenate([r.columns["area_um2"] for r in rows]).tolist() == truth.area_um2.tolist()
     assert np.concatenate([r.columns["class"] for r in rows]).tolist() == truth["class"].astype(str).tolist()
-    probabilities = np.concatenate([r.columns["immune"] for r in rows])
+    probabilities = np.concatenate([r.columns["probability_immune"] for r in rows])
     best = truth["class"].to_numpy() == "immune"
     assert probabilities[best].min() >= 1 / 3
     inside = sorted(np.concatenate([r.rings.ids for r in boxed]).tolist())

@@ -16,14 +16,15 @@ from tests.features.tissue import NAMES, Tissue, measured, picture, slide_and_st
 from tests.store.build import CLASSES
 from wsi_nuc.errors import SlideError, StorageError
 from wsi_nuc.executors.base import SerialExecutor
+from wsi_nuc.features.means import feature_means
 from wsi_nuc.features.running import add_features
-from wsi_nuc.features.summary import feature_means
 from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.store.commit import Published
 from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.manifest import read
 from wsi_nuc.store.packing import convert
+from wsi_nuc.store.tables import probability_name
 from wsi_nuc.store.verify import verify
 from wsi_nuc.types import SlideRef
 
@@ -52,7 +53,7 @@ def test_columns_come_after_the_probabilities_and_nothing_else_changes(pair: tup
     after, new = table_of(store), read(store)
     assert done.new
     assert verify(store) == []
-    assert list(after.var_names) == [*CLASSES, *NAMES]
+    assert list(after.var_names) == [*map(probability_name, CLASSES), *NAMES]
     assert np.array_equal(after.X[:, : len(CLASSES)], before.X)
     expected = measured(slide, store)
     for name in NAMES:

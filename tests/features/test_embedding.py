@@ -132,7 +132,7 @@ def test_a_run_with_the_embedding(model: ModelRef, tmp_path: Path) -> None:
     (result,) = run_slides(RunConfig(out=tmp_path / "runs", scheduler="serial", **options), [slide.path])
     assert not result.error
     columns = list(anndata.read_zarr(Path(result.store) / "tables/nuclei_table").var_names)
-    assert columns[:2] == ["round", "long"]
+    assert columns[:2] == ["probability_round", "probability_long"]
     assert columns[-1] == "embedding_255"
     assert read(Path(result.store))["made_from"]["config"]["features"]["embedding"] == model.weights_sha256
     later = SlideRef(slide.path, mpp=0.25)

@@ -15,6 +15,7 @@ from wsi_nuc.features.job import has_features
 from wsi_nuc.features.registry import features_of
 from wsi_nuc.features.running import run_slides
 from wsi_nuc.store.manifest import read
+from wsi_nuc.store.tables import probability_name
 from wsi_nuc.store.verify import verify
 from wsi_nuc.synth import SynthSpec, write_slide
 
@@ -48,7 +49,10 @@ def test_the_table_has_them_and_the_manifest_says_so(whole: Path) -> None:
 
     table = anndata.read_zarr(whole / "tables/nuclei_table")
     classes = list(table.obs["class"].cat.categories)
-    assert list(table.var_names) == [*classes, *(feature.name for feature in features_of(classes))]
+    assert list(table.var_names) == [
+        *map(probability_name, classes),
+        *(feature.name for feature in features_of(classes)),
+    ]
     assert table.n_obs > 400
     assert has_features(read(whole)["made_from"])
     assert verify(whole) == []

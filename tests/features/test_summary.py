@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from tests.features.build import MPP, made_from, publish_nuclei
 from tests.store.build import CLASSES, nuclei
 from wsi_nuc.errors import StorageError
+from wsi_nuc.features.neighbourhood import needs
 from wsi_nuc.features.squares import EDGE_UM, squares_in
 from wsi_nuc.features.summary import slide_summary
 from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.manifest import digest, read
+from wsi_nuc.store.reading import class_names
 
 
 def published(folder: Path, monkeypatch: pytest.MonkeyPatch, table: NucleiTable, rows: int) -> Path:
@@ -194,11 +196,18 @@ def test_features_are_summed_up_where_there_are_some(tmp_path: Path, monkeypatch
     slide, store = slide_and_store(tmp_path, Tissue.of(40, edge_um=300), 0.5)
     plain = slide_summary(store)
     add_features(made_folder(store.parent) / store.name, slide, SerialExecutor(lambda: None).run)
-    monkeypatch.setattr("wsi_nuc.features.summary._ROWS", 7)
+    monkeypatch.setattr("wsi_nuc.features.means._ROWS", 7)
     summary = slide_summary(store)
     assert {key: value for key, value in summary.items() if not key.startswith("feature_")}.keys() == plain.keys()
     rows = anndata.read_zarr(store / "tables/nuclei_table").to_df().astype(np.float64)
-    assert rows["share_25um_tumour"].isna().any()
+    assert not rows.isna().any(axis=None)
+    # The mean is over the nuclei that have such neighbours.
+    alone = rows["count_25um"] == 0
+    assert alone.any()
+    for name, need in needs(class_names(store)).items():
+        short = rows[need.counted_by] < need.least
+        assert (rows.loc[short, name] == need.otherwise).all(), name
+        rows.loc[short, name] = np.nan
     for name in set(NAMES) - {"orientation_rad"}:
         assert summary[f"feature_mean_{name}"] == pytest.approx(rows[name].mean(), nan_ok=True), name
         assert summary[f"feature_sd_{name}"] == pytest.approx(rows[name].std(ddof=0), nan_ok=True, abs=1e-9), name

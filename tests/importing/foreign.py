@@ -108,6 +108,12 @@ def spatialdata_scaled(path: Path, cells: Named) -> Path:
     return spatialdata(path, cells, l0_per_px=2.0)
 
 
+def geoparquet(path: Path, cells: Named) -> Path:
+    frame = geopandas.GeoDataFrame({"class": [name for _, name in cells]}, geometry=[shape for shape, _ in cells])
+    frame.to_parquet(path)
+    return path
+
+
 WRITERS = {
     "qupath": (qupath, "cells.geojson"),
     "qupath, packed list": (qupath_packed, "cells.geojson.gz"),
@@ -117,6 +123,7 @@ WRITERS = {
     "tiatoolbox, unpacked": (tiatoolbox_plain, "store.db"),
     "spatialdata": (spatialdata, "cells.zarr"),
     "spatialdata, scaled": (spatialdata_scaled, "cells.zarr"),
+    "geoparquet": (geoparquet, "cells.parquet"),
 }
 
 

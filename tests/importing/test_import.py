@@ -72,14 +72,14 @@ def test_the_store_opens_in_the_tools_of_users(kind: str, slide: Path, tmp_path:
     done = imported(write(tmp_path / name, lattice(100)), slide, tmp_path / "out")
     opened = sd.read_zarr(done.published.path)
     assert len(opened["nuclei"]) == 100
-    assert opened["nuclei_table"].to_df().sum().to_dict() == {"lymphocyte": 34, "stroma": 33, "tumour": 33}
+    sums = {"probability_lymphocyte": 34, "probability_stroma": 33, "probability_tumour": 33}
+    assert opened["nuclei_table"].to_df().sum().to_dict() == sums
     assert slide_summary(done.published.path)["nuclei"] == 100
 
 
 def test_the_truth_of_a_drawn_slide_comes_back(slide: Path, tmp_path: Path) -> None:
     truth = geopandas.read_parquet(truth_path(slide))
-    cells = list(zip(truth.geometry, truth["class"].astype(str), strict=True))
-    done = imported(qupath(tmp_path / "cells.geojson", cells), slide, tmp_path / "out")
+    done = imported(truth_path(slide), slide, tmp_path / "out")
     nuclei = geopandas.read_parquet(done.published.path / SHAPES)
     assert len(nuclei) + sum(done.dropped.values()) == len(truth)
     assert nuclei.area.sum() == pytest.approx(truth.area.sum(), rel=0.01)

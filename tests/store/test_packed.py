@@ -29,6 +29,7 @@ from wsi_nuc.store.names import claim_name
 from wsi_nuc.store.nuclei_rows import NucleiReader
 from wsi_nuc.store.packing import convert
 from wsi_nuc.store.reading import NucleiFile, class_names
+from wsi_nuc.store.tables import probability_name
 from wsi_nuc.store.verify import is_result, verify
 
 FOLDER, PACKED = "x.svs.zarr", "x.svs.zarr.zip"
@@ -87,7 +88,7 @@ def test_a_store_of_the_format_before_is_read_packed_and_unpacked(tmp_path: Path
         assert verify(place) == []
         assert digests(place) == before
         assert class_names(place) == CLASSES
-        with NucleiReader(place, ["class", *CLASSES]) as reader:
+        with NucleiReader(place, ["class", *map(probability_name, CLASSES)]) as reader:
             assert len(reader.nuclei(0)) == read(place)["counts"]["nuclei"] == 20
     assert check_target(made_folder(tmp_path), FOLDER, origin().key) is not None
 
@@ -130,7 +131,7 @@ def test_zarr_and_pyarrow_read_the_members_where_they_lie(tmp_path: Path) -> Non
     with NucleiFile(packed) as file, NucleiFile(folder) as plain:
         assert np.array_equal(file.rings(0).xy, plain.rings(0).xy)
         assert np.array_equal(file.points(0).area_um2, plain.points(0).area_um2)
-    columns = ("score", "class", *CLASSES)
+    columns = ("score", "class", *map(probability_name, CLASSES))
     with NucleiReader(packed, columns) as reader, NucleiReader(folder, columns) as plain_reader:
         for name in columns:
             assert np.array_equal(reader.nuclei(0).columns[name], plain_reader.nuclei(0).columns[name])

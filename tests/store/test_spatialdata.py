@@ -6,8 +6,10 @@ import hashlib
 from pathlib import Path
 
 import anndata
+import geopandas
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import shapely
 import spatialdata
@@ -19,7 +21,7 @@ from wsi_nuc.store import layout, zarrfile
 from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.labels import write_labels
 from wsi_nuc.store.manifest import walk
-from wsi_nuc.store.tables import ProbabilityTable
+from wsi_nuc.store.tables import ProbabilityTable, probability_name
 from wsi_nuc.store.tissue import write_thumbnail, write_tissue
 from wsi_nuc.store.zarrfile import ZarrFolder
 
@@ -47,7 +49,7 @@ def test_spatialdata_sees_every_element(tmp_path: Path) -> None:
     expected = nuclei(150, size=2048)
     table = data.tables["nuclei_table"]
     assert np.array_equal(table.X, expected.class_probs)
-    assert table.var_names.tolist() == list(CLASSES)
+    assert table.var_names.tolist() == list(map(probability_name, CLASSES))
     assert table.obs["id"].tolist() == list(range(1, 151))
     assert table.obs["class"].tolist() == [CLASSES[i] for i in expected.class_id]
 
@@ -96,10 +98,20 @@ def test_spatialdata_queries_and_concatenates(tmp_path: Path) -> None:
     assert both["nuclei_table"].n_obs == 120
 
 
+def test_pyarrow_keeps_what_makes_it_geoparquet(tmp_path: Path) -> None:
+    shapes = whole_store(tmp_path / "s.zarr", 60, labels=False) / layout.NUCLEI_SHAPES / layout.PARQUET
+    pq.write_table(pq.read_table(shapes), tmp_path / "again.parquet")
+    again, first = geopandas.read_parquet(tmp_path / "again.parquet"), geopandas.read_parquet(shapes)
+    assert again.geometry.equals(first.geometry)
+    assert (
+        pq.read_metadata(tmp_path / "again.parquet").metadata[b"geo"] == pq.read_metadata(shapes).metadata[b"geo"]
+    )
+
+
 def test_nothing_is_a_file_or_a_folder_without_need(tmp_path: Path) -> None:
     everything = list(whole_store(tmp_path / "s.zarr", 150, labels=False).rglob("*"))
-    assert len([path for path in everything if path.is_file()]) == 35
-    assert len([path for path in everything if path.is_dir()]) == 25
+    assert len([path for path in everything if path.is_file()]) == 46
+    assert len([path for path in everything if path.is_dir()]) == 31
 
 
 def test_label_pixels_are_those_inside_of_the_polygons(tmp_path: Path) -> None:
@@ -132,12 +144,15 @@ def test_long_tables_go_over_chunks_and_shards(tmp_path: Path, monkeypatch: pyte
     folder = ZarrFolder(made_folder(tmp_path))
     written = ProbabilityTable(folder, CLASSES)
     ids = np.arange(1, 1001)
+    area_px, centre_l0 = table.areas_and_centres()
     for start in range(0, 1000, 90):
-        part = slice(start, start + 90)
-        written.append(ids[part], table.class_id[part], table.class_probs[part])
+        part = slice(start, min(start + 90, 1000))
+        written.append(ids[part], table.between(part.start, part.stop), centre_l0[part], area_px[part])
     written.finish()
     read = anndata.read_zarr(tmp_path / layout.NUCLEI_TABLE)
     assert np.array_equal(read.X, table.class_probs)
+    assert np.array_equal(read.obsm["spatial"], centre_l0)
+    assert np.array_equal(read.obs[["x", "y", "area"]], np.column_stack([centre_l0, area_px]))
     assert read.obs_names.tolist() == [str(i) for i in ids]
     assert len(list((tmp_path / layout.NUCLEI_TABLE / "X").glob("c.*"))) == 4
 

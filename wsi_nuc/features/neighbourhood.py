@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from scipy.spatial import Delaunay, QhullError, cKDTree
 
-from wsi_nuc.features.registry import RADII_UM
+from wsi_nuc.features.registry import RADII_UM, WITHIN_REACH
 from wsi_nuc.features.shape import ratio
 from wsi_nuc.store.columns import Column, about_mean_by
 from wsi_nuc.store.reading import NucleiFile, Points
@@ -134,14 +134,38 @@ def neighbourhood_features(scene: Scene, classes: Sequence[str]) -> Columns:
     squared = ((xy[pairs[:, 0]] - xy[pairs[:, 1]]) ** 2).sum(axis=1)
     for radius in RADII_UM:
         columns |= _composition(pairs[squared <= radius**2], scene, classes, radius)
+    for name, rule in needs(classes).items():
+        columns[name] = np.where(columns[rule.counted_by] >= rule.least, columns[name], rule.otherwise)
     return columns
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a column of a nucleus needs in order to have a value."""
+
+    counted_by: str
+    """The column that counts what it needs."""
+    least: int
+    otherwise: float
+    """The value without that many."""
+
+
+def needs(classes: Sequence[str]) -> dict[str, Need]:
+    """By the name of the column, for each that needs neighbours."""
+    out = {f"neighbour_{k}_um": Need(WITHIN_REACH, k, REACH_UM) for k in NEAREST}
+    out["delaunay_edge_mean_um"] = Need("delaunay_degree", 1, REACH_UM)
+    out["delaunay_edge_sd_um"] = Need("delaunay_degree", 1, 0.0)
+    for radius in RADII_UM:
+        shares = [f"share_{radius}um_{name}" for name in classes]
+        out |= dict.fromkeys([f"entropy_{radius}um_bits", *shares], Need(f"count_{radius}um", 1, 0.0))
+    return out
 
 
 def _nearest(tree: cKDTree, xy: Float64, own: int) -> Columns:
     """Distances to the nearest other nuclei. The very nearest is the nucleus itself."""
     distance = tree.query(xy[:own], k=max(NEAREST) + 1, distance_upper_bound=REACH_UM)[0]
-    distance[~np.isfinite(distance)] = np.nan
-    return {f"neighbour_{k}_um": distance[:, k] for k in NEAREST}
+    within = np.isfinite(distance[:, 1:]).sum(axis=1).astype(np.float64)
+    return {WITHIN_REACH: within, **{f"neighbour_{k}_um": distance[:, k] for k in NEAREST}}
 
 
 def _composition(pairs: Int64, scene: Scene, classes: Sequence[str], radius: int) -> Columns:

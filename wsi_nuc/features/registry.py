@@ -11,6 +11,7 @@ from wsi_nuc.models.classical.settings import STAINS, unmixing
 from wsi_nuc.store.columns import Column
 
 RADII_UM = (25, 50)
+WITHIN_REACH = "neighbours_within_100um"
 CLASS, NUMBER = "{class}", "{number}"
 
 _VECTORS = ", ".join(f"{name} ({', '.join(f'{x:.3f}' for x in rgb)})" for name, rgb in STAINS.items())
@@ -31,9 +32,11 @@ FAMILIES = {
     "1.6 OD, with what lies beyond in the first or last one; pairs of adjacent pixels in four directions, both in "
     "the nucleus; one symmetric matrix for all directions.",
     "boundary": "Haematoxylin at 32 points evenly along the outline, 1 um inside it and 1 um outside.",
-    "neighbourhood": "From centroids. Nothing farther away than 100 um counts, and a distance beyond is empty, "
-    "so means of distances are too small where nuclei are sparse. Nuclei near the border of the "
-    "tissue or of a place without data have fewer neighbours; that is not corrected.",
+    "neighbourhood": "From centroids. Nothing farther away than 100 um counts. A nucleus without the neighbours "
+    "that a column needs has the value that its range states, so that the table can go into a PCA as it is; a "
+    "column of counts says which these are. Means over a slide leave them out, so those of distances are too "
+    "small where nuclei are sparse. Nuclei near the border of the tissue or of a place without data have fewer "
+    "neighbours; that is not corrected.",
     "embedding": "Only with `--embedding`, and for a model that has one: 256 numbers per nucleus from "
     "PromptNucSeg, 128 from the default model.",
 }
@@ -148,43 +151,42 @@ BOUNDARY = _family(
 def _neighbourhood() -> list[Column]:
     features = _family(
         "neighbourhood",
-        "no triangle of the nucleus is small enough",
+        "never",
         *(
             (
                 f"neighbour_{k}_um",
                 "um",
                 f"distance of the centroid to the {place} other one",
-                "0 to 100",
-                f"fewer than {k} others are within 100 um" if k > 1 else "no other is within 100 um",
+                f"0 to 100; 100 where `{WITHIN_REACH}` is below {k}",
             )
             for k, place in ((1, "nearest"), (3, "third nearest"), (5, "fifth nearest"))
         ),
+        (WITHIN_REACH, "", "other nuclei within 100 um, counted up to five", "whole numbers from 0 to 5"),
         (
             "delaunay_degree",
             "",
             "edges in the Delaunay triangulation (triangles with circumradius up to 50 um)",
             "whole numbers from 0",
-            "never",
         ),
-        ("delaunay_edge_mean_um", "um", "mean length of those edges", "0 to 100"),
-        ("delaunay_edge_sd_um", "um", "standard deviation of their length", "0 to 50"),
+        ("delaunay_edge_mean_um", "um", "mean length of those edges", "0 to 100; 100 without edges"),
+        ("delaunay_edge_sd_um", "um", "standard deviation of their length", "0 to 50; 0 without edges"),
     )
     for radius in RADII_UM:
         features += _family(
             "neighbourhood",
-            f"no other nucleus is within {radius} um",
-            (f"count_{radius}um", "", f"other nuclei within {radius} um", "whole numbers from 0", "never"),
+            "never",
+            (f"count_{radius}um", "", f"other nuclei within {radius} um", "whole numbers from 0"),
             (
                 f"entropy_{radius}um_bits",
                 "bit",
                 f"entropy of the classes within {radius} um, without the nucleus itself",
-                "0 to log2 of the number of classes",
+                "0 to log2 of the number of classes; 0 without others",
             ),
             (
                 f"share_{radius}um_{CLASS}",
                 "",
                 f"share of {CLASS} among the other nuclei within {radius} um",
-                "0 to 1",
+                "0 to 1; 0 without others",
             ),
         )
     return features

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import shapely
 
-from wsi_nuc.errors import StorageError
 from wsi_nuc.features import squares
 from wsi_nuc.features.job import has_features
+from wsi_nuc.features.means import feature_means
 from wsi_nuc.features.neighbourhood import (
     ENRICHMENT_FIGURE,
     FARTHEST_UM,
@@ -25,22 +25,13 @@ from wsi_nuc.features.neighbourhood import (
     Surroundings,
 )
 from wsi_nuc.features.registry import TABLE
-from wsi_nuc.safezarr import open_array, read_array
-from wsi_nuc.safezip import contents
 from wsi_nuc.store import classes as class_figures
-from wsi_nuc.store import layout
 from wsi_nuc.store import manifest as manifests
 from wsi_nuc.store.classes import ClassCounter, ClassRow
 from wsi_nuc.store.columns import SAME, SUM, Column, about_mean_by, find, mean_by
 from wsi_nuc.store.reading import NucleiFile, class_names, read_tissue
-from wsi_nuc.types import Float64, Int64
 
-# Columns whose mean says nothing: the probabilities of classes, an embedding, a direction.
-LEFT_OUT_FAMILIES = ("class", "embedding")
-LEFT_OUT = ("orientation_rad",)
 KINDS = ("missing", "damaged", "failed")
-_ROWS = 16_384
-_MOST_FEATURES = 100_000
 Figure = float | int | str
 
 _OF_SLIDE = (
@@ -238,41 +229,3 @@ def _of_classes(rows: Sequence[ClassRow]) -> dict[str, Figure]:
 
 def _of_pairs(pairs: PairCounter, counts: Sequence[int]) -> dict[str, Figure]:
     return {f"enrichment_{a}_{b}": value for (a, b), value in pairs.enrichment(counts).items()}
-
-
-def feature_means(store: Path, nuclei: int) -> dict[str, float]:
-    """`feature_mean_NAME` and `feature_sd_NAME` over the nuclei that have a value; NaN where none has.
-
-    `nuclei`: how many rows the table must have.
-    """
-    table = contents(store) / layout.NUCLEI_TABLE
-    try:
-        values = open_array(table / "X")
-        names, families = (
-            read_array(table / "var" / name, _MOST_FEATURES).tolist() for name in ("_index", "family")
-        )
-        if values.shape != (nuclei, len(names)):
-            raise ValueError(f"its shape {values.shape} is not that of {len(names)} columns for {nuclei} nuclei")
-        kept = [i for i, name in enumerate(names) if families[i] not in LEFT_OUT_FAMILIES and name not in LEFT_OUT]
-        mean, sd = _mean_sd(values, np.array(kept, np.int64))
-    except (OSError, KeyError, ValueError) as error:
-        raise StorageError(table, f"cannot be read ({error})", "`wsi-nuc verify` says what is wrong") from None
-    out = {f"feature_mean_{names[i]}": float(value) for i, value in zip(kept, mean, strict=True)}
-    return out | {f"feature_sd_{names[i]}": float(value) for i, value in zip(kept, sd, strict=True)}
-
-
-def _mean_sd(values: Any, columns: Int64) -> tuple[Float64, Float64]:
-    """Merges stretches of rows as Chan, Golub and LeVeque do, which never subtracts large squares."""
-    count, mean, squares = (np.zeros(len(columns)) for _ in range(3))
-    for start in range(0, values.shape[0], _ROWS):
-        stretch = np.asarray(values[start : start + _ROWS], np.float64)[:, columns]
-        known = np.isfinite(stretch)
-        n = known.sum(axis=0)
-        here = np.where(known, stretch, 0).sum(axis=0) / np.maximum(n, 1)
-        off = np.where(known, stretch - here, 0)
-        total, gap = count + n, here - mean
-        mean = mean + gap * n / np.maximum(total, 1)
-        squares = squares + (off**2).sum(axis=0) + gap**2 * count * n / np.maximum(total, 1)
-        count = total
-    spread = np.sqrt(squares / np.maximum(count, 1))
-    return np.where(count > 0, mean, np.nan), np.where(count > 0, spread, np.nan)

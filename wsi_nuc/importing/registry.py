@@ -13,11 +13,15 @@ from wsi_nuc.importing.record import Cells, Wanted
 # In the order in which they are asked. Each decides by content.
 READERS: dict[str, str] = {
     "spatialdata": "wsi_nuc.importing.spatialdata",
+    "geoparquet": "wsi_nuc.importing.geoparquet",
     "tiatoolbox": "wsi_nuc.importing.tiatoolbox",
     "cellvit": "wsi_nuc.importing.cellvit",
     "qupath": "wsi_nuc.importing.qupath",
 }
-KNOWN = "QuPath's GeoJSON, CellViT's cells.json, TIAToolbox's AnnotationStore and SpatialData's zarr are read"
+KNOWN = (
+    "QuPath's GeoJSON, CellViT's cells.json, TIAToolbox's AnnotationStore, SpatialData's zarr "
+    "and GeoParquet are read"
+)
 
 
 class Reader(Protocol):

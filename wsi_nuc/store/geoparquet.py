@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -117,7 +118,11 @@ class GeoParquetFile:
     def close(self) -> None:
         self._settle()
         self._pool.shutdown()
-        self._writer.add_key_value_metadata({"geo": geo_metadata(self._kinds, self._extent.box)})
+        geo = {"geo": geo_metadata(self._kinds, self._extent.box)}
+        # Arrow reads what belongs to the table from its own copy of the schema, and writes that again.
+        schema = self._writer.schema.with_metadata({**self._writer.schema.metadata, **geo})
+        arrow = {"ARROW:schema": base64.b64encode(schema.serialize().to_pybytes())}
+        self._writer.add_key_value_metadata({**geo, **arrow})
         self._writer.close()
         self._file.close()
 

@@ -227,10 +227,10 @@ class NucleiWriter:
         seam = crosses_core(bounds, self._core_boxes_l0(table.tile))
         group = Rows.of(table, self._written + 1, bounds, seam)
         self._parquet.write(nuclei_batch(group, self._classes, self._um2_per_px), bounds)
-        class_id = table.class_id
-        self._counter.add(class_id, group.area_px * self._um2_per_px)
+        area_um2 = group.area_px * self._um2_per_px
+        self._counter.add(table.class_id, area_um2)
         ids = np.arange(group.first_id, group.first_id + len(table))
-        self._probabilities.append(ids, class_id, table.class_probs)
+        self._probabilities.append(ids, table, group.centre_l0, area_um2)
         self._group_boxes.append(np.hstack([bounds[:, :2].min(axis=0), bounds[:, 2:].max(axis=0)]))
         self._written += len(table)
         self._seam += int(seam.sum())

@@ -14,7 +14,8 @@ from wsi_nuc.errors import StorageError, UsageError
 from wsi_nuc.safezarr import open_array, read_array
 from wsi_nuc.safezip import Folder, contents
 from wsi_nuc.store import layout
-from wsi_nuc.store.reading import NucleiFile, StoredRings, decode_rings
+from wsi_nuc.store.reading import NucleiFile, StoredRings, class_names, decode_rings
+from wsi_nuc.store.tables import probability_name
 from wsi_nuc.types import Bool, Int64
 
 Column = npt.NDArray[Any]
@@ -46,8 +47,8 @@ class NucleiReader(NucleiFile):
         self._inside = contents(self.store)
         self.shape_columns = tuple(name for name in self.column_names if name not in _OUTLINE)
         """The columns beside the outlines."""
-        self.measured_columns = _measured(self._inside)
-        """The columns of the table: the probability of each class under its name, then the features."""
+        self.measured_columns = _measured(self._inside, class_names(self.store))
+        """The columns of the table: the probability of each class, then the features."""
         unknown = [name for name in columns if name not in self.shape_columns + self.measured_columns]
         if unknown:
             known = ", ".join(self.shape_columns + self.measured_columns)
@@ -81,12 +82,14 @@ class NucleiReader(NucleiFile):
         return {name: values[:, self.measured_columns.index(name)] for name in names}
 
 
-def _measured(store: Folder) -> tuple[str, ...]:
+def _measured(store: Folder, classes: Sequence[str]) -> tuple[str, ...]:
     path = store / layout.NUCLEI_TABLE / "var/_index"
     try:
-        return tuple(str(name) for name in read_array(path, _MOST_COLUMNS))
+        names = [str(name) for name in read_array(path, _MOST_COLUMNS)]
     except (OSError, KeyError, ValueError) as error:
         raise StorageError(path, f"cannot be read ({error})", "`wsi-nuc verify` says what is wrong") from None
+    # In stores of earlier versions the probability has the name of the class alone.
+    return (*map(probability_name, classes), *names[len(classes) :])
 
 
 def _values(column: Any) -> Column:

@@ -7,17 +7,17 @@ in every process that nobody needs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.rings import offsets_of
 from wsi_nuc.store import layout
 from wsi_nuc.store.columns import FACTS, Column
 from wsi_nuc.store.zarrfile import Json, RowArray, ZarrFolder
-from wsi_nuc.types import Float32, Int64
+from wsi_nuc.types import Float32, Float64, Int64
 
 AnyArray = npt.NDArray[Any]
 
@@ -30,9 +30,15 @@ OBS = (
     Column("id", "", "number of the nucleus: `id` of the shapes", "whole numbers from 1"),
     Column("region", "", "which shapes the table belongs to, as SpatialData needs it", "always `nuclei`"),
     Column("class", "", "the most probable class, as in the shapes", "the names of the model's classes"),
+    Column("x", "px", "x of the centroid in level-0 pixels; also in `obsm/spatial`", "on the slide"),
+    Column("y", "px", "y of the centroid in level-0 pixels, downwards", "on the slide"),
+    # Not `area_um2`, which may be a column of X: tools refuse a name that means two columns.
+    Column("area", "um2", "area of the polygon: `area_um2` of the shapes", "above 0"),
+    Column("score", "", "`score` of the shapes", "0 to 1"),
 )
+NUMBERS = {"x": np.float64, "y": np.float64, "area": np.float64, "score": np.float32}
 PROBABILITY = Column(
-    "{class}",
+    "probability_{class}",
     "",
     "probability that a nucleus is of this class, given that it is one, as the model states it; the columns of "
     "all classes add up to 1. Cells from elsewhere have 1 for their class",
@@ -132,8 +138,16 @@ def _code_type(classes: int) -> Any:
     return np.int8 if classes <= 127 else np.int16
 
 
+def probability_name(label: str) -> str:
+    """The column with the probability of a class."""
+    return PROBABILITY.with_({"class": label}).name
+
+
 class ProbabilityTable:
-    """The class probabilities N x C with id and class of every nucleus. Memory does not grow with N."""
+    """The class probabilities N x C with id, class, place, area and score of every nucleus.
+
+    Memory does not grow with N.
+    """
 
     def __init__(self, folder: ZarrFolder, classes: Sequence[str]) -> None:
         self._folder, self._classes = folder, list(classes)
@@ -144,17 +158,26 @@ class ProbabilityTable:
         self._id = RowArray(folder, f"{path}/obs/id", np.zeros(0, np.int64), _ARRAY)
         self._region = RowArray(folder, f"{path}/obs/region/codes", np.zeros(0, np.int8), _ARRAY)
         self._class = RowArray(folder, f"{path}/obs/class/codes", np.zeros(0, codes), _ARRAY)
+        self._spatial = RowArray(folder, f"{path}/obsm/spatial", np.zeros((0, 2)), _ARRAY)
+        self._numbers = {
+            name: RowArray(folder, f"{path}/obs/{name}", np.zeros(0, kind), _ARRAY)
+            for name, kind in NUMBERS.items()
+        }
 
     @property
     def _columns(self) -> tuple[RowArray, ...]:
-        return self._x, self._index, self._id, self._region, self._class
+        return self._x, self._index, self._id, self._region, self._class, self._spatial, *self._numbers.values()
 
-    def append(self, ids: Int64, class_id: Int64, class_probs: Float32) -> None:
-        self._x.append(class_probs)
+    def append(self, ids: Int64, table: NucleiTable, centre_l0: Float64, area_um2: Float64) -> None:
+        self._x.append(table.class_probs)
         self._index.append(ids.astype(np.str_))
         self._id.append(ids)
         self._region.append(np.zeros(len(ids), np.int8))
-        self._class.append(class_id.astype(_code_type(len(self._classes))))
+        self._class.append(table.class_id.astype(_code_type(len(self._classes))))
+        self._spatial.append(centre_l0)
+        numbers: tuple[AnyArray, ...] = (centre_l0[:, 0], centre_l0[:, 1], area_um2, table.score)
+        for name, values in zip(NUMBERS, numbers, strict=True):
+            self._numbers[name].append(values)
 
     def finish(self) -> None:
         for column in self._columns:
@@ -164,11 +187,12 @@ class ProbabilityTable:
         _anndata_group(self._folder, self._path, layout.REGION if annotated else None)
         if annotated:
             _annotation(self._folder, self._path)
+        self._folder.group(f"{self._path}/obsm", _DICT)
         self._folder.group(f"{self._path}/obs", _frame([column.name for column in OBS]))
         for name, categories in (("region", [layout.REGION]), ("class", self._classes)):
             self._folder.group(f"{self._path}/obs/{name}", _CATEGORICAL)
             _column(self._folder, f"{self._path}/obs/{name}/categories", np.array(categories, dtype=np.str_))
-        _write_frame(self._folder, f"{self._path}/var", self._classes, {})
+        _write_frame(self._folder, f"{self._path}/var", list(map(probability_name, self._classes)), {})
 
     def abandon(self) -> None:
         for column in self._columns:
@@ -181,7 +205,7 @@ def write_columns(
     """X and `var` of `tables/nuclei_table` with the `features` after the class probabilities. `var` says what each
     column means. `rows`: pieces of the N x (C + F) table.
     """
-    path, columns = layout.NUCLEI_TABLE, [*(replace(PROBABILITY, name=name) for name in classes), *features]
+    path, columns = layout.NUCLEI_TABLE, [*(PROBABILITY.with_({"class": label}) for label in classes), *features]
     names = [column.name for column in columns]
     table = RowArray(folder, f"{path}/X", np.zeros((0, len(names)), np.float32), _ARRAY)
     try:

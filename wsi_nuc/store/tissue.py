@@ -16,6 +16,7 @@ from wsi_nuc.types import UInt8
 
 COLUMNS = (
     Column("id", "", "number of the polygon", "whole numbers from 1"),
+    Column("tissue_id", "", "the same number under the name that LazySlide knows", "whole numbers from 1"),
     Column("area_mm2", "mm2", "area of the polygon, without its holes", "above 0"),
     *BOX_AND_GEOMETRY,
 )
@@ -52,11 +53,13 @@ def _batch(wkb: Any, bounds: Any, area_mm2: Any) -> Any:
     schema = pa.schema(
         [
             pa.field("id", pa.int64(), nullable=False),
+            # The same number, under the name by which LazySlide knows pieces of tissue.
+            pa.field("tissue_id", pa.int64(), nullable=False),
             pa.field("area_mm2", pa.float64(), nullable=False),
             pa.field("bbox", bbox_type(), nullable=False),
             pa.field("geometry", pa.binary(), nullable=False),
         ]
     )
     ids = to_arrow(np.arange(1, len(wkb) + 1))
-    columns = [ids, to_arrow(area_mm2), bbox_array(bounds), binary_array(data, offsets)]
+    columns = [ids, ids, to_arrow(area_mm2), bbox_array(bounds), binary_array(data, offsets)]
     return pa.record_batch(columns, schema=described(schema, COLUMNS))
