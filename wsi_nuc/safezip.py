@@ -122,6 +122,15 @@ def other_form(name: str) -> str:
     return name.removesuffix(".zip") if name.endswith(SUFFIX) else f"{name}.zip"
 
 
+def names_in(folder: Folder) -> list[str]:
+    """The names of the files and folders in a folder, sorted; none if there is no such folder."""
+    if isinstance(folder, Path):
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    start = f"{folder.relative}/" if folder.relative else ""
+    inside = (name[len(start) :] for name in folder.packed.members if name.startswith(start))
+    return sorted({name.partition("/")[0] for name in inside})
+
+
 def is_packed(path: Path) -> bool:
     """By its name, and that it is a file; it may be damaged."""
     return path.name.endswith(SUFFIX) and os.path.isfile(path)  # noqa: PTH113 - False where nobody may look

@@ -24,6 +24,7 @@ from wsi_nuc.importing.outlines import Mender
 from wsi_nuc.importing.record import Cells, Wanted, polygon
 from wsi_nuc.importing.spool import Spool
 from wsi_nuc.store.folders import made_folder
+from wsi_nuc.store.packing import convert
 from wsi_nuc.store.verify import verify
 from wsi_nuc.synth import SynthSpec, truth_path, write_slide
 from wsi_nuc.types import Level, SlideInfo
@@ -83,6 +84,16 @@ def test_the_truth_of_a_drawn_slide_comes_back(slide: Path, tmp_path: Path) -> N
     nuclei = geopandas.read_parquet(done.published.path / SHAPES)
     assert len(nuclei) + sum(done.dropped.values()) == len(truth)
     assert nuclei.area.sum() == pytest.approx(truth.area.sum(), rel=0.01)
+
+
+def test_a_packed_store_is_read_where_it_lies(slide: Path, tmp_path: Path) -> None:
+    made = imported(truth_path(slide), slide, tmp_path / "first").published.path
+    packed = convert(made, packed=True, keep=True)
+    again = imported(packed, slide, tmp_path / "second")
+    assert again.format == "spatialdata"
+    first, second = (geopandas.read_parquet(path / SHAPES) for path in (made, again.published.path))
+    assert first.geometry.equals(second.geometry)
+    assert first["class"].tolist() == second["class"].tolist()
 
 
 def test_the_same_import_twice_is_one_store(slide: Path, tmp_path: Path) -> None:

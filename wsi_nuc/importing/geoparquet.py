@@ -12,6 +12,7 @@ import shapely
 
 from wsi_nuc.errors import UsageError
 from wsi_nuc.importing.record import BATCH_CELLS, Cells, Wanted
+from wsi_nuc.safezip import Folder, for_arrow
 from wsi_nuc.types import Float64
 
 MAGIC = b"PAR1"
@@ -31,13 +32,13 @@ def cells(path: Path, wanted: Wanted) -> Iterator[Cells]:
     yield from of_parquet(path, wanted.class_column, np.eye(3))
 
 
-def of_parquet(file: Path, class_column: str, matrix: Float64) -> Iterator[Cells]:
+def of_parquet(file: Folder, class_column: str, matrix: Float64) -> Iterator[Cells]:
     """`matrix`: 3 x 3, from coordinates of the file (x, y, 1) to level-0 pixels."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(file) as opened:
+        with pq.ParquetFile(for_arrow(file)) as opened:
             facts, schema = opened.metadata.metadata or {}, opened.schema_arrow
             geometry, column = _columns(file, facts, schema, class_column)
             score = next((name for name in SCORE_COLUMNS if name in schema.names), None)
@@ -48,7 +49,7 @@ def of_parquet(file: Path, class_column: str, matrix: Float64) -> Iterator[Cells
         raise UsageError(file, f"cannot be read as GeoParquet ({error})", REMEDY) from error
 
 
-def _columns(file: Path, facts: Mapping[bytes, bytes], schema: Any, wanted: str) -> tuple[str, str | None]:
+def _columns(file: Folder, facts: Mapping[bytes, bytes], schema: Any, wanted: str) -> tuple[str, str | None]:
     geo = json.loads(facts.get(b"geo", b"{}"))
     geometry = str(geo.get("primary_column", "geometry"))
     if geometry not in schema.names:

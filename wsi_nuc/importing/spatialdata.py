@@ -1,4 +1,5 @@
-"""Shapes of a SpatialData zarr: polygons, or circles with a radius, in the global coordinates of the zarr."""
+"""Shapes of a SpatialData zarr, also of a packed store: polygons, or circles with a radius, in its global
+coordinates."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from wsi_nuc.errors import UsageError
 from wsi_nuc.importing.geoparquet import of_parquet
 from wsi_nuc.importing.record import Cells, Wanted
 from wsi_nuc.safezarr import attributes
+from wsi_nuc.safezip import Folder, contents, is_packed, names_in
 from wsi_nuc.types import Float64
 
 PARQUET = "shapes.parquet"
@@ -21,16 +23,20 @@ REMEDY = "give a zarr that SpatialData wrote, with shapes"
 
 
 def recognises(path: Path) -> bool:
-    return (path / "shapes").is_dir() and any((path / name).is_file() for name in ("zarr.json", ".zgroup"))
+    if not (path.is_dir() or is_packed(path)):
+        return False
+    names = names_in(contents(path))
+    return "shapes" in names and not {"zarr.json", ".zgroup"}.isdisjoint(names)
 
 
 def cells(path: Path, wanted: Wanted) -> Iterator[Cells]:
-    element = _element(path, wanted.element)
+    element = _element(contents(path), wanted.element)
     yield from of_parquet(element / PARQUET, wanted.class_column, _to_global(path, _attributes(element)))
 
 
-def _element(path: Path, wanted: str) -> Path:
-    names = sorted(file.parent.name for file in path.glob(f"shapes/*/{PARQUET}"))
+def _element(path: Folder, wanted: str) -> Folder:
+    shapes = path / "shapes"
+    names = [name for name in names_in(shapes) if (shapes / name / PARQUET).is_file()]
     if wanted and wanted not in names:
         raise UsageError(
             f"--element {wanted}", f"{path} has no such shapes", f"it has {', '.join(names) or 'none'}"
@@ -41,10 +47,10 @@ def _element(path: Path, wanted: str) -> Path:
         raise UsageError(path, "it has no shapes", REMEDY)
     if not chosen:
         raise UsageError(path, f"it has several shapes: {', '.join(names)}", "choose one with --element")
-    return path / "shapes" / chosen
+    return shapes / chosen
 
 
-def _attributes(element: Path) -> dict[str, Any]:
+def _attributes(element: Folder) -> dict[str, Any]:
     try:
         return attributes(element)
     except (OSError, ValueError) as error:
