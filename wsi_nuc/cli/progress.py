@@ -6,8 +6,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePath
 
 import psutil
@@ -16,6 +17,7 @@ from wsi_nuc.events import Emit, Event, RegionFinished, SlideFinished, SlideStar
 from wsi_nuc.slides.address import shown
 
 LINE_EVERY_S = 5.0
+MEMORY_EVERY_S = 10.0
 
 
 @dataclass
@@ -53,9 +55,10 @@ class _Totals:
         left = self.regions_known - self.resumed - self.regions
         eta = f"{_clock(left * seconds / self.regions)} left" if self.regions else "time left unknown"
         resumed = f" ({self.resumed} resumed)" if self.resumed else ""
+        memory = _memory_gib(int(seconds / MEMORY_EVERY_S))
         return (
             f"regions {self.regions + self.resumed}/{self.regions_known}{resumed}  nuclei {self.nuclei:,}  "
-            f"{self.tiles / seconds:.1f} tiles/s  {eta}  {_memory_gib():.1f} GiB{self._waiting()}"
+            f"{self.tiles / seconds:.1f} tiles/s  {eta}  {memory:.1f} GiB{self._waiting()}"
         )
 
     def _waiting(self) -> str:
@@ -172,13 +175,13 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}"
 
 
-def _memory_gib() -> float:
-    """Resident memory of this process and its workers."""
-    total = 0
-    me = psutil.Process()
+@lru_cache(maxsize=1)
+def _memory_gib(moment: int) -> float:
+    """Memory of this process and its workers. Pages that they share count once, which takes long to add up, so it
+    is done once for each `moment`."""
+    total, me = 0, psutil.Process()
     for process in (me, *me.children(recursive=True)):
-        try:
-            total += process.memory_info().rss
-        except psutil.Error:
-            continue
+        with suppress(psutil.Error):
+            memory = process.memory_full_info()
+            total += getattr(memory, "pss", memory.rss)
     return float(total) / 2**30
