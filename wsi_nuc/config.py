@@ -28,11 +28,12 @@ class Section(BaseModel):
 
 
 class StitchConfig(Section):
-    """Two candidates are one nucleus when their IoU, or the part of the smaller that lies in the larger, is over
-    the limit."""
+    """When a candidate is a second outline of a nucleus that has a better one."""
 
-    iou: float = Field(default=0.5, gt=0, lt=1)
-    containment: float = Field(default=0.8, gt=0, le=1)
+    covered: float = Field(default=0.5, gt=0, lt=1)
+    """Better ones cover more than this share of it, all together."""
+    containment: float = Field(default=0.75, gt=0, lt=1)
+    """More than this share of a better one lies in it."""
 
 
 class SlurmConfig(Section):

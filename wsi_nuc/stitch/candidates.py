@@ -22,12 +22,14 @@ class Candidates:
     """N: whether the prompt lies in the core of the candidate's own tile, and not in the margin around it."""
     bounds: Float64
     """N x 4: the box of each outline (x0, y0, x1, y1), in level-0 pixels."""
+    decided: Bool
+    """N: whether the candidate is known to be kept; it only waits for others that it may cut."""
 
     def __len__(self) -> int:
         return len(self.own)
 
     def select(self, rows: Int64) -> Candidates:
-        return Candidates(self.table.select(rows), self.own[rows], self.bounds[rows])
+        return Candidates(self.table.select(rows), self.own[rows], self.bounds[rows], self.decided[rows])
 
     @classmethod
     def concat(cls, parts: Sequence[Candidates]) -> Candidates:
@@ -37,6 +39,7 @@ class Candidates:
             NucleiTable.concat([part.table for part in parts]),
             np.concatenate([part.own for part in parts]),
             np.concatenate([part.bounds for part in parts]),
+            np.concatenate([part.decided for part in parts]),
         )
 
 
@@ -56,7 +59,7 @@ def admit(region: RegionCandidates, geometry: StitchGeometry) -> Candidates:
     table, core = region.table, region.core_box_l0
     if len(region.own) != len(table) or (len(table) and int(table.ring_lengths.min()) < 1):
         raise ValueError(f"region {core}: {len(table)} rows, {len(region.own)} flags; every ring needs a vertex")
-    candidates = Candidates(table, region.own, table.bounds())
+    candidates = Candidates(table, region.own, table.bounds(), np.zeros(len(table), np.bool_))
     if len(table):
         _check_prompts(region, geometry)
         _check_reach(candidates, geometry)

@@ -16,7 +16,7 @@ import numpy as np
 
 from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.rings import chunks, offsets_of, ranges
-from wsi_nuc.types import Float64, Int64
+from wsi_nuc.types import Bool, Float64, Int64
 
 _PAIRS_AT_ONCE = 1 << 21
 _EDGE_PAIRS_AT_ONCE = 1 << 20
@@ -156,19 +156,38 @@ def _common(edges: _Edges, a: Int64, b: Int64, floor: Float64) -> Float64:
     return common
 
 
-def octagon_unions(table: NucleiTable, a: Int64, b: Int64) -> Float64:
-    """Area of the smallest octagon (sides at 0, 45, 90, 135 degrees) around ring a[k] and ring b[k] together.
+@dataclass(frozen=True, slots=True)
+class Octagons:
+    """The smallest octagon (sides at 0, 45, 90, 135 degrees) around each of N rings."""
 
-    The union of the two is not larger. For outlines as round as nuclei, this nearly always proves a duplicate.
-    """
-    if not len(a):
-        return np.zeros(0)
-    x, y = table.xy.T
-    starts = table.starts
-    low = [np.minimum.reduceat(side, starts) for side in (x, y, x + y, x - y)]
-    high = [np.maximum.reduceat(side, starts) for side in (x, y, x + y, x - y)]
-    x0, y0, s0, d0 = (np.minimum(side[a], side[b]) for side in low)
-    x1, y1, s1, d1 = (np.maximum(side[a], side[b]) for side in high)
-    corners = (s0 - x0 - y0) ** 2 + (x1 + y1 - s1) ** 2 + (d0 - x0 + y1) ** 2 + (x1 - y0 - d1) ** 2
-    unions: Float64 = (x1 - x0) * (y1 - y0) - corners / 2
-    return unions
+    low: tuple[Float64, Float64, Float64, Float64]
+    """The least x, y, x + y and x - y."""
+    high: tuple[Float64, Float64, Float64, Float64]
+
+    @classmethod
+    def of(cls, table: NucleiTable) -> Octagons:
+        if not len(table):
+            none = (np.zeros(0),) * 4
+            return cls(none, none)
+        x, y = table.xy.T
+        a, b, c, d = (np.minimum.reduceat(side, table.starts) for side in (x, y, x + y, x - y))
+        e, f, g, h = (np.maximum.reduceat(side, table.starts) for side in (x, y, x + y, x - y))
+        return cls((a, b, c, d), (e, f, g, h))
+
+    def meet(self, a: Int64, b: Int64) -> Bool:
+        """Whether the octagons of pairs whose boxes share area do so too."""
+        meet = np.ones(len(a), np.bool_)
+        for low, high in zip(self.low[2:], self.high[2:], strict=True):
+            meet &= (low[a] < high[b]) & (low[b] < high[a])
+        return meet
+
+    def unions(self, a: Int64, b: Int64) -> Float64:
+        """Area of the smallest octagon around ring a[k] and ring b[k] together.
+
+        The union of the two is not larger. For outlines as round as nuclei, this nearly always proves a double.
+        """
+        x0, y0, s0, d0 = (np.minimum(side[a], side[b]) for side in self.low)
+        x1, y1, s1, d1 = (np.maximum(side[a], side[b]) for side in self.high)
+        corners = (s0 - x0 - y0) ** 2 + (x1 + y1 - s1) ** 2 + (d0 - x0 + y1) ** 2 + (x1 - y0 - d1) ** 2
+        unions: Float64 = (x1 - x0) * (y1 - y0) - corners / 2
+        return unions

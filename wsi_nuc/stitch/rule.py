@@ -1,10 +1,8 @@
-"""When two candidates count as the same nucleus: the rule of the conflict graph."""
+"""When two candidates outline the same nucleus."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import numpy as np
 
 from wsi_nuc.errors import UsageError
 from wsi_nuc.types import Bool, Float64
@@ -12,25 +10,21 @@ from wsi_nuc.types import Bool, Float64
 
 @dataclass(frozen=True, slots=True)
 class StitchRule:
-    """Two candidates are rivals if they exceed one of these limits."""
+    """A candidate is a double, and goes, if it exceeds one of these limits."""
 
-    iou: float = 0.5
-    """For intersection / union."""
-    containment: float = 0.8
-    """For intersection / smaller area. It catches what IoU cannot: a part nested in its whole. 1.0 is off."""
+    covered: float = 0.5
+    """For the share of it that better ones cover, all together. What is left of it would not be this nucleus."""
+    containment: float = 0.75
+    """For the share of a better one that lies in it. One that lies in it wholly makes it a double in any case."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.iou < 1:
-            raise UsageError("stitch.iou", f"{self.iou} is not between 0 and 1", "use for example 0.5")
-        if not 0 < self.containment <= 1:
-            raise UsageError(
-                "stitch.containment", f"{self.containment} is not in (0, 1]", "use for example 0.8, or 1 for off"
-            )
+        for name in ("covered", "containment"):
+            limit = getattr(self, name)
+            if not 0 < limit < 1:
+                raise UsageError(f"stitch.{name}", f"{limit} is not between 0 and 1", "use for example 0.5")
 
-    def rivals(self, common: Float64, area_a: Float64, area_b: Float64) -> Bool:
-        """Whether pairs with these areas, and these areas in common, are one nucleus. Written without divisions:
-        rings without area are never rivals."""
-        nested = common > self.containment * np.minimum(area_a, area_b)
-        same = common > self.iou * (area_a + area_b - common)
-        rivals: Bool = nested | same
-        return rivals
+    def doubles(self, common: Float64, better: Float64, worse: Float64) -> Bool:
+        """Whether the worse ones of pairs with these areas in common, and these areas, are doubles. Written without
+        divisions: rings without area are never doubles."""
+        doubles: Bool = (common > self.covered * worse) | (common > self.containment * better)
+        return doubles

@@ -11,7 +11,8 @@ import numpy as np
 
 from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.stitch.candidates import Candidates, RegionCandidates, admit
-from wsi_nuc.stitch.conflicts import KEPT, OPEN, conflicts, settle
+from wsi_nuc.stitch.conflicts import KEPT, OPEN, Overlaps, overlaps, settle
+from wsi_nuc.stitch.cutting import cut
 from wsi_nuc.stitch.geometry import BlockKey, Frontier, StitchGeometry
 from wsi_nuc.stitch.precedence import canonical
 from wsi_nuc.stitch.rule import StitchRule
@@ -29,6 +30,8 @@ class StitchStats:
     candidates: int = 0
     peak_held: int = 0
     """The most rows in memory at the same time."""
+    cut: int = 0
+    """How many nuclei lost a part of their outline to better ones."""
 
 
 def stitch(
@@ -96,7 +99,9 @@ class _Held:
 
     def _put(self, column: int, candidates: Candidates) -> None:
         self.undecided[column].append(candidates)
-        blocks = self.geometry.blocks(candidates.table.prompt_xy)
+        blocks = self.geometry.blocks(candidates.table.prompt_xy[~candidates.decided])
+        if not len(blocks):
+            return
         first = blocks[np.lexsort((blocks[:, 1], blocks[:, 0]))[0]]
         known = self.first_undecided.get(column, _AFTER_ALL)
         self.first_undecided[column] = min(known, (int(first[0]), int(first[1])))
@@ -108,7 +113,7 @@ class _Held:
     def _take(self, window: _Window) -> list[Candidates]:
         columns = sorted(column for column in self.undecided if window.first <= column <= window.last)
         for column in columns:
-            del self.first_undecided[column]
+            self.first_undecided.pop(column, None)
         return [part for column in columns for part in self.undecided.pop(column)]
 
     def _decide(self, window: _Window, frontier: Frontier) -> None:
@@ -116,14 +121,31 @@ class _Held:
         if not parts:
             return
         pool = Candidates.concat(parts)
-        closed = frontier.closed(pool.bounds) & window.decidable(pool.table.prompt_xy[:, 0])
-        state = settle(closed, conflicts(pool, self.rule))
-        kept, undecided = np.flatnonzero(state == KEPT), np.flatnonzero(state == OPEN)
-        self._keep(pool.table, kept)
-        columns = np.floor(pool.table.prompt_xy[undecided, 0] / self.geometry.region_l0).astype(np.int64)
+        decidable = window.decidable(pool.table.prompt_xy[:, 0])
+        found = overlaps(pool, self.rule)
+        state = settle(frontier.closed(pool.bounds) & decidable, pool.decided, found)
+        kept = (state == KEPT) & ~pool.decided
+        written = self._keep_cut(pool.table, kept, found.select(kept[found.worse] & (state[found.better] == KEPT)))
+        # What is kept stays at hand, uncut, for those that it may still cut.
+        waiting = (state == OPEN) | (pool.decided & ~decidable)
+        for a, b in ((found.better, found.worse), (found.worse, found.better)):
+            waiting[a[(state[a] == KEPT) & (state[b] == OPEN)]] = True
+        rows = np.flatnonzero(waiting)
+        later = replace(pool.select(rows), decided=state[rows] == KEPT)
+        columns = np.floor(later.table.prompt_xy[:, 0] / self.geometry.region_l0).astype(np.int64)
         for column in np.unique(columns).tolist():
-            self._put(column, pool.select(undecided[columns == column]))
-        self.rows -= len(pool) - len(kept) - len(undecided)
+            self._put(column, later.select(np.flatnonzero(columns == column)))
+        self.rows += written + len(later) - len(pool)
+
+    def _keep_cut(self, table: NucleiTable, kept: Bool, found: Overlaps) -> int:
+        """Keep these rows, less what better ones have of them. Returns how many there are."""
+        whole = kept.copy()
+        whole[found.worse] = False
+        rows, left = cut(table, found)
+        self._keep(table, np.flatnonzero(whole))
+        self._keep(replace(table.select(rows), xy=left.xy, offsets=left.offsets), np.arange(len(rows)))
+        self.stats.cut += len(rows)
+        return int(whole.sum()) + len(rows)
 
     def _keep(self, table: NucleiTable, rows: Int64) -> None:
         blocks = self.geometry.blocks(table.prompt_xy[rows])
