@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 
 from tests.stitch.scenes import BLOCK, agrees, box, crowd, geometry, identical, reference, rows_of, stitched, table
 from wsi_nuc.stitch import StitchRule
+from wsi_nuc.types import Box
 
 SEEDS = st.integers(0, 2**32 - 1)
-RULES = st.builds(StitchRule, covered=st.sampled_from([0.2, 0.5, 0.75]), containment=st.sampled_from([0.4, 0.75, 0.95]))
+RULES = st.builds(
+    StitchRule, covered=st.sampled_from([0.2, 0.5, 0.75]), containment=st.sampled_from([0.4, 0.75, 0.95])
+)
 
 
 @settings(max_examples=40, deadline=None)
@@ -75,6 +78,8 @@ def test_no_two_survivors_share_any_area(seed, count, step):
     a, b = np.triu_indices(len(outlines), 1)
     assert shapely.is_valid(outlines).all()
     assert shapely.area(shapely.intersection(outlines[a], outlines[b])).max(initial=0) <= 1e-6
+    pixels, _ = survivors.covered(Box(0, 0, 300, 300))
+    assert step == 1.0 or len(np.unique(pixels)) == len(pixels)
     assert identical(stitched(survivors, np.ones(len(survivors), bool), 64), survivors)
 
 

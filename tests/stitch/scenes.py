@@ -104,7 +104,7 @@ def precedence(candidates: NucleiTable, own: Bool, row: int) -> tuple[object, ..
 
 
 def reference(candidates: NucleiTable, own: Bool, rule: StitchRule) -> dict[int, shapely.Geometry]:
-    """Each row that stays, and what is left of its outline: the definition, best first, all pairs, areas by GEOS."""
+    """Each row that stays, and what is left of its outline: the definition, for all pairs, with areas by GEOS."""
     shapes = [shapely.Polygon(candidates.xy[a:b]) for a, b in pairwise(candidates.offsets)]
     kept: list[int] = []
     left: dict[int, shapely.Geometry] = {}
@@ -127,7 +127,9 @@ def agrees(result: NucleiTable, candidates: NucleiTable, left: dict[int, shapely
     expected = candidates.select(rows)
     columns = [name.name for name in fields(expected) if name.name not in ("xy", "offsets")]
     shapes = np.array([left[row] for row in rows.tolist()], object)
-    orders = [_by_columns(table, outlines) for table, outlines in ((expected, shapes), (result, result.polygons()))]
+    orders = [
+        _by_columns(table, outlines) for table, outlines in ((expected, shapes), (result, result.polygons()))
+    ]
     if len(expected) != len(result):
         return False
     same = [np.array_equal(getattr(expected, c)[orders[0]], getattr(result, c)[orders[1]], True) for c in columns]

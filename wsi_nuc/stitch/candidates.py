@@ -76,7 +76,8 @@ def _check_prompts(region: RegionCandidates, geometry: StitchGeometry) -> None:
 
 def _check_reach(candidates: Candidates, geometry: StitchGeometry) -> None:
     table, prompts = candidates.table, candidates.table.prompt_xy
-    reach = np.max(np.hstack([prompts - candidates.bounds[:, :2], candidates.bounds[:, 2:] - prompts]), axis=1)
+    x, y = np.maximum(prompts - candidates.bounds[:, :2], candidates.bounds[:, 2:] - prompts).T
+    reach = np.maximum(x, y)
     worst = int(np.argmax(reach))
     if not reach[worst] <= geometry.reach_l0 + SLACK_L0:
         raise ModelError(

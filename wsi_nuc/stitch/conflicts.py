@@ -7,15 +7,14 @@ goes through the candidates in the order of precedence, as far as the rows seen 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
-from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.rings import Rings
 from wsi_nuc.stitch.candidates import Candidates
 from wsi_nuc.stitch.crossing import meetings
-from wsi_nuc.stitch.overlap import Octagons, intersection_areas, overlapping, ring_areas
+from wsi_nuc.stitch.overlap import Octagons, intersection_areas, overlapping
 from wsi_nuc.stitch.precedence import rank
 from wsi_nuc.stitch.rule import StitchRule
 from wsi_nuc.types import Bool, Float64, Int64, UInt8
@@ -46,64 +45,75 @@ class Overlaps:
     """K: the row of `rest`, or -1."""
 
     def select(self, pairs: Bool) -> Overlaps:
-        columns = (self.better, self.worse, self.common, self.allowed, self.double)
-        return Overlaps(*(column[pairs] for column in columns), self.rest, self.rest_row[pairs])
+        columns = {f.name: getattr(self, f.name)[pairs] for f in fields(self) if f.name != "rest"}
+        return Overlaps(**columns, rest=self.rest)
 
 
-def overlaps(candidates: Candidates, rule: StitchRule) -> Overlaps:
-    """All pairs that overlap by more than rounding."""
-    parts = [np.stack(pair) for pair in overlapping(candidates.bounds)]
+def overlaps(candidates: Candidates, closed: Bool, rule: StitchRule) -> Overlaps:
+    """All pairs that overlap by more than rounding, and of which at least one row is closed."""
+    parts = [np.stack([a, b])[:, closed[a] | closed[b]] for a, b in overlapping(candidates.bounds)]
     pairs = np.concatenate([np.zeros((2, 0), np.int64), *parts], axis=1)
-    rows, nodes = np.unique(pairs, return_inverse=True)
-    table = candidates.table.select(rows)
-    areas, octagons = ring_areas(table), Octagons.of(table)
-    a, b = nodes.reshape(2, -1)
-    near = octagons.meet(a, b) & (np.minimum(areas[a], areas[b]) > 0)
-    a, b = a[near], b[near]
-    place = np.zeros(len(rows), np.int64)
-    used = np.unique(np.concatenate([a, b]))
-    place[used] = rank(candidates.table, candidates.own, rows[used])
-    # From here on, only their content decides which row of a pair comes first, and so do the last bits of its area.
-    better, worse = np.where(place[a] < place[b], a, b), np.where(place[a] < place[b], b, a)
+    rows, (a, b) = _renumbered(pairs, len(candidates))
+    all_rings = Rings(candidates.table.xy, candidates.table.offsets)
+    rings, prompts, bounds = all_rings.select(rows), candidates.table.prompt_xy[rows], candidates.bounds[rows]
+    signed, octagons = rings.signed_areas(prompts), Octagons.of(rings, bounds)
+    areas = np.abs(signed)
+    near = octagons.meet(a, b) & (areas[a] > 0) & (areas[b] > 0)
+    used, (a, b) = _renumbered(np.stack([a[near], b[near]]), len(rows))
+    place = rank(candidates.table, candidates.own, rows[used])
+    # Only their content decides which row of a pair comes first, so not even rounding depends on their order here.
+    first = place[a] < place[b]
+    better, worse = np.where(first, a, b), np.where(first, b, a)
     order = np.lexsort((place[better], place[worse]))
-    better, worse = better[order], worse[order]
+    better, worse = used[better[order]], used[worse[order]]
     least = areas[better] + areas[worse] - octagons.unions(better, worse)
     double = rule.doubles(least * (1 - _CLEAR) - _CLEAR, areas[better], areas[worse])
     unclear = np.flatnonzero(~double)
     common, rest_row = np.where(double, least, 0.0), np.full(len(better), -1)
-    common[unclear], rest, rest_row[unclear] = _measured(table, areas, better[unclear], worse[unclear])
-    double[unclear] = rule.doubles(common[unclear], areas[better[unclear]], areas[worse[unclear]])
+    pair = (better[unclear], worse[unclear])
+    common[unclear], rest, rest_row[unclear] = _measured(rings, bounds, signed, pair)
+    double[unclear] = rule.doubles(common[unclear], areas[pair[0]], areas[pair[1]])
     allowed = rule.covered * areas[worse]
     found = Overlaps(rows[better], rows[worse], common, allowed, double, rest, rest_row)
     return found.select(double | (common > _TOUCHING))
 
 
-def _measured(table: NucleiTable, areas: Float64, better: Int64, worse: Int64) -> tuple[Float64, Rings, Int64]:
-    """The area that each pair has in common; what is left of some of the worse ones; and which row of it, or -1."""
-    met = meetings(table, worse, better)
+def _renumbered(rows: Int64, count: int) -> tuple[Int64, Int64]:
+    """Which of `count` rows occur, in ascending order, and each of `rows` as its place among them."""
+    occurs = np.zeros(count, np.bool_)
+    occurs[rows] = True
+    return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[rows]
+
+
+def _measured(
+    rings: Rings, bounds: Float64, signed: Float64, pair: tuple[Int64, Int64]
+) -> tuple[Float64, Rings, Int64]:
+    """The area that each pair (better, worse) has in common; what is left of some of the worse ones; and which row
+    of that, or -1. `signed`: the areas of the rows."""
+    (better, worse), areas = pair, np.abs(signed)
+    met = meetings(rings, bounds, signed > 0, (worse, better))
     common, rest_row = np.zeros(len(better)), np.full(len(better), -1)
     cut = worse[met.twice]
-    common[met.twice] = areas[cut] - np.abs(met.rest.signed_areas(table.prompt_xy[cut]))
+    common[met.twice] = areas[cut] - np.abs(met.rest.signed_areas())
     rest_row[met.twice] = np.arange(len(cut))
-    bounds = table.bounds()
-    low = np.sign(bounds[better, :2] - bounds[worse, :2])
-    high = np.sign(bounds[worse, 2:] - bounds[better, 2:])
+    further = (bounds[better] - bounds[worse]) * (1, 1, -1, -1)
     # Of two rings whose edges do not meet, the one can only lie in the other if its box does.
-    nested = (np.hstack([low, high]) >= 0).all(axis=1) | (np.hstack([low, high]) <= 0).all(axis=1)
+    nested = (further >= 0).all(axis=1) | (further <= 0).all(axis=1)
     other = np.flatnonzero(~met.twice & (nested | ~met.apart))
-    common[other] = intersection_areas(table, better[other], worse[other])
+    rows, nodes = _renumbered(np.stack([better[other], worse[other]]), len(rings))
+    common[other] = intersection_areas(rings.select(rows), *nodes)
     # Rounding must not make the common area larger than a ring that lies inside the other.
     return np.clip(common, 0, np.minimum(areas[better], areas[worse])), met.rest, rest_row
 
 
 def settle(closed: Bool, decided: Bool, found: Overlaps) -> UInt8:
     """N: KEPT, SUPPRESSED or OPEN. `closed`: whether all that overlap the row are among the given rows. `decided`:
-    whether an earlier pass has kept it.
+    whether an earlier pass has kept it, which closed it.
 
     The pairs come in the order of precedence of their worse rows, so the state of a better one is final when it is
     used. One pass decides all rows, and if all are closed, no row stays open.
     """
-    state = np.where(closed | decided, KEPT, OPEN).astype(np.uint8).tolist()
+    state = np.where(closed, KEPT, OPEN).astype(np.uint8).tolist()
     covered = [0.0] * len(state)
     done = decided.tolist()
     columns = (found.better, found.worse, found.common, found.allowed, found.double)

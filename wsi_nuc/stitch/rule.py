@@ -24,7 +24,7 @@ class StitchRule:
                 raise UsageError(f"stitch.{name}", f"{limit} is not between 0 and 1", "use for example 0.5")
 
     def doubles(self, common: Float64, better: Float64, worse: Float64) -> Bool:
-        """Whether the worse ones of pairs with these areas in common, and these areas, are doubles. Written without
-        divisions: rings without area are never doubles."""
+        """Whether the worse ones of pairs with these areas in common, and these areas, are doubles. Written
+        without divisions: rings without area are never doubles."""
         doubles: Bool = (common > self.covered * worse) | (common > self.containment * better)
         return doubles

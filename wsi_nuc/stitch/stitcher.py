@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from wsi_nuc.nuclei import NucleiTable
+from wsi_nuc.rings import Rings
 from wsi_nuc.stitch.candidates import Candidates, RegionCandidates, admit
 from wsi_nuc.stitch.conflicts import KEPT, OPEN, Overlaps, overlaps, settle
 from wsi_nuc.stitch.cutting import cut
@@ -122,8 +123,9 @@ class _Held:
             return
         pool = Candidates.concat(parts)
         decidable = window.decidable(pool.table.prompt_xy[:, 0])
-        found = overlaps(pool, self.rule)
-        state = settle(frontier.closed(pool.bounds) & decidable, pool.decided, found)
+        closed = pool.decided | (frontier.closed(pool.bounds) & decidable)
+        found = overlaps(pool, closed, self.rule)
+        state = settle(closed, pool.decided, found)
         kept = (state == KEPT) & ~pool.decided
         written = self._keep_cut(pool.table, kept, found.select(kept[found.worse] & (state[found.better] == KEPT)))
         # What is kept stays at hand, uncut, for those that it may still cut.
@@ -131,17 +133,17 @@ class _Held:
         for a, b in ((found.better, found.worse), (found.worse, found.better)):
             waiting[a[(state[a] == KEPT) & (state[b] == OPEN)]] = True
         rows = np.flatnonzero(waiting)
-        later = replace(pool.select(rows), decided=state[rows] == KEPT)
-        columns = np.floor(later.table.prompt_xy[:, 0] / self.geometry.region_l0).astype(np.int64)
+        columns = np.floor(pool.table.prompt_xy[rows, 0] / self.geometry.region_l0).astype(np.int64)
+        pool = replace(pool, decided=state == KEPT)
         for column in np.unique(columns).tolist():
-            self._put(column, later.select(np.flatnonzero(columns == column)))
-        self.rows += written + len(later) - len(pool)
+            self._put(column, pool.select(rows[columns == column]))
+        self.rows += written + len(rows) - len(pool)
 
     def _keep_cut(self, table: NucleiTable, kept: Bool, found: Overlaps) -> int:
         """Keep these rows, less what better ones have of them. Returns how many there are."""
         whole = kept.copy()
         whole[found.worse] = False
-        rows, left = cut(table, found)
+        rows, left = cut(Rings(table.xy, table.offsets), found)
         self._keep(table, np.flatnonzero(whole))
         self._keep(replace(table.select(rows), xy=left.xy, offsets=left.offsets), np.arange(len(rows)))
         self.stats.cut += len(rows)
@@ -171,7 +173,7 @@ class _Window:
     last: float
     """Both columns belong to the window."""
     from_l0: float
-    """From this x of its prompt on, a row can be decided; nearer to the rim, a rival may be out of the window."""
+    """From this x of its prompt on, a row can be decided; nearer to the rim, what overlaps it may be out of the window."""
     to_l0: float
     """Up to this x of its prompt, a row can be decided."""
 
@@ -198,7 +200,7 @@ class _Window:
 
     @staticmethod
     def _around(geometry: StitchGeometry) -> float:
-        """A contact for rivals at the rim, a second for the boxes that a step closes, a third for chains."""
+        """A contact for overlaps at the rim, a second for the boxes that a step closes, a third for chains."""
         return 3 * geometry.contact_l0 + 2 * geometry.prompt_guard_l0
 
     @classmethod
