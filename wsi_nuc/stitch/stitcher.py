@@ -173,7 +173,7 @@ class _Window:
     last: float
     """Both columns belong to the window."""
     from_l0: float
-    """From this x of its prompt on, a row can be decided; nearer to the rim, what overlaps it may be out of the window."""
+    """From this x of its prompt on, a row can be decided; nearer to the rim, what overlaps it may lie outside."""
     to_l0: float
     """Up to this x of its prompt, a row can be decided."""
 
