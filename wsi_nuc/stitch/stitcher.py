@@ -100,9 +100,7 @@ class _Held:
 
     def _put(self, column: int, candidates: Candidates) -> None:
         self.undecided[column].append(candidates)
-        blocks = self.geometry.blocks(candidates.table.prompt_xy[~candidates.decided])
-        if not len(blocks):
-            return
+        blocks = self.geometry.blocks(candidates.table.prompt_xy)
         first = blocks[np.lexsort((blocks[:, 1], blocks[:, 0]))[0]]
         known = self.first_undecided.get(column, _AFTER_ALL)
         self.first_undecided[column] = min(known, (int(first[0]), int(first[1])))
@@ -114,7 +112,7 @@ class _Held:
     def _take(self, window: _Window) -> list[Candidates]:
         columns = sorted(column for column in self.undecided if window.first <= column <= window.last)
         for column in columns:
-            self.first_undecided.pop(column, None)
+            del self.first_undecided[column]
         return [part for column in columns for part in self.undecided.pop(column)]
 
     def _decide(self, window: _Window, frontier: Frontier) -> None:
