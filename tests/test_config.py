@@ -12,9 +12,9 @@ from wsi_nuc.config import ConfigError, RunConfig, load_config
 
 def test_later_sources_win(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
-    file.write_text("out: a\nworkers: 1\nregion_size: 1024\nstitch: {covered: 0.4}\n")
+    file.write_text("out: a\nworkers: 1\nregion_size: 1024\nstitch: {iou: 0.4}\n")
     config = load_config(file, ["region_size=2048", "workers=2"], {"workers": 3, "mpp": None})
-    assert (config.workers, config.region_size, config.stitch.covered) == (3, 2048, 0.4)
+    assert (config.workers, config.region_size, config.stitch.iou) == (3, 2048, 0.4)
     assert config.out.name == "a"
     assert config.out.is_absolute()
 
@@ -24,7 +24,7 @@ def test_later_sources_win(tmp_path: Path) -> None:
     [
         ("region_sise=1", "region_size"),
         ("labls=true", "labels"),
-        ("stitch.coverd=0.5", "stitch.covered"),
+        ("stitch.iuo=0.5", "stitch.iou"),
         ("dask.dashbord=true", "dask.dashboard"),
     ],
 )
@@ -35,17 +35,7 @@ def test_an_unknown_key_names_the_nearest(key: str, near: str, tmp_path: Path) -
 
 @pytest.mark.parametrize(
     "assignment",
-    [
-        "workers=0",
-        "mpp=-1",
-        "mpp=nan",
-        "device=gpu",
-        "region_size=x",
-        "stitch.covered=2",
-        "novalue",
-        "a=[",
-        "mpp.x=1",
-    ],
+    ["workers=0", "mpp=-1", "mpp=nan", "device=gpu", "region_size=x", "stitch.iou=2", "novalue", "a=[", "mpp.x=1"],
 )
 def test_values_out_of_range_are_refused(assignment: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
@@ -73,7 +63,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_configuration_survives_yaml(tmp_path: Path) -> None:
-    config = load_config(None, ["stitch.covered=0.25"], {"out": tmp_path, "labels": True})
+    config = load_config(None, ["stitch.iou=0.25"], {"out": tmp_path, "labels": True})
     file = tmp_path / "again.yaml"
     file.write_text(yaml.safe_dump(config.model_dump(mode="json", by_alias=True)))
     assert load_config(file, [], {}) == config

@@ -28,12 +28,11 @@ class Section(BaseModel):
 
 
 class StitchConfig(Section):
-    """When a candidate is a second outline of a nucleus that has a better one."""
+    """Two candidates are one nucleus when their IoU, or the part of the smaller that lies in the larger, is over
+    the limit."""
 
-    covered: float = Field(default=0.5, gt=0, lt=1)
-    """Better ones cover more than this share of it, all together."""
+    iou: float = Field(default=0.5, gt=0, lt=1)
     containment: float = Field(default=0.75, gt=0, lt=1)
-    """More than this share of a better one lies in it."""
 
 
 class SlurmConfig(Section):

@@ -42,7 +42,9 @@ def offsets_of(lengths: npt.ArrayLike) -> Int64:
 def ranges(starts: Int64, counts: Int64) -> Int64:
     """starts[0], starts[0] + 1, ... (counts[0] numbers), then the same from starts[1], and so on."""
     ends = offsets_of(counts)
-    return np.asarray(np.arange(ends[-1]) + np.repeat(starts - ends[:-1], counts))
+    out = np.repeat(starts - ends[:-1], counts)
+    out += np.arange(ends[-1])
+    return out
 
 
 def spans(counts: Int64) -> tuple[Int64, Int64]:

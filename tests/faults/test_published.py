@@ -18,8 +18,8 @@ VICTIMS = ("shapes/nuclei/shapes.parquet", "tables/nuclei_table/X/c.0.0", "zarr.
 
 def test_row_17_same_output_other_settings(slide: Path, undisturbed: str, in_memory: Path) -> None:
     run_one(slide, in_memory)
-    refused = run_one(slide, in_memory, labels=True, stitch={"covered": 0.4})
-    assert_told(refused, USAGE, "config.labels: False -> True", "config.stitch.covered: 0.5 -> 0.4", "--overwrite")
+    refused = run_one(slide, in_memory, labels=True, stitch={"iou": 0.4})
+    assert_told(refused, USAGE, "config.labels: False -> True", "config.stitch.iou: 0.5 -> 0.4", "--overwrite")
     assert digest_of(in_memory) == undisturbed
     assert run_one(slide, in_memory, labels=True, overwrite=True).exit_code == OK
     assert digest_of(in_memory) not in ("", undisturbed)

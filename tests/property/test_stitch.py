@@ -14,9 +14,8 @@ from wsi_nuc.stitch import StitchRule
 from wsi_nuc.types import Box
 
 SEEDS = st.integers(0, 2**32 - 1)
-RULES = st.builds(
-    StitchRule, covered=st.sampled_from([0.2, 0.5, 0.75]), containment=st.sampled_from([0.4, 0.75, 0.95])
-)
+IOU, CONTAINMENT = st.sampled_from([0.2, 0.5, 0.75]), st.sampled_from([0.4, 0.75, 0.95])
+RULES = st.builds(StitchRule, iou=IOU, containment=CONTAINMENT)
 
 
 @settings(max_examples=40, deadline=None)

@@ -107,18 +107,36 @@ def reference(candidates: NucleiTable, own: Bool, rule: StitchRule) -> dict[int,
     """Each row that stays, and what is left of its outline: the definition, for all pairs, with areas by GEOS."""
     shapes = [shapely.Polygon(candidates.xy[a:b]) for a, b in pairwise(candidates.offsets)]
     kept: list[int] = []
-    left: dict[int, shapely.Geometry] = {}
+    lost: dict[int, list[int]] = {}
     for row in sorted(range(len(candidates)), key=lambda row: precedence(candidates, own, row)):
-        shape = shapes[row]
-        # GEOS may make a nested outline larger than itself by rounding.
-        common = {winner: min(shape.intersection(shapes[winner]).area, shape.area) for winner in kept}
-        common = {winner: min(area, shapes[winner].area) for winner, area in common.items() if area > 1e-6}
-        part = any(area > rule.containment * shapes[winner].area for winner, area in common.items())
-        if not part and not sum(common.values()) > rule.covered * shape.area:
+        common = {winner: _common(shapes[row], shapes[winner]) for winner in kept}
+        if not any(_rivals(area, shapes[row].area, shapes[winner].area, rule) for winner, area in common.items()):
             kept.append(row)
-            rest = shape.difference(shapely.union_all([shapes[winner] for winner in common]))
-            left[row] = max(shapely.get_parts(rest), key=shapely.area) if common else shape
+            for winner, area in common.items():
+                if area > 1e-6:
+                    worse = (
+                        area > shapes[row].area / 2 and area <= shapes[winner].area / 2 and own[row] == own[winner]
+                    )
+                    loser, owner = (winner, row) if worse else (row, winner)
+                    lost.setdefault(loser, []).append(owner)
+    left = {row: shapes[row] for row in kept}
+    for row, owners in lost.items():
+        parts = shapely.get_parts(shapes[row].difference(shapely.union_all([shapes[owner] for owner in owners])))
+        largest = max(parts, key=shapely.area, default=None)
+        if largest is None or largest.area < (1 - rule.containment) * shapes[row].area:
+            del left[row]
+        else:
+            left[row] = largest
     return left
+
+
+def _common(a: shapely.Polygon, b: shapely.Polygon) -> float:
+    # GEOS may make a nested outline larger than itself by rounding.
+    return float(min(a.intersection(b).area, a.area, b.area))
+
+
+def _rivals(common: float, a: float, b: float, rule: StitchRule) -> bool:
+    return common > rule.iou * (a + b - common) or common > rule.containment * min(a, b)
 
 
 def agrees(result: NucleiTable, candidates: NucleiTable, left: dict[int, shapely.Geometry]) -> bool:

@@ -23,18 +23,31 @@ def same(ring: np.ndarray, *boxes: tuple[float, float, float, float]) -> bool:
     return bool(shapely.equals(shapely.Polygon(ring), shapely.union_all([shapely.box(*each) for each in boxes])))
 
 
-def test_the_larger_outline_of_a_long_nucleus_goes_although_a_better_one_covers_less_than_half_of_it():
-    """Four fifths of the better one lie in it, which is 48 % of it: one nucleus, outlined twice."""
-    better = box(0, 0, 20, 10)
-    nuclei = kept((better, 0.6), (box(4, 0, 37, 10), 0.4))
-    assert nuclei.xy.tolist() == better.tolist()
+@pytest.mark.parametrize(("small", "large", "left"), [(0.6, 0.4, 20.0), (0.4, 0.6, 33.0)])
+def test_of_two_outlines_of_a_long_nucleus_the_better_one_stays(small, large, left):
+    """Four fifths of the smaller one lie in the other, though the IoU is below a half."""
+    nuclei = kept((box(0, 0, 20, 10), small), (box(4, 0, 37, 10), large))
+    assert np.abs(nuclei.signed_areas()).tolist() == [10 * left]
 
 
-def test_an_outline_that_leaks_into_a_better_neighbour_stays_without_what_it_shares():
-    nuclei = kept((NUCLEUS, 0.9), (box(15, 0, 55, 20), 0.4))
+def test_of_neighbours_the_better_one_keeps_what_they_share():
+    nuclei = kept((NUCLEUS, 0.9), (box(15, 5, 55, 25), 0.4))
     assert len(nuclei) == 2
     assert nuclei.ring(0).tolist() == NUCLEUS.tolist()
-    assert same(nuclei.ring(1), (15, 10, 55, 20), (40, 0, 55, 20))
+    assert same(nuclei.ring(1), (15, 10, 55, 25), (40, 5, 55, 25))
+
+
+def test_a_better_outline_that_leaks_over_most_of_a_neighbour_is_cut():
+    """The neighbour would lose seven tenths of itself, the better one a quarter."""
+    neighbour = box(26, 0, 46, 10)
+    nuclei = kept((box(0, 0, 40, 14), 0.9), (neighbour, 0.4))
+    assert same(nuclei.ring(0), (0, 0, 26, 14), (0, 10, 40, 14))
+    assert nuclei.ring(1).tolist() == neighbour.tolist()
+
+
+def test_where_both_would_lose_more_than_half_the_better_one_keeps_it():
+    nuclei = kept((NUCLEUS, 0.9), (box(16, 0, 56, 10), 0.4))
+    assert [same(nuclei.ring(0), (0, 0, 40, 10)), same(nuclei.ring(1), (40, 0, 56, 10))] == [True, True]
 
 
 def test_touching_neighbours_stay_as_they_are():
@@ -59,21 +72,20 @@ def test_a_small_outline_that_lies_half_in_a_large_one_stays_beside_it():
     assert np.abs(nuclei.signed_areas()).tolist() == [1600.0, 50.0]
 
 
-def test_what_several_better_ones_cover_adds_up():
+@pytest.mark.parametrize(("first", "second", "stay"), [(20, 40, 3), (24, 35, 3), (25, 34, 2)])
+def test_a_nucleus_of_which_others_leave_less_than_a_quarter_goes(first, second, stay):
     middle = (box(10, 0, 50, 10), 0.5)
-    assert len(kept((box(0, 0, 20, 10), 0.9), middle)) == 2
-    assert len(kept((box(0, 0, 20, 10), 0.9), (box(40, 0, 60, 10), 0.8), middle)) == 3
-    assert len(kept((box(0, 0, 21, 10), 0.9), (box(40, 0, 60, 10), 0.8), middle)) == 2
+    assert len(kept((box(0, 0, first, 10), 0.9), (box(second, 0, 60, 10), 0.8), middle)) == stay
 
 
-def test_a_double_cuts_nobody():
+def test_a_second_outline_that_goes_cuts_nobody():
     first, second, neighbour = (NUCLEUS, 0.9), (box(4, 0, 44, 10), 0.8), (box(42, 0, 60, 10), 0.7)
     nuclei = kept(first, second, neighbour)
     assert nuclei.score.round(1).tolist() == pytest.approx([0.9, 0.7])
     assert nuclei.ring(1).tolist() == box(42, 0, 60, 10).tolist()
 
 
-def test_better_ones_cut_with_their_outlines_as_they_were_before_they_were_cut_themselves():
+def test_owners_cut_with_their_outlines_as_they_were_before_they_were_cut_themselves():
     """The third loses what the second shares with it, also where the second lost that to the first."""
     first, second, third = (box(0, 0, 20, 20), 0.9), (box(16, 0, 40, 20), 0.8), (box(10, 18, 30, 40), 0.7)
     nuclei = kept(first, second, third)
@@ -90,7 +102,7 @@ def test_of_two_pieces_the_larger_one_stays():
 @pytest.mark.parametrize("region_l0", [30.0, 50.0, 1000.0])
 @pytest.mark.parametrize("rising", [1, -1])
 def test_a_row_of_neighbours_across_regions_is_cut_as_in_one_region(region_l0, rising):
-    """Each overlaps the next a little, so every verdict but the best one's waits for the one before it."""
+    """Each overlaps the next a little, so what is left of each waits for both neighbours."""
     rings = [ellipse(10 + 14 * k, 30, 8, 6, 0) for k in range(60)]
     seen = table(rings, np.linspace(0.1, 0.9, 60)[::rising])
     nuclei = stitched(seen, np.ones(60, bool), region_l0, seed=3)

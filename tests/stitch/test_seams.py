@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.stitch.scenes import box, ellipse, rows_of, stitched, table
+from wsi_nuc.stitch import StitchRule
 
 
 def test_nucleus_across_a_seam_comes_from_the_tile_that_owns_its_prompt():
@@ -48,11 +49,11 @@ def test_row_of_nuclei_across_region_borders_is_complete_and_whole():
 def test_chain_of_rivals_over_many_regions(region_l0, rising, down):
     """Each suppresses the next, so every verdict depends on the far end of a chain of 300 over 30 regions."""
     place = np.arange(300) * 4.0
-    rings = [box(10, at, 30, at + 12) if down else box(at, 10, at + 12, 30) for at in place]
+    rings = [box(10, at, 30, at + 20) if down else box(at, 10, at + 20, 30) for at in place]
     score = np.linspace(0.1, 0.9, 300)[::rising]
-    kept = stitched(table(rings, score), np.ones(300, bool), region_l0)
+    kept = stitched(table(rings, score), np.ones(300, bool), region_l0, rule=StitchRule(iou=0.6))
     expected = np.sort(place[::-1][::2] if rising == 1 else place[::2])
-    assert (np.sort(kept.prompt_xy[:, 1 if down else 0]) - 6).tolist() == expected.tolist()
+    assert (np.sort(kept.prompt_xy[:, 1 if down else 0]) - 10).tolist() == expected.tolist()
 
 
 def test_part_nested_in_its_whole_is_one_nucleus():

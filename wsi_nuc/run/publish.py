@@ -80,7 +80,7 @@ def acceptable(config: RunConfig) -> Callable[[dict[str, Any]], bool]:
 def _write_nuclei(
     folder: ZarrFolder, job: SlideJob, parts: Mapping[int, Place], usable_mm2: float, stats: StitchStats
 ) -> Summary:
-    rule = StitchRule(job.config.stitch.covered, job.config.stitch.containment)
+    rule = StitchRule(job.config.stitch.iou, job.config.stitch.containment)
     grid = job.plan.grid
     with NucleiWriter(folder, job.spec.classes, job.mpp, grid.core_boxes_l0) as writer:
         for table in stitch(_candidates(job, parts), _geometry(job), rule, stats):

@@ -22,14 +22,14 @@ class Candidates:
     """N: whether the prompt lies in the core of the candidate's own tile, and not in the margin around it."""
     bounds: Float64
     """N x 4: the box of each outline (x0, y0, x1, y1), in level-0 pixels."""
-    decided: Bool
-    """N: whether the candidate is known to be kept; it only waits for others that it may cut."""
+    written: Bool
+    """N: whether the candidate was kept and passed on; it is only needed to cut others."""
 
     def __len__(self) -> int:
         return len(self.own)
 
     def select(self, rows: Int64) -> Candidates:
-        return Candidates(self.table.select(rows), self.own[rows], self.bounds[rows], self.decided[rows])
+        return Candidates(self.table.select(rows), self.own[rows], self.bounds[rows], self.written[rows])
 
     @classmethod
     def concat(cls, parts: Sequence[Candidates]) -> Candidates:
@@ -39,7 +39,7 @@ class Candidates:
             NucleiTable.concat([part.table for part in parts]),
             np.concatenate([part.own for part in parts]),
             np.concatenate([part.bounds for part in parts]),
-            np.concatenate([part.decided for part in parts]),
+            np.concatenate([part.written for part in parts]),
         )
 
 

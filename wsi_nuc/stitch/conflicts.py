@@ -1,8 +1,8 @@
-"""Which candidates overlap, which of them are doubles, and which are kept.
+"""Which candidates overlap, which of them outline the same nucleus, and which of those are kept.
 
-Cheap certain answers come first (octagons rule a pair out, or prove a double), exact areas decide the rest. Every
-test looks only at the two rings, so a pair is judged in the same way wherever and whenever it meets. `settle` then
-goes through the candidates in the order of precedence, as far as the rows seen so far allow.
+Cheap certain answers come first (octagons rule a pair out, or prove it), exact areas decide the rest. Every test
+looks only at the two rings, so a pair is judged in the same way wherever and whenever it meets. `settle` then goes
+through the candidates in the order of precedence and suppresses rivals, as far as the rows seen so far allow.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from wsi_nuc.stitch.candidates import Candidates
 from wsi_nuc.stitch.crossing import meetings
 from wsi_nuc.stitch.overlap import Octagons, intersection_areas, overlapping
 from wsi_nuc.stitch.precedence import rank
-from wsi_nuc.stitch.rule import StitchRule
+from wsi_nuc.stitch.rule import StitchRule, worse_keeps
 from wsi_nuc.types import Bool, Float64, Int64, UInt8
 
 KEPT, OPEN, SUPPRESSED = 0, 1, 2
@@ -33,14 +33,14 @@ class Overlaps:
     better: Int64
     """K: the row that has precedence."""
     worse: Int64
-    common: Float64
-    """K: the area that the two have in common. For `double`, this may be a lower bound."""
-    allowed: Float64
-    """K: how much of the worse one better ones may cover."""
-    double: Bool
-    """K: whether the worse one is a double of this better one alone."""
+    rivals: Bool
+    """K: whether the two outline the same nucleus."""
+    owner: Int64
+    """K: the one of the two that keeps what they share, if both are kept."""
+    loser: Int64
+    """K: the other one."""
     rest: Rings
-    """What better rows leave of worse ones, for some pairs."""
+    """What owners leave of losers, for some pairs."""
     rest_row: Int64
     """K: the row of `rest`, or -1."""
 
@@ -67,15 +67,22 @@ def overlaps(candidates: Candidates, closed: Bool, rule: StitchRule) -> Overlaps
     order = np.lexsort((place[better], place[worse]))
     better, worse = used[better[order]], used[worse[order]]
     least = areas[better] + areas[worse] - octagons.unions(better, worse)
-    double = rule.doubles(least * (1 - _CLEAR) - _CLEAR, areas[better], areas[worse])
-    unclear = np.flatnonzero(~double)
-    common, rest_row = np.where(double, least, 0.0), np.full(len(better), -1)
+    rivals = rule.rivals(least * (1 - _CLEAR) - _CLEAR, areas[better], areas[worse])
+    unclear = np.flatnonzero(~rivals)
     pair = (better[unclear], worse[unclear])
+    common, rest_row = least, np.full(len(better), -1)
     common[unclear], rest, rest_row[unclear] = _measured(rings, bounds, signed, pair)
-    double[unclear] = rule.doubles(common[unclear], areas[pair[0]], areas[pair[1]])
-    allowed = rule.covered * areas[worse]
-    found = Overlaps(rows[better], rows[worse], common, allowed, double, rest, rest_row)
-    return found.select(double | (common > _TOUCHING))
+    rivals[unclear] = rule.rivals(common[unclear], areas[pair[0]], areas[pair[1]])
+    own = candidates.own[rows]
+    # Candidates of the margin only fill gaps.
+    keeps = worse_keeps(common, areas[better], areas[worse]) & (own[better] == own[worse])
+    owner, loser = np.where(keeps, worse, better), np.where(keeps, better, worse)
+    turned = np.flatnonzero(keeps & ~rivals)
+    _, other_rest, rest_row[turned] = _measured(rings, bounds, signed, (owner[turned], loser[turned]))
+    rest_row[turned[rest_row[turned] >= 0]] += len(rest)
+    rest = Rings.concat([rest, other_rest])
+    found = Overlaps(rows[better], rows[worse], rivals, rows[owner], rows[loser], rest, rest_row)
+    return found.select(rivals | (common > _TOUCHING))
 
 
 def _renumbered(rows: Int64, count: int) -> tuple[Int64, Int64]:
@@ -88,42 +95,37 @@ def _renumbered(rows: Int64, count: int) -> tuple[Int64, Int64]:
 def _measured(
     rings: Rings, bounds: Float64, signed: Float64, pair: tuple[Int64, Int64]
 ) -> tuple[Float64, Rings, Int64]:
-    """The area that each pair (better, worse) has in common; what is left of some of the worse ones; and which row
-    of that, or -1. `signed`: the areas of the rows."""
-    (better, worse), areas = pair, np.abs(signed)
-    met = meetings(rings, bounds, signed > 0, (worse, better))
-    common, rest_row = np.zeros(len(better)), np.full(len(better), -1)
-    cut = worse[met.twice]
+    """The area that each pair has in common; what its first ring leaves of its second one, for some pairs; and
+    which row of that, or -1. `signed`: the areas of the rings."""
+    rows, (first, second) = _renumbered(np.stack(pair), len(rings))
+    rings, bounds, signed = rings.select(rows), bounds[rows], signed[rows]
+    areas = np.abs(signed)
+    met = meetings(rings, bounds, signed > 0, (second, first))
+    common, rest_row = np.zeros(len(first)), np.full(len(first), -1)
+    cut = second[met.twice]
     common[met.twice] = areas[cut] - np.abs(met.rest.signed_areas())
     rest_row[met.twice] = np.arange(len(cut))
-    further = (bounds[better] - bounds[worse]) * (1, 1, -1, -1)
+    further = (bounds[first] - bounds[second]) * (1, 1, -1, -1)
     # Of two rings whose edges do not meet, the one can only lie in the other if its box does.
     nested = (further >= 0).all(axis=1) | (further <= 0).all(axis=1)
     other = np.flatnonzero(~met.twice & (nested | ~met.apart))
-    rows, nodes = _renumbered(np.stack([better[other], worse[other]]), len(rings))
+    rows, nodes = _renumbered(np.stack([first[other], second[other]]), len(rings))
     common[other] = intersection_areas(rings.select(rows), *nodes)
     # Rounding must not make the common area larger than a ring that lies inside the other.
-    return np.clip(common, 0, np.minimum(areas[better], areas[worse])), met.rest, rest_row
+    return np.clip(common, 0, np.minimum(areas[first], areas[second])), met.rest, rest_row
 
 
-def settle(closed: Bool, decided: Bool, found: Overlaps) -> UInt8:
-    """N: KEPT, SUPPRESSED or OPEN. `closed`: whether all that overlap the row are among the given rows. `decided`:
-    whether an earlier pass has kept it, which closed it.
+def settle(closed: Bool, found: Overlaps) -> UInt8:
+    """N: KEPT, SUPPRESSED or OPEN. `closed`: whether all rivals of the row are among the given rows.
 
     The pairs come in the order of precedence of their worse rows, so the state of a better one is final when it is
     used. One pass decides all rows, and if all are closed, no row stays open.
     """
     state = np.where(closed, KEPT, OPEN).astype(np.uint8).tolist()
-    covered = [0.0] * len(state)
-    done = decided.tolist()
-    columns = (found.better, found.worse, found.common, found.allowed, found.double)
-    for better, worse, common, allowed, double in zip(*(column.tolist() for column in columns), strict=True):
-        if done[worse]:
-            continue
+    pairs = (found.better[found.rivals].tolist(), found.worse[found.rivals].tolist())
+    for better, worse in zip(*pairs, strict=True):
         if state[better] == KEPT:
-            covered[worse] += common
-            if double or covered[worse] > allowed:
-                state[worse] = SUPPRESSED
+            state[worse] = SUPPRESSED
         elif state[better] == OPEN and state[worse] == KEPT:
             state[worse] = OPEN
     return np.array(state, np.uint8)

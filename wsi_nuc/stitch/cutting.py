@@ -1,4 +1,4 @@
-"""What better outlines leave of the worse ones that they overlap."""
+"""What is left of outlines that lose what they share with others."""
 
 from __future__ import annotations
 
@@ -10,25 +10,29 @@ from wsi_nuc.stitch.conflicts import Overlaps
 from wsi_nuc.types import Int64
 
 
-def cut(rings: Rings, found: Overlaps) -> tuple[Int64, Rings]:
-    """The worse rows of pairs that are both kept, and what is left of each. A row of which nothing is left is
-    missing."""
-    rows, start, count = np.unique(found.worse, return_index=True, return_counts=True)
-    known = found.rest_row[start] >= 0
+def cut(rings: Rings, found: Overlaps, least: float) -> tuple[Int64, Rings]:
+    """The losers of pairs that are both kept, and what is left of each; without those of which less than the share
+    `least` is left."""
+    order = np.argsort(found.loser, kind="stable")
+    owner, rest_row = found.owner[order], found.rest_row[order]
+    rows, start, count = np.unique(found.loser[order], return_index=True, return_counts=True)
+    known = rest_row[start] >= 0
     simple = known & (count == 1)
-    ready = found.rest.select(found.rest_row[start[simple]])
+    ready = found.rest.select(rest_row[start[simple]])
     others = np.flatnonzero(~simple)
-    polygons = _mended(rings.select(rows[others]))
-    begun = known[others]
-    polygons[begun] = found.rest.select(found.rest_row[start[others[begun]]]).polygons()
+    whole = _mended(rings.select(rows[others]))
+    polygons, begun = whole.copy(), known[others]
+    polygons[begun] = found.rest.select(rest_row[start[others[begun]]]).polygons()
     for turn in range(int(count.max(initial=0))):
         more = np.flatnonzero((count[others] > turn) & ~(begun & (turn == 0)))
-        better = _mended(rings.select(found.better[start[others[more]] + turn]))
-        polygons[more] = shapely.difference(polygons[more], better)
+        polygons[more] = shapely.difference(
+            polygons[more], _mended(rings.select(owner[start[others[more]] + turn]))
+        )
     polygons = largest_polygons(polygons)
-    left = ~shapely.is_missing(polygons)
-    rest = Rings.concat([ready, Rings.of_polygons(polygons[left])])
-    return np.concatenate([rows[simple], rows[others[left]]]), rest
+    # A single owner, which is no rival, leaves enough unless the rest falls apart.
+    enough = ~shapely.is_missing(polygons) & (shapely.area(polygons) >= least * shapely.area(whole))
+    rest = Rings.concat([ready, Rings.of_polygons(polygons[enough])])
+    return np.concatenate([rows[simple], rows[others[enough]]]), rest
 
 
 def _mended(rings: Rings) -> Geometries:

@@ -32,7 +32,7 @@ class StitchStats:
     peak_held: int = 0
     """The most rows in memory at the same time."""
     cut: int = 0
-    """How many nuclei lost a part of their outline to better ones."""
+    """How many nuclei lost a part of their outline to others."""
 
 
 def stitch(
@@ -100,7 +100,9 @@ class _Held:
 
     def _put(self, column: int, candidates: Candidates) -> None:
         self.undecided[column].append(candidates)
-        blocks = self.geometry.blocks(candidates.table.prompt_xy)
+        blocks = self.geometry.blocks(candidates.table.prompt_xy[~candidates.written])
+        if not len(blocks):
+            return
         first = blocks[np.lexsort((blocks[:, 1], blocks[:, 0]))[0]]
         known = self.first_undecided.get(column, _AFTER_ALL)
         self.first_undecided[column] = min(known, (int(first[0]), int(first[1])))
@@ -112,7 +114,7 @@ class _Held:
     def _take(self, window: _Window) -> list[Candidates]:
         columns = sorted(column for column in self.undecided if window.first <= column <= window.last)
         for column in columns:
-            del self.first_undecided[column]
+            self.first_undecided.pop(column, None)
         return [part for column in columns for part in self.undecided.pop(column)]
 
     def _decide(self, window: _Window, frontier: Frontier) -> None:
@@ -121,27 +123,28 @@ class _Held:
             return
         pool = Candidates.concat(parts)
         decidable = window.decidable(pool.table.prompt_xy[:, 0])
-        closed = pool.decided | (frontier.closed(pool.bounds) & decidable)
+        closed = pool.written | (frontier.closed(pool.bounds) & decidable)
         found = overlaps(pool, closed, self.rule)
-        state = settle(closed, pool.decided, found)
-        kept = (state == KEPT) & ~pool.decided
-        written = self._keep_cut(pool.table, kept, found.select(kept[found.worse] & (state[found.better] == KEPT)))
-        # What is kept stays at hand, uncut, for those that it may still cut.
-        waiting = (state == OPEN) | (pool.decided & ~decidable)
-        for a, b in ((found.better, found.worse), (found.worse, found.better)):
-            waiting[a[(state[a] == KEPT) & (state[b] == OPEN)]] = True
-        rows = np.flatnonzero(waiting)
+        state = settle(closed, found)
+        left = (state == KEPT) & ~pool.written
+        ready = left & ~_beside(found, state == OPEN)
+        both = (state[found.owner] == KEPT) & (state[found.loser] == KEPT)
+        count = self._keep_cut(pool.table, ready, found.select(both & ready[found.loser]))
+        # What is written stays at hand, uncut, as long as it may cut others.
+        unwritten = (state == OPEN) | (left & ~ready)
+        written = (state == KEPT) & ~unwritten
+        rows = np.flatnonzero(unwritten | (written & (_beside(found, unwritten) | ~decidable)))
         columns = np.floor(pool.table.prompt_xy[rows, 0] / self.geometry.region_l0).astype(np.int64)
-        pool = replace(pool, decided=state == KEPT)
+        pool = replace(pool, written=written)
         for column in np.unique(columns).tolist():
             self._put(column, pool.select(rows[columns == column]))
-        self.rows += written + len(rows) - len(pool)
+        self.rows += count + len(rows) - len(pool)
 
     def _keep_cut(self, table: NucleiTable, kept: Bool, found: Overlaps) -> int:
-        """Keep these rows, less what better ones have of them. Returns how many there are."""
+        """Keep these rows, less what others have of them. Returns how many are left."""
         whole = kept.copy()
-        whole[found.worse] = False
-        rows, left = cut(Rings(table.xy, table.offsets), found)
+        whole[found.loser] = False
+        rows, left = cut(Rings(table.xy, table.offsets), found, 1 - self.rule.containment)
         self._keep(table, np.flatnonzero(whole))
         self._keep(replace(table.select(rows), xy=left.xy, offsets=left.offsets), np.arange(len(rows)))
         self.stats.cut += len(rows)
@@ -161,6 +164,14 @@ class _Held:
             table = NucleiTable.concat(self.kept.pop(block))
             self.rows -= len(table)
             yield table.select(canonical(table, self.geometry))
+
+
+def _beside(found: Overlaps, rows: Bool) -> Bool:
+    """N: which rows overlap one of `rows`."""
+    beside = np.zeros(len(rows), np.bool_)
+    beside[found.better[rows[found.worse]]] = True
+    beside[found.worse[rows[found.better]]] = True
+    return beside
 
 
 @dataclass(frozen=True, slots=True)
