@@ -31,8 +31,10 @@ FAMILIES = {
     "0.05 um agrees to 1 %, with the hull of its pixels to 2 % and its estimate of the perimeter to 5 %.",
     "stain": "Optical densities (OD) of haematoxylin and eosin by colour deconvolution with fixed vectors "
     "(Ruifrok & Johnston 2001). They are measured at 0.5 um per pixel, whatever the resolution of the scan, in "
-    "the pixels whose middle is in the polygon. Nuclei over 256 um across are not measured. The ring holds the "
-    "pixels within about 2 um of the nucleus that lie in no nucleus and are not nearer to another one.",
+    "the pixels whose middle is in the polygon. Nuclei over 256 um across are not measured. No two nuclei of a "
+    "run share any area, so a pixel counts once. Imported cells may overlap; what they share counts for each of "
+    "them, except in textures, where it belongs to the last one of the table. The ring holds the pixels within "
+    "about 2 um of the nucleus that lie in no nucleus and are not nearer to another one.",
     "texture": "Of the haematoxylin inside the nucleus, at 0.5 um per pixel. Co-occurrence: 16 levels from 0 to "
     "1.6 OD, pairs of adjacent pixels in four directions, both in the nucleus; one symmetric matrix for all "
     "directions.",
