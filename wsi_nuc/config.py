@@ -50,7 +50,7 @@ class StitchConfig(Section):
     the limit."""
 
     iou: float = Field(default=0.5, gt=0, lt=1)
-    containment: float = Field(default=0.8, gt=0, le=1)
+    containment: float = Field(default=0.75, gt=0, lt=1)
 
 
 class SlurmConfig(Section):

@@ -11,7 +11,7 @@ began; the version is recorded in the manifest and compared with nothing.
 from __future__ import annotations
 
 NUMBERS = {
-    "pipeline": 4,  # pixels, tissue, tiles, outlines, stitching, and all that a store consists of
+    "pipeline": 5,  # pixels, tissue, tiles, outlines, stitching, and all that a store consists of
     "classical": 1,
     "compact": 1,
     "promptnucseg": 1,

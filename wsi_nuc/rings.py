@@ -42,7 +42,9 @@ def offsets_of(lengths: npt.ArrayLike) -> Int64:
 def ranges(starts: Int64, counts: Int64) -> Int64:
     """starts[0], starts[0] + 1, ... (counts[0] numbers), then the same from starts[1], and so on."""
     ends = offsets_of(counts)
-    return np.asarray(np.arange(ends[-1]) + np.repeat(starts - ends[:-1], counts))
+    out = np.repeat(starts - ends[:-1], counts)
+    out += np.arange(ends[-1])
+    return out
 
 
 def spans(counts: Int64) -> tuple[Int64, Int64]:
@@ -117,19 +119,21 @@ class Rings:
         """The given rows (indices or a mask), in the given order."""
         rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
         lengths = self.ring_lengths[rows]
-        # `take` copies whole rows, ten times faster than an index does.
+        # `take` copies whole rows, many times faster than an index does.
         xy = self.xy.take(ranges(self.starts[rows], lengths), axis=0)
-        return replace(self, xy=xy, offsets=offsets_of(lengths), **self._columns(rows))
+        columns = {name: values.take(rows, axis=0) for name, values in self._columns().items()}
+        return replace(self, xy=xy, offsets=offsets_of(lengths), **columns)
 
     def between(self, start: int, stop: int) -> Self:
         """A run of rows without copying them."""
         first, last = int(self.offsets[start]), int(self.offsets[stop])
         offsets = self.offsets[start : stop + 1] - first
-        return replace(self, xy=self.xy[first:last], offsets=offsets, **self._columns(slice(start, stop)))
+        columns = {name: values[start:stop] for name, values in self._columns().items()}
+        return replace(self, xy=self.xy[first:last], offsets=offsets, **columns)
 
-    def _columns(self, rows: Any) -> dict[str, Any]:
+    def _columns(self) -> dict[str, npt.NDArray[Any]]:
         names = [field.name for field in fields(self) if field.name not in ("xy", "offsets")]
-        return {name: getattr(self, name)[rows] for name in names}
+        return {name: getattr(self, name) for name in names}
 
     @classmethod
     def concat(cls, parts: Sequence[Self]) -> Self:
@@ -148,7 +152,7 @@ class Rings:
         """Relative to `about` (N x 2), if given, instead of to the first vertex of each ring."""
         origin = self.xy[self.starts] if about is None else about
         x, y = (self.xy[:, axis] - np.repeat(origin[:, axis], self.ring_lengths) for axis in (0, 1))
-        next_x, next_y = (_following(values, self.offsets) for values in (x, y))
+        next_x, next_y = (following(values, self.offsets) for values in (x, y))
         return Edges(x, y, next_x, next_y, self.offsets, origin)
 
     def signed_areas(self, about: Float64 | None = None) -> Float64:
@@ -202,7 +206,7 @@ class Rings:
         width, height = box.width, box.height
         group = np.arange(len(self)) if group is None else group
         x, y = self.xy[:, 0] - box.x0, self.xy[:, 1] - box.y0
-        next_x, next_y = (_following(values, self.offsets) for values in (x, y))
+        next_x, next_y = (following(values, self.offsets) for values in (x, y))
         # Row r has its centre at r + 0.5; an edge owns the centres in [low, high): a shared vertex counts once.
         first = np.clip(np.ceil(np.minimum(y, next_y) - 0.5), 0, height).astype(np.int64)
         last = np.clip(np.ceil(np.maximum(y, next_y) - 0.5), 0, height).astype(np.int64)
@@ -268,7 +272,7 @@ class Edges:
         return np.asarray(np.add.reduceat(values, self.starts))
 
 
-def _following(values: Float64, offsets: Int64) -> Float64:
+def following(values: Float64, offsets: Int64) -> Float64:
     """Each vertex's successor on its ring."""
     out = np.empty_like(values)
     out[:-1] = values[1:]

@@ -22,6 +22,7 @@ import shapely
 
 from tests.models.looking import propose, segment
 from tests.results import inputs
+from tests.stitch.scenes import crowd, stitched
 from wsi_nuc.config import RunConfig
 from wsi_nuc.features.running import run_slides
 from wsi_nuc.features.summary import slide_summary
@@ -123,7 +124,16 @@ def pipeline(folder: Path) -> Fingerprint:
     part = pa.ipc.open_file(sorted(folder.rglob("region-*.arrow"))[0])
     report = json.loads(part.schema.metadata[b"report"])
     columns = [f"{field.name}: {field.type}" for field in part.schema]
-    return {**of_store(store), "parts": {"columns": columns, "report": sorted(report)}}
+    parts = {"columns": columns, "report": sorted(report)}
+    return {**of_store(store), "parts": parts, "stitched": of_stitching()}
+
+
+def of_stitching() -> Fingerprint:
+    """Outlines that overlap more than those of any model."""
+    candidates, own = crowd(seed=1, count=200, edge=260)
+    nuclei = stitched(replace(candidates, xy=np.rint(candidates.xy * STEPS_PER_PX) / STEPS_PER_PX), own, 100)
+    steps = np.rint(nuclei.xy * STEPS_PER_PX).astype(np.int64)
+    return {"nuclei": len(nuclei), "lengths": of_array(nuclei.ring_lengths), "outlines": of_array(steps)}
 
 
 def features(folder: Path) -> Fingerprint:

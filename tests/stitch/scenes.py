@@ -103,21 +103,63 @@ def precedence(candidates: NucleiTable, own: Bool, row: int) -> tuple[object, ..
     return (not own[row], -float(candidates.score[row]), y, x, int(candidates.tile[row]), len(ring), ring.tolist())
 
 
-def reference_rows(candidates: NucleiTable, own: Bool, rule: StitchRule) -> list[int]:
-    """All pairs, exact areas by GEOS, best first: the definition, in O(n^2)."""
-    offsets = candidates.offsets
-    shapes = [shapely.Polygon(candidates.xy[a:b]) for a, b in pairwise(offsets)]
+def reference(candidates: NucleiTable, own: Bool, rule: StitchRule) -> dict[int, shapely.Geometry]:
+    """Each row that stays, and what is left of its outline: the definition, for all pairs, with areas by GEOS."""
+    shapes = [shapely.Polygon(candidates.xy[a:b]) for a, b in pairwise(candidates.offsets)]
     kept: list[int] = []
+    lost: dict[int, list[int]] = {}
     for row in sorted(range(len(candidates)), key=lambda row: precedence(candidates, own, row)):
-        if not any(_rivals(shapes[row], shapes[winner], rule) for winner in kept):
+        common = {winner: _common(shapes[row], shapes[winner]) for winner in kept}
+        if not any(_rivals(area, shapes[row].area, shapes[winner].area, rule) for winner, area in common.items()):
             kept.append(row)
-    return sorted(kept)
+            for winner, area in common.items():
+                if area > 1e-6:
+                    worse = (
+                        area > shapes[row].area / 2 and area <= shapes[winner].area / 2 and own[row] == own[winner]
+                    )
+                    loser, owner = (winner, row) if worse else (row, winner)
+                    lost.setdefault(loser, []).append(owner)
+    left = {row: shapes[row] for row in kept}
+    for row, owners in lost.items():
+        parts = shapely.get_parts(shapes[row].difference(shapely.union_all([shapes[owner] for owner in owners])))
+        largest = max(parts, key=shapely.area, default=None)
+        if largest is None or largest.area < (1 - rule.containment) * shapes[row].area:
+            del left[row]
+        else:
+            left[row] = largest
+    return left
 
 
-def _rivals(a: shapely.Polygon, b: shapely.Polygon, rule: StitchRule) -> bool:
+def _common(a: shapely.Polygon, b: shapely.Polygon) -> float:
     # GEOS may make a nested outline larger than itself by rounding.
-    common = min(a.intersection(b).area, a.area, b.area)
-    return bool(common > rule.iou * (a.area + b.area - common) or common > rule.containment * min(a.area, b.area))
+    return float(min(a.intersection(b).area, a.area, b.area))
+
+
+def _rivals(common: float, a: float, b: float, rule: StitchRule) -> bool:
+    return common > rule.iou * (a + b - common) or common > rule.containment * min(a, b)
+
+
+def agrees(result: NucleiTable, candidates: NucleiTable, left: dict[int, shapely.Geometry]) -> bool:
+    """Whether the rows of a result are these: the same columns, and the same outlines except for rounding."""
+    rows = np.array(sorted(left), np.int64)
+    expected = candidates.select(rows)
+    columns = [name.name for name in fields(expected) if name.name not in ("xy", "offsets")]
+    shapes = np.array([left[row] for row in rows.tolist()], object)
+    orders = [
+        _by_columns(table, outlines) for table, outlines in ((expected, shapes), (result, result.polygons()))
+    ]
+    if len(expected) != len(result):
+        return False
+    same = [np.array_equal(getattr(expected, c)[orders[0]], getattr(result, c)[orders[1]], True) for c in columns]
+    unlike = shapely.symmetric_difference(shapes[orders[0]], result.polygons()[orders[1]])
+    return all(same) and bool(np.all(shapely.area(unlike) < 1e-4))
+
+
+def _by_columns(table: NucleiTable, outlines: np.ndarray) -> np.ndarray:
+    """An order that does not depend on the last bits of the outlines."""
+    bounds = np.round(shapely.bounds(outlines), 3).reshape(-1, 4)
+    keys = [table.score, table.tile, *table.prompt_xy.T, np.round(shapely.area(outlines), 3), *bounds.T]
+    return np.lexsort(keys[::-1])
 
 
 def rows_of(candidates: NucleiTable) -> list[tuple[object, ...]]:

@@ -54,7 +54,7 @@ class Coverage:
     number: npt.NDArray[Any]
     """N: the number of each nucleus in `label`."""
     inside: Groups
-    """The pixels inside each nucleus; those inside two nuclei belong to both."""
+    """The pixels inside each nucleus. Only imported cells may overlap; what they share belongs to both."""
     ring: Groups
     """The pixels of the ring around each nucleus."""
 

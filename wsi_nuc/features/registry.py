@@ -26,7 +26,9 @@ FAMILIES = {
     "product of the first two raises h_mean by 20 to 25 %), and so do the natural logarithm and another white. So "
     "compare values within one staining and scanner. A density is negative where the other stains explain more "
     "than there is. They are measured at 0.5 um per pixel, whatever the resolution of the scan (0.47 to 0.53 "
-    "where that saves resampling), in the pixels whose middle is in the polygon. The ring holds the pixels within "
+    "where that saves resampling), in the pixels whose middle is in the polygon. No two nuclei of a run share any "
+    "area, so a pixel counts once. Imported cells may overlap; what they share counts for each of them, except in "
+    "textures, where it belongs to the last one of the table. The ring holds the pixels within "
     "about 2 um of the nucleus that lie in no nucleus and are not nearer to another one.",
     "texture": "Of the haematoxylin inside the nucleus, at 0.5 um per pixel. Co-occurrence: 16 levels from 0 to "
     "1.6 OD, with what lies beyond in the first or last one; pairs of adjacent pixels in four directions, both in "

@@ -63,7 +63,7 @@ def publish_slide(
             if config.labels:
                 write_labels(folder, summary, job.info.width, job.info.height)
         layout.seal(folder, job.origin.key, summary.class_figures, config.labels)
-        counts = _counts(job, summary, reports, usable_mm2)
+        counts = _counts(job, summary, reports, usable_mm2, stats)
         run = {"seconds": _seconds(reports, clock), "regions": len(parts), "stitched_from": stats.candidates}
 
         def finish(root: Path) -> dict[str, Any]:
@@ -139,11 +139,14 @@ def _less(whole: float, part: float) -> float:
     return whole - part if part < whole * (1 - ROUNDING) else 0.0
 
 
-def _counts(job: SlideJob, summary: Summary, reports: Sequence[RegionReport], usable_mm2: float) -> dict[str, Any]:
+def _counts(
+    job: SlideJob, summary: Summary, reports: Sequence[RegionReport], usable_mm2: float, stats: StitchStats
+) -> dict[str, Any]:
     return {
         "nuclei": summary.nuclei,
         "at_seams": summary.seam,
         "cut_by_gaps": sum(report.tally.cut for report in reports),
+        "cut_by_neighbours": stats.cut,
         "classes": summary.counts,
         "area_mm2": job.area_mm2,
         "usable_mm2": usable_mm2,

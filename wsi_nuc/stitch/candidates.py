@@ -22,12 +22,14 @@ class Candidates:
     """N: whether the prompt lies in the core of the candidate's own tile, and not in the margin around it."""
     bounds: Float64
     """N x 4: the box of each outline (x0, y0, x1, y1), in level-0 pixels."""
+    written: Bool
+    """N: whether the candidate was kept and passed on; it is only needed to cut others."""
 
     def __len__(self) -> int:
         return len(self.own)
 
     def select(self, rows: Int64) -> Candidates:
-        return Candidates(self.table.select(rows), self.own[rows], self.bounds[rows])
+        return Candidates(self.table.select(rows), self.own[rows], self.bounds[rows], self.written[rows])
 
     @classmethod
     def concat(cls, parts: Sequence[Candidates]) -> Candidates:
@@ -37,6 +39,7 @@ class Candidates:
             NucleiTable.concat([part.table for part in parts]),
             np.concatenate([part.own for part in parts]),
             np.concatenate([part.bounds for part in parts]),
+            np.concatenate([part.written for part in parts]),
         )
 
 
@@ -56,7 +59,7 @@ def admit(region: RegionCandidates, geometry: StitchGeometry) -> Candidates:
     table, core = region.table, region.core_box_l0
     if len(region.own) != len(table) or (len(table) and int(table.ring_lengths.min()) < 1):
         raise ValueError(f"region {core}: {len(table)} rows, {len(region.own)} flags; every ring needs a vertex")
-    candidates = Candidates(table, region.own, table.bounds())
+    candidates = Candidates(table, region.own, table.bounds(), np.zeros(len(table), np.bool_))
     if len(table):
         _check_prompts(region, geometry)
         _check_reach(candidates, geometry)
@@ -73,7 +76,8 @@ def _check_prompts(region: RegionCandidates, geometry: StitchGeometry) -> None:
 
 def _check_reach(candidates: Candidates, geometry: StitchGeometry) -> None:
     table, prompts = candidates.table, candidates.table.prompt_xy
-    reach = np.max(np.hstack([prompts - candidates.bounds[:, :2], candidates.bounds[:, 2:] - prompts]), axis=1)
+    x, y = np.maximum(prompts - candidates.bounds[:, :2], candidates.bounds[:, 2:] - prompts).T
+    reach = np.maximum(x, y)
     worst = int(np.argmax(reach))
     if not reach[worst] <= geometry.reach_l0 + SLACK_L0:
         raise ModelError(

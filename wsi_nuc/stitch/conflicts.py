@@ -1,93 +1,131 @@
-"""The conflict graph (which candidates outline the same nucleus), and which of its candidates are kept.
+"""Which candidates overlap, which of them outline the same nucleus, and which of those are kept.
 
-Cheap certain answers come first (boxes rule a pair out, octagons prove it), exact areas decide the rest. Every
-test looks only at the two rings, so a pair is judged in the same way wherever and whenever it meets. `settle` then
-goes through the candidates in the order of precedence and suppresses rivals, as far as the rows seen so far allow.
+Cheap certain answers come first (octagons rule a pair out, or prove it), exact areas decide the rest. Every test
+looks only at the two rings, so a pair is judged in the same way wherever and whenever it meets. `settle` then goes
+through the candidates in the order of precedence and suppresses rivals, as far as the rows seen so far allow.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
-from wsi_nuc.nuclei import NucleiTable
+from wsi_nuc.rings import Rings
 from wsi_nuc.stitch.candidates import Candidates
-from wsi_nuc.stitch.overlap import intersection_areas, octagon_unions, overlapping, ring_areas
+from wsi_nuc.stitch.crossing import meetings
+from wsi_nuc.stitch.overlap import Octagons, intersection_areas, overlapping
 from wsi_nuc.stitch.precedence import rank
-from wsi_nuc.stitch.rule import StitchRule
+from wsi_nuc.stitch.rule import StitchRule, worse_keeps
 from wsi_nuc.types import Bool, Float64, Int64, UInt8
 
 KEPT, OPEN, SUPPRESSED = 0, 1, 2
 # Shortcuts only decide pairs that are clear by more than rounding; the exact area decides the rest.
 _CLEAR = 1e-6
+# Outlines that touch have no more than this in common, in square pixels of level 0, which is rounding.
+_TOUCHING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Conflicts:
-    """The K edges of the conflict graph, sorted by the precedence of the losers."""
+class Overlaps:
+    """K pairs of rows that overlap, sorted by the precedence of the worse one, then of the better one."""
 
-    winner: Int64
+    better: Int64
     """K: the row that has precedence."""
+    worse: Int64
+    rivals: Bool
+    """K: whether the two outline the same nucleus."""
+    owner: Int64
+    """K: the one of the two that keeps what they share, if both are kept."""
     loser: Int64
-    """K: its rival."""
+    """K: the other one."""
+    rest: Rings
+    """What owners leave of losers, for some pairs."""
+    rest_row: Int64
+    """K: the row of `rest`, or -1."""
 
-    def __len__(self) -> int:
-        return len(self.winner)
-
-
-def conflicts(candidates: Candidates, rule: StitchRule) -> Conflicts:
-    """All pairs of rivals."""
-    areas = ring_areas(candidates.table)
-    possible = [_possible(candidates.bounds, areas, pair, rule) for pair in overlapping(candidates.bounds)]
-    a, b = np.concatenate([np.zeros((2, 0), np.int64), *possible], axis=1)
-    rows, nodes = np.unique(np.concatenate([a, b]), return_inverse=True)
-    place = rank(candidates.table, candidates.own, rows)
-    by_place = np.argsort(place)
-    # From here on, a row is known by its place, which only its content decides. So not even rounding depends on
-    # the order of arrival.
-    first, second = np.sort(place[nodes].reshape(2, -1), axis=0)
-    order = np.lexsort((first, second))
-    first, second = first[order], second[order]
-    rows = rows[by_place]
-    rivals = _rivals(candidates.table.select(rows), areas[rows], (first, second), rule)
-    return Conflicts(rows[first[rivals]], rows[second[rivals]])
+    def select(self, pairs: Bool) -> Overlaps:
+        columns = {f.name: getattr(self, f.name)[pairs] for f in fields(self) if f.name != "rest"}
+        return Overlaps(**columns, rest=self.rest)
 
 
-def _possible(bounds: Float64, areas: Float64, pair: tuple[Int64, Int64], rule: StitchRule) -> Int64:
-    """2 x K: the pairs that the overlap of their boxes does not rule out."""
-    a, b = pair
-    size = np.minimum(bounds[a, 2:], bounds[b, 2:]) - np.maximum(bounds[a, :2], bounds[b, :2])
-    most = np.minimum(size[:, 0] * size[:, 1], np.minimum(areas[a], areas[b]))
-    keep = rule.rivals(most * (1 + _CLEAR), areas[a], areas[b])
-    return np.stack([a[keep], b[keep]])
-
-
-def _rivals(table: NucleiTable, areas: Float64, pair: tuple[Int64, Int64], rule: StitchRule) -> Bool:
-    """K: whether each pair is in conflict, by its octagon or else by its exact area."""
-    a, b = pair
-    least = areas[a] + areas[b] - octagon_unions(table, a, b)
-    rivals = rule.rivals(least * (1 - _CLEAR) - _CLEAR, areas[a], areas[b])
+def overlaps(candidates: Candidates, closed: Bool, rule: StitchRule) -> Overlaps:
+    """All pairs that overlap by more than rounding, and of which at least one row is closed."""
+    parts = [np.stack([a, b])[:, closed[a] | closed[b]] for a, b in overlapping(candidates.bounds)]
+    pairs = np.concatenate([np.zeros((2, 0), np.int64), *parts], axis=1)
+    rows, (a, b) = _renumbered(pairs, len(candidates))
+    all_rings = Rings(candidates.table.xy, candidates.table.offsets)
+    rings, prompts, bounds = all_rings.select(rows), candidates.table.prompt_xy[rows], candidates.bounds[rows]
+    signed, octagons = rings.signed_areas(prompts), Octagons.of(rings, bounds)
+    areas = np.abs(signed)
+    near = octagons.meet(a, b) & (areas[a] > 0) & (areas[b] > 0)
+    used, (a, b) = _renumbered(np.stack([a[near], b[near]]), len(rows))
+    place = rank(candidates.table, candidates.own, rows[used])
+    # Only their content decides which row of a pair comes first, so not even rounding depends on their order here.
+    first = place[a] < place[b]
+    better, worse = np.where(first, a, b), np.where(first, b, a)
+    order = np.lexsort((place[better], place[worse]))
+    better, worse = used[better[order]], used[worse[order]]
+    least = areas[better] + areas[worse] - octagons.unions(better, worse)
+    rivals = rule.rivals(least * (1 - _CLEAR) - _CLEAR, areas[better], areas[worse])
     unclear = np.flatnonzero(~rivals)
-    a, b = a[unclear], b[unclear]
-    rows = np.union1d(a, b)
-    common = intersection_areas(table.select(rows), np.searchsorted(rows, a), np.searchsorted(rows, b))
+    pair = (better[unclear], worse[unclear])
+    common, rest_row = least, np.full(len(better), -1)
+    common[unclear], rest, rest_row[unclear] = _measured(rings, bounds, signed, pair)
+    rivals[unclear] = rule.rivals(common[unclear], areas[pair[0]], areas[pair[1]])
+    own = candidates.own[rows]
+    # Candidates of the margin only fill gaps.
+    keeps = worse_keeps(common, areas[better], areas[worse]) & (own[better] == own[worse])
+    owner, loser = np.where(keeps, worse, better), np.where(keeps, better, worse)
+    turned = np.flatnonzero(keeps & ~rivals)
+    _, other_rest, rest_row[turned] = _measured(rings, bounds, signed, (owner[turned], loser[turned]))
+    rest_row[turned[rest_row[turned] >= 0]] += len(rest)
+    rest = Rings.concat([rest, other_rest])
+    found = Overlaps(rows[better], rows[worse], rivals, rows[owner], rows[loser], rest, rest_row)
+    return found.select(rivals | (common > _TOUCHING))
+
+
+def _renumbered(rows: Int64, count: int) -> tuple[Int64, Int64]:
+    """Which of `count` rows occur, in ascending order, and each of `rows` as its place among them."""
+    occurs = np.zeros(count, np.bool_)
+    occurs[rows] = True
+    return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[rows]
+
+
+def _measured(
+    rings: Rings, bounds: Float64, signed: Float64, pair: tuple[Int64, Int64]
+) -> tuple[Float64, Rings, Int64]:
+    """The area that each pair has in common; what its first ring leaves of its second one, for some pairs; and
+    which row of that, or -1. `signed`: the areas of the rings."""
+    rows, (first, second) = _renumbered(np.stack(pair), len(rings))
+    rings, bounds, signed = rings.select(rows), bounds[rows], signed[rows]
+    areas = np.abs(signed)
+    met = meetings(rings, bounds, signed > 0, (second, first))
+    common, rest_row = np.zeros(len(first)), np.full(len(first), -1)
+    cut = second[met.twice]
+    common[met.twice] = areas[cut] - np.abs(met.rest.signed_areas())
+    rest_row[met.twice] = np.arange(len(cut))
+    further = (bounds[first] - bounds[second]) * (1, 1, -1, -1)
+    # Of two rings whose edges do not meet, the one can only lie in the other if its box does.
+    nested = (further >= 0).all(axis=1) | (further <= 0).all(axis=1)
+    other = np.flatnonzero(~met.twice & (nested | ~met.apart))
+    rows, nodes = _renumbered(np.stack([first[other], second[other]]), len(rings))
+    common[other] = intersection_areas(rings.select(rows), *nodes)
     # Rounding must not make the common area larger than a ring that lies inside the other.
-    common = np.minimum(common, np.minimum(areas[a], areas[b]))
-    rivals[unclear] = rule.rivals(common, areas[a], areas[b])
-    return rivals
+    return np.clip(common, 0, np.minimum(areas[first], areas[second])), met.rest, rest_row
 
 
-def settle(closed: Bool, edges: Conflicts) -> UInt8:
+def settle(closed: Bool, found: Overlaps) -> UInt8:
     """N: KEPT, SUPPRESSED or OPEN. `closed`: whether all rivals of the row are among the given rows.
 
-    The edges come in the order of precedence of their losers, so a winner's state is final when it is used. One
-    pass decides all rows, and in a complete graph no row stays open.
+    The pairs come in the order of precedence of their worse rows, so the state of a better one is final when it is
+    used. One pass decides all rows, and if all are closed, no row stays open.
     """
     state = np.where(closed, KEPT, OPEN).astype(np.uint8).tolist()
-    for winner, loser in zip(edges.winner.tolist(), edges.loser.tolist(), strict=True):
-        if state[winner] == KEPT:
-            state[loser] = SUPPRESSED
-        elif state[winner] == OPEN and state[loser] == KEPT:
-            state[loser] = OPEN
+    pairs = (found.better[found.rivals].tolist(), found.worse[found.rivals].tolist())
+    for better, worse in zip(*pairs, strict=True):
+        if state[better] == KEPT:
+            state[worse] = SUPPRESSED
+        elif state[better] == OPEN and state[worse] == KEPT:
+            state[worse] = OPEN
     return np.array(state, np.uint8)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from wsi_nuc.errors import UsageError
 from wsi_nuc.types import Bool, Float64, Int64
 
@@ -46,7 +48,7 @@ class StitchGeometry:
 
     @property
     def contact_l0(self) -> float:
-        """Prompts of two rivals are at most this far apart in x and in y."""
+        """Prompts of two candidates that overlap are at most this far apart in x and in y."""
         return 2 * (self.reach_l0 + SLACK_L0)
 
     @property
@@ -54,13 +56,13 @@ class StitchGeometry:
         """Blocks start this far up and left of the multiples of `block_l0`.
 
         If regions are as large as blocks, a block is then decided right after its region, instead of a whole row
-        of regions later. One more reach than needed leaves room for chains of rivals.
+        of regions later. One more reach than needed leaves room for chains of overlaps.
         """
         return self.prompt_guard_l0 + 3 * (self.reach_l0 + SLACK_L0)
 
     def blocks(self, prompt_xy_l0: Float64) -> Int64:
         """N x 2: block row, block column of each prompt."""
-        block: Int64 = ((prompt_xy_l0[:, ::-1] + self.block_shift_l0) // self.block_l0).astype("int64")
+        block: Int64 = np.floor((prompt_xy_l0[:, ::-1] + self.block_shift_l0) / self.block_l0).astype(np.int64)
         return block
 
     def cell(self, core_box_l0: tuple[float, float, float, float]) -> BlockKey:

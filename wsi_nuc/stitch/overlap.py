@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsi_nuc.nuclei import NucleiTable
-from wsi_nuc.rings import chunks, offsets_of, ranges
-from wsi_nuc.types import Float64, Int64
+from wsi_nuc.rings import Rings, chunks, offsets_of, ranges
+from wsi_nuc.types import Bool, Float64, Int64
 
 _PAIRS_AT_ONCE = 1 << 21
 _EDGE_PAIRS_AT_ONCE = 1 << 20
@@ -62,12 +61,6 @@ def _followers(bounds: Float64, box: Int64, strip: Int64) -> Int64:
     return followers
 
 
-def ring_areas(table: NucleiTable) -> Float64:
-    """N: the area of each ring, relative to its prompt. Relative to its first vertex, the last digits would
-    differ, and they may decide whether two nuclei are rivals."""
-    return np.asarray(np.abs(table.signed_areas(table.prompt_xy)))
-
-
 @dataclass(frozen=True, slots=True)
 class _Edges:
     """The edges of all rings, each seen from left to right."""
@@ -80,8 +73,8 @@ class _Edges:
     """1 if the ring runs from left to right here, -1 if from right to left, 0 if the edge is vertical."""
 
     @classmethod
-    def of(cls, table: NucleiTable) -> _Edges:
-        start, end = table.xy, table.xy[table.successors]
+    def of(cls, rings: Rings) -> _Edges:
+        start, end = rings.xy, rings.xy[rings.successors]
         run = end[:, 0] - start[:, 0]
         forward = run >= 0
         rise = np.divide(end[:, 1] - start[:, 1], run, out=np.zeros(len(run)), where=run != 0)
@@ -98,28 +91,28 @@ class _Edges:
         return height
 
 
-def intersection_areas(table: NucleiTable, a: Int64, b: Int64) -> Float64:
+def intersection_areas(rings: Rings, a: Int64, b: Int64) -> Float64:
     """Area that ring a[k] and ring b[k] have in common, for each k."""
     if not len(a):
         return np.zeros(0)
-    edges, bounds = _Edges.of(table), table.bounds()
+    edges, bounds = _Edges.of(rings), rings.bounds()
     floor = np.minimum(bounds[a, 1], bounds[b, 1])
     left, right = np.maximum(bounds[a, 0], bounds[b, 0]), np.minimum(bounds[a, 2], bounds[b, 2])
     areas = np.zeros(len(a))
-    for start, stop in chunks(table.ring_lengths[a] * table.ring_lengths[b], _EDGE_PAIRS_AT_ONCE):
+    for start, stop in chunks(rings.ring_lengths[a] * rings.ring_lengths[b], _EDGE_PAIRS_AT_ONCE):
         part = slice(start, stop)
-        pair, edge_a, edge_b = _edge_pairs(table, edges, (a[part], b[part]), (left[part], right[part]))
+        pair, edge_a, edge_b = _edge_pairs(rings, edges, (a[part], b[part]), (left[part], right[part]))
         common = _common(edges, edge_a, edge_b, floor[part][pair])
         areas[part] = np.bincount(pair, common, minlength=stop - start)
     return np.abs(areas)
 
 
 def _edge_pairs(
-    table: NucleiTable, edges: _Edges, rings: tuple[Int64, Int64], window: tuple[Float64, Float64]
+    rings: Rings, edges: _Edges, pairs: tuple[Int64, Int64], window: tuple[Float64, Float64]
 ) -> tuple[Int64, Int64, Int64]:
     """All edges of two rings that share a range of x: pair, edge of its first ring, edge of its second ring."""
-    (pair_a, edge_a), (pair_b, edge_b) = (_edges_within(table, edges, ring, window) for ring in rings)
-    per_pair = np.bincount(pair_b, minlength=len(rings[0]))
+    (pair_a, edge_a), (pair_b, edge_b) = (_edges_within(rings, edges, ring, window) for ring in pairs)
+    per_pair = np.bincount(pair_b, minlength=len(pairs[0]))
     count = per_pair[pair_a]
     row_a = np.repeat(np.arange(len(edge_a)), count)
     row_b = ranges(offsets_of(per_pair)[pair_a], count)
@@ -130,12 +123,12 @@ def _edge_pairs(
 
 
 def _edges_within(
-    table: NucleiTable, edges: _Edges, ring: Int64, window: tuple[Float64, Float64]
+    rings: Rings, edges: _Edges, ring: Int64, window: tuple[Float64, Float64]
 ) -> tuple[Int64, Int64]:
     """Pair and edge, for all edges of the rings that are not vertical and reach into the pair's window of x."""
-    count = table.ring_lengths[ring]
+    count = rings.ring_lengths[ring]
     pair = np.repeat(np.arange(len(ring)), count)
-    edge = ranges(table.starts[ring], count)
+    edge = ranges(rings.starts[ring], count)
     useful = (edges.x_right[edge] > window[0][pair]) & (edges.x_left[edge] < window[1][pair])
     useful &= edges.sign[edge] != 0
     return pair[useful], edge[useful]
@@ -156,19 +149,38 @@ def _common(edges: _Edges, a: Int64, b: Int64, floor: Float64) -> Float64:
     return common
 
 
-def octagon_unions(table: NucleiTable, a: Int64, b: Int64) -> Float64:
-    """Area of the smallest octagon (sides at 0, 45, 90, 135 degrees) around ring a[k] and ring b[k] together.
+@dataclass(frozen=True, slots=True)
+class Octagons:
+    """The smallest octagon (sides at 0, 45, 90, 135 degrees) around each of N rings."""
 
-    The union of the two is not larger. For outlines as round as nuclei, this nearly always proves a duplicate.
-    """
-    if not len(a):
-        return np.zeros(0)
-    x, y = table.xy.T
-    starts = table.starts
-    low = [np.minimum.reduceat(side, starts) for side in (x, y, x + y, x - y)]
-    high = [np.maximum.reduceat(side, starts) for side in (x, y, x + y, x - y)]
-    x0, y0, s0, d0 = (np.minimum(side[a], side[b]) for side in low)
-    x1, y1, s1, d1 = (np.maximum(side[a], side[b]) for side in high)
-    corners = (s0 - x0 - y0) ** 2 + (x1 + y1 - s1) ** 2 + (d0 - x0 + y1) ** 2 + (x1 - y0 - d1) ** 2
-    unions: Float64 = (x1 - x0) * (y1 - y0) - corners / 2
-    return unions
+    low: tuple[Float64, ...]
+    """The least x, y, x + y and x - y."""
+    high: tuple[Float64, ...]
+
+    @classmethod
+    def of(cls, rings: Rings, bounds: Float64) -> Octagons:
+        x0, y0, x1, y1 = bounds.T
+        if not len(rings):
+            return cls((x0, y0, x0, y0), (x1, y1, x1, y1))
+        x, y = rings.xy.T
+        slants = (x + y, x - y)
+        low, high = ([end.reduceat(side, rings.starts) for side in slants] for end in (np.minimum, np.maximum))
+        return cls((x0, y0, *low), (x1, y1, *high))
+
+    def meet(self, a: Int64, b: Int64) -> Bool:
+        """Whether the octagons of pairs whose boxes share area do so too."""
+        meet = np.ones(len(a), np.bool_)
+        for low, high in zip(self.low[2:], self.high[2:], strict=True):
+            meet &= (low[a] < high[b]) & (low[b] < high[a])
+        return meet
+
+    def unions(self, a: Int64, b: Int64) -> Float64:
+        """Area of the smallest octagon around ring a[k] and ring b[k] together.
+
+        The union of the two is not larger. For outlines as round as nuclei, this nearly always proves a double.
+        """
+        x0, y0, s0, d0 = (np.minimum(side[a], side[b]) for side in self.low)
+        x1, y1, s1, d1 = (np.maximum(side[a], side[b]) for side in self.high)
+        corners = (s0 - x0 - y0) ** 2 + (x1 + y1 - s1) ** 2 + (d0 - x0 + y1) ** 2 + (x1 - y0 - d1) ** 2
+        unions: Float64 = (x1 - x0) * (y1 - y0) - corners / 2
+        return unions

@@ -26,22 +26,33 @@ def rank(table: NucleiTable, own: Bool, rows: Int64) -> Int64:
 
 
 def _order(table: NucleiTable, own: Bool, rows: Int64) -> Int64:
-    xy = table.prompt_xy[rows]
-    keys = [
-        ~own[rows],
-        -np.nan_to_num(table.score[rows], nan=-1.0),
-        xy[:, 1],
-        xy[:, 0],
-        table.tile[rows],
-        np.nan_to_num(table.prompt_score[rows], nan=-1.0),
-        np.nan_to_num(table.predicted_iou[rows], nan=-1.0),
-        *np.nan_to_num(table.class_probs[rows], nan=-1.0).T,
-        table.ring_lengths[rows],
-    ]
+    # Few candidates have the same score, so only those are sorted by more.
+    keys = [~own[rows], -np.nan_to_num(table.score[rows], nan=-1.0)]
     order: Int64 = np.lexsort(keys[::-1]).astype(np.int64)
-    for start, stop in _runs(keys, order):
-        order[start:stop] = sorted(order[start:stop], key=lambda k: table.ring(int(rows[k])).tolist())
+    slots = np.array([slot for run in _runs(keys, order) for slot in range(*run)], np.int64)
+    if len(slots):
+        tied = order[slots]
+        order[slots] = tied[_order_of_tied(table.select(rows[tied]), [key[tied] for key in keys])]
     return order
+
+
+def _order_of_tied(table: NucleiTable, first: list[npt.NDArray[np.generic]]) -> Int64:
+    keys = [*first, table.prompt_xy[:, 1], table.prompt_xy[:, 0], table.tile]
+    order: Int64 = np.lexsort(keys[::-1]).astype(np.int64)
+    runs = list(_runs(keys, order))
+    if runs:
+        tied = np.concatenate([order[start:stop] for start, stop in runs])
+        rest = dict(zip(tied.tolist(), _other_columns(table.select(tied)), strict=True))
+        for start, stop in runs:
+            order[start:stop] = sorted(order[start:stop].tolist(), key=rest.__getitem__)
+    return order
+
+
+def _other_columns(table: NucleiTable) -> list[list[object]]:
+    """For each row, what decides where the first keys are equal."""
+    scores = np.column_stack([table.prompt_score, table.predicted_iou, table.class_probs])
+    numbers = np.column_stack([np.nan_to_num(scores, nan=-1.0), table.ring_lengths]).tolist()
+    return [[*values, table.ring(row).tolist()] for row, values in enumerate(numbers)]
 
 
 def _runs(keys: Sequence[npt.NDArray[np.generic]], order: Int64) -> Iterator[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""When two candidates count as the same nucleus: the rule of the conflict graph."""
+"""When two candidates outline the same nucleus, and which of two others keeps what they share."""
 
 from __future__ import annotations
 
@@ -16,16 +16,14 @@ class StitchRule:
 
     iou: float = 0.5
     """For intersection / union."""
-    containment: float = 0.8
-    """For intersection / smaller area. It catches what IoU cannot: a part nested in its whole. 1.0 is off."""
+    containment: float = 0.75
+    """For intersection / smaller area. It catches what IoU cannot: a part nested in its whole."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.iou < 1:
-            raise UsageError("stitch.iou", f"{self.iou} is not between 0 and 1", "use for example 0.5")
-        if not 0 < self.containment <= 1:
-            raise UsageError(
-                "stitch.containment", f"{self.containment} is not in (0, 1]", "use for example 0.8, or 1 for off"
-            )
+        for name in ("iou", "containment"):
+            limit = getattr(self, name)
+            if not 0 < limit < 1:
+                raise UsageError(f"stitch.{name}", f"{limit} is not between 0 and 1", "use for example 0.5")
 
     def rivals(self, common: Float64, area_a: Float64, area_b: Float64) -> Bool:
         """Whether pairs with these areas, and these areas in common, are one nucleus. Written without divisions:
@@ -34,3 +32,10 @@ class StitchRule:
         same = common > self.iou * (area_a + area_b - common)
         rivals: Bool = nested | same
         return rivals
+
+
+def worse_keeps(common: Float64, better: Float64, worse: Float64) -> Bool:
+    """Whether the worse one of two neighbours keeps what they have in common, since it would lose more than half
+    of itself, and the better one does not."""
+    keeps: Bool = (2 * common > worse) & (2 * common <= better)
+    return keeps

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from wsi_nuc.nuclei import NucleiTable
+from wsi_nuc.rings import Rings
 from wsi_nuc.stitch.candidates import Candidates, RegionCandidates, admit
-from wsi_nuc.stitch.conflicts import KEPT, OPEN, conflicts, settle
+from wsi_nuc.stitch.conflicts import KEPT, OPEN, Overlaps, overlaps, settle
+from wsi_nuc.stitch.cutting import cut
 from wsi_nuc.stitch.geometry import BlockKey, Frontier, StitchGeometry
 from wsi_nuc.stitch.precedence import canonical
 from wsi_nuc.stitch.rule import StitchRule
@@ -29,6 +31,8 @@ class StitchStats:
     candidates: int = 0
     peak_held: int = 0
     """The most rows in memory at the same time."""
+    cut: int = 0
+    """How many nuclei lost a part of their outline to others."""
 
 
 def stitch(
@@ -96,7 +100,9 @@ class _Held:
 
     def _put(self, column: int, candidates: Candidates) -> None:
         self.undecided[column].append(candidates)
-        blocks = self.geometry.blocks(candidates.table.prompt_xy)
+        blocks = self.geometry.blocks(candidates.table.prompt_xy[~candidates.written])
+        if not len(blocks):
+            return
         first = blocks[np.lexsort((blocks[:, 1], blocks[:, 0]))[0]]
         known = self.first_undecided.get(column, _AFTER_ALL)
         self.first_undecided[column] = min(known, (int(first[0]), int(first[1])))
@@ -108,7 +114,7 @@ class _Held:
     def _take(self, window: _Window) -> list[Candidates]:
         columns = sorted(column for column in self.undecided if window.first <= column <= window.last)
         for column in columns:
-            del self.first_undecided[column]
+            self.first_undecided.pop(column, None)
         return [part for column in columns for part in self.undecided.pop(column)]
 
     def _decide(self, window: _Window, frontier: Frontier) -> None:
@@ -116,14 +122,33 @@ class _Held:
         if not parts:
             return
         pool = Candidates.concat(parts)
-        closed = frontier.closed(pool.bounds) & window.decidable(pool.table.prompt_xy[:, 0])
-        state = settle(closed, conflicts(pool, self.rule))
-        kept, undecided = np.flatnonzero(state == KEPT), np.flatnonzero(state == OPEN)
-        self._keep(pool.table, kept)
-        columns = np.floor(pool.table.prompt_xy[undecided, 0] / self.geometry.region_l0).astype(np.int64)
+        decidable = window.decidable(pool.table.prompt_xy[:, 0])
+        closed = pool.written | (frontier.closed(pool.bounds) & decidable)
+        found = overlaps(pool, closed, self.rule)
+        state = settle(closed, found)
+        left = (state == KEPT) & ~pool.written
+        ready = left & ~_beside(found, state == OPEN)
+        both = (state[found.owner] == KEPT) & (state[found.loser] == KEPT)
+        count = self._keep_cut(pool.table, ready, found.select(both & ready[found.loser]))
+        # What is written stays at hand, uncut, as long as it may cut others.
+        unwritten = (state == OPEN) | (left & ~ready)
+        written = (state == KEPT) & ~unwritten
+        rows = np.flatnonzero(unwritten | (written & (_beside(found, unwritten) | ~decidable)))
+        columns = np.floor(pool.table.prompt_xy[rows, 0] / self.geometry.region_l0).astype(np.int64)
+        pool = replace(pool, written=written)
         for column in np.unique(columns).tolist():
-            self._put(column, pool.select(undecided[columns == column]))
-        self.rows -= len(pool) - len(kept) - len(undecided)
+            self._put(column, pool.select(rows[columns == column]))
+        self.rows += count + len(rows) - len(pool)
+
+    def _keep_cut(self, table: NucleiTable, kept: Bool, found: Overlaps) -> int:
+        """Keep these rows, less what others have of them. Returns how many are left."""
+        whole = kept.copy()
+        whole[found.loser] = False
+        rows, left = cut(Rings(table.xy, table.offsets), found, 1 - self.rule.containment)
+        self._keep(table, np.flatnonzero(whole))
+        self._keep(replace(table.select(rows), xy=left.xy, offsets=left.offsets), np.arange(len(rows)))
+        self.stats.cut += len(rows)
+        return int(whole.sum()) + len(rows)
 
     def _keep(self, table: NucleiTable, rows: Int64) -> None:
         blocks = self.geometry.blocks(table.prompt_xy[rows])
@@ -141,6 +166,14 @@ class _Held:
             yield table.select(canonical(table, self.geometry))
 
 
+def _beside(found: Overlaps, rows: Bool) -> Bool:
+    """N: which rows overlap one of `rows`."""
+    beside = np.zeros(len(rows), np.bool_)
+    beside[found.better[rows[found.worse]]] = True
+    beside[found.worse[rows[found.better]]] = True
+    return beside
+
+
 @dataclass(frozen=True, slots=True)
 class _Window:
     """The columns of regions in which something can change. The rest of the staircase is not looked at."""
@@ -149,7 +182,7 @@ class _Window:
     last: float
     """Both columns belong to the window."""
     from_l0: float
-    """From this x of its prompt on, a row can be decided; nearer to the rim, a rival may be out of the window."""
+    """From this x of its prompt on, a row can be decided; nearer to the rim, what overlaps it may lie outside."""
     to_l0: float
     """Up to this x of its prompt, a row can be decided."""
 
@@ -176,7 +209,7 @@ class _Window:
 
     @staticmethod
     def _around(geometry: StitchGeometry) -> float:
-        """A contact for rivals at the rim, a second for the boxes that a step closes, a third for chains."""
+        """A contact for overlaps at the rim, a second for the boxes that a step closes, a third for chains."""
         return 3 * geometry.contact_l0 + 2 * geometry.prompt_guard_l0
 
     @classmethod
