@@ -10,7 +10,6 @@ import typer
 
 from wsi_nuc.cli.cohort_words import plan_words
 from wsi_nuc.cli.options import AllowFailed, CohortJson, Option, Pack, Reader, Scheduler
-from wsi_nuc.cli.run_command import settings_from
 from wsi_nuc.cli.stopping import stoppable
 
 if TYPE_CHECKING:
@@ -71,7 +70,9 @@ def plan(
         "allow_bad_tiles": allow_bad_tiles,
         "pack": pack,
     }
-    settings = settings_from(config, assign or [], given)
+    from wsi_nuc.config import load_config
+
+    settings = load_config(config, assign or [], given)
     with stoppable("Slides that were looked at are kept: the same command goes on"):
         if shard:
             refused = _look(source, settings, shard, quiet)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from wsi_nuc.config import ConfigError, RunConfig, with_settings
+from wsi_nuc.config import RunConfig, with_settings
 from wsi_nuc.errors import UsageError
 from wsi_nuc.events import Emit
 from wsi_nuc.executors.base import Execute
@@ -86,10 +86,7 @@ class SlideRequest:
     """In place of the call's, by key."""
 
     def config(self, common: RunConfig) -> RunConfig:
-        try:
-            return with_settings(common, self.settings)
-        except ConfigError as error:
-            raise UsageError(shown(self.slide), str(error), "correct its row in the list") from None
+        return with_settings(common, self.settings, whose=shown(self.slide))
 
     def claim(self, out: Place, content_sha256: str) -> NameClaim:
         """The name of the result. One that was asked for is never changed to make room for another slide's."""

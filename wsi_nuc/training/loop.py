@@ -16,7 +16,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import nn
 
-from wsi_nuc.errors import WsiNucError
+from wsi_nuc.errors import ModelError
 from wsi_nuc.models.place import Place
 from wsi_nuc.training.config import TrainingConfig
 from wsi_nuc.training.curves import Sums, draw_curves, write_curves
@@ -30,8 +30,8 @@ Losses = dict[str, torch.Tensor]
 Row = dict[str, float]
 
 
-class TrainingError(WsiNucError):
-    """The training cannot go on; what was saved before is intact."""
+class TrainingError(ModelError):
+    """The network cannot be trained further; what was saved before is intact."""
 
 
 class Batch(Protocol):
