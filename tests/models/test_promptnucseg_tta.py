@@ -21,8 +21,8 @@ from wsi_nuc.inference.predict import predict
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.promptnucseg import device, segmentor
 from wsi_nuc.models.promptnucseg.build import assemble, save_net, spec_of
-from wsi_nuc.models.promptnucseg.device import Runner
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
+from wsi_nuc.models.promptnucseg.runner import Runner
 from wsi_nuc.models.promptnucseg.settings import Settings
 from wsi_nuc.models.promptnucseg.views import SIX_VIEWS, View
 from wsi_nuc.models.registry import load_model, model_spec

@@ -52,7 +52,7 @@ def segment(
         for row, of_tile in enumerate(maps):
             here = index[prompts.row[index] == row]
             negative = nearest_others(prompts.xy_tile, here, np.flatnonzero(prompts.row == row))
-            asked = asked_of(prompts, here, negative, network.place.device)
+            asked = asked_of(prompts, here, negative, network.device.torch_device)
             for rows, real in chunks(range(len(here)), PROMPTS_PER_CALL):
                 parts.append(_call(network, of_tile, here[rows[:real]], asked.select(torch.tensor(rows)), real))
     return Later(partial(_on_host, parts, prompts, network.use))
@@ -60,7 +60,7 @@ def segment(
 
 def _call(network: Network, maps: Maps, prompt: Int64, asked: Asked, real: int) -> Part:
     use = network.use
-    raw = network.place.start(partial(_decoded, network), maps, asked)
+    raw = network.device.start(partial(_decoded, network), maps, asked)
     logits, origin, iou = raw.outputs
     mask = enlarged(logits)[:real] > use.mask_logit
     return Part(
