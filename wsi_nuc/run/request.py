@@ -1,6 +1,6 @@
 """What a call asks for: which slides, with which settings, names and models, and the folders that it works in.
 
-Who measures the nuclei of a result before it is published is part of it, handed in from above.
+`Measures` stands for the code that measures nuclei. It lies in a room above this one, so the caller hands it in.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from wsi_nuc.store.zarrfile import ZarrFolder
 
 
 class Measures(Protocol):
+    """Measures every nucleus of a result before or after it is published, where that is asked for."""
+
     def settings(self, config: RunConfig, spec: ModelSpec) -> dict[str, Any]:
         """What is asked for, as it shows in the identity of a result; empty where nothing is."""
         ...
@@ -52,7 +54,7 @@ class Measures(Protocol):
 
 
 class NoMeasures:
-    """Nuclei alone."""
+    """For calls that measure nothing: their results hold the nuclei alone."""
 
     def settings(self, config: RunConfig, spec: ModelSpec) -> dict[str, Any]:
         if config.features or config.embedding:
