@@ -12,7 +12,7 @@ import torch
 from benchmarks.child import measured_run
 from benchmarks.slides import synthetic
 from benchmarks.table import Row, print_rows
-from wsi_nuc.inference.polygons import trace
+from wsi_nuc.inference.outlines import trace
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.types import Box, SlideRef, Tile, TileBatch

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from benchmarks.table import Row, interleaved, print_rows
-from wsi_nuc.inference.polygons import trace
+from wsi_nuc.inference.outlines import trace
 from wsi_nuc.types import MaskCrops, UInt8
 
 CROP_PX, NUCLEUS_PX, TILE_PX = 64, 30, 1024

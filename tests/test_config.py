@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from wsi_nuc.config import ConfigError, RunConfig, load_config
+from wsi_nuc.config import MAX_CONFIG_BYTES, RunConfig, load_config
+from wsi_nuc.errors import UsageError
 
 
 def test_later_sources_win(tmp_path: Path) -> None:
@@ -24,22 +25,35 @@ def test_later_sources_win(tmp_path: Path) -> None:
     [
         ("region_sise=1", "region_size"),
         ("labls=true", "labels"),
-        ("stitch.iuo=0.5", "stitch.iou"),
-        ("dask.dashbord=true", "dask.dashboard"),
+        ("stitch.iuo=0.5", "iou"),
+        ("dask.dashbord=true", "dashboard"),
     ],
 )
 def test_an_unknown_key_names_the_nearest(key: str, near: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=f"did you mean {near}"):
+    with pytest.raises(UsageError, match=rf"unknown key {key.split('=', maxsplit=1)[0]}\. Did you mean {near}\?"):
         load_config(None, [key], {"out": tmp_path})
 
 
 @pytest.mark.parametrize(
     "assignment",
-    ["workers=0", "mpp=-1", "mpp=nan", "device=gpu", "region_size=x", "stitch.iou=2", "novalue", "a=[", "mpp.x=1"],
+    [
+        "workers=0",
+        "mpp=-1",
+        "mpp=nan",
+        "device=gpu",
+        "region_size=x",
+        "stitch.iou=2",
+        "novalue",
+        "a=[",
+        "a=1,a.x=1",
+    ],
 )
-def test_values_out_of_range_are_refused(assignment: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError):
-        load_config(None, [assignment], {"out": tmp_path})
+def test_assignments_that_are_refused_are_named_with_cause_and_remedy(assignment: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_config(None, assignment.split(","), {"out": tmp_path})
+    assert caught.value.subject.removeprefix("--set ").startswith(assignment.split("=", maxsplit=1)[0])
+    assert caught.value.cause
+    assert caught.value.remedy
 
 
 def test_without_an_output_results_go_to_a_folder_of_that_name(
@@ -49,17 +63,31 @@ def test_without_an_output_results_go_to_a_folder_of_that_name(
     assert load_config(None, [], {}).out == tmp_path / "results"
 
 
-@pytest.mark.parametrize("text", ["- a\n- b\n", "just text", "a: [", "!!python/object/apply:os.system [echo]"])
-def test_files_that_are_not_a_configuration(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"- a\n- b\n", "holds a list"),
+        (b"just text", "holds a str"),
+        (b"a: [", "is not YAML"),
+        (b"!!python/object/apply:os.system [echo]", "is not YAML"),
+        (b"a: \xff", "is not text in UTF-8"),
+        (b"#" * (MAX_CONFIG_BYTES + 1), "is not a configuration file"),
+        (None, "does not exist"),
+    ],
+)
+def test_files_that_are_not_a_configuration(content: bytes | None, said: str, tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
-    file.write_text(text)
-    with pytest.raises(ConfigError, match=r"bad\.yaml"):
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(UsageError, match=said) as caught:
         load_config(file, [], {"out": tmp_path})
+    assert caught.value.subject == str(file)
+    assert caught.value.remedy
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.yaml"):
-        load_config(tmp_path / "none.yaml", [], {"out": tmp_path})
+def test_a_folder_is_not_read_as_a_configuration(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot be read \(Is a directory\)"):
+        load_config(tmp_path, [], {})
 
 
 def test_a_configuration_survives_yaml(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from wsi_nuc.config import ConfigError
 from wsi_nuc.datasets import registry as datasets
 from wsi_nuc.errors import ModelError, UsageError
 from wsi_nuc.exporting import registry as exporting
@@ -21,7 +20,7 @@ REGISTRIES: dict[str, tuple[Callable[[str], object], Iterable[str], type[Excepti
     "importing": (importing.reader, importing.READERS, UsageError),
     "models": (models.family_module, models.FAMILIES, ModelError),
     "slides": (slides.load, slides.READERS, UsageError),
-    "training": (training.recipe, training.RECIPES, ConfigError),
+    "training": (training.recipe, training.RECIPES, UsageError),
 }
 
 

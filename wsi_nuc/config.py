@@ -6,7 +6,6 @@ Later sources win: defaults < ``--config FILE`` < ``--set`` < options. An unknow
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Any, TypeVar, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from wsi_nuc.errors import UsageError, choices
 
 MAX_CONFIG_BYTES = 1 << 20
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -35,10 +36,6 @@ EXECUTION = frozenset(
         "dask",
     )
 )
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names the key and the remedy."""
 
 
 class Section(BaseModel):
@@ -158,14 +155,15 @@ class RunConfig(Section):
         return os.path.abspath(value) if Path(value).is_file() else value
 
 
-def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
-    """The configuration with other values for some keys, checked as if it had been given so."""
+def with_settings(config: RunConfig, settings: Mapping[str, Any], whose: str = "") -> RunConfig:
+    """The configuration with other values for some keys, checked as if it had been given so. `whose` is the slide
+    that they belong to."""
     if not settings:
         return config
     try:
         return RunConfig(**{**config.model_dump(), **settings})
     except ValidationError as error:
-        raise ConfigError(_first_problem(error)) from None
+        raise _first_problem(error, f"{whose}: " if whose else "") from None
 
 
 def load_config(file: Path | None, assignments: Iterable[str], options: Mapping[str, Any]) -> RunConfig:
@@ -185,21 +183,31 @@ def load_section(
     try:
         return schema(**merged)
     except ValidationError as error:
-        raise ConfigError(_first_problem(error)) from None
+        raise _first_problem(error) from None
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
     """The keys and values of a configuration file."""
     try:
         if file.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigError(f"{file}: over {MAX_CONFIG_BYTES} bytes; this is not a configuration file")
-        loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file}: cannot be read as YAML: {error}") from None
+            cause = f"has over {MAX_CONFIG_BYTES} bytes, and is not a configuration file"
+            raise UsageError(file, cause, "give the path of a configuration file")
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UsageError(file, "does not exist", "correct the path of the configuration file") from None
+    except OSError as error:
+        cause = f"cannot be read ({error.strerror or error})"
+        raise UsageError(file, cause, "give a configuration file that you may read") from None
+    except UnicodeDecodeError:
+        raise UsageError(file, "is not text in UTF-8", "save it as UTF-8") from None
+    try:
+        loaded = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(file, f"is not YAML ({_on_one_line(error)})", "correct it at that place") from None
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
-        raise ConfigError(f"{file}: expected `key: value` lines, found a {type(loaded).__name__}")
+        raise UsageError(file, f"holds a {type(loaded).__name__}", "write lines of the form `key: value`")
     return loaded
 
 
@@ -215,11 +223,12 @@ def parse_assignment(assignment: str) -> tuple[list[str], Any]:
     """Path and value of a `--set key.key=value`; the value is YAML."""
     key, sign, text = assignment.partition("=")
     if not sign:
-        raise ConfigError(f"--set {assignment}: expected key=value")
+        raise UsageError(f"--set {assignment}", "has no value", "write --set key=value")
     try:
         return key.strip().split("."), yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {assignment}: the value is not YAML: {error}") from None
+        cause = f"the value is not YAML ({_on_one_line(error)})"
+        raise UsageError(f"--set {assignment}", cause, "correct the value, or put it in quotes") from None
 
 
 def assign(target: dict[str, Any], path: list[str], value: Any) -> None:
@@ -227,19 +236,17 @@ def assign(target: dict[str, Any], path: list[str], value: Any) -> None:
     for key in path[:-1]:
         step = target.setdefault(key, {})
         if not isinstance(step, dict):
-            raise ConfigError(f"{'.'.join(path)}: {key} is a single value, it has no {path[-1]}")
+            raise UsageError(".".join(path), f"{key} is a single value, it has no {path[-1]}", f"set {key} itself")
         target = step
     target[path[-1]] = value
 
 
 def check_keys(given: Mapping[str, Any], schema: type[Any], where: str, prefix: str = "") -> None:
-    """An unknown key is named together with the nearest one that exists."""
+    """An unknown key is named together with the nearest one that exists. `where` is what gave the keys."""
     known = _keys(schema)
     for key, value in given.items():
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-            hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(known)}"
-            raise ConfigError(f"{where}: unknown key {prefix}{key}; {hint}")
+            raise UsageError(where, f"unknown key {prefix}{key}", choices(key, known))
         if isinstance(value, Mapping) and _keys(known[key]):
             check_keys(value, known[key], where, f"{prefix}{key}.")
 
@@ -256,9 +263,16 @@ def _keys(schema: Any) -> dict[str, Any]:
     return {}
 
 
-def _first_problem(error: ValidationError) -> str:
+def _first_problem(error: ValidationError, whose: str = "") -> UsageError:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "missing":
-        return f"{key} is missing; give --{key} or put it into the configuration file"
-    return f"{key} = {first.get('input')!r}: {first['msg']}"
+        return UsageError(whose + key, "is missing", f"give --{key} or put it into the configuration file")
+    cause = first["msg"].removeprefix("Value error, ")
+    if not key:
+        return UsageError(f"{whose}configuration", cause, "correct the keys that it names")
+    return UsageError(f"{whose}{key} = {first.get('input')!r}", cause, "correct this value")
+
+
+def _on_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -34,7 +34,8 @@ class WsiNucError(Exception):
     """`subject` is the file, tile or option at fault; "" where it is the slide at hand, which `about` names.
     `remedy` is what the user can do about it."""
 
-    exit_code = 1
+    exit_code: int
+    """Each kind states its own."""
 
     def __init__(self, subject: object, cause: str, remedy: str = "") -> None:
         super().__init__(subject, cause, remedy)
@@ -57,7 +58,7 @@ def about(subject: str) -> Iterator[None]:
 
 
 class UsageError(WsiNucError):
-    """The call or its configuration is wrong; nothing was started."""
+    """The call is wrong: its options, its configuration, or what it was pointed at."""
 
     exit_code = USAGE
 
@@ -73,13 +74,13 @@ class DamagedPixels(SlideError):
 
 
 class ModelError(WsiNucError):
-    """The model or its weights cannot be used."""
+    """The model or its weights cannot be used, or cannot be trained further."""
 
     exit_code = MODEL
 
 
 class StorageError(WsiNucError):
-    """The output could not be written completely; nothing was published."""
+    """Output cannot be written, or what was written before cannot be read. Nothing incomplete is published."""
 
     exit_code = STORAGE
 

@@ -8,7 +8,8 @@ Three frames, always named at the end of a variable:
 
 A pixel covers ``[i, i + 1)``; its centre lies at ``i + 0.5``. Boxes are half-open.
 
-The protocol that every reader implements. Readers only fetch pixels; others open, check and cache slides.
+`SlideSource` is the protocol that every reader implements. Readers only fetch pixels; other modules choose, check
+and cache them.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def test_data_check_reports_and_fails_on_a_broken_image(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [["train", "--set", "sed=1"], ["evaluate", "--set", "devise=cpu"]])
 def test_an_unknown_key_names_the_nearest(arguments: list[str]) -> None:
-    assert "did you mean" in str(fails(*arguments))
+    assert "Did you mean" in str(fails(*arguments))
 
 
 def test_a_stopped_training_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

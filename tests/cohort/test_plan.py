@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cohort.lists import copy, planned, write_list
-from wsi_nuc.cohort import looks, planning
+from wsi_nuc.cohort import inspections, planning
 from wsi_nuc.cohort.plan import load, save, write_table
 from wsi_nuc.errors import MODEL, OK, SLIDES, USAGE, ModelError, UsageError
 
@@ -57,9 +57,9 @@ def test_content_is_only_hashed_where_sizes_are_equal(
 ) -> None:
     hashed: list[str] = []
 
-    def counted(look: looks.Look) -> str:
-        hashed.append(Path(look.slide).name)
-        return looks.content_of(look)
+    def counted(inspection: inspections.Inspection) -> str:
+        hashed.append(Path(inspection.slide).name)
+        return inspections.content_of(inspection)
 
     monkeypatch.setattr(planning, "content_of", counted)
     other = copy(slides[0], tmp_path / "other.svs")

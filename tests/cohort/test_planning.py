@@ -1,4 +1,4 @@
-"""A plan that is stopped, shared out or made again looks at each slide once and equals that of a single call."""
+"""A plan that is stopped, shared out or made again inspects each slide once and equals that of a single call."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any
 import pytest
 
 from tests.cohort.lists import copy, planned, settings, write_list
-from wsi_nuc.cohort import looks, planning
+from wsi_nuc.cohort import inspections, planning
 from wsi_nuc.cohort.folder import CohortFolder
-from wsi_nuc.cohort.looks import Look, Looks, content_of, look_at, try_out
+from wsi_nuc.cohort.inspections import Inspection, Inspections, content_of, inspect_slide, try_out
 from wsi_nuc.cohort.plan import Plan, PlanRow
-from wsi_nuc.cohort.planning import Listener, look_at_share, make_plan
+from wsi_nuc.cohort.planning import Listener, inspect_share, make_plan
 from wsi_nuc.cohort.shards import Shard
 from wsi_nuc.errors import UsageError
 
 
 @pytest.fixture
 def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the workers did, in their order, as "look a"."""
+    """What the workers did, in their order, as "inspect a"."""
     said: list[str] = []
 
-    def noted(what: str, do: Callable[[Look], Any]) -> Callable[[Look], Any]:
-        def noting(look: Look) -> Any:
-            said.append(f"{what} {Path(look.slide).stem}")
-            return do(look)
+    def noted(what: str, do: Callable[[Inspection], Any]) -> Callable[[Inspection], Any]:
+        def noting(inspection: Inspection) -> Any:
+            said.append(f"{what} {Path(inspection.slide).stem}")
+            return do(inspection)
 
         return noting
 
     for name, what, do in (
-        ("look_at", "look", look_at),
+        ("inspect_slide", "inspect", inspect_slide),
         ("content_of", "hash", content_of),
         ("try_out", "try", try_out),
     ):
@@ -42,7 +42,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def source(slides: list[Path], tmp_path: Path) -> Path:
-    """Four slides, a copy of the first, one that is cut off, and two lines that need no look."""
+    """Four slides, a copy of the first, one that is cut off, and two lines that need no inspection."""
     copy(slides[0], tmp_path / "twin.svs")
     (tmp_path / "broken.svs").write_bytes(slides[1].read_bytes()[:4000])
     lines = [*map(str, slides), "twin.svs", "broken.svs", "missing.svs", str(slides[0])]
@@ -63,7 +63,7 @@ class Stopping(Listener):
     def __init__(self, after: int) -> None:
         self._after = after
 
-    def looked(self, done: int, of: int, before: int) -> None:
+    def inspected(self, done: int, of: int, before: int) -> None:
         if done - before == self._after:
             raise Stopped
 
@@ -80,14 +80,14 @@ def test_a_plan_that_is_stopped_again_and_again_looks_at_each_slide_once(
             make_plan(folder, str(source), settings(folder), Stopping(1))
     plan = make_plan(folder, str(source), settings(folder))
     assert same(plan, quiet)
-    # Only slides that could not be looked at are tried again: they may have been mended.
+    # Only slides that could not be inspected are tried again: they may have been mended.
     assert sorted(set(done)) == sorted(set(alone))
-    assert {what for what in done if done.count(what) > 1} <= {"look broken"}
+    assert {what for what in done if done.count(what) > 1} <= {"inspect broken"}
     done.clear()
     again = make_plan(folder, str(source), settings(folder))
     assert again == plan
-    assert set(done) == {"look broken"}
-    assert len(list(folder.looks.iterdir())) == 1
+    assert set(done) == {"inspect broken"}
+    assert len(list(folder.inspections.iterdir())) == 1
 
 
 def test_shares_of_the_looking_leave_nothing_for_the_plan_to_look_at(
@@ -95,14 +95,14 @@ def test_shares_of_the_looking_leave_nothing_for_the_plan_to_look_at(
 ) -> None:
     folder = CohortFolder(tmp_path / "cohort")
     rows = [
-        row for index in (2, 3, 1) for row in look_at_share(folder, str(source), settings(folder), Shard(index, 3))
+        row for index in (2, 3, 1) for row in inspect_share(folder, str(source), settings(folder), Shard(index, 3))
     ]
     assert sorted(row.line for row in rows) == list(range(2, 10))
     assert not folder.plan.exists()
     assert len(done) == len(set(done)) == 6
     done.clear()
     plan = make_plan(folder, str(source), settings(folder))
-    assert [what for what in done if what.startswith("look")] == ["look broken"]
+    assert [what for what in done if what.startswith("inspect")] == ["inspect broken"]
     quiet = CohortFolder(tmp_path / "quiet")
     assert same(plan, make_plan(quiet, str(source), settings(quiet)))
 
@@ -119,7 +119,7 @@ class Noting(Listener):
     def __init__(self) -> None:
         self.heard: list[object] = []
 
-    def looked(self, done: int, of: int, before: int) -> None:
+    def inspected(self, done: int, of: int, before: int) -> None:
         self.heard.append((done, of))
 
     def refused(self, row: PlanRow) -> None:
@@ -144,7 +144,7 @@ def test_another_plan_is_refused_before_the_first_look(
         make_plan(folder, str(source), settings(folder))
     assert done == []
     assert len(make_plan(folder, str(source), settings(folder), overwrite=True).runnable) == 2
-    assert "look a" not in done
+    assert "inspect a" not in done
 
 
 def test_a_slide_that_was_replaced_or_is_read_otherwise_is_looked_at_again(
@@ -153,27 +153,27 @@ def test_a_slide_that_was_replaced_or_is_read_otherwise_is_looked_at_again(
     copy(slides[0], tmp_path / "s.svs")
     folder = CohortFolder(tmp_path / "cohort")
 
-    def looked(cells: str = "s.svs,", **options: object) -> bool:
+    def inspected(cells: str = "s.svs,", **options: object) -> bool:
         source = write_list(tmp_path / "list.csv", "slide,mpp", cells)
         done.clear()
         make_plan(folder, str(source), settings(folder, **options), overwrite=True)
-        return "look s" in done
+        return "inspect s" in done
 
-    assert [looked(), looked(), looked(labels=True)] == [True, False, False]
-    assert [looked("s.svs,0.5"), looked(tissue="none")] == [True, True]
+    assert [inspected(), inspected(), inspected(labels=True)] == [True, False, False]
+    assert [inspected("s.svs,0.5"), inspected(tissue="none")] == [True, True]
     copy(slides[1], tmp_path / "s.svs")
-    assert [looked(), looked()] == [True, False]
+    assert [inspected(), inspected()] == [True, False]
 
 
 def test_lines_that_are_cut_off_or_not_ours_are_skipped(tmp_path: Path) -> None:
     folder = CohortFolder(tmp_path)
-    with Looks(folder) as first:
+    with Inspections(folder) as first:
         first.put("a", "facts", {"tiles": 1})
         first.put("a", "sha256", "0" * 64)
         first.put("b", "facts", {"tiles": 2})
-    (file,) = folder.looks.iterdir()
+    (file,) = folder.inspections.iterdir()
     file.write_bytes(b'\nnull\n3\n["c"]\n{"d": 1}\n["e", 5]\n\xff\xfe\n' + file.read_bytes()[:-5])
-    known = Looks(folder)
+    known = Inspections(folder)
     assert known.get("a", "facts") == {"tiles": 1}
     assert known.get("a", "sha256") == "0" * 64
     assert [known.get(key, "facts") for key in "bcde"] == [None] * 4
@@ -181,13 +181,13 @@ def test_lines_that_are_cut_off_or_not_ours_are_skipped(tmp_path: Path) -> None:
 
 def test_a_job_that_still_looks_keeps_its_file(tmp_path: Path) -> None:
     folder = CohortFolder(tmp_path)
-    with Looks(folder) as other:
+    with Inspections(folder) as other:
         other.put("a", "facts", {"tiles": 1})
-        with Looks(folder) as looks:
-            looks.put("b", "facts", {"tiles": 2})
-            looks.keep_only(["a", "b"])
+        with Inspections(folder) as inspections:
+            inspections.put("b", "facts", {"tiles": 2})
+            inspections.keep_only(["a", "b"])
         other.put("c", "facts", {"tiles": 3})
-    assert [Looks(folder).get(key, "facts") for key in "abc"] == [{"tiles": number} for number in (1, 2, 3)]
+    assert [Inspections(folder).get(key, "facts") for key in "abc"] == [{"tiles": number} for number in (1, 2, 3)]
 
 
 def test_the_key_does_not_ask_for_the_pixels(
@@ -197,4 +197,4 @@ def test_the_key_does_not_ask_for_the_pixels(
 
     config, spec = settings(CohortFolder(tmp_path)), model_spec("classical")
     monkeypatch.setattr("wsi_nuc.slides.registry.open_slide", None)
-    assert looks.key_of(str(slides[0]), config, spec) != looks.key_of(str(slides[1]), config, spec)
+    assert inspections.key_of(str(slides[0]), config, spec) != inspections.key_of(str(slides[1]), config, spec)

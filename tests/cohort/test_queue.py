@@ -18,7 +18,7 @@ from wsi_nuc.cohort.plan import Facts, Plan, PlanRow, save
 from wsi_nuc.cohort.queue.scripts import write_scripts
 from wsi_nuc.cohort.queue.slurm_pbs_lsf import QUEUES, Request, check_time, clock, memory_gib, seconds_of, tasks_of
 from wsi_nuc.errors import UsageError
-from wsi_nuc.executors import sbatch
+from wsi_nuc.executors import slurm_commands
 
 FACTS = Facts("array", 40_000, 40_000, 0.25, "header", 10**8, 0.5, 50.0, 1000, 40)
 REQUEST = Request(tasks=4, cpus=2, gpus=0, memory_gib=3, seconds=7200)
@@ -260,7 +260,7 @@ def test_without_a_slurm_that_will_do_one_sentence_says_so(
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match=words):
-        sbatch.check_slurm("cohort slurm")
+        slurm_commands.check_slurm("cohort slurm")
 
 
 NOT_ALLOWED = "Invalid account or account/partition combination specified"

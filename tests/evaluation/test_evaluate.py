@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 from tests.models.looking import model_of
 from tests.training.tiny import draw
 from wsi_nuc.cli import app
-from wsi_nuc.config import ConfigError
 from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.errors import UsageError
 from wsi_nuc.evaluation import published
@@ -190,15 +189,15 @@ def test_variants_by_name_are_rows_and_splits_are_averaged(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("assignment", "said"),
     [
-        ("variants.x.data=[nowhere]", "nowhere is not one of A"),
-        ("variants.x.home=nowhere", "nowhere is not one of x"),
-        ("protocoll=images", "did you mean protocol"),
+        ("variants.x.data=[nowhere]", "nowhere is not one of the data sets. Known: A"),
+        ("variants.x.home=nowhere", "nowhere is not a variant. Known: x"),
+        ("protocoll=images", "Did you mean protocol"),
     ],
 )
 def test_mistakes_are_named(assignment: str, said: str, tmp_path: Path) -> None:
     file = tmp_path / "e.yaml"
     file.write_text(json.dumps({"data": {"A": {"path": "a"}}, "variants": {"x": {"model": "classical"}}}))
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(UsageError, match=said):
         load_evaluate_config(file, [assignment], {}, {})
 
 
@@ -226,7 +225,7 @@ def test_set_reaches_into_the_data_and_models_of_the_command_line(tmp_path: Path
     assert config.data["mine"].images == ("one",)
     assert config.data["mine"].path == Path("mine")
     assert config.variants["run/model"].use == {"tta": True}
-    with pytest.raises(ConfigError, match=r"data\.other\.path is missing"):
+    with pytest.raises(UsageError, match=r"data\.other\.path: is missing"):
         load_evaluate_config(file, ["data.other.images=[one]"], {}, {"path": Path("mine")})
 
 

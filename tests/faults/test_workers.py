@@ -23,7 +23,7 @@ from wsi_nuc.errors import OK, SLIDES, Interrupted, UsageError
 from wsi_nuc.events import Event, RegionFinished, SlideStarted, WorkersChanged
 from wsi_nuc.executors import dask as given_crew
 from wsi_nuc.executors import local
-from wsi_nuc.executors.place import Place
+from wsi_nuc.executors.worker_slot import WorkerSlot
 from wsi_nuc.models.base import Look, NucleiModel
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.run import region
@@ -71,15 +71,15 @@ def test_row_01_workers_killed_from_their_first_instruction_on(
 
     As long as there is no worker yet this kills the process that it would have been a copy of.
     """
-    born, begin = list[Place](), Place.start
+    born, begin = list[WorkerSlot](), WorkerSlot.start
 
-    def stillborn(place: Place) -> None:
+    def stillborn(place: WorkerSlot) -> None:
         begin(place)
         born.append(place)
         if len(born) in (1, 2, 4):
             os.kill(place.pid, signal.SIGKILL)
 
-    monkeypatch.setattr(Place, "start", stillborn)
+    monkeypatch.setattr(WorkerSlot, "start", stillborn)
     kill = at(RegionFinished, lambda: os.kill(born[-1].pid, signal.SIGKILL))
     assert digest_after(slide, tmp_path, kill, scheduler="local", workers=2) == undisturbed
     assert len(born) > 4

@@ -22,7 +22,7 @@ from wsi_nuc.models.compact.network import Network, fused
 from wsi_nuc.models.compact.prompter import smoothed
 from wsi_nuc.models.compact.segmentor import calibrated, nearest_others
 from wsi_nuc.models.compact.settings import Settings, UseSettings
-from wsi_nuc.models.place import Place
+from wsi_nuc.models.device import Device
 from wsi_nuc.models.registry import load_model, model_spec
 from wsi_nuc.models.torch_ops import normalise
 from wsi_nuc.types import Box, Tile, TileBatch
@@ -172,7 +172,7 @@ def test_a_blank_tile_has_no_nuclei() -> None:
 
 
 def test_images_of_any_size_are_looked_at() -> None:
-    network = Network.of(tiny_net(), Place.of("cpu", "fp32"), UseSettings())
+    network = Network.of(tiny_net(), Device.of("cpu", "fp32"), UseSettings())
     for height, width in ((5, 7), (33, 40), (100, 257)):
         maps = network.maps(noise(0, height, width)).outputs
         assert maps.heat.shape[2] >= -(-height // 4)

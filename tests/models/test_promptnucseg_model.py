@@ -15,8 +15,8 @@ from wsi_nuc.errors import ModelError, UsageError
 from wsi_nuc.inference.predict import predict
 from wsi_nuc.models.base import NucleiModel, check_geometry
 from wsi_nuc.models.promptnucseg.build import assemble, build_net, load_file, save_net, spec_of, spec_of_file
-from wsi_nuc.models.promptnucseg.device import Runner
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet, expected_shapes
+from wsi_nuc.models.promptnucseg.runner import Runner
 from wsi_nuc.models.promptnucseg.settings import Settings, UseSettings
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.models.sam import decoder
@@ -257,7 +257,7 @@ def test_nan_weights_are_named(net: PromptNucSegNet, tmp_path: Path) -> None:
 
 def test_a_missing_device_is_a_usage_error() -> None:
     if torch.cuda.is_available():
-        assert Runner.on("cuda", UseSettings()).place.bf16
+        assert Runner.on("cuda", UseSettings()).device.bf16
     else:
         with pytest.raises(UsageError, match="cuda"):
             Runner.on("cuda", UseSettings())

@@ -19,10 +19,10 @@ from wsi_nuc.config import RunConfig, load_config
 from wsi_nuc.errors import ModelError, SlideError, UsageError
 from wsi_nuc.inference.predict import predict
 from wsi_nuc.models.base import NucleiModel
-from wsi_nuc.models.promptnucseg import device, segmentor
+from wsi_nuc.models.promptnucseg import runner, segmentor
 from wsi_nuc.models.promptnucseg.build import assemble, save_net, spec_of
-from wsi_nuc.models.promptnucseg.device import Runner
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
+from wsi_nuc.models.promptnucseg.runner import Runner
 from wsi_nuc.models.promptnucseg.settings import Settings
 from wsi_nuc.models.promptnucseg.views import SIX_VIEWS, View
 from wsi_nuc.models.registry import load_model, model_spec
@@ -144,7 +144,7 @@ def large_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU: many windows and prompts per call."""
     on = Runner.on.__func__  # type: ignore[attr-defined]
     large = classmethod(lambda cls, name, use: replace(on(cls, name, use), tiles=2, windows=4, prompts=64))
-    monkeypatch.setattr(device.Runner, "on", large)
+    monkeypatch.setattr(runner.Runner, "on", large)
 
 
 @pytest.mark.usefixtures("large_calls")

@@ -210,3 +210,31 @@ def test_a_tile_that_claims_more_pixels_than_its_directory_is_never_decoded(
     assert source.read(0, Box(0, 0, 256, 256)).rgb.std() > 0
     with pytest.raises(DamagedPixels, match="claims 65000 x 65000 px"):
         source.read(0, Box(256, 0, 512, 256))
+
+
+@pytest.mark.parametrize("depth", ["float32", "int8"])
+@pytest.mark.parametrize("reader", ["tiffslide", "image"])
+def test_pixels_that_are_no_colours_of_8_or_16_bits_are_refused_by_name(
+    reader: str, depth: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "deep.tif"
+    tifffile.imwrite(path, picture().astype(depth), tile=(256, 256), photometric="rgb")
+    with pytest.raises(SlideError, match=f"type {depth} are not supported|have .* bits") as caught:
+        open_slide(SlideRef(str(path), reader, 0.25)).read(0, Box(0, 0, 64, 64))
+    assert str(path) in caught.value.subject
+    assert not isinstance(caught.value, DamagedPixels)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [("omezarr", "v05.zarr"), ("tiffslide_", "generic.tif"), ("image", "plain.png")]
+)
+def test_a_fault_of_the_program_does_not_read_as_damage_of_the_file(
+    module: str, name: str, slide: Find, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faulty(*_: object) -> None:
+        raise TypeError("a slip in our own code")
+
+    monkeypatch.setattr(f"wsi_nuc.slides.{module}.to_rgb8", faulty)
+    reader = {"omezarr": "zarr"}.get(module, module.rstrip("_"))
+    with pytest.raises(TypeError, match="our own code"):
+        open_slide(SlideRef(str(slide(name)), reader)).read(0, Box(0, 0, 64, 64))

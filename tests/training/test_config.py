@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from wsi_nuc.config import ConfigError
+from wsi_nuc.errors import UsageError
 from wsi_nuc.training.promptnucseg.config import TrainConfig
 from wsi_nuc.training.registry import load_train_config
 
@@ -44,10 +44,10 @@ def test_the_sizes_are_an_override(file: Path, size: str) -> None:
 @pytest.mark.parametrize(
     ("assignment", "said"),
     [
-        ("prompter.space=3", "did you mean prompter.space_px"),
-        ("train.segmentor.epoch=3", "did you mean train.segmentor.epochs"),
-        ("use.negative=3", "did you mean use.negatives"),
-        ("los.beta=1", "did you mean loss"),
+        ("prompter.space=3", "unknown key prompter.space. Did you mean space_px"),
+        ("train.segmentor.epoch=3", "Did you mean epochs"),
+        ("use.negative=3", "Did you mean negatives"),
+        ("los.beta=1", "Did you mean loss"),
         ("loss.beta=0", "greater than 0"),
         ("stages=[prompter, prompter]", "each stage once"),
         ("classes=[a, a]", "two classes have one name"),
@@ -58,7 +58,7 @@ def test_the_sizes_are_an_override(file: Path, size: str) -> None:
 )
 def test_mistakes_are_named(assignment: str, said: str) -> None:
     tiny = next(file for file in SHIPPED if file.stem == "tiny")
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(UsageError, match=said):
         load_train_config(tiny, [assignment], {})
 
 

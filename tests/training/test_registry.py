@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from wsi_nuc.config import ConfigError
+from wsi_nuc.errors import UsageError
 from wsi_nuc.training.registry import load_train_config
 
 GIVEN = {"out": Path("runs/x"), "classes": ["a"], "data": {"train": [{"path": "here"}]}}
@@ -21,17 +21,17 @@ def test_a_file_states_its_family_or_is_for_promptnucseg(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("given", "said"), [("compakt", "did you mean compact"), ("nowhere.yaml", "cannot be read")]
+    ("given", "said"), [("compakt", "Did you mean compact"), ("nowhere.yaml", "does not exist")]
 )
 def test_what_is_neither_file_nor_family_is_refused(given: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(UsageError, match=said):
         load_train_config(given, [], GIVEN)
 
 
 def test_a_family_in_a_file_that_has_no_recipe_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "plan.yaml"
     file.write_text("family: promptnuc\n")
-    with pytest.raises(ConfigError, match="did you mean promptnucseg"):
+    with pytest.raises(UsageError, match="Did you mean promptnucseg"):
         load_train_config(file, [], GIVEN)
 
 

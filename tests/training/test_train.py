@@ -15,7 +15,7 @@ import torch
 from tests.models.nets import official_sam
 from tests.training.tiny import draw, foreground_only, points_only, tiny_config
 from wsi_nuc.datasets.images import load_images
-from wsi_nuc.errors import ModelError, UsageError
+from wsi_nuc.errors import MODEL, ModelError, UsageError
 from wsi_nuc.models.promptnucseg.net import PrompterNet
 from wsi_nuc.models.promptnucseg.settings import PrompterSettings
 from wsi_nuc.models.registry import load_model
@@ -53,8 +53,9 @@ def test_a_loss_that_is_not_finite_names_step_and_images(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(LossNet, "forward", broken)
     config = tiny_config(tmp_path / "out", draw(tmp_path / "data"), data={"crops_per_image": 2})
-    with pytest.raises(TrainingError, match=r"step 1: .*dice nan.*0_[01], 0_[01]"):
+    with pytest.raises(TrainingError, match=r"step 1: .*dice nan.*0_[01], 0_[01]") as caught:
         train(config)
+    assert caught.value.exit_code == MODEL
 
 
 @pytest.mark.parametrize("nuclei", [0, 1])

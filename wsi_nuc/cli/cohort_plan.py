@@ -10,7 +10,6 @@ import typer
 
 from wsi_nuc.cli.cohort_words import plan_words
 from wsi_nuc.cli.options import AllowFailed, CohortJson, Option, Pack, Reader, Scheduler
-from wsi_nuc.cli.run_command import settings_from
 from wsi_nuc.cli.stopping import stoppable
 
 if TYPE_CHECKING:
@@ -71,10 +70,12 @@ def plan(
         "allow_bad_tiles": allow_bad_tiles,
         "pack": pack,
     }
-    settings = settings_from(config, assign or [], given)
+    from wsi_nuc.config import load_config
+
+    settings = load_config(config, assign or [], given)
     with stoppable("Slides that were looked at are kept: the same command goes on"):
         if shard:
-            refused = _look(source, settings, shard, quiet)
+            refused = _inspect(source, settings, shard, quiet)
         else:
             refused = _make(source, settings, overwrite, quiet, json)
     from wsi_nuc.cohort.state import REFUSED, State, exit_code
@@ -84,7 +85,7 @@ def plan(
 
 def _make(source: str, settings: RunConfig, overwrite: bool, quiet: bool, json: bool) -> list[PlanRow]:
     """Make the plan itself. Returns the slides that cannot run."""
-    from wsi_nuc.cli.cohort_words import Looking
+    from wsi_nuc.cli.cohort_words import InspectionProgress
     from wsi_nuc.cohort.folder import CohortFolder
     from wsi_nuc.cohort.plan import save, write_table
     from wsi_nuc.cohort.planning import make_plan
@@ -92,7 +93,7 @@ def _make(source: str, settings: RunConfig, overwrite: bool, quiet: bool, json: 
 
     folder = CohortFolder(settings.out)
     folder.open_results()
-    made = make_plan(folder, source, settings, Looking(quiet), overwrite)
+    made = make_plan(folder, source, settings, InspectionProgress(quiet), overwrite)
     save(folder, made, overwrite)
     write_table(folder, made)
     if json:
@@ -102,14 +103,16 @@ def _make(source: str, settings: RunConfig, overwrite: bool, quiet: bool, json: 
     return made.refused
 
 
-def _look(source: str, settings: RunConfig, shard: str, quiet: bool) -> list[PlanRow]:
+def _inspect(source: str, settings: RunConfig, shard: str, quiet: bool) -> list[PlanRow]:
     """Look at one share of the slides. Returns those that cannot run."""
-    from wsi_nuc.cli.cohort_words import Looking
+    from wsi_nuc.cli.cohort_words import InspectionProgress
     from wsi_nuc.cohort.folder import CohortFolder
-    from wsi_nuc.cohort.planning import look_at_share
+    from wsi_nuc.cohort.planning import inspect_share
     from wsi_nuc.cohort.shards import Shard
 
-    rows = look_at_share(CohortFolder(settings.out), source, settings, Shard.parse(shard), Looking(quiet))
+    rows = inspect_share(
+        CohortFolder(settings.out), source, settings, Shard.parse(shard), InspectionProgress(quiet)
+    )
     refused = [row for row in rows if row.problem]
     if not quiet:
         able = f"{len(rows) - len(refused):,} of {len(rows):,} slides of this share can run"

@@ -66,7 +66,7 @@ def slurm(
     from wsi_nuc.cohort.plan import load
     from wsi_nuc.cohort.queue.scripts import write_scripts
     from wsi_nuc.cohort.queue.slurm_pbs_lsf import QUEUES, Request, check_time, memory_gib, seconds_of, tasks_of
-    from wsi_nuc.executors import sbatch
+    from wsi_nuc.executors import slurm_commands
 
     _check_queue(queue, submit)
     folder = CohortFolder(cohort.absolute())
@@ -89,20 +89,20 @@ def slurm(
         allow_failed=allow_failed,
         retry=retry,
     )
-    most = sbatch.largest_array(COMMAND) if submit else 0
+    most = slurm_commands.largest_array(COMMAND) if submit else 0
     scripts = write_scripts(folder, QUEUES[queue], request, most)
     _tell(plan, request, folder.root, QUEUES[queue].tried)
     if not submit:
         typer.echo(f"scripts  {scripts.array}, {scripts.collect.name}\nsubmit   bash {scripts.submit}")
         return
     remedy = "give an --account and a --partition that you may submit to, or change what else it names"
-    sbatch.refuse_what_slurm_refuses(COMMAND, scripts.array.read_text(), remedy)
-    typer.echo(f"queued   {sbatch.submit(COMMAND, scripts.submit)}")
+    slurm_commands.refuse_what_slurm_refuses(COMMAND, scripts.array.read_text(), remedy)
+    typer.echo(f"queued   {slurm_commands.submit(COMMAND, scripts.submit)}")
 
 
 def _check_queue(queue: str, submit: bool) -> None:
     from wsi_nuc.cohort.queue.slurm_pbs_lsf import QUEUES
-    from wsi_nuc.executors import sbatch
+    from wsi_nuc.executors import slurm_commands
 
     if queue not in QUEUES:
         raise UsageError(f"--queue {queue}", "there is no such queue", f"known: {', '.join(QUEUES)}")
@@ -111,7 +111,7 @@ def _check_queue(queue: str, submit: bool) -> None:
             "--submit", f"nobody has tried it with {queue}", "leave it out, and read the scripts first"
         )
     if submit:
-        sbatch.check_slurm(COMMAND)
+        slurm_commands.check_slurm(COMMAND)
 
 
 def _this_program() -> str:

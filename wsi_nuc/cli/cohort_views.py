@@ -14,7 +14,7 @@ from wsi_nuc.cli.options import AllowFailed, Cohort, CohortJson, Filters, Option
 from wsi_nuc.cli.stopping import stoppable
 
 if TYPE_CHECKING:
-    from wsi_nuc.cohort.state import Look, State
+    from wsi_nuc.cohort.state import ReadStates, State
 
 
 def collect(
@@ -92,7 +92,7 @@ def status(
     raise typer.Exit(exit_code(chosen, allow_failed))
 
 
-def _wait(look: Look, minutes: float | None) -> Sequence[State]:
+def _wait(read_states: ReadStates, minutes: float | None) -> Sequence[State]:
     from wsi_nuc.cohort.state import PENDING, RUNNING, counts, wait
 
     said = ""
@@ -108,4 +108,4 @@ def _wait(look: Look, minutes: float | None) -> Sequence[State]:
         said = now
 
     with stoppable("The jobs go on; the same command waits again"):
-        return wait(look, tell, 60 * minutes if minutes is not None else None)
+        return wait(read_states, tell, 60 * minutes if minutes is not None else None)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 EVERY_S = 5.0
 
 
-class Looking:
-    """A `Listener` that prints how far the looking at slides is, to standard error.
+class InspectionProgress:
+    """A `Listener` that prints how many slides are inspected, to standard error.
 
     That is one line at the start, one at the end, and one every few seconds, also on terminals. A slide that
     cannot run is named at once.
@@ -28,7 +28,7 @@ class Looking:
         self._quiet = quiet
         self._started = self._last = time.monotonic()
 
-    def looked(self, done: int, of: int, before: int) -> None:
+    def inspected(self, done: int, of: int, before: int) -> None:
         now = time.monotonic()
         if self._quiet or (now - self._last < EVERY_S and done not in (before, of)):
             return

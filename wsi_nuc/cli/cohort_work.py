@@ -26,7 +26,7 @@ from wsi_nuc.cli.options import (
     Workers,
 )
 from wsi_nuc.cli.stopping import answer, stoppable
-from wsi_nuc.errors import OK, UsageError
+from wsi_nuc.errors import OK
 
 if TYPE_CHECKING:
     from wsi_nuc.cohort.recording import SlideOutcome
@@ -61,12 +61,9 @@ def _command(name: str, about: str, again: bool) -> Callable[..., None]:
 
 def _execution(cohort: Path, assign: Sequence[str] | None, **options: Any) -> dict[str, Any]:
     from wsi_nuc.cohort.plan import check_execution
-    from wsi_nuc.config import ConfigError, assigned_values
+    from wsi_nuc.config import assigned_values
 
-    try:
-        return check_execution({**assigned_values(assign or []), **options}, cohort)
-    except ConfigError as error:
-        raise UsageError("configuration", str(error), "correct that key and call again") from None
+    return check_execution({**assigned_values(assign or []), **options}, cohort)
 
 
 @dataclass(frozen=True)

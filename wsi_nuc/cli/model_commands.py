@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -86,22 +86,15 @@ def convert(
     ] = None,
 ) -> None:
     """Turn foreign weights into a native file. If tensors do not fit they are listed, and nothing is written."""
+    from wsi_nuc.config import assigned_values
+    from wsi_nuc.models.options import checked_options
     from wsi_nuc.models.promptnucseg.convert import Target
     from wsi_nuc.models.promptnucseg.convert import convert as run_conversion
+    from wsi_nuc.models.promptnucseg.settings import UseSettings
 
     if out.suffix != ".safetensors":
         raise UsageError(f"--out {out}", "native files end in .safetensors", "give a name with that ending")
     names = tuple(name.strip() for name in classes.split(",") if name.strip())
-    info = run_conversion(sources, out, Target(names, mpp, space, _values(assign or [])))
+    use = checked_options("promptnucseg", UseSettings, assigned_values(assign or []))
+    info = run_conversion(sources, out, Target(names, mpp, space, use))
     typer.echo(f"{out}: {info.architecture}, {len(info.shapes)} tensors, sha256 {info.sha256}")
-
-
-def _values(assign: list[str]) -> dict[str, Any]:
-    from wsi_nuc.config import ConfigError, assigned_values
-    from wsi_nuc.models.options import checked_options
-    from wsi_nuc.models.promptnucseg.settings import UseSettings
-
-    try:
-        return checked_options("promptnucseg", UseSettings, assigned_values(assign))
-    except ConfigError as error:
-        raise UsageError("--set", str(error), "correct that key and call again") from None

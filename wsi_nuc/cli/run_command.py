@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -34,7 +33,7 @@ from wsi_nuc.cli.options import (
     Workers,
 )
 from wsi_nuc.cli.stopping import answer, stoppable
-from wsi_nuc.errors import OK, Interrupted, UsageError, overall_code
+from wsi_nuc.errors import OK, Interrupted, overall_code
 
 if TYPE_CHECKING:
     from wsi_nuc.config import RunConfig
@@ -85,7 +84,9 @@ def run(
             yield SlideResult(slide, "interrupted", error=str(stop), exit_code=stop.exit_code).as_json()
 
     with stoppable(needed=["wsi_nuc.run"], answers=unanswered):
-        settings = settings_from(config, assign or [], given)
+        from wsi_nuc.config import load_config
+
+        settings = load_config(config, assign or [], given)
         answers = settings.answers
         _run_all(settings, slides, results)
     code = overall_code(result.exit_code for result in results)
@@ -93,15 +94,6 @@ def run(
         failed = sum(result.exit_code != OK for result in results)
         typer.echo(f"wsi-nuc: {failed} of {len(results)} slides failed, each named above", err=True)
     raise typer.Exit(code)
-
-
-def settings_from(config: Path | None, assign: Sequence[str], given: dict[str, Any]) -> RunConfig:
-    from wsi_nuc.config import ConfigError, load_config
-
-    try:
-        return load_config(config, assign, given)
-    except ConfigError as error:
-        raise UsageError("configuration", str(error), "correct that key and call again") from None
 
 
 def _run_all(settings: RunConfig, slides: Sequence[str], results: list[SlideResult]) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -17,10 +17,6 @@ from rich.progress import BarColumn, Progress, TextColumn
 from wsi_nuc.cli.options import Option
 from wsi_nuc.errors import INTERRUPTED, UsageError
 from wsi_nuc.training.events import Emit, EpochDone, Event, Noted, StepDone
-
-if TYPE_CHECKING:
-    from wsi_nuc.evaluation.variants import EvaluateConfig
-    from wsi_nuc.training.config import TrainingConfig
 
 LINE_EVERY_S = 30.0
 
@@ -45,9 +41,10 @@ def train(
     quiet: Annotated[bool, Option("--quiet", "-q", help="No progress, only warnings and errors.")] = False,
 ) -> None:
     """Train a model. After a stop the same command goes on. For several GPUs start it with torchrun."""
-    settings = _train_config(config, assign or [], {"out": out, "device": device, "init": init or None})
+    from wsi_nuc.training.registry import load_train_config
     from wsi_nuc.training.registry import train as run_training
 
+    settings = load_train_config(config, assign or [], {"out": out, "device": device, "init": init or None})
     signal.signal(signal.SIGTERM, _stop)
     try:
         with training_progress(quiet) as emit:
@@ -60,16 +57,6 @@ def train(
 
 def _stop(number: int, frame: object) -> None:
     raise KeyboardInterrupt
-
-
-def _train_config(family_or_file: str | None, assign: list[str], given: dict[str, object]) -> TrainingConfig:
-    from wsi_nuc.config import ConfigError
-    from wsi_nuc.training.registry import load_train_config
-
-    try:
-        return load_train_config(family_or_file, assign, given)
-    except ConfigError as error:
-        raise UsageError("configuration", str(error), "correct that key and call again") from None
 
 
 def evaluate(
@@ -87,10 +74,12 @@ def evaluate(
     quiet: Annotated[bool, Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Score models on labelled images as the papers do, with the code that `run` uses."""
-    given: dict[str, object] = {"device": device, "out": out, "oracle": oracle or None, "models": model or None}
-    settings = _evaluate_config(config, assign or [], given, {"path": data, "split": split, "name": name})
     from wsi_nuc.evaluation.report import write_report
-    from wsi_nuc.evaluation.variants import evaluate_variants
+    from wsi_nuc.evaluation.variants import evaluate_variants, load_evaluate_config
+
+    given: dict[str, object] = {"device": device, "out": out, "oracle": oracle or None, "models": model or None}
+    source = {"path": data, "split": split, "name": name}
+    settings = load_evaluate_config(config, assign or [], given, source)
 
     def tell(variant: str, image: str, pq: float) -> None:
         if not quiet:
@@ -98,18 +87,6 @@ def evaluate(
 
     results = evaluate_variants(settings, tell)
     typer.echo(write_report(settings, results))
-
-
-def _evaluate_config(
-    file: Path | None, assign: list[str], given: dict[str, object], data: dict[str, object]
-) -> EvaluateConfig:
-    from wsi_nuc.config import ConfigError
-    from wsi_nuc.evaluation.variants import load_evaluate_config
-
-    try:
-        return load_evaluate_config(file, assign, given, data)
-    except ConfigError as error:
-        raise UsageError("configuration", str(error), "correct that key and call again") from None
 
 
 data_app = typer.Typer(no_args_is_help=True, help="Labelled images.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wsi_nuc.cohort.looks import Trial
+from wsi_nuc.cohort.inspections import Trial
 from wsi_nuc.cohort.plan import PlanRow
 
 TRIALS = 3

@@ -26,7 +26,7 @@ class CohortFolder:
         top = made_folder(self.root)
         for file in (self.plan, self.plan_table, self.table, self.anndata, self.csv, self.report, self.results):
             (top / file.name).exists()
-        for folder in (self.records, self.summaries, self.looks, self.jobs, self.queue):
+        for folder in (self.records, self.summaries, self.inspections, self.jobs, self.queue):
             if (top / folder.name).exists():
                 (top / folder.name).folders()
         refuse_links(top)
@@ -86,8 +86,8 @@ class CohortFolder:
         return self.root / "summaries"
 
     @property
-    def looks(self) -> Path:
-        """Folder with what planning saw of the slides."""
+    def inspections(self) -> Path:
+        """Folder with what the inspections of a plan saw of the slides."""
         return self.root / "looks"
 
     @property

@@ -39,7 +39,7 @@ SETTINGS = ("mpp", "roi", "tissue", "model")
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What one look at the slide has shown."""
+    """What the inspection of a slide has shown."""
 
     reader: str
     width_px: int
@@ -120,7 +120,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     """What the list left out."""
     estimate: dict[str, float] = field(default_factory=dict)
-    """Time, memory and disk of the whole: see `planning.estimate`."""
+    """Time, memory and disk of the whole: see `estimate.estimate`."""
 
     @property
     def runnable(self) -> list[PlanRow]:

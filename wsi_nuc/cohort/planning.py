@@ -1,9 +1,10 @@
 """Planning a cohort: from a list of slides to a plan, in three steps.
 
-First the list is read, and lines that cannot run are refused without a look (`read_draft`). Then the workers look
-at every other slide; one that fails is refused, and the rest go on. What they see is kept as it comes, so a plan
-that was stopped goes on where it was, and several jobs may look at a share each before the plan is made. Last, a
-few tiles of a few slides are computed, and the time and size of the whole are estimated from them (`estimate`).
+First the list is read, and lines that cannot run are refused without being inspected (`read_draft`). Then the
+workers inspect every other slide; one that fails is refused, and the rest go on. What they see is kept as it
+comes, so a plan that was stopped goes on where it was, and several jobs may inspect a share each before the plan
+is made. Last, a few tiles of a few slides are computed, and the time and size of the whole are estimated from them
+(`estimate`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, Protocol
 
 from wsi_nuc.cohort.estimate import estimate, to_try
 from wsi_nuc.cohort.folder import CohortFolder
-from wsi_nuc.cohort.looks import Look, Looks, Trial, content_of, key_of, look_at, try_out
+from wsi_nuc.cohort.inspections import Inspection, Inspections, Trial, content_of, inspect_slide, key_of, try_out
 from wsi_nuc.cohort.plan import Facts, Plan, PlanRow, refuse_other, result_settings
 from wsi_nuc.cohort.rows import make_rows
 from wsi_nuc.cohort.shards import Shard
@@ -40,21 +41,21 @@ Specs = dict[str, ModelSpec]
 class Listener(Protocol):
     """Hears how the planning goes."""
 
-    def looked(self, done: int, of: int, before: int) -> None:
+    def inspected(self, done: int, of: int, before: int) -> None:
         """`done` slides of `of` are known, `before` of them from an earlier call."""
 
     def refused(self, row: PlanRow) -> None:
         """This slide cannot run. Called as soon as that is clear."""
 
 
-class _Deaf:
-    """The listener of those who do not listen."""
+class _NoListener:
+    """In place of the listener of a call that has none: ignores everything."""
 
-    def looked(self, done: int, of: int, before: int) -> None:
-        """Nothing is said of it."""
+    def inspected(self, done: int, of: int, before: int) -> None:
+        pass
 
     def refused(self, row: PlanRow) -> None:
-        """Nothing is said of it."""
+        pass
 
 
 def make_plan(
@@ -66,21 +67,21 @@ def make_plan(
     """
     draft = read_draft(source, config)
     refuse_other(folder, draft.plan, overwrite)
-    with _planning(folder, draft, listener or _Deaf()) as planning:
-        rows = planning.without_twins(planning.looked_at(draft.rows))
+    with _planning(folder, draft, listener or _NoListener()) as planning:
+        rows = planning.without_twins(planning.inspected(draft.rows))
         good = [row for row in rows if not row.problem]
         trials = planning.trials(to_try(good))
-        planning.looks.keep_only([look.key for look in draft.looks.values()])
+        planning.inspections.keep_only([inspection.key for inspection in draft.to_inspect.values()])
     return replace(draft.plan, rows=tuple(rows), estimate=estimate(good, trials))
 
 
-def look_at_share(
+def inspect_share(
     folder: CohortFolder, source: str, config: RunConfig, shard: Shard, listener: Listener | None = None
 ) -> list[PlanRow]:
-    """Look at every n-th line of the list, for the plan that is made afterwards."""
+    """Inspect every n-th line of the list, for the plan that is made afterwards."""
     draft = read_draft(source, config)
-    with _planning(folder, draft, listener or _Deaf()) as planning:
-        return planning.looked_at(draft.rows[shard.index - 1 :: shard.count])
+    with _planning(folder, draft, listener or _NoListener()) as planning:
+        return planning.inspected(draft.rows[shard.index - 1 :: shard.count])
 
 
 @dataclass(frozen=True)
@@ -88,27 +89,27 @@ class _Planning:
     """The steps of a planning that need workers."""
 
     draft: Draft
-    looks: Looks
+    inspections: Inspections
     """What was seen already."""
     execute: Execute
     """Has the workers do what is missing."""
     listener: Listener
 
-    def looked_at(self, rows: Sequence[PlanRow]) -> list[PlanRow]:
+    def inspected(self, rows: Sequence[PlanRow]) -> list[PlanRow]:
         """The rows with their facts, or with the reason why they have none."""
         for row in rows:
             if row.problem:
                 self.listener.refused(row)
-        wanted = [row.line for row in rows if row.line in self.draft.looks]
+        wanted = [row.line for row in rows if row.line in self.draft.to_inspect]
         by_line = {row.line: row for row in rows}
-        before = sum(self.looks.get(self.draft.looks[line].key, "facts") is not None for line in wanted)
-        for done, (line, facts, error) in enumerate(self._known_or_done(wanted, "facts", look_at), 1):
+        before = sum(self.inspections.get(self.draft.to_inspect[line].key, "facts") is not None for line in wanted)
+        for done, (line, facts, error) in enumerate(self._known_or_done(wanted, "facts", inspect_slide), 1):
             if error is not None:
                 by_line[line] = failed(by_line[line], error)
                 self.listener.refused(by_line[line])
             else:
                 by_line[line] = replace(by_line[line], facts=Facts.of(facts))
-            self.listener.looked(done, len(wanted), before)
+            self.listener.inspected(done, len(wanted), before)
         return list(by_line.values())
 
     def without_twins(self, rows: Sequence[PlanRow]) -> list[PlanRow]:
@@ -133,14 +134,14 @@ class _Planning:
         self, lines: Sequence[int], name: str, do: Callable[[Any], Any]
     ) -> Iterator[tuple[int, Any, Exception | None]]:
         """Line, value in JSON types, and error: first those that are known, then the others as they are done."""
-        looks = [self.draft.looks[line] for line in lines]
-        known = {look.line: self.looks.get(look.key, name) for look in looks}
+        wanted = [self.draft.to_inspect[line] for line in lines]
+        known = {inspection.line: self.inspections.get(inspection.key, name) for inspection in wanted}
         yield from ((line, value, None) for line, value in known.items() if value is not None)
-        for outcome in self.execute(do, [look for look in looks if known[look.line] is None]):
+        for outcome in self.execute(do, [inspection for inspection in wanted if known[inspection.line] is None]):
             value = outcome.result
             if value is not None:
                 value = value if isinstance(value, str) else asdict(value)
-                self.looks.put(outcome.task.key, name, value)
+                self.inspections.put(outcome.task.key, name, value)
             yield outcome.task.line, value, outcome.error
 
 
@@ -156,8 +157,8 @@ def _planning(folder: CohortFolder, draft: Draft, listener: Listener) -> Iterato
         return started[0].run(do, wanted) if wanted else iter(())
 
     try:
-        with Looks(folder) as looks:
-            yield _Planning(draft, looks, execute, listener)
+        with Inspections(folder) as inspections:
+            yield _Planning(draft, inspections, execute, listener)
     finally:
         for executor in started:
             executor.close()
@@ -165,7 +166,7 @@ def _planning(folder: CohortFolder, draft: Draft, listener: Listener) -> Iterato
 
 @dataclass(frozen=True)
 class Draft:
-    """A list as far as it is known without looking at slides."""
+    """A list as far as it is known without inspecting slides."""
 
     rows: tuple[PlanRow, ...]
     notes: tuple[str, ...]
@@ -175,8 +176,8 @@ class Draft:
     """Of the model that slides have unless their row says otherwise."""
     device: str
     """Of the workers."""
-    looks: dict[int, Look]
-    """The look for each slide that may run, by its line."""
+    to_inspect: dict[int, Inspection]
+    """The inspection of each slide that may run, by its line."""
 
     @property
     def plan(self) -> Plan:
@@ -191,8 +192,8 @@ def read_draft(source: str, config: RunConfig) -> Draft:
     rows = [_with_model(row, config, specs) for row in make_rows(sheet, config)]
     with ThreadPoolExecutor(OPEN_AT_ONCE) as pool:
         opened = list(pool.map(partial(_opened, config=config, specs=specs), rows))
-    looks = {look.line: look for _, look in opened if look is not None}
-    return Draft(tuple(row for row, _ in opened), sheet.notes, config, spec, device, looks)
+    to_inspect = {inspection.line: inspection for _, inspection in opened if inspection is not None}
+    return Draft(tuple(row for row, _ in opened), sheet.notes, config, spec, device, to_inspect)
 
 
 def _with_model(row: PlanRow, config: RunConfig, specs: Specs) -> PlanRow:
@@ -207,15 +208,15 @@ def _with_model(row: PlanRow, config: RunConfig, specs: Specs) -> PlanRow:
     return row
 
 
-def _opened(row: PlanRow, config: RunConfig, specs: Specs) -> tuple[PlanRow, Look | None]:
-    """The row with its look, or the row refused."""
+def _opened(row: PlanRow, config: RunConfig, specs: Specs) -> tuple[PlanRow, Inspection | None]:
+    """The row with its inspection, or the row refused."""
     if row.problem:
         return row, None
     try:
         own = with_settings(config, row.settings)
         spec = specs[row.settings.get("model", config.model)]
         device = resolve_device(own.device, spec.uses_torch)
-        return row, Look(row.line, row.slide, own, spec, device, key_of(row.slide, own, spec))
+        return row, Inspection(row.line, row.slide, own, spec, device, key_of(row.slide, own, spec))
     except WsiNucError as error:
         return failed(row, error), None
 

@@ -15,8 +15,8 @@ from typing import Any
 from wsi_nuc.cohort.plan import PlanRow
 from wsi_nuc.cohort.sheet import COLUMNS, Line, Sheet
 from wsi_nuc.cohort.twins import refuse_twin
-from wsi_nuc.config import ConfigError, RunConfig, with_settings
-from wsi_nuc.errors import USAGE
+from wsi_nuc.config import RunConfig, with_settings
+from wsi_nuc.errors import USAGE, UsageError
 from wsi_nuc.slides.address import is_url
 from wsi_nuc.store.names import plain_name
 
@@ -40,7 +40,7 @@ def _row(line: Line, folder: Path, common: RunConfig) -> PlanRow:
         return row.refused("names no slide", USAGE)
     try:
         with_settings(common, settings)
-    except ConfigError as error:
+    except UsageError as error:
         problem = problem or str(error)
     return row.refused(problem, USAGE) if problem else row
 

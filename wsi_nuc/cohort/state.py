@@ -118,19 +118,21 @@ def _code(slide: Standing) -> int:
     return fixed.get(slide.state, slide.exit_code)
 
 
-Look = Callable[[], Sequence[State]]
+ReadStates = Callable[[], Sequence[State]]
 
 
-def wait(look: Look, hear: Callable[[Sequence[State]], None], timeout_s: float | None = None) -> Sequence[State]:
-    """Look again and again until nothing is pending or running, or the time is over; returns the last look.
+def wait(
+    read_states: ReadStates, hear: Callable[[Sequence[State]], None], timeout_s: float | None = None
+) -> Sequence[State]:
+    """Look again and again until nothing is pending or running, or the time is over; returns the last states.
 
-    `hear` is called with each look after which the waiting goes on.
+    `hear` is called with the states of each look after which the waiting goes on.
     """
     end = time.monotonic() + timeout_s if timeout_s is not None else float("inf")
     pause = FIRST_PAUSE_S
     while True:
         began = time.monotonic()
-        seen = look()
+        seen = read_states()
         now = time.monotonic()
         if now >= end or not any(state.state in UNFINISHED for state in seen):
             return seen

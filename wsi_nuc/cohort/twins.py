@@ -51,7 +51,7 @@ def size_of(slide: str) -> int:
 
 
 def late_twins(folder: CohortFolder, slides: Sequence[State]) -> dict[int, PlanRow]:
-    """As `find_twins`, for slides that the plan could not look at, or that failed, among all slides of the cohort.
+    """As `find_twins`, for slides that the plan could not inspect, or that failed, among all slides of the cohort.
 
     Slides that are done, running or as planned count as originals first, then the order of the list decides. So
     all jobs agree at all times, and one slide never counts as two.
@@ -74,7 +74,7 @@ def late_twins(folder: CohortFolder, slides: Sequence[State]) -> dict[int, PlanR
 
 
 def unsure(state: State) -> bool:
-    """True if it failed, or if the plan could not look at it: its file may have been replaced since."""
+    """True if it failed, or if the plan could not inspect it: its file may have been replaced since."""
     return state.state not in (DONE, RUNNING) and (state.state == FAILED or bool(state.row.problem))
 
 

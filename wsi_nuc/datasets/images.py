@@ -122,8 +122,8 @@ def at_mpp(image: LabelledImage, mpp: float) -> LabelledImage:
     size = rgb.shape[1::-1]
     instances, types, repairs = image.instances, image.types, Counter(image.repairs)
     if instances is not None:
-        resized = cv2.resize(instances.astype(np.float32), size, interpolation=cv2.INTER_NEAREST).astype(np.int32)
-        instances, ids = clean_labels(resized, image.id, Counter())
+        labels = cv2.resize(instances.astype(np.float32), size, interpolation=cv2.INTER_NEAREST).astype(np.int32)
+        instances, ids = clean_labels(labels, image.id, Counter())
         types = None if types is None else types[ids - 1]
         repairs["nuclei too small for the model's resolution (dropped)"] += (image.count or 0) - len(ids)
     foreground = image.foreground

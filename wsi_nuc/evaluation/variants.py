@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from wsi_nuc.config import ConfigError, Section, assign, load_section, parse_assignment
+from wsi_nuc.config import Section, assign, load_section, parse_assignment
 from wsi_nuc.datasets.images import chosen
 from wsi_nuc.datasets.record import Dataset, LabelledImage, SourceConfig
+from wsi_nuc.errors import UsageError, choices
 from wsi_nuc.evaluation.evaluate import Scoring, evaluate_images
 from wsi_nuc.evaluation.protocol import ImageScore
 from wsi_nuc.models.base import NucleiModel
@@ -67,7 +68,7 @@ def load_evaluate_config(
     if models:
         given["variants"] = {_name(model, oracle): {"model": model, "oracle": oracle} for model in models}
     elif oracle:
-        raise ConfigError("--oracle goes with --model; in a configuration file it is a key of the variant")
+        raise UsageError("--oracle", "goes with --model", "in a file, it is a key of the variant")
     if data.get("path"):
         source = {key: value for key, value in data.items() if value is not None}
         given["data"] = {str(data.get("name") or Path(data["path"]).name): source}
@@ -79,10 +80,12 @@ def load_evaluate_config(
     config = load_section(EvaluateConfig, file, assignments, given)
     for name, variant in config.variants.items():
         if variant.home and variant.home not in config.variants:
-            raise ConfigError(f"variants.{name}.home: {variant.home} is not one of {', '.join(config.variants)}")
+            cause = f"{variant.home} is not a variant"
+            raise UsageError(f"variants.{name}.home", cause, choices(variant.home, config.variants))
         missing = set(variant.data) - set(config.data)
         if missing:
-            raise ConfigError(f"variants.{name}.data: {missing.pop()} is not one of {', '.join(config.data)}")
+            cause = f"{min(missing)} is not one of the data sets"
+            raise UsageError(f"variants.{name}.data", cause, choices(min(missing), config.data))
     return config
 
 

@@ -2,9 +2,9 @@
 
 The processes are copies of one that has everything loaded (`original`), if they can be.
 
-A place that loses its process gets a new one. A process is lost when it has ended, or has used no processor time
-for SILENT_S seconds: even a worker that only waits for work answers its scheduler. A place whose process died
-MOST_DEATHS times in a row before it was ready is given up, and the others do its work. If no place is left the run
+A slot that loses its process gets a new one. A process is lost when it has ended, or has used no processor time
+for SILENT_S seconds: even a worker that only waits for work answers its scheduler. A slot whose process died
+MOST_DEATHS times in a row before it was ready is given up, and the others do its work. If no slot is left the run
 ends.
 
 Memory is limited for all processes together. If they take more than SHARE of it one worker is given up. If only
@@ -31,10 +31,10 @@ from distributed import Scheduler, Security, SpecCluster
 
 from wsi_nuc.errors import Interrupted, WsiNucError
 from wsi_nuc.executors.original import Original
-from wsi_nuc.executors.place import Place
 from wsi_nuc.executors.private import QuietScheduler, own_certificate, security_with
 from wsi_nuc.executors.watch import OutOfMemory, Seen, Stopwatch
 from wsi_nuc.executors.worker import Post
+from wsi_nuc.executors.worker_slot import WorkerSlot
 
 SILENT_S = 25
 MOST_DEATHS = 5
@@ -77,43 +77,43 @@ class LocalCrew:
     ) -> None:
         self._lock, self._stopwatch = threading.Lock(), Stopwatch()
         self.patience_s, self._memory_bytes, self._note = patience_s, memory_bytes, ""
-        # Why places were given up, as far as their setup could say so.
+        # Why slots were given up, as far as their setup could say so.
         self._error: Exception | None = None
         try:
             # The workers import what they need while the scheduler starts here.
             self._originals = workers.originals()
-            self._places = [Place(number, original) for number, original in enumerate(self._originals)]
+            self._slots = [WorkerSlot(number, original) for number, original in enumerate(self._originals)]
             self.security = security_with(own_certificate())
             self.contact = scheduler_only(host, dashboard, self.security)
         except (OSError, RuntimeError) as error:
             raise Interrupted(f"workers and a scheduler that could not be started here ({error})") from None
         self._posting = (self.contact.scheduler_address, host, own_certificate(), settings)
-        for place in self._places:
-            self._post(place)
+        for slot in self._slots:
+            self._post(slot)
 
     @property
     def wanted(self) -> int:
-        return len(self._places)
+        return len(self._slots)
 
     def tend(self, client: Any) -> Seen:
         with self._lock:
             passed_s = self._stopwatch.passed_s()
-            for place in list(self._places):
-                self._look_after(place, passed_s)
+            for slot in list(self._slots):
+                self._look_after(slot, passed_s)
             self._stay_within_memory()
             note, self._note = self._note, ""
             return Seen(len(self.contact.scheduler.workers), note)
 
-    def _look_after(self, place: Place, passed_s: float) -> None:
-        if not place.is_dead():
-            if place.silent_s(passed_s) > SILENT_S:
-                place.kill()
-        elif place.deaths < MOST_DEATHS:
-            self._begin(place)
+    def _look_after(self, slot: WorkerSlot, passed_s: float) -> None:
+        if not slot.is_dead():
+            if slot.silent_s(passed_s) > SILENT_S:
+                slot.kill()
+        elif slot.deaths < MOST_DEATHS:
+            self._begin(slot)
         else:
-            self._places.remove(place)
-            self._error = place.error or self._error
-            if not self._places:
+            self._slots.remove(slot)
+            self._error = slot.error or self._error
+            if not self._slots:
                 again = f"workers that died {MOST_DEATHS} times in a row before they were ready"
                 said = f" ({self._error})" if self._error else ""
                 if isinstance(self._error, WsiNucError):
@@ -126,42 +126,42 @@ class LocalCrew:
         The last worker starts again without its task.
         """
         limit = SHARE * self._memory_bytes
-        pids = {os.getpid(), *(place.pid for place in self._places), *(each.pid for each in self._originals)}
+        pids = {os.getpid(), *(slot.pid for slot in self._slots), *(each.pid for each in self._originals)}
         taken = taken_bytes(pids, limit)
-        if taken <= limit or not self._places:
+        if taken <= limit or not self._slots:
             return
-        place = self._places.pop()
-        place.kill()
-        place.wait(CLOSE_S)
+        slot = self._slots.pop()
+        slot.kill()
+        slot.wait(CLOSE_S)
         said = f"{taken / MIB:,.0f} of {self._memory_bytes / MIB:,.0f} MiB of memory are taken"
-        if self._places:
-            self._note = f"{said}: the run goes on with {len(self._places)} of its workers"
+        if self._slots:
+            self._note = f"{said}: the run goes on with {len(self._slots)} of its workers"
         else:
-            self._begin(place)
-            self._places.append(place)
+            self._begin(slot)
+            self._slots.append(slot)
             raise OutOfMemory(f"{said} with a single worker")
 
-    def _begin(self, place: Place) -> None:
+    def _begin(self, slot: WorkerSlot) -> None:
         try:
-            place.start()
+            slot.start()
         except OSError as error:
             # As if the process had died: the next look tries again.
-            place.deaths, place.error = place.deaths + 1, error
+            slot.deaths, slot.error = slot.deaths + 1, error
         else:
-            self._post(place)
+            self._post(slot)
 
-    def _post(self, place: Place) -> None:
+    def _post(self, slot: WorkerSlot) -> None:
         address, host, certificate, settings = self._posting
-        place.send(Post(address, host, place.number, certificate, settings))
+        slot.send(Post(address, host, slot.number, certificate, settings))
 
     def close(self) -> None:
         with self._lock:
-            places, self._places = self._places, []
-        for place in places:
-            place.dismiss()
+            slots, self._slots = self._slots, []
+        for slot in slots:
+            slot.dismiss()
         deadline = time.monotonic() + CLOSE_S
-        for place in places:
-            place.wait(max(0.0, deadline - time.monotonic()))
+        for slot in slots:
+            slot.wait(max(0.0, deadline - time.monotonic()))
         for original in set(self._originals):
             original.close(max(0.0, deadline - time.monotonic()))
         with suppress(OSError, TimeoutError):

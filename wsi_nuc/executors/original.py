@@ -106,7 +106,7 @@ def main(channel: Connection) -> None:
         setup: Callable[[], None] = pickle.loads(pickled)
         if copied:
             worker = _copy_for_each(channel, setup)
-            setup = _is_ready
+            setup = _nothing_to_load
         else:
             worker = Connection(recv_handle(channel))
         work(worker, setup)
@@ -138,5 +138,5 @@ def _copy_for_each(channel: Connection, setup: Callable[[], None]) -> Connection
         worker.close()
 
 
-def _is_ready() -> None:
-    """The setup of a copy."""
+def _nothing_to_load() -> None:
+    """The setup of a copy: its original has loaded everything."""

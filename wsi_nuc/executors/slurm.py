@@ -18,7 +18,7 @@ from dask.utils import parse_bytes
 from distributed.utils import get_ip
 
 from wsi_nuc.errors import Interrupted, UsageError
-from wsi_nuc.executors import sbatch
+from wsi_nuc.executors import slurm_commands
 from wsi_nuc.executors.local import scheduler_only
 from wsi_nuc.executors.original import ENVIRONMENT
 from wsi_nuc.executors.private import own_certificate, security_with
@@ -77,7 +77,7 @@ class SlurmCrew:
     """A scheduler in this process and its jobs. Every LOOK_EVERY_S seconds it asks Slurm what became of them."""
 
     def __init__(self, options: SlurmOptions) -> None:
-        sbatch.check_slurm(OPTION)
+        slurm_commands.check_slurm(OPTION)
         host = _address(options.interface)
         self.wanted, self.patience_s = options.jobs * options.workers, options.patience_s
         self._jobs, self._left = list[str](), options.jobs * options.resubmit
@@ -87,7 +87,7 @@ class SlurmCrew:
         self.contact = scheduler_only(host, False, self.security)
         self._script = "\n".join(_script(options, self._key.path, self.contact.scheduler_address)) + "\n"
         try:
-            sbatch.refuse_what_slurm_refuses(OPTION, self._script, REMEDY)
+            slurm_commands.refuse_what_slurm_refuses(OPTION, self._script, REMEDY)
             for _ in range(options.jobs):
                 self._submit()
         except UsageError:
@@ -102,7 +102,7 @@ class SlurmCrew:
         return Seen(len(self.contact.scheduler.workers), note)
 
     def _replace_lost(self) -> str:
-        queued = sbatch.queued(self._jobs)
+        queued = slurm_commands.queued(self._jobs)
         if queued is None:
             return ""
         lost = [job for job in self._jobs if job not in queued]
@@ -120,10 +120,10 @@ class SlurmCrew:
         return f"worker jobs are gone: {', '.join(lost)}; jobs may be submitted again {self._left} times"
 
     def _submit(self) -> None:
-        self._jobs.append(sbatch.submit_text(OPTION, self._script, REMEDY))
+        self._jobs.append(slurm_commands.submit_text(OPTION, self._script, REMEDY))
 
     def close(self) -> None:
-        sbatch.cancel(self._jobs)
+        slurm_commands.cancel(self._jobs)
         self._key.close()
         with suppress(OSError, TimeoutError):
             self.contact.close(timeout=CLOSE_S)

@@ -31,14 +31,14 @@ READY = "ready"
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """Where a worker belongs."""
+    """What a worker is told about the run that it works for: how to reach the scheduler, and under which name."""
 
     address: str
     """Of the scheduler."""
     host: str
     """The address that the worker is bound to."""
     name: int
-    """The number of its place."""
+    """The number of its slot."""
     certificate: str
     """See `private.own_certificate`."""
     settings: Mapping[str, Any]

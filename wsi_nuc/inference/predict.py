@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsi_nuc.errors import SlideError
-from wsi_nuc.inference.polygons import trace
+from wsi_nuc.inference.outlines import trace
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.finite import not_finite
 from wsi_nuc.nuclei import TileNuclei

@@ -41,7 +41,8 @@ class ModelSpec:
     embedding: int = 0
     """How many numbers its embedder describes a nucleus with; 0 without an embedder."""
     nucleus_um: tuple[float, float] | None = None
-    """The sizes (see `quality.sample`) that it gives on slides whose resolution is known; None: not measured."""
+    """The sizes (`Sample.size_um` of room `quality`) that it gives on slides whose resolution is known; None: not
+    measured."""
     reach_px: int = 0
     """No pixel of a mask is farther than this from its point in x or y. 0: nothing is known but that the mask
     holds its point."""

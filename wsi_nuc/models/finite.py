@@ -1,7 +1,7 @@
 """The raw numbers of a model, checked before a threshold hides what is wrong with them.
 
 NaN is above no threshold, and infinity is cut to the range of a probability: either would pass for tissue without
-a nucleus. All families check here, networks by way of `Place.infer`.
+a nucleus. All families check here, networks by way of `Device.infer`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A slide is taken in hand: made ready, locked, and compared with what is there already."""
+"""The beginning of work on a slide: its job is prepared, it is locked, and what is there already is looked up."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class OpenSlide:
 
 
 def open_slide(call: Call, request: SlideRequest, wait: bool) -> OpenSlide | Unmeasured | Published | None:
-    """None: another process has the slide in hand, and `wait` says not to wait for it."""
+    """None: another process is working on the slide, and `wait` says not to wait for it."""
     started, config = time.perf_counter(), request.config(call.config)
     model, out = call.model_of(config), call.folders.out
     job = prepare(request.slide, config, model.spec, model.device, call.measures.settings)

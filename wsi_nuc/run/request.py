@@ -1,6 +1,6 @@
 """What a call asks for: which slides, with which settings, names and models, and the folders that it works in.
 
-Who measures the nuclei of a result before it is published is part of it, handed in from above.
+`Measures` stands for the code that measures nuclei. It lies in a room above this one, so the caller hands it in.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from wsi_nuc.config import ConfigError, RunConfig, with_settings
+from wsi_nuc.config import RunConfig, with_settings
 from wsi_nuc.errors import UsageError
 from wsi_nuc.events import Emit
 from wsi_nuc.executors.base import Execute
@@ -28,6 +28,8 @@ from wsi_nuc.store.zarrfile import ZarrFolder
 
 
 class Measures(Protocol):
+    """Measures every nucleus of a result before or after it is published, where that is asked for."""
+
     def settings(self, config: RunConfig, spec: ModelSpec) -> dict[str, Any]:
         """What is asked for, as it shows in the identity of a result; empty where nothing is."""
         ...
@@ -52,7 +54,7 @@ class Measures(Protocol):
 
 
 class NoMeasures:
-    """Nuclei alone."""
+    """For calls that measure nothing: their results hold the nuclei alone."""
 
     def settings(self, config: RunConfig, spec: ModelSpec) -> dict[str, Any]:
         if config.features or config.embedding:
@@ -86,10 +88,7 @@ class SlideRequest:
     """In place of the call's, by key."""
 
     def config(self, common: RunConfig) -> RunConfig:
-        try:
-            return with_settings(common, self.settings)
-        except ConfigError as error:
-            raise UsageError(shown(self.slide), str(error), "correct its row in the list") from None
+        return with_settings(common, self.settings, whose=shown(self.slide))
 
     def claim(self, out: Place, content_sha256: str) -> NameClaim:
         """The name of the result. One that was asked for is never changed to make room for another slide's."""

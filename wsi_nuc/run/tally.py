@@ -32,7 +32,8 @@ class BadPlace:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What became of the tiles of a region. A place is listed once: those of a failed tile are not told apart."""
+    """What became of the tiles of a region. Of a failed tile only its core is listed, in `failed`; places in it
+    that are missing or damaged are not listed as well."""
 
     tiles: int = 0
     """How many there are."""

@@ -1,0 +1,1 @@
+"""Readers of slides, the choice between them by content, and the identity of a slide."""

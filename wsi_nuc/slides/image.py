@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,15 @@ from wsi_nuc.slides import mpp
 from wsi_nuc.slides.jpeghead import jpeg_head
 from wsi_nuc.slides.limits import TILE_AGAIN, check_whole
 from wsi_nuc.slides.localfile import COPY_AGAIN, LocalFile, refuse_url
-from wsi_nuc.slides.pixels import DECODE_ERRORS, clip_to, depth_shift, place, rows_and_columns, to_rgb8
+from wsi_nuc.slides.pixels import (
+    DECODE_ERRORS,
+    check_colour,
+    clip_to,
+    depth_shift,
+    place,
+    rows_and_columns,
+    to_rgb8,
+)
 from wsi_nuc.slides.tiff import MAGIC, read_structure
 from wsi_nuc.types import Box, Level, PixelBlock, SlideInfo, SlideRef, UInt8
 
@@ -77,11 +85,12 @@ def _tiff_pixels(path: str) -> tuple[UInt8, mpp.Stated]:
     if page.photometric not in PLAIN_COLOURS or len(set(page.bits)) > 1 or page.bits[0] not in (1, 8, 16):
         cause = f"its pixels have {page.bits} bits and photometric interpretation {page.photometric}"
         raise SlideError(path, cause, "convert it to RGB")
-    with tifffile.TiffFile(path) as tiff:
+    with _decoding(path), tifffile.TiffFile(path) as tiff:
         check_whole(path, page.width, page.height, max(page.whole_bytes, tiff.pages.first.nbytes))
         pixels = tiff.pages.first.asarray()
     if page.planar == 2 and pixels.ndim == 3:
         pixels = np.moveaxis(pixels, 0, -1)
+    check_colour(path, pixels)
     if page.photometric == MIN_IS_WHITE:
         np.invert(pixels, out=pixels)
     return _rgb(pixels), mpp.Stated(tags_um=mpp.tags_um(page.resolution))
@@ -94,11 +103,22 @@ def _pillow_pixels(path: str) -> UInt8:
         # Pillow warns of large pictures; `check_whole` decides instead.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
-            with Image.open(path, formats=("PNG", "JPEG")) as picture:
-                check_whole(path, *picture.size, _pillow_bytes(path, picture))
-                return _pillow_rgb(picture)
+            with _decoding(path):
+                picture = Image.open(path, formats=("PNG", "JPEG"))
         except Image.DecompressionBombError as error:
             raise SlideError(path, f"is too large for a plain image ({error})", TILE_AGAIN) from error
+    with picture:
+        check_whole(path, *picture.size, _pillow_bytes(path, picture))
+        return _pillow_rgb(path, picture)
+
+
+@contextmanager
+def _decoding(path: str) -> Iterator[None]:
+    """Stands around calls of tifffile and Pillow alone; see `pixels.decoding`."""
+    try:
+        yield
+    except (*DECODE_ERRORS, SyntaxError) as error:
+        raise SlideError(path, f"cannot be decoded as an image ({_reason(error)})", COPY_AGAIN) from error
 
 
 def _pillow_bytes(path: str, picture: Any) -> int:
@@ -121,14 +141,17 @@ def _check_scans(path: str) -> None:
         raise SlideError(path, f"comes in {scans} scans, over {MAX_SCANS}", TILE_AGAIN)
 
 
-def _pillow_rgb(picture: Any) -> UInt8:
+def _pillow_rgb(path: str, picture: Any) -> UInt8:
+    with _decoding(path):
+        mode, (width, height) = "RGBA" if picture.has_transparency_data else "RGB", picture.size
+        picture.load()
     if picture.mode.startswith("I"):
         return _rgb(np.asarray(picture).astype(np.uint16, copy=False))
-    mode, (width, height) = "RGBA" if picture.has_transparency_data else "RGB", picture.size
     rgb = np.empty((height, width, 3), np.uint8)
     for rows in _bands(height, width):
-        band = picture.crop((0, rows.start, width, rows.stop))
-        rgb[rows] = to_rgb8(np.asarray(band.convert(mode)))
+        with _decoding(path):
+            band = picture.crop((0, rows.start, width, rows.stop)).convert(mode)
+        rgb[rows] = to_rgb8(np.asarray(band))
     return rgb
 
 
@@ -136,15 +159,12 @@ def open_slide(ref: SlideRef) -> Picture:
     """Decode a plain image, or SlideError with the reason."""
     refuse_url(ref.path)
     stated, vendor = mpp.Stated(), "plain"
-    try:
-        with Path(ref.path).open("rb") as file:
-            is_tiff = file.read(4) in MAGIC
-        if is_tiff:
-            rgb, stated = _tiff_pixels(ref.path)
-        else:
-            rgb = _pillow_pixels(ref.path)
-    except (*DECODE_ERRORS, SyntaxError) as error:
-        raise SlideError(ref.path, f"cannot be decoded as an image ({_reason(error)})", COPY_AGAIN) from error
+    with closing(LocalFile(ref.path)) as file:
+        is_tiff = file.read_at(0, 4) in MAGIC
+    if is_tiff:
+        rgb, stated = _tiff_pixels(ref.path)
+    else:
+        rgb = _pillow_pixels(ref.path)
     height, width = rgb.shape[:2]
     return Picture(rgb, mpp.describe("image", vendor, (Level(width, height, 1.0),), ref.mpp, stated))
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from wsi_nuc.errors import SlideError
+from wsi_nuc.errors import DamagedPixels, SlideError
 from wsi_nuc.safezarr import RefusedZarr, attributes, below, open_array
 from wsi_nuc.slides import mpp
 from wsi_nuc.slides.limits import MAX_TILE_PX, NOT_A_SLIDE, check_tile, check_tiles
 from wsi_nuc.slides.localfile import COPY_AGAIN, refuse_url
-from wsi_nuc.slides.pixels import DECODE_ERRORS, WHITE, clip_to, damaged, depth_shift, place, to_rgb8
+from wsi_nuc.slides.pixels import DECODE_ERRORS, WHITE, clip_to, decoding, depth_shift, place, to_rgb8
 from wsi_nuc.slides.pyramid import select_levels
 from wsi_nuc.types import Bool, Box, PixelBlock, SlideInfo, SlideRef
 
@@ -53,10 +53,7 @@ class OmeZarr:
         inside = clip_to(self._info.levels[level], box)
         if not inside.area:
             return place(box, inside, np.empty((0, 0, 3), np.uint8))
-        try:
-            rgb = to_rgb8(self._stored(level, inside), self._shift)
-        except DECODE_ERRORS as error:
-            raise damaged(self._path, level, inside, error) from error
+        rgb = to_rgb8(self._stored(level, inside), self._shift)
         missing = self._missing(level, inside)
         rgb[missing] = WHITE
         return place(box, inside, rgb, missing)
@@ -64,7 +61,9 @@ class OmeZarr:
     def _stored(self, level: int, inside: Box) -> np.ndarray[Any, Any]:
         """H x W x channels of one box."""
         window = {"y": slice(inside.y0, inside.y1), "x": slice(inside.x0, inside.x1), "c": slice(None)}
-        pixels = np.asarray(self._arrays[level][tuple(window.get(axis, 0) for axis in self._axes)])
+        index = tuple(window.get(axis, 0) for axis in self._axes)
+        with decoding(self._path, level, inside):
+            pixels = np.asarray(self._arrays[level][index])
         left = [axis for axis in self._axes if axis in window]
         wanted = [left.index(axis) for axis in "yxc" if axis in left]
         return pixels.transpose(wanted)
@@ -143,6 +142,7 @@ def open_slide(ref: SlideRef) -> OmeZarr:
     refuse_url(ref.path)
     if not any((Path(ref.path) / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs")):
         raise SlideError(ref.path, "is not a Zarr folder", NOT_A_SLIDE)
+    # Our own look-ups are in here too: metadata may be any JSON, so a missing key or another type is its fault.
     try:
         multiscale = _multiscale(ref.path)
         axes = "".join(str(axis["name"]) for axis in multiscale["axes"])
@@ -162,5 +162,5 @@ def open_slide(ref: SlideRef) -> OmeZarr:
     info = mpp.describe("zarr", "ome-zarr", levels, ref.mpp, stated)
     try:
         return OmeZarr(ref.path, [arrays[i] for i in kept], axes, info)
-    except DECODE_ERRORS as error:
-        raise SlideError(ref.path, f"its pixels cannot be decoded ({error})", COPY_AGAIN) from error
+    except DamagedPixels as error:
+        raise SlideError(error.subject, error.cause, COPY_AGAIN) from error

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from wsi_nuc.errors import DamagedPixels
+from wsi_nuc.errors import DamagedPixels, SlideError
 from wsi_nuc.slides.address import reason, shown
 from wsi_nuc.slides.localfile import COPY_AGAIN
 from wsi_nuc.types import Box, Level, PixelBlock, SlideSource, UInt8
@@ -18,6 +19,9 @@ WHITE = 255
 USUAL_BLOCK_PX = (256, 256)
 # Where a file's blocks are smaller, `read_around` tries several at once: one call for each would take for ever.
 LEAST_EDGE_PX = 64
+# The axes after rows and columns: grey, or one to four planes.
+PLANES = ((), (1,), (2,), (3,), (4,))
+TO_RGB = "convert it to RGB with 8 bits"
 # What imagecodecs, tifffile, zarr and Pillow raise for data they cannot decode.
 DECODE_ERRORS = (RuntimeError, ValueError, OSError, KeyError, IndexError, TypeError, EOFError, ArithmeticError)
 Size = tuple[int, int]
@@ -72,6 +76,24 @@ def damaged(path: str, level: int, where: Box | str, cause: object) -> DamagedPi
     return DamagedPixels(f"{shown(path)}, level {level}, {place}", f"is damaged: {cause}", remedy)
 
 
+@contextmanager
+def decoding(path: str, level: int, inside: Box) -> Iterator[None]:
+    """Stands around the call of a library that decodes, and around nothing else: what our own code raises is a
+    fault of the program, and must not read as damage of the file."""
+    try:
+        yield
+    except DECODE_ERRORS as error:
+        raise damaged(path, level, inside, error) from error
+
+
+def check_colour(name: str, pixels: npt.NDArray[Any]) -> None:
+    """Refuse decoded pixels that `to_rgb8` has no meaning for."""
+    if pixels.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.bool_)):
+        raise SlideError(name, f"pixels of type {pixels.dtype} are not supported", TO_RGB)
+    if pixels.ndim < 2 or not pixels.size or pixels.shape[2:] not in PLANES:
+        raise SlideError(name, f"pixels of shape {pixels.shape} are not a colour picture", TO_RGB)
+
+
 def depth_shift(sample: npt.NDArray[Any]) -> int:
     """Bits to drop so that the brightest value of a 16-bit `sample` of the slide fits into 8 bits.
 
@@ -83,19 +105,14 @@ def depth_shift(sample: npt.NDArray[Any]) -> int:
 
 
 def to_rgb8(pixels: npt.NDArray[Any], shift: int = 0) -> UInt8:
-    """RGB uint8 from H x W, or H x W x 1, 2, 3 or 4, of uint8 or uint16. Of 2 or 4 planes, the last is alpha."""
-    if pixels.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.bool_)):
-        raise ValueError(f"pixels of type {pixels.dtype} are not supported, only 8 and 16 bits")
+    """RGB uint8 from pixels that pass `check_colour`. Of 2 or 4 planes, the last is alpha."""
     if pixels.dtype == np.bool_:
         pixels = pixels.astype(np.uint8) * WHITE
     if pixels.dtype != np.uint8:
         pixels = np.minimum(pixels >> shift, WHITE).astype(np.uint8)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
-    planes = pixels.shape[-1]
-    if planes not in (1, 2, 3, 4):
-        raise ValueError(f"{planes} channels are not a colour picture")
-    if planes in (2, 4):
+    if pixels.shape[-1] in (2, 4):
         pixels = over_white(pixels)
     rgb = np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
     return np.ascontiguousarray(rgb)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from wsi_nuc.errors import SlideError
+from wsi_nuc.errors import DamagedPixels, SlideError
 from wsi_nuc.slides import mpp
 from wsi_nuc.slides.address import reaching, reason, shown
 from wsi_nuc.slides.jpeghead import claimed_size
@@ -23,8 +23,9 @@ from wsi_nuc.slides.pixels import (
     DECODE_ERRORS,
     USUAL_BLOCK_PX,
     WHITE,
+    check_colour,
     clip_to,
-    damaged,
+    decoding,
     depth_shift,
     place,
     to_rgb8,
@@ -65,11 +66,7 @@ class TiffSlideSource:
         inside = clip_to(self._info.levels[level], box)
         if not inside.area:
             return place(box, inside, np.empty((0, 0, 3), np.uint8))
-        with reaching(self._path):
-            try:
-                rgb = to_rgb8(self._stored(level, inside), self._shift)
-            except DECODE_ERRORS as error:
-                raise damaged(self._path, level, inside, error) from error
+        rgb = to_rgb8(self._stored(level, inside), self._shift)
         missing = _missing(self._pages[level], inside)
         if missing is not None:
             rgb[missing] = WHITE
@@ -81,7 +78,10 @@ class TiffSlideSource:
         factor = self._slide.level_downsamples[stored]
         location = (_level0(inside.x0, factor), _level0(inside.y0, factor))
         size = (inside.width, inside.height)
-        return np.asarray(self._slide.read_region(location, stored, size, as_array=True))
+        with reaching(self._path), decoding(self._path, level, inside):
+            pixels = np.asarray(self._slide.read_region(location, stored, size, as_array=True))
+        check_colour(shown(self._path), pixels)
+        return pixels
 
 
 def _level0(pixel: int, factor: float) -> int:
@@ -109,6 +109,7 @@ def _open(path: str) -> Any:
             axes = slide.properties["tiffslide.series-axes"]
             if axes not in ("YXS", "CYX", "YX"):
                 raise ValueError(f"its axes are {axes}, not one colour picture")
+            # Guarded as well: tifffile reads directories of the file only now.
             _bound_tiles(slide.ts_tifffile)
             return slide
         except (*DECODE_ERRORS, AttributeError, ImportError) as error:
@@ -175,8 +176,7 @@ def open_slide(ref: SlideRef) -> TiffSlideSource:
     by_size = {(p.width, p.height): p for p in reversed(structure.pages) if p.tiled}
     vendor = str(slide.properties.get("tiffslide.vendor") or "generic-tiff")
     info = mpp.describe("tiffslide", vendor, levels, ref.mpp, _stated(slide.properties))
-    with reaching(ref.path):
-        try:
-            return TiffSlideSource(ref.path, slide, info, kept, [by_size.get(sizes[i]) for i in kept])
-        except DECODE_ERRORS as error:
-            raise SlideError(name, f"tiffslide cannot decode it ({reason(error)})", COPY_AGAIN) from error
+    try:
+        return TiffSlideSource(ref.path, slide, info, kept, [by_size.get(sizes[i]) for i in kept])
+    except DamagedPixels as error:
+        raise SlideError(error.subject, error.cause, COPY_AGAIN) from error

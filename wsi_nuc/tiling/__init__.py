@@ -1,1 +1,1 @@
-"""From a slide to tiles: where the tissue is, which tiles are worked on, and their pixels."""
+"""From a slide and the outlines of its tissue to tiles: which of them are worked on, and their pixels."""

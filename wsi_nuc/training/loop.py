@@ -16,8 +16,8 @@ from typing import Any, Protocol, Self
 import torch
 from torch import nn
 
-from wsi_nuc.errors import WsiNucError
-from wsi_nuc.models.place import Place
+from wsi_nuc.errors import ModelError
+from wsi_nuc.models.device import Device
 from wsi_nuc.training.config import TrainingConfig
 from wsi_nuc.training.curves import Sums, draw_curves, write_curves
 from wsi_nuc.training.events import Clock, Emit, EpochDone, Noted, StepDone
@@ -30,8 +30,8 @@ Losses = dict[str, torch.Tensor]
 Row = dict[str, float]
 
 
-class TrainingError(WsiNucError):
-    """The training cannot go on; what was saved before is intact."""
+class TrainingError(ModelError):
+    """The network cannot be trained further; what was saved before is intact."""
 
 
 class Batch(Protocol):
@@ -90,12 +90,12 @@ def run_stage(stage: Stage, ranks: Ranks, emit: Emit) -> None:
     trained = Trained(stage.module, Ema(stage.net, stage.ema), stage.optimizer, Progress())
     if load_state(state, trained, stage.config, ranks.device, stage.steered):
         emit(Noted(f"{stage.name}: goes on at step {trained.progress.step} of {stage.steps}"))
-    model, place = ranks.wrap(stage.module), Place.of(str(ranks.device), stage.config.precision)
+    model, device = ranks.wrap(stage.module), Device.of(str(ranks.device), stage.config.precision)
     progress, epochs = trained.progress, -(-stage.steps // stage.epoch_steps)
     clock, sums = Clock(stage.batch, progress.step), Sums()
     stage.module.train()
     for batch in stage.batches(progress.step):
-        with place.autocast():
+        with device.autocast():
             losses: Losses = model(batch.to(ranks.device))
         total = torch.stack(list(losses.values())).sum()
         _refuse_non_finite(total, losses, stage.name, progress.step, batch)

@@ -16,8 +16,8 @@ from typing import Any, Protocol, cast
 
 import torch
 
-from wsi_nuc.config import ConfigError, assigned_values, load_section, read_yaml
-from wsi_nuc.errors import choices
+from wsi_nuc.config import assigned_values, load_section, read_yaml
+from wsi_nuc.errors import UsageError, choices
 from wsi_nuc.training.config import TrainingConfig
 from wsi_nuc.training.events import Emit, ignore
 from wsi_nuc.training.loop import BEST, STATE, run_stage
@@ -46,7 +46,7 @@ class Recipe(Protocol):
 
 def recipe(family: str) -> Recipe:
     if family not in RECIPES:
-        raise ConfigError(f"family {family} has no training; {choices(family, RECIPES)}")
+        raise UsageError(f"family {family}", "has no training", choices(family, RECIPES))
     return cast(Recipe, import_module(RECIPES[family]))
 
 
@@ -68,7 +68,7 @@ def _family(file: Path | None, given: str | Path | None) -> str:
     if file is None:
         return USUAL
     if not file.exists() and file.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"{given} is neither a file nor the name of a family; {choices(given, RECIPES)}")
+        raise UsageError(str(given), "is neither a file nor the name of a family", choices(given, RECIPES))
     return str(read_yaml(file).get("family", USUAL))
 
 

@@ -14,7 +14,8 @@ from wsi_nuc.types import Float64
 CLASSES = ("epithelial", "inflammatory", "connective", "other")
 FEATURES = ("bias", "log2 area", "log2 elongation", "contrast")
 MPP = 0.5
-# Sizes (`quality.sample`) on images of known resolution, 5th to 95th percentile: `benchmarks/resolution_check.py`.
+# `Sample.size_um` (room `quality`) on images of known resolution, 5th to 95th percentile, as
+# `benchmarks/resolution_check.py` measures it.
 NUCLEUS_UM = (4.6, 7.8)
 CORE_PX, HALO_PX, MARGIN_PX, CROP_PX = 1024, 144, 8, 64
 

@@ -15,8 +15,8 @@ from wsi_nuc.models.compact.look import look
 from wsi_nuc.models.compact.net import CompactNet
 from wsi_nuc.models.compact.network import Network
 from wsi_nuc.models.compact.settings import ARCHITECTURE, Settings, UseSettings, spec_of
+from wsi_nuc.models.device import Device
 from wsi_nuc.models.options import used
-from wsi_nuc.models.place import Place
 from wsi_nuc.models.torch_ops import PIXEL_MEAN, PIXEL_STD
 from wsi_nuc.models.weights import (
     Checkpoint,
@@ -32,7 +32,7 @@ OPTIONS = UseSettings
 
 def assemble(net: CompactNet, settings: Settings, device: str, spec: ModelSpec) -> NucleiModel:
     """Put a trained network behind the pipeline's protocols. Training and evaluation call this too."""
-    network = Network.of(net, Place.of(device, settings.use.precision), settings.use)
+    network = Network.of(net, Device.of(device, settings.use.precision), settings.use)
     return NucleiModel(spec, partial(look, network))
 
 

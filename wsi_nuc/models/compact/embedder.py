@@ -25,9 +25,9 @@ def embed(network: Network, maps: Sequence[Maps], xy_tile: Float32, row: Int64) 
     with torch.inference_mode():
         for number, of_tile in enumerate(maps):
             for rows, real in chunks(np.flatnonzero(row == number).tolist(), PROMPTS_PER_CALL):
-                xy = torch.from_numpy(xy_tile[rows]).to(network.place.device)
+                xy = torch.from_numpy(xy_tile[rows]).to(network.device.torch_device)
                 asked = Asked(torch.zeros(len(rows), dtype=torch.int64, device=xy.device), xy, xy)
-                raw = network.place.start(network.net.decoder.embedding, of_tile.context, asked)
+                raw = network.device.start(network.net.decoder.embedding, of_tile.context, asked)
                 parts.append((np.array(rows[:real], np.int64), raw.outputs[:real].float(), raw.total))
     return Later(partial(_on_host, parts, len(row), network.net.decoder.weights.in_features))
 

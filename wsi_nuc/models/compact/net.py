@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from wsi_nuc.models.compact.settings import MASK_STRIDE, POINT_STRIDE, NetSettings
-from wsi_nuc.models.place import full_precision
+from wsi_nuc.models.device import full_precision
 
 PLACES = 4  # x, y, distance, and how much nearer the prompt is than its negative
 UNIT_PX = 32.0

@@ -13,8 +13,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from wsi_nuc.models.compact.net import CompactNet, Maps
 from wsi_nuc.models.compact.settings import STRIDES, UseSettings
+from wsi_nuc.models.device import Device
 from wsi_nuc.models.finite import Unchecked
-from wsi_nuc.models.place import Place
 from wsi_nuc.models.torch_ops import normalise
 from wsi_nuc.types import Tile, UInt8
 
@@ -25,22 +25,22 @@ class Network:
     used."""
 
     net: CompactNet
-    place: Place
+    device: Device
     use: UseSettings
 
     @classmethod
-    def of(cls, net: CompactNet, place: Place, use: UseSettings) -> Network:
-        return cls(channels_last(fused(net).to(place.device)), place, use)
+    def of(cls, net: CompactNet, device: Device, use: UseSettings) -> Network:
+        return cls(channels_last(fused(net).to(device.torch_device)), device, use)
 
     def maps(self, rgb: UInt8) -> Unchecked[Maps]:
         """The maps of one tile, H x W x 3. Every call of the network gets one tile, whatever else is in the
         batch."""
-        pixels = normalise(torch.tensor(rgb)[None].to(self.place.device))
+        pixels = normalise(torch.tensor(rgb)[None].to(self.device.torch_device))
         below, beside = (-length % STRIDES[-1] for length in rgb.shape[:2])
         mode = "reflect" if min(rgb.shape[:2]) > STRIDES[-1] else "replicate"
         pixels = F.pad(pixels, (0, beside, 0, below), mode=mode).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
-            maps: Unchecked[Maps] = self.place.start(self.net, pixels)
+            maps: Unchecked[Maps] = self.device.start(self.net, pixels)
         return maps
 
 

@@ -32,14 +32,14 @@ def _of_tile(network: Network, maps: Maps, row: int, size: tuple[int, int]) -> P
 def _same_nucleus(network: Network, maps: Maps, prompts: Prompts) -> Int64:
     """Pairs of points that lie in each other's mask, n x 2, the better one first. Of each mask only the pixel of
     the other point is computed."""
-    reach, device = network.use.window_px / 2, network.place.device
+    reach, device = network.use.window_px / 2, network.device.torch_device
     pairs: Int64 = cKDTree(prompts.xy_tile).query_pairs(reach, output_type="ndarray").astype(np.int64)
     if not len(pairs):
         return pairs.reshape(0, 2)
     pairs = np.sort(pairs, axis=1)
     asked = asked_of(prompts, np.arange(len(prompts)), None, device)
     better, worse = (torch.from_numpy(pairs[:, i]).to(device) for i in (0, 1))
-    embedding = network.place.infer(network.net.decoder.embedding, maps.context, asked)
+    embedding = network.device.infer(network.net.decoder.embedding, maps.context, asked)
     both = [_inside(network, maps, embedding, asked, a, b) for a, b in ((better, worse), (worse, better))]
     same: Int64 = pairs[(both[0] & both[1]).cpu().numpy()]
     return same
@@ -60,7 +60,7 @@ def _inside(
     features = maps.masks[0, :, y, x].T[:, None]
     pixel = (torch.stack([x, y], 1).float() + 0.5) * MASK_STRIDE
     decoder, prompts = network.net.decoder, asked.select(mask)
-    logits = network.place.infer(decoder.at, embedding[mask], features, pixel[:, None], prompts)
+    logits = network.device.infer(decoder.at, embedding[mask], features, pixel[:, None], prompts)
     inside: torch.Tensor = logits[:, 0] > network.use.mask_logit
     return inside
 

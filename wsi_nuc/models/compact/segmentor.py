@@ -19,7 +19,7 @@ from wsi_nuc.models.compact.prompter import asked_of
 from wsi_nuc.models.compact.settings import MASK_STRIDE, UseSettings
 from wsi_nuc.models.finite import refuse_non_finite
 from wsi_nuc.models.torch_ops import chunks
-from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts
+from wsi_nuc.types import Float32, Float64, Int64, MaskCrops, Prompts
 
 PROMPTS_PER_CALL = 64
 
@@ -52,7 +52,7 @@ def segment(
         for row, of_tile in enumerate(maps):
             here = index[prompts.row[index] == row]
             negative = nearest_others(prompts.xy_tile, here, np.flatnonzero(prompts.row == row))
-            asked = asked_of(prompts, here, negative, network.place.device)
+            asked = asked_of(prompts, here, negative, network.device.torch_device)
             for rows, real in chunks(range(len(here)), PROMPTS_PER_CALL):
                 parts.append(_call(network, of_tile, here[rows[:real]], asked.select(torch.tensor(rows)), real))
     return Later(partial(_on_host, parts, prompts, network.use))
@@ -60,10 +60,9 @@ def segment(
 
 def _call(network: Network, maps: Maps, prompt: Int64, asked: Asked, real: int) -> Part:
     use = network.use
-    raw = network.place.start(partial(_decoded, network), maps, asked)
+    raw = network.device.start(partial(_decoded, network), maps, asked)
     logits, origin, iou = raw.outputs
-    enlarged = F.interpolate(logits[:, None], scale_factor=MASK_STRIDE, mode="bilinear", align_corners=False)
-    mask = enlarged[:real, 0] > use.mask_logit
+    mask = enlarged(logits)[:real] > use.mask_logit
     return Part(
         mask=mask.to(torch.uint8),
         origin=origin[:real] * MASK_STRIDE,
@@ -81,6 +80,12 @@ def _decoded(network: Network, maps: Maps, asked: Asked) -> tuple[torch.Tensor, 
     embedding = decoder.embedding(maps.context, asked)
     logits, origin = decoder.window(embedding, maps.masks, asked, side)
     return logits, origin, decoder.iou(embedding, logits)
+
+
+def enlarged(logits: torch.Tensor) -> torch.Tensor:
+    """N x 2h x 2w pixels from N x h x w cells of windows."""
+    wide = F.interpolate(logits[:, None], scale_factor=MASK_STRIDE, mode="bilinear", align_corners=False)
+    return wide[:, 0]
 
 
 def _on_host(parts: Sequence[Part], prompts: Prompts, use: UseSettings) -> list[MaskCrops]:
@@ -106,7 +111,7 @@ def _on_host(parts: Sequence[Part], prompts: Prompts, use: UseSettings) -> list[
     return [crops]
 
 
-def nearest_others(xy: Float32, prompt: Int64, all_of_tile: Int64) -> Float32:
+def nearest_others(xy: Float32 | Float64, prompt: Int64, all_of_tile: Int64) -> Float32:
     """len(prompt) x 2: for each prompt the nearest other point of the tile, NaN where there is none."""
     if len(all_of_tile) < 2 or not len(prompt):
         return np.full((len(prompt), 2), np.nan, np.float32)

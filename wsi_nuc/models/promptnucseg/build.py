@@ -13,10 +13,10 @@ import torch
 from wsi_nuc.errors import ModelError
 from wsi_nuc.models.base import ModelSpec, NucleiModel
 from wsi_nuc.models.options import used
-from wsi_nuc.models.promptnucseg.device import Runner
 from wsi_nuc.models.promptnucseg.embedder import EMBEDDING
 from wsi_nuc.models.promptnucseg.look import Networks, PromptNucSegLook
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet, class_counts, expected_shapes, is_counter
+from wsi_nuc.models.promptnucseg.runner import Runner
 from wsi_nuc.models.promptnucseg.settings import Settings, UseSettings
 from wsi_nuc.models.sam.model import SIZES
 from wsi_nuc.models.torch_ops import PIXEL_MEAN, PIXEL_STD
@@ -127,5 +127,7 @@ def build_net(settings: Settings, state: Mapping[str, torch.Tensor]) -> PromptNu
 def assemble(net: PromptNucSegNet, settings: Settings, device: str, spec: ModelSpec) -> NucleiModel:
     """Put trained networks behind the pipeline's contract. Training and evaluation call this too."""
     runner = Runner.on(device, settings.use)
-    networks = Networks(net.to(runner.device).eval(), runner, settings.use, settings.prompter.shared_encoder)
+    networks = Networks(
+        net.to(runner.device.torch_device).eval(), runner, settings.use, settings.prompter.shared_encoder
+    )
     return NucleiModel(spec, partial(PromptNucSegLook, networks))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from wsi_nuc.models.promptnucseg.device import Runner
+from wsi_nuc.models.promptnucseg.runner import Runner
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
 from wsi_nuc.models.promptnucseg.windows import Layout, Window, WindowEncoder
 from wsi_nuc.types import Float32, Int64
@@ -36,7 +36,7 @@ class PointEmbedder:
 
     def _at(self, embedding: torch.Tensor, xy_window: Float32) -> Float32:
         """N x 256, from an `embedding` of 256 x 16 x 16."""
-        place = torch.from_numpy(xy_window * np.float32(2 / WINDOW_PX) - 1).to(self._runner.device)
+        place = torch.from_numpy(xy_window * np.float32(2 / WINDOW_PX) - 1).to(self._runner.device.torch_device)
         image = embedding.float()[None]
         sampled = F.grid_sample(image, place[None, None], padding_mode="border", align_corners=False)
         return np.asarray(sampled[0, :, 0].T.cpu().numpy(), np.float32)

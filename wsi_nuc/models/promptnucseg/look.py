@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wsi_nuc.models.base import Fetch, PromptedLook, Ready
-from wsi_nuc.models.promptnucseg.device import Runner
 from wsi_nuc.models.promptnucseg.embedder import PointEmbedder
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.promptnucseg.parity import ParitySegmentor
 from wsi_nuc.models.promptnucseg.prompter import NetPrompter, SharedPrompter
+from wsi_nuc.models.promptnucseg.runner import Runner
 from wsi_nuc.models.promptnucseg.segmentor import NetSegmentor
 from wsi_nuc.models.promptnucseg.settings import UseSettings
 from wsi_nuc.models.promptnucseg.whole import AveragingSegmentor

@@ -20,7 +20,7 @@ import torch
 
 from wsi_nuc.models.base import Fetch, Ready
 from wsi_nuc.models.promptnucseg.crops import INDEX_TO_CORNER
-from wsi_nuc.models.promptnucseg.device import Runner
+from wsi_nuc.models.promptnucseg.runner import Runner
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
 from wsi_nuc.models.promptnucseg.views import RELEASED_SLIP_PX, views_for
 from wsi_nuc.models.promptnucseg.whole import Decoded, WholeDecoder

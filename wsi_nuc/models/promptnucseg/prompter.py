@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from wsi_nuc.models.nms import suppress_doubles
 from wsi_nuc.models.promptnucseg.crops import DecodingRule, decode_points
-from wsi_nuc.models.promptnucseg.device import Runner
 from wsi_nuc.models.promptnucseg.net import PrompterNet
+from wsi_nuc.models.promptnucseg.runner import Runner
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
 from wsi_nuc.models.promptnucseg.views import average_proposed, views_for
 from wsi_nuc.models.promptnucseg.windows import Layout, Window, WindowEncoder
@@ -29,7 +29,7 @@ class NetPrompter:
         """The points of a batch, B x H x W x 3."""
 
         def call(part: list[int], real: int) -> Prompts:
-            prompts = self._propose(torch.from_numpy(rgb[part]).to(self._runner.device))
+            prompts = self._propose(torch.from_numpy(rgb[part]).to(self._runner.device.torch_device))
             return shift(prompts.select(prompts.row < real), part[0], 0, 0)
 
         with torch.inference_mode():

@@ -11,7 +11,7 @@ import torch
 
 from wsi_nuc.models.base import Fetch, Later
 from wsi_nuc.models.promptnucseg.crops import Part, collect, limited, slots_of
-from wsi_nuc.models.promptnucseg.device import Runner
+from wsi_nuc.models.promptnucseg.runner import Runner
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
 from wsi_nuc.models.promptnucseg.windows import SLOTS, Job, Layout, Window, WindowEncoder, plan_jobs
 from wsi_nuc.models.sam import decoder
@@ -43,7 +43,7 @@ class NetSegmentor:
 
     def _decode(self, jobs: list[Job], real: int, embeddings: Mapping[Window, torch.Tensor]) -> list[Part]:
         embedding = torch.stack([embeddings[job.window] for job in jobs])
-        device = self._runner.device
+        device = self._runner.device.torch_device
         xy = torch.from_numpy(np.stack([job.xy_window for job in jobs])).to(device)
         label = torch.from_numpy(np.stack([job.label for job in jobs])).to(device)
         points = xy[:, :, 0].flatten(0, 1)

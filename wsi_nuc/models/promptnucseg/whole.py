@@ -11,7 +11,7 @@ import torch
 
 from wsi_nuc.models.base import Fetch, Later
 from wsi_nuc.models.promptnucseg.crops import Part, collect, limited, slots_of
-from wsi_nuc.models.promptnucseg.device import Runner
+from wsi_nuc.models.promptnucseg.runner import Runner
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
 from wsi_nuc.models.promptnucseg.views import View, views_for
 from wsi_nuc.models.promptnucseg.windows import SLOTS, Job, Layout, WindowEncoder, plan_jobs
@@ -59,7 +59,7 @@ class WholeDecoder:
             yield from in_calls(fitting, size, self._call)
 
     def _call(self, jobs: list[Job], real: int) -> Decoded:
-        device = self._runner.device
+        device = self._runner.device.torch_device
         xy = torch.from_numpy(np.stack([job.xy_window for job in jobs])).to(device)
         label = torch.from_numpy(np.stack([job.label for job in jobs])).to(device)
         seen = [self._in_view(jobs, view, (xy, label)) for view in self._views]

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from scipy.spatial import cKDTree
 
-from wsi_nuc.models.promptnucseg.device import Runner
+from wsi_nuc.models.promptnucseg.runner import Runner
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
 from wsi_nuc.models.promptnucseg.views import AS_IT_IS, View
 from wsi_nuc.models.sam.decoder import NEGATIVE, NO_POINT, POSITIVE
@@ -152,7 +152,7 @@ class WindowEncoder:
     def __init__(self, sam: Sam, runner: Runner, rgb: UInt8) -> None:
         self._sam, self._runner = sam, runner
         self.size = (rgb.shape[1], rgb.shape[2])
-        self._rgb = _at_least_a_window(torch.tensor(rgb).to(runner.device))
+        self._rgb = _at_least_a_window(torch.tensor(rgb).to(runner.device.torch_device))
         self._known: dict[View, dict[Window, torch.Tensor]] = {}
 
     def embed(self, windows: Iterable[Window], view: View = AS_IT_IS) -> dict[Window, torch.Tensor]:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from wsi_nuc.models.place import full_precision
+from wsi_nuc.models.device import full_precision
 from wsi_nuc.models.sam.attention import image_to_tokens, image_to_tokens_shared, tokens_to_image
 from wsi_nuc.models.sam.model import Sam
 

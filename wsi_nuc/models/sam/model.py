@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from wsi_nuc.errors import ModelError
-from wsi_nuc.models.place import full_precision
+from wsi_nuc.models.device import full_precision
 from wsi_nuc.models.sam.attention import attend
 from wsi_nuc.models.torch_ops import load
 

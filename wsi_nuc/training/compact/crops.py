@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from wsi_nuc.datasets.record import LabelledImage
+from wsi_nuc.models.compact.segmentor import nearest_others
 from wsi_nuc.models.compact.settings import MASK_STRIDE, POINT_STRIDE
 from wsi_nuc.training.compact.config import CropConfig
 from wsi_nuc.training.compact.scene import Scene, scene_of, vary, warp
@@ -235,13 +236,9 @@ def _prompts(
     seen = np.flatnonzero(((scene.xy >= 0) & (scene.xy < size)).all(1) & (area >= LEAST_PX))
     points = _jittered(scene.xy[seen], scene.spread[seen], instances, seen + 1, rng)
     chosen = rng.permutation(len(seen))[: config.prompts]
-    negative = np.full((len(chosen), 2), np.nan)
-    if len(seen) > 1:
-        distance = ((points[chosen, None] - points[None]) ** 2).sum(2)
-        distance[np.arange(len(chosen)), chosen] = np.inf
-        negative = points[distance.argmin(1)]
-        negative[rng.random(len(chosen)) > config.negatives] = np.nan
-    return points[chosen].astype(np.float32), negative.astype(np.float32), seen[chosen] + 1
+    negative = nearest_others(points, chosen, np.arange(len(seen)))
+    negative[rng.random(len(chosen)) > config.negatives] = np.nan
+    return points[chosen].astype(np.float32), negative, seen[chosen] + 1
 
 
 def _jittered(

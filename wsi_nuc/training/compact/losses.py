@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from wsi_nuc.models.compact.net import Asked, CompactNet, Maps
+from wsi_nuc.models.compact.segmentor import enlarged
 from wsi_nuc.models.compact.settings import MASK_STRIDE, POINT_STRIDE
 from wsi_nuc.training.compact.config import LossWeights
 from wsi_nuc.training.compact.crops import Batch
@@ -30,11 +31,11 @@ def losses(net: CompactNet, maps: Maps, batch: Batch, weights: LossWeights, side
     embedding = net.decoder.embedding(maps.context, asked)
     logits, origin = net.decoder.window(embedding, maps.masks, asked, side)
     truth, seen = windows_of(batch.instances, asked.row, ids, origin, side)
-    enlarged = F.interpolate(logits[:, None], scale_factor=MASK_STRIDE, mode="bilinear", align_corners=False)[:, 0]
-    mask, dice = mask_losses(enlarged, truth, seen, ids > 0, weights.background)
+    wide = enlarged(logits)
+    mask, dice = mask_losses(wide, truth, seen, ids > 0, weights.background)
     quality = net.decoder.iou(embedding, logits)
     with torch.no_grad():
-        iou = _iou(enlarged > 0, truth, seen)
+        iou = _iou(wide > 0, truth, seen)
     return parts | {
         "mask": weights.mask * mask,
         "dice": weights.dice * dice,

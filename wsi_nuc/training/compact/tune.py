@@ -156,7 +156,8 @@ def _metrics(net: CompactNet, settings: Settings, validation: Sequence[LabelledI
 
 
 def _sizes(net: CompactNet, settings: Settings, images: Sequence[LabelledImage]) -> tuple[float, float] | None:
-    """Smallest and largest size (see `quality.sample`) on images whose resolution is known; None without any."""
+    """Smallest and largest size (`Sample.size_um` of room `quality`) on images whose resolution is known; None
+    without any."""
     model, sizes = assemble(net, settings, "cpu", spec_of(settings, "")), []
     for image in images:
         nuclei, scale = predict_table(model, image)

@@ -20,15 +20,15 @@ def full_precision(tensor: torch.Tensor) -> AbstractContextManager[object]:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Device:
     """Where a network runs, and in which precision."""
 
-    device: torch.device
+    torch_device: torch.device
     bf16: bool
     """Compute in half precision (bfloat16) where that is accurate enough."""
 
     @classmethod
-    def of(cls, device: str, precision: str) -> Place:
+    def of(cls, device: str, precision: str) -> Device:
         """`device`: auto (a GPU where torch sees one), cpu, cuda or cuda:N.
 
         `precision`: fp32, bf16, or auto (bf16 where the device has it in hardware).
@@ -36,15 +36,15 @@ class Place:
         wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         if wanted.startswith("cuda") and not torch.cuda.is_available():
             raise UsageError(f"--device {device}", "this torch sees no CUDA device", "use --device cpu")
-        place = torch.device(wanted)
-        half = precision == "bf16" or (precision == "auto" and _computes_bf16(place))
+        chosen = torch.device(wanted)
+        half = precision == "bf16" or (precision == "auto" and _computes_bf16(chosen))
         # This holds for the whole process, whatever other models it has: a convolution of factors that are rounded
         # to ten bits is not single precision.
         torch.backends.cudnn.allow_tf32 = False
-        return cls(place, half)
+        return cls(chosen, half)
 
     def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+        return torch.autocast(self.torch_device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
     def infer(self, network: Callable[..., Outputs], *inputs: Any) -> Outputs:
         """What a network gives, in this precision. Every network call of every family goes through this or

@@ -1,4 +1,4 @@
-"""The place of one worker on this machine: a process that is watched from its start.
+"""Where one worker of this machine runs: a process that is watched from its start, and replaced if it dies.
 
 The process lives as long as its end of the channel is open.
 """
@@ -18,7 +18,7 @@ from wsi_nuc.executors.original import Original
 from wsi_nuc.executors.worker import READY, Post
 
 
-class Place:
+class WorkerSlot:
     """One worker's process, and the next one if it dies."""
 
     def __init__(self, number: int, original: Original) -> None:
@@ -31,7 +31,7 @@ class Place:
 
     @property
     def pid(self) -> int:
-        """Of the worker. Until that exists, of the process which it is made from."""
+        """The process id of the worker or, until that exists, of the process from which it is made."""
         self._hear()
         return self._pid or self._original.pid
 

@@ -6,17 +6,17 @@ import pytest
 import torch
 
 from wsi_nuc.errors import UsageError
-from wsi_nuc.models.place import Place
+from wsi_nuc.models.device import Device
 
 
 def test_single_precision_is_never_rounded_on_the_way() -> None:
-    place = Place.of("cpu", "bf16")
-    assert place.bf16
-    place = Place.of("cpu", "fp32")
-    assert not place.bf16
-    Place.of("cpu", "bf16")  # another model of the same process
+    device = Device.of("cpu", "bf16")
+    assert device.bf16
+    device = Device.of("cpu", "fp32")
+    assert not device.bf16
+    Device.of("cpu", "bf16")  # another model of the same process
     assert not torch.backends.cudnn.allow_tf32
-    with place.autocast():
+    with device.autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
 
@@ -26,12 +26,12 @@ def test_a_gpu_computes_in_half_precision_where_it_can(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert Place.of("auto", "auto") == Place(torch.device("cuda"), half)
-    assert Place.of("cuda:1", "fp32") == Place(torch.device("cuda:1"), False)
+    assert Device.of("auto", "auto") == Device(torch.device("cuda"), half)
+    assert Device.of("cuda:1", "fp32") == Device(torch.device("cuda:1"), False)
 
 
 def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert Place.of("auto", "auto").device == torch.device("cpu")
+    assert Device.of("auto", "auto").torch_device == torch.device("cpu")
     with pytest.raises(UsageError, match="no CUDA device"):
-        Place.of("cuda", "auto")
+        Device.of("cuda", "auto")

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from tests.inference.blobs import as_crops, largest_filled, noise_masks, random_blobs
-from wsi_nuc.inference.outlines import outlines
-from wsi_nuc.inference.polygons import MIN_AREA_PX, Traced, trace
+from wsi_nuc.inference.outlines import MIN_AREA_PX, Traced, outlines, trace
 from wsi_nuc.types import Float64, MaskCrops, UInt8
 
 seeds = st.integers(0, 2**32 - 1)

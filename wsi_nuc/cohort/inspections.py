@@ -1,9 +1,9 @@
-"""Looking at slides for a plan, and keeping what was seen, so that each slide is looked at once.
+"""Inspecting slides for a plan, and keeping what was seen, so that each slide is inspected once.
 
-A look is made in a worker: does the slide open, what is its scale, where is its tissue, how many tiles are there?
-The answers are kept as they come, so a plan that is stopped does not look again. Every call appends to a file of
+A worker inspects a slide: does it open, what is its scale, where is its tissue, how many tiles are there? The
+answers are kept as they come, so a plan that is stopped does not inspect again. Every call appends to a file of
 its own, one line per answer, and reads the files of earlier calls. The key of an answer covers the slide's files
-and the settings of the look, so the answers about a file that was replaced since are not used.
+and the settings of the inspection, so the answers about a file that was replaced since are not used.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from wsi_nuc.store.place import Place, open_folder
 from wsi_nuc.types import SlideRef
 
 Value = dict[str, Any]
-# The settings that change what a look sees.
-LOOKED_WITH = {"inference", "mpp", "reader", "region_size", "roi", "tissue"}
+# The settings that change what an inspection sees.
+INSPECTED_WITH = {"inference", "mpp", "reader", "region_size", "roi", "tissue"}
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """A slide to look at, with the configuration that it will run with."""
+class Inspection:
+    """A slide to inspect, with the configuration that it will run with."""
 
     line: int
     """Its line in the list."""
@@ -74,9 +74,9 @@ class Trial:
     """Resident memory of the worker's process."""
 
 
-def look_at(look: Look) -> Facts:
+def inspect_slide(inspection: Inspection) -> Facts:
     """Open the slide once and read only a small level of it. No pixel is read twice, and no content is hashed."""
-    seen = survey(look.slide, look.config, look.spec)
+    seen = survey(inspection.slide, inspection.config, inspection.spec)
     return Facts(
         reader=seen.info.reader,
         width_px=seen.info.width,
@@ -88,15 +88,15 @@ def look_at(look: Look) -> Facts:
         area_mm2=seen.area_mm2,
         tiles=seen.plan.planned_tiles,
         regions=sum(1 for _ in seen.plan.regions()),
-        warnings=(*seen.warnings, *doubts_of_mpp(seen, look)),
+        warnings=(*seen.warnings, *doubts_of_mpp(seen, inspection)),
     )
 
 
-def doubts_of_mpp(seen: Survey, look: Look) -> Sequence[str]:
+def doubts_of_mpp(seen: Survey, inspection: Inspection) -> Sequence[str]:
     """Reasons to believe that the stated microns per pixel are wrong, from the sizes of a few nuclei."""
     if seen.info.mpp_source == "--mpp":
         return ()
-    model = loaded_model(look.config.model, look.device, tuple(look.config.inference.items()))
+    model = loaded_model(inspection.config.model, inspection.device, tuple(inspection.config.inference.items()))
     source = open_slide(seen.ref)
     try:
         check = check_mpp(source, seen.mpp, seen.tissue, model)
@@ -105,21 +105,22 @@ def doubts_of_mpp(seen: Survey, look: Look) -> Sequence[str]:
     return () if check.fine else (check.reason,)
 
 
-def content_of(look: Look) -> str:
+def content_of(inspection: Inspection) -> str:
     """The hash of the whole content. It is only needed if another slide has as many bytes."""
-    return content_sha256(SlideRef(look.slide))
+    return content_sha256(SlideRef(inspection.slide))
 
 
-def try_out(look: Look) -> Trial:
+def try_out(inspection: Inspection) -> Trial:
     """Compute a few tiles in the middle of the slide twice; the second time counts."""
-    small = replace(look, config=look.config.model_copy(update={"region_size": 2 * look.spec.core_px}))
+    update = {"region_size": 2 * inspection.spec.core_px}
+    small = replace(inspection, config=inspection.config.model_copy(update=update))
     seen = survey(small.slide, small.config, small.spec)
     middle = sum(1 for _ in seen.plan.regions()) // 2
     task = next(islice(seen.plan.tasks(), middle, None))
-    options = tuple(look.config.inference.items())
+    options = tuple(inspection.config.inference.items())
     with TemporaryDirectory(prefix="wsi-nuc-trial-") as parts:
         folder = open_folder(Path(parts)).ref()
-        job = RegionJob(seen.ref, task, look.config.model, look.device, folder, options)
+        job = RegionJob(seen.ref, task, inspection.config.model, inspection.device, folder, options)
         process_region(job)
         report = process_region(job)
     return Trial(len(task.region.tiles), report.nuclei, sum(report.seconds.values()), report.rss_bytes)
@@ -128,28 +129,28 @@ def try_out(look: Look) -> Trial:
 def key_of(slide: str, config: RunConfig, spec: ModelSpec) -> str:
     """The key of a slide's answers, with the slide's own `config`. Reads only the slide's first bytes.
 
-    Raises what is clear without a look: that the file is missing or is not an image.
+    Raises what is clear without an inspection: that the file is missing or is not an image.
     """
     kind_of(slide)
     signature = stat_signature(SlideRef(slide))
     areas = [file_sha256(path) for path in (config.roi, config.tissue) if path not in (None, "auto", "none")]
-    given = config.model_dump(mode="json", include=LOOKED_WITH)
+    given = config.model_dump(mode="json", include=INSPECTED_WITH)
     numbers = [wsi_nuc.__version__, NUMBERS["pipeline"]]
     made_from = [numbers, slide, signature, given, areas, spec.name, spec.weights_sha256]
     return hashlib.sha256(canonical(made_from)).hexdigest()[:32]
 
 
-class Looks:
+class Inspections:
     """All answers by key: those of earlier calls, and those of this one, which go to a file of its own."""
 
     def __init__(self, folder: CohortFolder) -> None:
-        looks = folder.place(folder.looks)
-        self._files = [looks / name for name in looks.names() if name.endswith(".jsonl")]
+        kept = folder.place(folder.inspections)
+        self._files = [kept / name for name in kept.names() if name.endswith(".jsonl")]
         self._known: dict[str, Value] = {}
         for file in self._files:
             for key, value in _read(file):
                 self._known.setdefault(key, {}).update(value)
-        self._own, self._held, self._fd = looks / f"{uuid.uuid4().hex}.jsonl", Held(-1), -1
+        self._own, self._held, self._fd = kept / f"{uuid.uuid4().hex}.jsonl", Held(-1), -1
 
     def get(self, key: str, name: str) -> Any:
         """The answer `name`; None if it is not known."""

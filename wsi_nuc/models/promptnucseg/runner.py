@@ -6,10 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
+from wsi_nuc.models.device import Device
 from wsi_nuc.models.finite import Outputs
-from wsi_nuc.models.place import Place
 from wsi_nuc.models.promptnucseg.settings import UseSettings
 
 
@@ -18,7 +16,7 @@ class Runner:
     """How the networks are called. Every call has exactly the stated size, blanks included, so no result depends
     on what happens to share its call."""
 
-    place: Place
+    device: Device
     tiles: int
     """Tiles per call of the prompter."""
     windows: int
@@ -29,14 +27,13 @@ class Runner:
     @classmethod
     def on(cls, device: str, use: UseSettings) -> Runner:
         # Results that must be as published are computed in single precision, as published.
-        place = Place.of(device, "fp32" if use.precision == "auto" and use.mode == "parity" else use.precision)
+        precision = "fp32" if use.precision == "auto" and use.mode == "parity" else use.precision
+        on = Device.of(device, precision)
         # On a CPU larger calls are no faster, and blanks cost their full price.
-        tiles, windows, prompts = (use.batch, use.windows**2, 256) if place.device.type == "cuda" else (1, 1, 32)
-        return cls(place, tiles, windows, prompts)
-
-    @property
-    def device(self) -> torch.device:
-        return self.place.device
+        tiles, windows, prompts = (
+            (use.batch, use.windows**2, 256) if on.torch_device.type == "cuda" else (1, 1, 32)
+        )
+        return cls(on, tiles, windows, prompts)
 
     def infer(self, network: Callable[..., Outputs], *inputs: Any) -> Outputs:
-        return self.place.infer(network, *inputs)
+        return self.device.infer(network, *inputs)
