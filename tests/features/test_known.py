@@ -152,6 +152,7 @@ KNOWN: dict[str, tuple[Callable[[], Columns], float]] = {
     "neighbour_1_um": (cross, 10),
     "neighbour_3_um": (cross, 30),
     "neighbour_5_um": (cross, 60),
+    "neighbours_within_100um": (cross, 5),
     "delaunay_degree": (cross, 4),
     "delaunay_edge_mean_um": (cross, 25),
     "delaunay_edge_sd_um": (cross, np.sqrt(125)),
