@@ -80,6 +80,9 @@ def test_a_recipe_leads_to_an_addition_that_passes_the_tests_of_its_kind(kind: s
         elif what == "Run:":
             done = python(checkout, "-c", where)
             assert done.returncode == 0, done.stderr
+    sources = [where for what, where, *_ in steps if what in ("File", "Line in")]
+    done = python(checkout, "-m", "ruff", "check", *sources)
+    assert done.returncode == 0, done.stdout
     (_, check, _, _) = steps[-1]
     arguments = re.findall(r'"[^"]*"|\S+', check)
     done = python(checkout, "-m", "pytest", "-q", "-n", "0", *(part.strip('"') for part in arguments))

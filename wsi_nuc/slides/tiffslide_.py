@@ -21,6 +21,7 @@ from wsi_nuc.slides.limits import MAX_TILE_PX, MAX_WHOLE_BYTES, attributes_of
 from wsi_nuc.slides.localfile import COPY_AGAIN, open_file
 from wsi_nuc.slides.pixels import (
     DECODE_ERRORS,
+    TO_RGB,
     USUAL_BLOCK_PX,
     WHITE,
     check_colour,
@@ -106,14 +107,18 @@ def _open(path: str) -> Any:
     with reaching(path):
         try:
             slide = TiffSlide(path, tifffile_options=dict(ONE_FILE))
+            # These are guarded as well: tifffile reads directories of the file only now.
             axes = slide.properties["tiffslide.series-axes"]
-            if axes not in ("YXS", "CYX", "YX"):
-                raise ValueError(f"its axes are {axes}, not one colour picture")
-            # Guarded as well: tifffile reads directories of the file only now.
             _bound_tiles(slide.ts_tifffile)
-            return slide
-        except (*DECODE_ERRORS, AttributeError, ImportError) as error:
+        except ImportError as error:
+            raise SlideError(
+                shown(path), f"tiffslide: {reason(error)}", "install the package that it names"
+            ) from error
+        except (*DECODE_ERRORS, AttributeError) as error:
             raise SlideError(shown(path), f"tiffslide: {reason(error)}", COPY_AGAIN) from error
+    if axes not in ("YXS", "CYX", "YX"):
+        raise SlideError(shown(path), f"its axes are {axes}, so it is not one colour picture", TO_RGB)
+    return slide
 
 
 def _bound_tiles(file: Any) -> None:
