@@ -38,8 +38,8 @@ HOW = {"scheduler": "serial"}
 @pytest.fixture(scope="module")
 def source(slides: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [
-        "slide,id,patient,Stage,nuclei,age,dose",
-        f"{slides[0]},a,P1,II,x,61,0.5",
+        "slide,id,patient,Stage,nuclei,age,dose,Ki67/mm2,Ki67_mm2,_index",
+        f"{slides[0]},a,P1,II,x,61,0.5,7,8,9",
         f"{slides[1]},b,P1,II,y,61,1",
         f"{slides[2]},c,P2,=III,z,NA,2e1",
         "missing.svs,gone,P3,IV,,70,",
@@ -128,6 +128,7 @@ def test_an_age_is_a_number_everywhere(done: CohortFolder) -> None:
         assert np.isnan(by_id.age["c"])
         assert by_id.dose[list("abcd")].tolist() == [0.5, 1, 20, 4]
         assert set(by_id.Stage.dropna()) <= {"I", "II", "=III", "'=III", "IV"}
+    assert slides.loc["a", ["Ki67_mm2_", "Ki67_mm2", "list__index"]].tolist() == [7, 8, 9]
     assert patients.age["P1"] == 61
     assert np.isnan(patients.dose["P1"]), "its slides differ"
     assert (slides.Stage.dtype, slides.patient.dtype) == ("category", "category")

@@ -78,9 +78,10 @@ SECTIONS = (
         "`X` has no NaN. Slides and patients that are not done, or have no nuclei or usable tissue, have no row. "
         "`X` holds the columns above whose figure of a patient is a mean, or is computed from others: they do not "
         "grow with the amount of tissue. All other columns are in `obs`: covariates, counts, areas, resolution, "
-        "size, tiles and model, texts as categories. `var` says what this page says of each column. A figure that "
-        "was not measured for every slide, or that no row has, is left out. `uns['wsi_nuc']` holds what the "
-        "cohort was made with, and which rows and columns were left out, and why.",
+        "size, tiles and model, texts as categories, with an underscore for a slash in a name. `var` says what "
+        "this page says of each column. A figure that was not measured for every slide, or that no row has, is "
+        "left out. `uns['wsi_nuc']` holds what the cohort was made with, and which rows and columns were left out "
+        "and why.",
         MATRIX,
     ),
 )

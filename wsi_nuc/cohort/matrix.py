@@ -58,27 +58,27 @@ def anndata_bytes(
     import pandas as pd
 
     refused = {row["id"]: why for row in rows if (why := why_not(row))}
-    kept = [row for row in rows if row["id"] not in refused]
+    kept = [row for row in rows if not why_not(row)]
     figures = [column for column in columns if column.patient.rule in ("mean", "derived")]
     values = np.array([[_float(row.get(column.name)) for column in figures] for row in kept], np.float64)
     values = values.reshape(len(kept), len(figures))
     known = np.isfinite(values)
+    measured = known.sum(axis=0)
     absent = {
         column.name: "no row has it" if column.name in everywhere else "not measured for every slide"
-        for column, seen in zip(figures, known.any(axis=0).tolist(), strict=True)
+        for column, seen in zip(figures, measured, strict=True)
         if column.name not in everywhere or not seen
     }
     used = [i for i, column in enumerate(figures) if column.name not in absent]
-    figures, values, known = [figures[i] for i in used], values[:, used], known[:, used]
-    default = np.array(
-        [math.fsum(row[ok]) / ok.sum() for row, ok in zip(values.T, np.transpose(known), strict=True)]
-    )
-    obs = {column.name: _values(column, kept) for column in columns if _in_obs(level, column)}
+    figures = [figures[i] for i in used]
+    values, known, measured = values[:, used], known[:, used], measured[used]
+    default = np.array([math.fsum(column[ok]) / ok.sum() for column, ok in zip(values.T, known.T, strict=True)])
+    obs = _obs(level, kept, columns)
     index = pd.Index([row["id"] for row in kept], name="id", dtype=object)
     made = anndata.AnnData(
         np.where(known, values, default),
         obs=pd.DataFrame({**obs, FILLED.name: (~known).sum(axis=1)}, index=index),
-        var=_var(figures, default, known.sum(axis=0)),
+        var=_var(figures, default, measured),
         layers={"measured": known},
         uns={
             "wsi_nuc": {
@@ -110,6 +110,19 @@ def measured_everywhere(slides: Sequence[Row]) -> set[str]:
     """The columns that every slide that is done has, with or without a value."""
     done = [set(row) for row in slides if row["state"] == DONE]
     return set.intersection(*done) if done else set()
+
+
+def _obs(level: str, rows: Sequence[Row], columns: Sequence[Column]) -> dict[str, Any]:
+    """By name. HDF5 takes a slash for a group, so it becomes an underscore."""
+    obs: dict[str, Any] = {}
+    names = {column.name for column in columns}
+    for column in columns:
+        if _in_obs(level, column):
+            name = column.name.replace("/", "_")
+            while name in obs or (name != column.name and name in names):
+                name += "_"
+            obs[name] = _values(column, rows)
+    return obs
 
 
 def _in_obs(level: str, column: Column) -> bool:

@@ -101,7 +101,8 @@ def slide_rows(folder: CohortFolder, slides: Sequence[State]) -> tuple[list[Row]
     """One row per slide, in the order of the list, and the columns. A slide that is not done has no figures."""
     figures = [_figures(folder, state) for state in slides]
     names = dict.fromkeys(name for measured in figures for name in measured)
-    taken = {*OWN_NAMES, *names, FILLED.name}
+    # AnnData keeps the last one for itself.
+    taken = {*OWN_NAMES, *names, FILLED.name, "_index"}
     kept = dict.fromkeys(name for state in slides for name in state.row.kept)
     listed = {kept_name(name, taken): typed([state.row.kept.get(name, "") for state in slides]) for name in kept}
     rows = [
