@@ -60,8 +60,9 @@ def anndata_bytes(
     refused = {row["id"]: why for row in rows if (why := why_not(row))}
     kept = [row for row in rows if not why_not(row)]
     figures = [column for column in columns if column.patient.rule in ("mean", "derived")]
-    values = np.array([[_float(row.get(column.name)) for column in figures] for row in kept], np.float64)
-    values = values.reshape(len(kept), len(figures))
+    values = np.empty((len(kept), len(figures)))
+    for i, row in enumerate(kept):
+        values[i] = [_float(row.get(column.name)) for column in figures]
     known = np.isfinite(values)
     measured = known.sum(axis=0)
     absent = {
@@ -108,8 +109,11 @@ def why_not(row: Row) -> str:
 
 def measured_everywhere(slides: Sequence[Row]) -> set[str]:
     """The columns that every slide that is done has, with or without a value."""
-    done = [set(row) for row in slides if row["state"] == DONE]
-    return set.intersection(*done) if done else set()
+    everywhere: set[str] | None = None
+    for row in slides:
+        if row["state"] == DONE:
+            everywhere = set(row) if everywhere is None else everywhere & row.keys()
+    return everywhere or set()
 
 
 def _obs(level: str, rows: Sequence[Row], columns: Sequence[Column]) -> dict[str, Any]:
