@@ -2,7 +2,10 @@ PY := .venv/bin/python
 STAMP := .venv/.installed
 EXTRAS ?= all
 
-.PHONY: setup demo test nightly check lint bench clean
+COMPAT := .venv-compat
+TOOLS := tests/compat/requirements.txt
+
+.PHONY: setup demo test nightly check lint bench compat clean
 
 setup: $(STAMP)
 
@@ -33,6 +36,16 @@ lint: setup
 
 bench: setup
 	$(PY) -m benchmarks.all
+
+# The tools that docs/tools.md names, in an environment of their own.
+$(COMPAT)/.installed: $(TOOLS)
+	@test -x $(COMPAT)/bin/python || python3 -m venv $(COMPAT)
+	@$(COMPAT)/bin/python -m pip install -qq --upgrade 'pip>=25.1'
+	$(COMPAT)/bin/python -m pip install -qq -r $(TOOLS)
+	@touch $@
+
+compat: setup $(COMPAT)/.installed
+	$(PY) -m pytest -q -n 0 tests/compat
 
 clean:
 	rm -rf build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

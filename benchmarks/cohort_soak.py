@@ -257,7 +257,11 @@ def _wrong(peace: CohortFolder, fire: CohortFolder, bad: Sequence[str]) -> list[
     published = {path.stem for path in fire.results.glob("*.zarr")}
     if published != good:
         wrong.append(f"published but not good, or the other way round: {sorted(published ^ good)}")
-    for undisturbed, disturbed in ((peace.table, fire.table), (peace.anndata, fire.anndata)):
+    for undisturbed, disturbed in (
+        (peace.table, fire.table),
+        (peace.anndata, fire.anndata),
+        (peace.patients, fire.patients),
+    ):
         if undisturbed.read_bytes() != disturbed.read_bytes():
             wrong.append(f"{disturbed.name} differs from that of one undisturbed job")
     if [(slide.state, slide.error) for slide in quiet.states] != [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import re
@@ -19,6 +20,7 @@ from PIL import Image
 from tests.cohort.lists import planned, write_list
 from wsi_nuc.cohort.collect import collect
 from wsi_nuc.cohort.folder import CohortFolder
+from wsi_nuc.cohort.matrix import anndata_bytes, measured_everywhere
 from wsi_nuc.cohort.plan import load
 from wsi_nuc.cohort.shards import Shard
 from wsi_nuc.cohort.state import exit_code
@@ -27,6 +29,7 @@ from wsi_nuc.cohort.work import run_cohort
 from wsi_nuc.errors import SLIDES
 from wsi_nuc.features.squares import entropy
 from wsi_nuc.features.summary import figure_column
+from wsi_nuc.results import NUMBERS
 from wsi_nuc.store.manifest import digest as digest_of
 
 HOW = {"scheduler": "serial"}
@@ -35,13 +38,13 @@ HOW = {"scheduler": "serial"}
 @pytest.fixture(scope="module")
 def source(slides: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [
-        "slide,id,patient,Stage,nuclei",
-        f"{slides[0]},a,P1,II,x",
-        f"{slides[1]},b,P1,II,y",
-        f"{slides[2]},c,P2,=III,z",
-        "missing.svs,gone,P3,IV,",
-        "missing too.svs,lost,P2,=III,",
-        f"{slides[3]},d,,I,",
+        "slide,id,patient,Stage,nuclei,age,dose,Ki67/mm2,Ki67_mm2,_index",
+        f"{slides[0]},a,P1,II,x,61,0.5,7,8,9",
+        f"{slides[1]},b,P1,II,y,61,1",
+        f"{slides[2]},c,P2,=III,z,NA,2e1",
+        "missing.svs,gone,P3,IV,,70,",
+        "missing too.svs,lost,P2,=III,,,",
+        f"{slides[3]},d,,I,,48,4",
     ]
     return write_list(tmp_path_factory.mktemp("list") / "list.csv", *lines)
 
@@ -81,16 +84,65 @@ def test_every_line_and_every_patient_has_a_row(done: CohortFolder) -> None:
     assert [row["Stage"] for row in cells if row["id"] == "c"] == ["'=III"]
 
 
-def test_the_anndata_holds_the_same_figures_of_what_is_done(done: CohortFolder) -> None:
+@pytest.mark.parametrize(("level", "ids"), [("slide", ["a", "b", "c", "d"]), ("patient", ["P1", "P2"])])
+def test_the_anndata_holds_the_same_figures_of_what_is_done(
+    done: CohortFolder, level: str, ids: list[str]
+) -> None:
     collect(done)
-    table = pd.read_parquet(done.table).query("level == 'slide' and state == 'done'").set_index("id")
-    data = anndata.read_h5ad(done.anndata)
-    assert list(data.obs_names) == list(table.index)
+    table = pd.read_parquet(done.table).query("level == @level").set_index("id").loc[ids]
+    data = anndata.read_h5ad(done.anndata if level == "slide" else done.patients)
+    assert list(data.obs_names) == ids
     assert list(data.obs.Stage) == list(table.Stage)
-    assert list(data.obs.patient) == ["P1", "P1", "P2", ""]
+    assert np.isfinite(data.X).all()
     for name in data.var_names:
-        np.testing.assert_array_equal(data[:, name].X[:, 0], table[name].to_numpy(np.float64))
-    assert "nuclei_per_mm2" in data.var_names
+        known, column = data.layers["measured"][:, data.var_names == name][:, 0], data[:, name].X[:, 0]
+        np.testing.assert_array_equal(known, table[name].notna())
+        np.testing.assert_array_equal(column[known], table[name].to_numpy(np.float64)[known])
+        assert (column[~known] == data.var.default[name]).all()
+        assert data.var.default[name] == pytest.approx(table[name].mean(), rel=1e-12)
+        assert data.var.measured[name] == known.sum()
+    assert (data.obs.figures_filled == (~data.layers["measured"]).sum(axis=1)).all()
+    assert level == "patient" or 0 < data.obs.figures_filled.sum() < data.layers["measured"].sum()
+
+
+def test_figures_of_the_tissue_are_apart_from_those_of_the_scan(done: CohortFolder) -> None:
+    collect(done)
+    data = anndata.read_h5ad(done.anndata)
+    technical = {"mpp", "width_px", "height_px", "tiles_processed", "tissue_mm2", "nuclei", "count_other", "model"}
+    assert technical <= set(data.obs)
+    assert {"nuclei_per_mm2", "share_other", "class_entropy_bits"} <= set(data.var_names)
+    assert not set(data.obs) & set(data.var_names), "tools refuse a name that means two columns"
+    assert set(data.var.family) == {"density", "neighbourhood", "class", "spread"}
+    assert data.obs.mpp.dtype == np.float64
+    assert data.obs.width_px.tolist() == [512, 768, 1024, 1280]
+    assert data.obs.patient.isna().tolist() == [False, False, False, True]
+
+
+def test_an_age_is_a_number_everywhere(done: CohortFolder) -> None:
+    collect(done, csv=True)
+    slides, patients = anndata.read_h5ad(done.anndata).obs, anndata.read_h5ad(done.patients).obs
+    for table in (pd.read_parquet(done.table), pd.read_csv(done.csv), slides.reset_index()):
+        by_id = table.set_index("id")
+        assert by_id.age.dtype == by_id.dose.dtype == np.float64
+        assert by_id.age[["a", "b", "d"]].tolist() == [61, 61, 48]
+        assert np.isnan(by_id.age["c"])
+        assert by_id.dose[list("abcd")].tolist() == [0.5, 1, 20, 4]
+        assert set(by_id.Stage.dropna()) <= {"I", "II", "=III", "'=III", "IV"}
+    assert slides.loc["a", ["Ki67_mm2_", "Ki67_mm2", "list__index"]].tolist() == [7, 8, 9]
+    assert patients.age["P1"] == 61
+    assert np.isnan(patients.dose["P1"]), "its slides differ"
+    assert (slides.Stage.dtype, slides.patient.dtype) == ("category", "category")
+
+
+def test_the_anndata_says_what_it_was_made_with_and_what_it_lacks(done: CohortFolder) -> None:
+    collect(done)
+    recipe = anndata.read_h5ad(done.anndata).uns["wsi_nuc"]
+    assert json.loads(recipe["settings"])["model"] == "classical"
+    assert recipe["results"]["features"] == NUMBERS["features"]
+    assert "does not exist" in recipe["rows_left_out"].why["gone"]
+    assert list(recipe["rows_left_out"].index) == ["gone", "lost"]
+    of_patients = anndata.read_h5ad(done.patients).uns["wsi_nuc"]
+    assert of_patients["rows_left_out"].why.to_dict() == {"P3": "missing: no slide is done"}
 
 
 def test_shards_and_repeats_do_not_show_in_the_bytes(done: CohortFolder, source: Path, tmp_path: Path) -> None:
@@ -103,7 +155,12 @@ def test_shards_and_repeats_do_not_show_in_the_bytes(done: CohortFolder, source:
     other.summary("a").unlink()
     other.summary("b").write_text("{")
     collect(other, csv=True)
-    for file, same in ((done.table, other.table), (done.anndata, other.anndata), (done.csv, other.csv)):
+    for file, same in (
+        (done.table, other.table),
+        (done.anndata, other.anndata),
+        (done.patients, other.patients),
+        (done.csv, other.csv),
+    ):
         assert file.read_bytes() == same.read_bytes()
 
 
@@ -146,8 +203,8 @@ def test_the_queries_of_the_readme_answer(done: CohortFolder, monkeypatch: pytes
 
 
 @pytest.fixture(scope="module")
-def uneven(slides: list[Path], tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """The table, by id, of patients whose slides were not treated alike or not all done."""
+def uneven_folder(slides: list[Path], tmp_path_factory: pytest.TempPathFactory) -> CohortFolder:
+    """A cohort of patients whose slides were not treated alike or not all done."""
     place = tmp_path_factory.mktemp("uneven")
     Image.new("RGB", (600, 600), "white").save(place / "blank.png")
     lines = [
@@ -162,7 +219,35 @@ def uneven(slides: list[Path], tmp_path_factory: pytest.TempPathFactory) -> pd.D
     folder, _ = planned(place / "cohort", write_list(place / "list.csv", *lines))
     list(run_cohort(folder, execution=HOW))
     collect(folder)
-    return pd.read_parquet(folder.table).set_index("id")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uneven(uneven_folder: CohortFolder) -> pd.DataFrame:
+    """Its table, by id."""
+    return pd.read_parquet(uneven_folder.table).set_index("id")
+
+
+def test_slides_and_patients_without_nuclei_are_named_and_have_no_row(uneven_folder: CohortFolder) -> None:
+    slides, patients = anndata.read_h5ad(uneven_folder.anndata), anndata.read_h5ad(uneven_folder.patients)
+    assert list(slides.obs_names) == ["a", "b", "c", "d"]
+    assert slides.uns["wsi_nuc"]["rows_left_out"].why["blank"] == "no usable tissue"
+    assert patients.uns["wsi_nuc"]["rows_left_out"].why.to_dict() == {"empty": "no usable tissue"}
+    assert patients.obs.state.to_dict() == {"mixed": "done", "models": "partial"}
+
+
+def test_a_figure_that_some_slides_were_not_measured_for_or_no_slide_has_is_left_out(done: CohortFolder) -> None:
+    got = collect(done)
+    slides = [{**row, "squares_gini": None} if "squares_gini" in row else row for row in got.slides]
+    del slides[0]["nearest_um_mean"]
+    data = anndata_bytes("slide", slides, got.columns, measured_everywhere(slides), got.plan)
+    read = anndata.read_h5ad(io.BytesIO(data))
+    assert "nearest_um_mean" not in read.var_names
+    absent = read.uns["wsi_nuc"]["columns_left_out"].why
+    assert (absent["nearest_um_mean"], absent["squares_gini"]) == ("not measured for every slide", "no row has it")
+    whole = anndata.read_h5ad(done.anndata)
+    assert list(read.obs_names) == list(whole.obs_names)
+    assert set(read.var_names) == set(whole.var_names) - {"nearest_um_mean", "squares_gini"}
 
 
 def test_a_patient_says_on_how_many_slides_and_how_much_tissue_it_stands(uneven: pd.DataFrame) -> None:
@@ -190,9 +275,9 @@ def test_what_slides_differ_in_is_named() -> None:
 
 def test_a_covariate_with_a_hole_is_what_the_other_lines_say(uneven: pd.DataFrame) -> None:
     assert uneven.stage.to_dict() | {"mixed": "II", "models": "III", "empty": "I"} == uneven.stage.to_dict()
-    assert uneven.grade["mixed"] is None
-    assert uneven.grade["models"] == "3", "the line of a slide that failed counts, too"
-    assert uneven.grade["empty"] is None
+    assert np.isnan(uneven.grade["mixed"])
+    assert uneven.grade["models"] == 3, "the line of a slide that failed counts, too"
+    assert np.isnan(uneven.grade["empty"])
 
 
 def test_a_patient_without_tissue_has_no_densities_rather_than_zeros(uneven: pd.DataFrame) -> None:
@@ -238,7 +323,10 @@ def test_a_cohort_without_a_finished_slide_still_has_tables(source: Path, tmp_pa
     collect(folder)
     table = pd.read_parquet(folder.table)
     assert table.state.value_counts().to_dict() == {"pending": 4, "refused": 2, "missing": 3}
-    assert anndata.read_h5ad(folder.anndata).n_obs == 0
+    for file in (folder.anndata, folder.patients):
+        data = anndata.read_h5ad(file)
+        assert data.n_obs == 0
+        assert data.obs.Stage.dtype == "category"
 
 
 counts = st.integers(0, 500)

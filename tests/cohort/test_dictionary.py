@@ -22,7 +22,7 @@ from wsi_nuc.cohort.work import run_cohort
 from wsi_nuc.store.columns import Column, find
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "columns.md"
-SHAPES, TISSUE, OBS, TABLE, CLASSES, COHORT = (section.title for section in SECTIONS)
+SHAPES, TISSUE, OBS, TABLE, CLASSES, COHORT, MATRIX = (section.title for section in SECTIONS)
 NOT_HERE = {"embedding_{number}"}
 
 
@@ -42,9 +42,10 @@ def files(slides: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 @pytest.fixture(scope="module")
-def tables(files: dict[str, Path]) -> dict[str, pd.DataFrame]:
-    """By title of the section."""
+def tables(files: dict[str, Path]) -> dict[str, Any]:
+    """By title of the section: columns by name."""
     table = anndata.read_zarr(files["store"] / "tables/nuclei_table")
+    collected = anndata.read_h5ad(files["anndata"])
     root = json.loads((files["store"] / "zarr.json").read_text())["attributes"]["wsi_nuc"]
     return {
         SHAPES: pq.read_table(files["store"] / "shapes/nuclei/shapes.parquet").to_pandas(ignore_metadata=True),
@@ -53,10 +54,14 @@ def tables(files: dict[str, Path]) -> dict[str, pd.DataFrame]:
         TABLE: table.to_df(),
         CLASSES: pd.DataFrame(root["classes"]),
         COHORT: pd.read_parquet(files["table"]),
+        MATRIX: {
+            "figures_filled": collected.obs.figures_filled,
+            **collected.var[["family", "default", "measured"]],
+        },
     }
 
 
-def test_every_name_in_a_file_is_explained_and_nothing_else_is(tables: dict[str, pd.DataFrame]) -> None:
+def test_every_name_in_a_file_is_explained_and_nothing_else_is(tables: dict[str, Any]) -> None:
     for section in SECTIONS:
         records = {column.name: column for column in section.columns}
         used = set()
@@ -72,7 +77,7 @@ def _same(record: Column, filled: Column, name: str) -> bool:
     return record.filled(name) == filled
 
 
-def test_values_are_in_the_range_and_empty_only_where_that_is_said(tables: dict[str, pd.DataFrame]) -> None:
+def test_values_are_in_the_range_and_empty_only_where_that_is_said(tables: dict[str, Any]) -> None:
     checked = 0
     for section in SECTIONS:
         table = tables[section.title]
@@ -123,7 +128,7 @@ def test_ranges_are_read(text: str, expected: tuple[float, float, bool]) -> None
     assert limits(text) == pytest.approx(expected)
 
 
-def test_files_say_it_themselves(files: dict[str, Path], tables: dict[str, pd.DataFrame]) -> None:
+def test_files_say_it_themselves(files: dict[str, Path], tables: dict[str, Any]) -> None:
     places = {
         SHAPES: files["store"] / "shapes/nuclei/shapes.parquet",
         TISSUE: files["store"] / "shapes/tissue/shapes.parquet",
@@ -144,7 +149,9 @@ def test_files_say_it_themselves(files: dict[str, Path], tables: dict[str, pd.Da
     collected = anndata.read_h5ad(files["anndata"])
     assert collected.var.unit["feature_mean_h_mean"] == "OD"
     assert collected.var.range["feature_mean_solidity"] == "above 0, to 1"
-    assert set(collected.obs) | set(collected.var_names) <= set(tables[COHORT])
+    assert set(collected.obs) | set(collected.var_names) <= {*tables[COHORT], "figures_filled"}
+    assert {*collected.var} == {"unit", "about", "range", "empty", "family", "default", "measured"}
+    assert collected.var.family["feature_mean_solidity"] == "shape"
     assert pd.read_csv(files["csv"]).columns.tolist() == list(tables[COHORT])
 
 
@@ -152,7 +159,7 @@ def _section(title: str) -> Any:
     return next(section.columns for section in SECTIONS if section.title == title)
 
 
-def test_quantiles_are_those_of_duckdb_and_pandas(files: dict[str, Path], tables: dict[str, pd.DataFrame]) -> None:
+def test_quantiles_are_those_of_duckdb_and_pandas(files: dict[str, Path], tables: dict[str, Any]) -> None:
     import duckdb
 
     shapes = files["store"] / "shapes/nuclei/shapes.parquet"

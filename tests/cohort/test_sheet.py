@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.cohort.lists import copy, settings, write_list
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.rows import make_rows
-from wsi_nuc.cohort.sheet import read_sheet, to_csv
+from wsi_nuc.cohort.sheet import read_sheet, to_csv, typed
 from wsi_nuc.errors import OK, USAGE, UsageError
 
 
@@ -166,3 +166,28 @@ def test_no_cell_becomes_a_formula(text: str) -> None:
     assert line.count("'" + text[0]) == 2
     assert "-1.5" in line
     assert "'-1.5" not in line
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind", "values"),
+    [
+        (["61", "7", "", "NA"], int, [61, 7, None, None]),
+        (["61", "7.5", "1e3", "nan"], float, [61.0, 7.5, 1000.0, None]),
+        (["-1", "+2", "0"], int, [-1, 2, 0]),
+        (["007", "012"], str, ["007", "012"]),
+        (["61", "NA", "unknown"], str, ["61", "NA", "unknown"]),
+        (["1e999"], str, ["1e999"]),
+        (["123456789012345678"], int, [123456789012345678]),
+        (["1234567890123456789"], str, ["1234567890123456789"]),
+        (["0.5", "123456789012345678"], str, ["0.5", "123456789012345678"]),
+        (["1_000"], str, ["1_000"]),
+        (["\u0661"], str, ["\u0661"]),
+        (["", "NA"], str, [None, "NA"]),
+        ([], str, []),
+    ],
+)
+def test_a_column_of_numbers_is_one_of_numbers(cells: list[str], kind: type, values: list[object]) -> None:
+    assert typed(cells) == (kind, values)
+    assert [type(value) for value in typed(cells)[1] if value is not None] == [kind] * sum(
+        value is not None for value in values
+    )

@@ -124,6 +124,7 @@ MADE = (
     "plan.csv",
     "cohort.parquet",
     "cohort.h5ad",
+    "patients.h5ad",
     "cohort.csv",
     "report.html",
     "records/b.json",

@@ -23,20 +23,26 @@ def collect(
     allow_failed: AllowFailed = False,
     json: CohortJson = False,
 ) -> None:
-    """Write cohort.parquet (one row per slide and per patient) and cohort.h5ad (AnnData: slides x figures)."""
+    """Write cohort.parquet (one row per slide and per patient), cohort.h5ad (AnnData: slides x figures) and
+    patients.h5ad."""
     from wsi_nuc.cohort.collect import collect as collect_all
     from wsi_nuc.cohort.folder import CohortFolder
+    from wsi_nuc.cohort.matrix import why_not
     from wsi_nuc.cohort.state import counts, exit_code
 
     folder = CohortFolder(cohort.absolute())
     got = collect_all(folder, csv)
     counted = counts(got.states)
     if json:
-        files = [str(path) for path in (folder.table, folder.anndata, *([folder.csv] if csv else []))]
+        tables = (folder.table, folder.anndata, folder.patients, *([folder.csv] if csv else []))
+        files = [str(path) for path in tables]
         typer.echo(jsonlib.dumps({**counted, "patients": len(got.patients), "files": files}))
     else:
         size = f"{len(got.slides):,} slides and {len(got.patients):,} patients, {len(got.columns)} columns"
-        typer.echo(f"{folder.table}: {size}\n{folder.anndata}: {counted['done']:,} slides that are done")
+        with_nuclei = sum(not why_not(row) for row in got.slides)
+        typer.echo(
+            f"{folder.table}: {size}\n{folder.anndata}: {with_nuclei:,} slides that are done and have nuclei"
+        )
     for slide in got.states:
         if slide.state != "done":
             typer.echo(f"{slide.state}: {slide.row.label} {slide.error}".rstrip(), err=True)

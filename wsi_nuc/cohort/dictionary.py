@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from wsi_nuc.cohort.matrix import MATRIX
 from wsi_nuc.cohort.tables import LEFT_OUT, LISTED, OWN, of_cohort
 from wsi_nuc.features.registry import FAMILIES
 from wsi_nuc.features.registry import TABLE as FEATURES
@@ -61,16 +62,27 @@ SECTIONS = (
         (classes.CLASS, *classes.FIGURES, *classes.TISSUE),
     ),
     Section(
-        "cohort.parquet, cohort.csv, cohort.h5ad",
+        "cohort.parquet, cohort.csv",
         "One row per slide, and one per patient (`level`). A slide that is not done, and a patient without a "
         "slide that is done, have no figures: they are empty, and not 0. The last column says where the figure of "
         "a patient comes from. An exact one is that of one slide with all of the patient's tissue; an approximate "
         "one need not be. A figure that only a part of the patient's slides has is empty: one of a class that "
-        "another model does not know, or of features that were not measured everywhere. `cohort.h5ad` has the "
-        "slides that are done: texts in `obs`, numbers in `X`, and `var` says what they mean. The fields of the "
-        "Parquet file say it, too.",
+        "another model does not know, or of features that were not measured everywhere. The fields of the Parquet "
+        "file say the same as this table.",
         (*OWN, LISTED, *(of_cohort(column) for column in FIGURES if column.name not in LEFT_OUT)),
         pooled=True,
+    ),
+    Section(
+        "cohort.h5ad, patients.h5ad",
+        "The same figures as AnnData, one row per slide and one row per patient, ready for a PCA or a classifier: "
+        "`X` has no NaN. Slides and patients that are not done, or have no nuclei or usable tissue, have no row. "
+        "`X` holds the columns above whose figure of a patient is a mean, or is computed from others: they do not "
+        "grow with the amount of tissue. All other columns are in `obs`: covariates, counts, areas, resolution, "
+        "size, tiles and model, texts as categories, with an underscore for a slash in a name. `var` says what "
+        "this page says of each column. A figure that was not measured for every slide, or that no row has, is "
+        "left out. `uns['wsi_nuc']` holds what the cohort was made with, and which rows and columns were left out "
+        "and why.",
+        MATRIX,
     ),
 )
 
@@ -101,8 +113,10 @@ def document() -> str:
     for section in SECTIONS:
         lines += ["", f"## {section.title}", "", section.about]
         for family in dict.fromkeys(column.family for column in section.columns):
-            if family in FAMILIES:
-                lines += ["", f"### {family.capitalize()}", "", FAMILIES[family]]
+            if family:
+                lines += ["", f"### {family.capitalize()}"]
+            if family in FAMILIES and not section.pooled:
+                lines += ["", FAMILIES[family]]
             last = [" a patient's |", "---|"] if section.pooled else ["", ""]
             lines += ["", f"| name | unit | meaning | range | empty |{last[0]}", f"|---|---|---|---|---|{last[1]}"]
             lines += [_line(section, column) for column in section.columns if column.family == family]

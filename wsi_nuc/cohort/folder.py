@@ -24,7 +24,8 @@ class CohortFolder:
     def top(self) -> Place:
         """The folder, held open from the first use on. It is created if it is missing."""
         top = made_folder(self.root)
-        for file in (self.plan, self.plan_table, self.table, self.anndata, self.csv, self.report, self.results):
+        tables = (self.table, self.anndata, self.patients, self.csv)
+        for file in (self.plan, self.plan_table, *tables, self.report, self.results):
             (top / file.name).exists()
         for folder in (self.records, self.summaries, self.inspections, self.jobs, self.queue):
             if (top / folder.name).exists():
@@ -65,7 +66,13 @@ class CohortFolder:
 
     @property
     def anndata(self) -> Path:
+        """Slides x figures."""
         return self.root / "cohort.h5ad"
+
+    @property
+    def patients(self) -> Path:
+        """Patients x figures."""
+        return self.root / "patients.h5ad"
 
     @property
     def csv(self) -> Path:

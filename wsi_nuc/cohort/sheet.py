@@ -9,7 +9,9 @@ import contextlib
 import csv
 import glob
 import io
+import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,12 @@ MOST_NAMED = 5
 MANY_FILES = ("dicom", "hamamatsu")
 # What a text begins with that a spreadsheet takes for a formula.
 RISKY = ("=", "+", "-", "@", "\t", "\r")
+# Cells that hold no value, in a column whose other cells are numbers.
+NO_VALUE = ("", "NA", "N/A", "NaN", "nan")
+# A number that begins with a needless zero is a name, such as 007, and so is one of more digits than 64 bits hold:
+# 18 as a whole number, 15 before the point of a float.
+WHOLE = re.compile(r"[+-]?(?:0|[1-9][0-9]{0,17})")
+NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]{0,14})(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +194,17 @@ def _kind(file: Path) -> str:
         return kind_of(str(file))
     except SlideError:
         return "unknown"
+
+
+def typed(cells: Sequence[str]) -> tuple[type, list[Any]]:
+    """What kind a column of the list is, and its values: whole numbers or numbers if all cells with a value are
+    such, else the texts as they are. None where there is no value."""
+    known = [cell for cell in cells if cell not in NO_VALUE]
+    kinds: tuple[tuple[Any, re.Pattern[str]], ...] = ((int, WHOLE), (float, NUMBER))
+    for kind, pattern in kinds:
+        if known and all(pattern.fullmatch(cell) and math.isfinite(float(cell)) for cell in known):
+            return kind, [None if cell in NO_VALUE else kind(cell) for cell in cells]
+    return str, [cell or None for cell in cells]
 
 
 def safe(value: Any) -> Any:

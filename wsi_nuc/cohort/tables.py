@@ -20,6 +20,7 @@ import numpy as np
 
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.records import DONE, FAILED, read_json
+from wsi_nuc.cohort.sheet import typed
 from wsi_nuc.cohort.state import REFUSED, State
 from wsi_nuc.features.squares import entropy, segregation
 from wsi_nuc.features.summary import figure_column, slide_summary
@@ -77,11 +78,20 @@ OWN_NAMES = tuple(column.name for column in OWN)
 LISTED = Column(
     "{column}",
     "",
-    "a further column of the list, as text. It is called `list_NAME` if the table has a column NAME already",
-    "text",
-    "the list has no text there",
+    "a further column of the list: whole numbers or numbers if all of its cells are, else text. Cells that are "
+    "empty or say NA or NaN do not count among numbers, and what begins with a needless zero (007) is text. It is "
+    "called `list_NAME` if the table has a column NAME already",
+    "numbers, or text",
+    "the list has no value there",
     kind=str,
     patient=GIVEN,
+)
+FILLED = Column(
+    "figures_filled",
+    "",
+    "figures of the row that have no value and hold the default of their column in `X`",
+    "whole numbers from 0",
+    kind=int,
 )
 # A figure that the list itself gives: the name of the slide's file.
 LEFT_OUT = ("slide",)
@@ -91,12 +101,21 @@ def slide_rows(folder: CohortFolder, slides: Sequence[State]) -> tuple[list[Row]
     """One row per slide, in the order of the list, and the columns. A slide that is not done has no figures."""
     figures = [_figures(folder, state) for state in slides]
     names = dict.fromkeys(name for measured in figures for name in measured)
-    taken = {*OWN_NAMES, *names}
-    rows = [_slide_row(folder, *pair, taken) for pair in zip(slides, figures, strict=True)]
-    listed = dict.fromkeys(kept_name(name, taken) for state in slides for name in state.row.kept)
+    # AnnData keeps the last one for itself.
+    taken = {*OWN_NAMES, *names, FILLED.name, "_index"}
+    kept = dict.fromkeys(name for state in slides for name in state.row.kept)
+    listed = {kept_name(name, taken): typed([state.row.kept.get(name, "") for state in slides]) for name in kept}
+    rows = [
+        {
+            **_slide_row(folder, state),
+            **{name: values[i] for name, (_, values) in listed.items()},
+            **figures[i],
+        }
+        for i, state in enumerate(slides)
+    ]
     columns = [
         *OWN,
-        *(LISTED.with_({"column": name}) for name in listed),
+        *(replace(LISTED.with_({"column": name}), kind=kind) for name, (kind, _) in listed.items()),
         *(of_cohort(figure_column(name)) for name in names),
     ]
     return rows, columns
@@ -119,7 +138,7 @@ def _figures(folder: CohortFolder, state: State) -> Figures:
     return {name: value for name, value in figures.items() if name not in LEFT_OUT}
 
 
-def _slide_row(folder: CohortFolder, state: State, figures: Figures, taken: set[str]) -> Row:
+def _slide_row(folder: CohortFolder, state: State) -> Row:
     row, done = state.row, state.state == DONE
     return {
         "level": SLIDE,
@@ -133,8 +152,6 @@ def _slide_row(folder: CohortFolder, state: State, figures: Figures, taken: set[
         "slides_differ_in": None,
         "slide": _printable(shown(row.slide)),
         "store": str(folder.store(row.id).relative_to(folder.root)) if done else None,
-        **{kept_name(name, taken): text or None for name, text in row.kept.items()},
-        **figures,
     }
 
 

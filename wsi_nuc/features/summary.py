@@ -80,6 +80,7 @@ _OF_SLIDE = (
         "`nuclei` / `usable_mm2`",
         "from 0",
         "no usable tissue",
+        "density",
         patient=mean_by("usable_mm2"),
     ),
     Column(
@@ -88,6 +89,7 @@ _OF_SLIDE = (
         "total area of all nuclei over `usable_mm2`",
         "from 0; above 1 only if outlines lie outside of the tissue",
         "no usable tissue",
+        "density",
         patient=mean_by("usable_mm2"),
     ),
 )
@@ -98,6 +100,7 @@ _OF_FEATURES = tuple(
         f"{long} of `{{feature}}` over the nuclei that have it",
         reach,
         "no features were measured, or no nucleus has this one",
+        "feature",
         patient=about_mean_by("nuclei"),
     )
     for short, long, reach in (
@@ -107,13 +110,18 @@ _OF_FEATURES = tuple(
 )
 FIGURES: tuple[Column, ...] = (
     *_OF_SLIDE,
-    NEAREST_FIGURE,
+    replace(NEAREST_FIGURE, family="neighbourhood"),
     *(
-        replace(column, name=f"{column.name}_{{class}}", about=column.about.replace("`count`", "`count_{class}`"))
+        replace(
+            column,
+            name=f"{column.name}_{{class}}",
+            about=column.about.replace("`count`", "`count_{class}`"),
+            family="class",
+        )
         for column in class_figures.FIGURES
     ),
-    ENRICHMENT_FIGURE,
-    *squares.FIGURES,
+    replace(ENRICHMENT_FIGURE, family="neighbourhood"),
+    *(replace(column, family="spread") for column in squares.FIGURES),
     *_OF_FEATURES,
 )
 """The figures of a slide, in the order of `slide_summary`."""
@@ -127,7 +135,7 @@ def figure_column(name: str) -> Column:
         if name.startswith(prefix):
             feature = find(TABLE, name.removeprefix(prefix))
             reach = feature.range if pattern.range.startswith("that") else pattern.range
-            return replace(column, unit=feature.unit, range=reach)
+            return replace(column, unit=feature.unit, range=reach, family=feature.family)
     return column
 
 

@@ -63,7 +63,7 @@ class Column:
     empty: str = "never"
     """When it has no value."""
     family: str = ""
-    """For a feature: which of the families it belongs to."""
+    """For a feature, or a figure of a slide: which of the families it belongs to."""
     kind: type = float
     """str, int or float; only in tables of cohorts."""
     patient: Pool = NONE
