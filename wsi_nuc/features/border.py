@@ -56,8 +56,9 @@ class Analysed:
         """N: whether each point lies in the area."""
         x, y = xy_l0.T
         held = inside(self.tissue, xy_l0) & (x >= 0) & (y >= 0) & (x <= self.slide.x1) & (y <= self.slide.y1)
-        hit = shapely.STRtree(shapely.box(*self.lost.T)).query(shapely.points(xy_l0), predicate="intersects")
-        held[hit[0]] = False
+        if len(self.lost):
+            lost = shapely.STRtree(shapely.box(*self.lost.T))
+            held[lost.query(shapely.points(xy_l0), predicate="intersects")[0]] = False
         return np.asarray(held, np.bool_)
 
     def to_border(self, xy_l0: Float64) -> Float64:
@@ -127,8 +128,10 @@ def border_features(scene: Scene, area: Analysed | None, counts: Columns) -> Col
     xy, held = scene.xy_um[: scene.own], area.holds(scene.xy_um / area.mpp)
     own_held = held[: scene.own]
     # In the digits that a store keeps, so that the flag says what the distance says.
-    distance = np.where(own_held, area.to_border(xy / area.mpp), 0.0).astype(np.float32).astype(np.float64)
-    columns = {"border_um": distance, "near_border_50um": (distance < 50).astype(np.float64)}
+    distance = np.zeros(scene.own, np.float32)
+    if own_held.any():
+        distance[own_held] = area.to_border(xy[own_held] / area.mpp)
+    columns = {"border_um": distance.astype(np.float64), "near_border_50um": (distance < 50).astype(np.float64)}
     shares = {radius: np.ones(scene.own) for radius in RADII_UM}
     near = np.flatnonzero(distance < max(RADII_UM))
     for rows in _by_square(xy, near):
