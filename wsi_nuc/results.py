@@ -15,7 +15,7 @@ NUMBERS = {
     "classical": 1,
     "compact": 1,
     "promptnucseg": 1,
-    "features": 3,  # measures of nuclei, and the figures of slides in tables of cohorts
+    "features": 4,  # measures of nuclei, and the figures of slides in tables of cohorts
     "import": 1,
 }
 

@@ -10,8 +10,8 @@ from scipy.spatial import Delaunay
 
 from tests.features.build import MPP, publish_nuclei
 from tests.store.build import CLASSES, nuclei
-from wsi_nuc.features.neighbourhood import LARGEST_CIRCLE_UM, REACH_UM, Scene, Surroundings, neighbourhood_features
-from wsi_nuc.features.registry import NEIGHBOURHOOD, WITHIN_REACH, features_of
+from wsi_nuc.features.neighbourhood import LARGEST_CIRCLE_UM, Scene, Surroundings, neighbourhood_features
+from wsi_nuc.features.registry import NEIGHBOURHOOD, REACH_UM, WITHIN_REACH, features_of
 from wsi_nuc.store.reading import NucleiFile
 from wsi_nuc.types import Float64, Int64
 

@@ -155,6 +155,8 @@ def test_moved_by_whole_pixels_it_is_the_same(
     moved_columns = measured(*slide_and_store(tmp_path, moved, 0.5, rgb))
     inner = np.flatnonzero(np.all(np.abs(tissue.centres_um - 64) < 50, axis=1))
     for name in NAMES:
+        if FAMILY[name] == "border":
+            continue  # the larger slide has its border elsewhere
         assert moved_columns[name][inner] == pytest.approx(columns[name][inner], rel=1e-4, abs=1e-4), name
 
 

@@ -11,13 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import SlideError
+from wsi_nuc.events import Warned
+from wsi_nuc.features.running import run_slides
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.quality import check_mpp
 from wsi_nuc.quality.resolution import ENOUGH_NUCLEI, FEWEST_NUCLEI, MOST_TILES, Sample, judge, sample_nuclei
 from wsi_nuc.slides.overview import overview
 from wsi_nuc.slides.registry import open_slide
+from wsi_nuc.store.manifest import read
 from wsi_nuc.synth import SynthSpec, write_slide
 from wsi_nuc.tissue.find import tissue_for
 from wsi_nuc.types import SlideRef
@@ -57,8 +61,28 @@ def test_the_further_off_the_firmer_the_verdict(size_um: float) -> None:
 
 
 def test_a_few_nuclei_say_nothing() -> None:
-    found = judge(equivariant(0.25, 100.0, FEWEST_NUCLEI - 1), 0.25, USUAL)
-    assert (found.verdict, found.size_um, found.fine) == ("unknown", None, True)
+    for size_um in (USUAL[0] / 1.4, 1.4 * USUAL[1]):
+        found = judge(equivariant(0.25, size_um, FEWEST_NUCLEI - 1), 0.25, USUAL)
+        assert (found.verdict, found.size_um, found.fine) == ("unknown", None, True)
+
+
+@pytest.mark.parametrize(
+    ("nuclei", "size_um", "way"), [(10, 14.0, "coarse"), (43, 2.1, "fine"), (43, 15, "coarse")]
+)
+def test_a_size_that_no_tissue_has_is_named_however_few_they_are(nuclei: int, size_um: float, way: str) -> None:
+    found = judge(equivariant(0.25, size_um, nuclei), 0.25, USUAL)
+    assert (found.verdict, found.nuclei, found.implied_mpp) == ("doubtful", nuclei, None)
+    assert f"median area of {nuclei} nuclei is {np.pi / 4 * size_um**2:.3g} um2" in found.reason
+    assert f"too {way}" in found.reason
+    assert judge(equivariant(0.25, size_um, 9), 0.25, USUAL).verdict == "unknown"
+
+
+def test_many_fragments_beside_a_few_large_nuclei_are_named() -> None:
+    sizes = np.concatenate([np.full(40, 7.0), np.full(60, 2.0)])
+    assert USUAL[0] <= Sample(0.25, sizes).size_um <= USUAL[1]
+    found = judge(lambda mpp: Sample(mpp, sizes), 0.25, USUAL)
+    assert (found.verdict, found.fine) == ("doubtful", False)
+    assert "median area" in found.reason
 
 
 def test_a_resolution_that_no_model_reads_is_not_proposed() -> None:
@@ -127,3 +151,17 @@ def test_real_slides_are_not_doubted(name: str, mpp: float, wsi: Path, model: Nu
 @pytest.mark.real_data
 def test_fluorescence_says_nothing(wsi: Path, model: NucleiModel) -> None:
     assert verdict(next(wsi.glob("test3-DAPI*.ndpi")), model, 0.228) == "unknown"
+
+
+@pytest.mark.parametrize(("mpp", "named"), [(0.25, False), (0.1, True)])
+def test_a_run_names_sizes_that_no_tissue_has_and_still_publishes(
+    drawn: Path, tmp_path: Path, mpp: float, named: bool
+) -> None:
+    told: list[object] = []
+    config = RunConfig(out=tmp_path, scheduler="serial", mpp=mpp)
+    (result,) = run_slides(config, [str(drawn / "1.svs")], told.append)
+    assert result.status == "published"
+    doubts = read(Path(result.store))["run"].get("doubts", [])
+    assert [text.startswith("the median area of ") for text in doubts] == [True] * named
+    warnings = [event.message for event in told if isinstance(event, Warned)]
+    assert [text for text in warnings if "median area" in text] == doubts

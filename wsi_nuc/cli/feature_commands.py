@@ -89,6 +89,8 @@ def _measure(store: Path, slide: str | None, reader: str, workers: int | None, m
     with _executing(store, workers) as execute:
         done = add_features(place, _slide_of(store, slide, reader), execute, model)
     count = done.manifest["counts"]["nuclei"]
+    for text in done.manifest["counts"].get("not_measured", []):
+        typer.echo(f"wsi-nuc: {store}: left empty: {text}", err=True)
     typer.echo(f"{store}: {count:,} nuclei measured" if done.new else f"{store}: has these features already")
     return 0
 

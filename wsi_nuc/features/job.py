@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from wsi_nuc.features.registry import COARSEST_UM
 from wsi_nuc.results import NUMBERS
 from wsi_nuc.types import SlideRef
 
@@ -30,6 +31,14 @@ def without_features(key: Json) -> Json:
 
 def with_features(key: Json, embedding_of: str = "") -> Json:
     return {**key, "config": {**key["config"], "features": settings(embedding_of)}}
+
+
+def noted(mpp: float) -> Json:
+    """What the counts of a manifest say of features that are left empty, if any are. `mpp`: of level 0."""
+    if mpp <= COARSEST_UM:
+        return {}
+    why = f"they are measured at 0.5 um per pixel, and the scan has {mpp:.4g}, which would have to be enlarged"
+    return {"not_measured": [f"stain, texture and boundary: {why}"]}
 
 
 def embedding_of(key: Json) -> str:
@@ -69,6 +78,8 @@ class GroupJob:
     classes: tuple[str, ...]
     model: ModelRef | None = None
     """Its embedding comes after the features of the table."""
+    lost_l0: tuple[tuple[float, ...], ...] = ()
+    """x0, y0, x1, y1 of the places near these nuclei that have no result."""
 
     def __str__(self) -> str:
         return f"{self.slide.path}, nuclei of row group {self.group}"

@@ -13,18 +13,19 @@ import cv2
 import numpy as np
 
 from wsi_nuc.errors import about
+from wsi_nuc.features.border import Analysed, border_features
 from wsi_nuc.features.coverage import RING_UM, Coverage, cover
 from wsi_nuc.features.embed import embeddings
 from wsi_nuc.features.job import GroupJob
-from wsi_nuc.features.neighbourhood import REACH_UM, Surroundings, neighbourhood_features
+from wsi_nuc.features.neighbourhood import Surroundings, neighbourhood_features
 from wsi_nuc.features.pixels import feature_scale, read_grid, unmixed
-from wsi_nuc.features.registry import features_of
+from wsi_nuc.features.registry import COARSEST_UM, REACH_UM, features_of
 from wsi_nuc.features.shape import ratio, shape_features
 from wsi_nuc.features.texture import boundary_features, stain_features, texture_features
 from wsi_nuc.rings import Rings
 from wsi_nuc.slides.address import shown
 from wsi_nuc.slides.cache import cached_slide
-from wsi_nuc.store.reading import NucleiFile, StoredRings
+from wsi_nuc.store.reading import NucleiFile, StoredRings, read_tissue
 from wsi_nuc.tiling.scale import Scale
 from wsi_nuc.types import Bool, Box, Float32, Float64, Int64, SlideSource
 
@@ -48,13 +49,16 @@ def _measured(job: GroupJob, source: SlideSource) -> Float32:
     with NucleiFile(Path(job.store)) as file:
         own, near = file.rings(job.group), _near(file, job.group, AROUND_UM / job.mpp)
         scene = Surroundings(file, job.mpp, REACH_UM).scene(job.group)
+        box_l0 = file.group_boxes_l0[job.group]
     out = np.full((len(own), len(names)), np.nan, np.float32)
     if len(own):
         columns = shape_features(Rings(own.xy * job.mpp, own.offsets))
         columns |= neighbourhood_features(scene, job.classes)
+        tissue, _ = read_tissue(Path(job.store))
+        columns |= border_features(scene, Analysed.near(box_l0, tissue, job, source.info.box_l0), columns)
         for name, values in columns.items():
             out[:, names[name]] = values
-        for rows, columns in pixel_features(source, scale, own, near):
+        for rows, columns in pixel_features(source, scale, own, near) if job.mpp <= COARSEST_UM else ():
             for name, values in columns.items():
                 out[rows, names[name]] = values
         out[:, names["h_total_um2"]] = out[:, names["h_mean"]] * out[:, names["area_um2"]]

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from scipy.spatial import Delaunay, QhullError, cKDTree
 
-from wsi_nuc.features.registry import RADII_UM, WITHIN_REACH
+from wsi_nuc.features.registry import RADII_UM, REACH_UM, WITHIN_REACH
 from wsi_nuc.features.shape import ratio
 from wsi_nuc.store.columns import Column, about_mean_by
 from wsi_nuc.store.reading import NucleiFile, Points
@@ -30,16 +30,16 @@ FARTHEST_UM = 100.0
 # Distances are summed as whole multiples of this, so that the sum does not depend on the order.
 _UNIT_UM = 2.0**-20
 NEAREST = (1, 3, 5)
-# Nothing farther away counts. A triangle whose circumradius is at most half of this is the same, whether all
-# nuclei are triangulated or only those within this distance.
-REACH_UM = 100.0
+# A triangle whose circumradius is at most half of the reach is the same, whether all nuclei are triangulated or
+# only those within the reach.
 LARGEST_CIRCLE_UM = REACH_UM / 2
 Columns = dict[str, Float64]
 NEAREST_FIGURE = Column(
     "nearest_um_mean",
     "um",
     f"mean distance from a nucleus to the nearest other one, between centroids. Nuclei that have none within "
-    f"{FARTHEST_UM:.0f} um are left out, so it is too small where nuclei are sparse",
+    f"{FARTHEST_UM:.0f} um are left out, so it is too small where nuclei are sparse. Those near the border of the "
+    "tissue are included, so it is too large where tissue is in small pieces",
     f"0 to {FARTHEST_UM:.0f}",
     f"no nucleus has another one within {FARTHEST_UM:.0f} um",
     patient=about_mean_by("nuclei"),
@@ -51,7 +51,8 @@ ENRICHMENT_FIGURE = Column(
     f"second whose centroids are at most {NEIGHBOURS_UM:.0f} um apart, each pair once. Expected: all pairs that "
     "near, times the share of the slide's pairs that are of these two classes (n_a n_b, or n_a (n_a - 1) / 2 for "
     "one class, over n (n - 1) / 2). 0: as by chance; 1: twice as often. The added half pairs pull it towards 0 "
-    "where pairs are few, and give a number where none is counted. The classes come in the model's order",
+    "where pairs are few, and give a number where none is counted. Nuclei near the border of the tissue are "
+    "included: they have fewer pairs of every kind. The classes come in the model's order",
     "any number",
     "no such pair is possible: a class has no nucleus, or one alone where both are the same; or no two nuclei "
     "of the slide are so near",

@@ -11,6 +11,13 @@ from wsi_nuc.models.classical.settings import STAINS, unmixing
 from wsi_nuc.store.columns import Column
 
 RADII_UM = (25, 50)
+# Nothing farther away counts as a neighbour or a border.
+REACH_UM = 100.0
+# Of level 0. Pixels of a coarser scan are not enlarged: that blurs them, and entropies come out too low by half a
+# standard deviation at 0.55 um, and by more than one at 1 um.
+COARSEST_UM = 0.53
+# With less of a disc than this, its count says nothing about the whole of it.
+LEAST_SHARE = 0.1
 WITHIN_REACH = "neighbours_within_100um"
 CLASS, NUMBER = "{class}", "{number}"
 
@@ -29,7 +36,9 @@ FAMILIES = {
     "where that saves resampling), in the pixels whose middle is in the polygon. No two nuclei of a run share any "
     "area, so a pixel counts once. Imported cells may overlap; what they share counts for each of them, except in "
     "textures, where it belongs to the last one of the table. The ring holds the pixels within "
-    "about 2 um of the nucleus that lie in no nucleus and are not nearer to another one.",
+    "about 2 um of the nucleus that lie in no nucleus and are not nearer to another one. A scan that is coarser "
+    f"than {COARSEST_UM} um per pixel is not enlarged, since that would give other values: stain, texture and "
+    "boundary stay empty, and the manifest says so (`counts.not_measured`). Leave empty columns out before a PCA.",
     "texture": "Of the haematoxylin inside the nucleus, at 0.5 um per pixel. Co-occurrence: 16 levels from 0 to "
     "1.6 OD, with what lies beyond in the first or last one; pairs of adjacent pixels in four directions, both in "
     "the nucleus; one symmetric matrix for all directions.",
@@ -37,8 +46,14 @@ FAMILIES = {
     "neighbourhood": "From centroids. Nothing farther away than 100 um counts. A nucleus without the neighbours "
     "that a column needs has the value that its range states, so that the table can go into a PCA as it is; a "
     "column of counts says which these are. Means over a slide leave them out, so those of distances are too "
-    "small where nuclei are sparse. Nuclei near the border of the tissue or of a place without data have fewer "
-    "neighbours; that is not corrected.",
+    "small where nuclei are sparse. These columns are raw: nuclei near the border of the analysed area have fewer "
+    "neighbours, and means over a slide include them. See Border for what is corrected.",
+    "border": "Where neighbours of a nucleus may be missing. The analysed area is the searched tissue (cut to the "
+    "region of interest, if there is one) on the slide, less the places without data and those that could not be "
+    "decoded or computed. Corrected counts can be compared between border and middle, and between large and small "
+    "pieces of tissue; so can their means over a slide. Other columns of the neighbourhood are not corrected: "
+    "shares and entropies become noisier near the border, and the distance to a neighbour is certain where it is "
+    "at most `border_um`. For means without the border, take the nuclei whose `near_border_50um` is 0.",
     "embedding": "Only with `--embedding`, and for a model that has one: 256 numbers per nucleus from "
     "PromptNucSeg, 128 from the default model.",
 }
@@ -83,7 +98,10 @@ SHAPE = _family(
 )
 
 _ANY = "any number"
-_NO_PIXELS = "the slide has no data there, or the nucleus is over 256 um across"
+_NO_PIXELS = (
+    f"the slide has no data there or is coarser than {COARSEST_UM} um per pixel, or the nucleus is over 256 um "
+    "across"
+)
 _NOT_INSIDE = f"{_NO_PIXELS}, or so small that no pixel's middle lies in it"
 _NO_RING = f"{_NO_PIXELS}, or no free pixel is around it"
 _NO_CONTRAST = f"{_NOT_INSIDE}, or no free pixel is around it"
@@ -140,6 +158,13 @@ TEXTURE = _family(
     ("glcm_asm", "", "co-occurrence: angular second moment, the sum of squared probabilities", "above 0, to 1"),
     ("glcm_entropy_bits", "bit", "co-occurrence: entropy", "0 to 8"),
     ("glcm_correlation", "", "co-occurrence: correlation of neighbours; 1 where all levels are equal", "-1 to 1"),
+    (
+        "od_clipped_share",
+        "",
+        "share of the pixels inside whose haematoxylin is 1.6 OD or more, which co-occurrence cannot tell apart",
+        "0 to 1",
+        _NOT_INSIDE,
+    ),
 )
 BOUNDARY = _family(
     "boundary",
@@ -195,6 +220,43 @@ def _neighbourhood() -> list[Column]:
 
 
 NEIGHBOURHOOD = _neighbourhood()
+_NO_AREA = "the store has no tissue, so that nothing is known of the area"
+BORDER = [
+    *_family(
+        "border",
+        _NO_AREA,
+        (
+            "border_um",
+            "um",
+            "distance of the centroid to the border of the analysed area, exact from its polygons",
+            "0 to 100; 100 where it is farther away, 0 outside of the area",
+        ),
+        ("near_border_50um", "", "1 where `border_um` is below 50, so that neighbours may be missing", "0 or 1"),
+    ),
+    *(
+        column
+        for radius in RADII_UM
+        for column in _family(
+            "border",
+            _NO_AREA,
+            (
+                f"inside_{radius}um",
+                "",
+                f"share of the disc of {radius} um around the centroid that lies in the analysed area, counted on "
+                "cells of 1 um",
+                f"0 to 1; 1 where `border_um` is {radius} or more",
+            ),
+            (
+                f"count_{radius}um_corrected",
+                "",
+                f"other nuclei within {radius} um whose centroids lie in the analysed area, over "
+                f"`inside_{radius}um`: what `count_{radius}um` would be if all around were like what was analysed",
+                "from 0",
+                f"{_NO_AREA}, or `inside_{radius}um` is below {LEAST_SHARE:g}",
+            ),
+        )
+    ),
+]
 EMBEDDING = _family(
     "embedding",
     "the slide has no data there",
@@ -205,7 +267,7 @@ EMBEDDING = _family(
         _ANY,
     ),
 )
-TABLE: tuple[Column, ...] = (*SHAPE, *STAIN, *TEXTURE, *BOUNDARY, *NEIGHBOURHOOD, *EMBEDDING)
+TABLE: tuple[Column, ...] = (*SHAPE, *STAIN, *TEXTURE, *BOUNDARY, *NEIGHBOURHOOD, *BORDER, *EMBEDDING)
 
 
 def features_of(classes: Sequence[str], embedding: int = 0) -> list[Column]:

@@ -20,6 +20,7 @@ from wsi_nuc.features.job import (
     covers,
     embedding_of,
     has_features,
+    noted,
     settings,
     with_features,
     without_features,
@@ -35,7 +36,7 @@ from wsi_nuc.slides.identity import refuse_change, refuse_other, stat_signature
 from wsi_nuc.store import durable, layout
 from wsi_nuc.store import manifest as manifests
 from wsi_nuc.store.commit import Published, Staging, publish
-from wsi_nuc.store.manifest import Json, Origin
+from wsi_nuc.store.manifest import Accounting, Json, Origin
 from wsi_nuc.store.place import Place
 from wsi_nuc.store.reading import class_names
 from wsi_nuc.store.verify import verified_manifest, verify
@@ -88,7 +89,9 @@ class Features:
     def wanted(self, job: SlideJob) -> bool:
         return has_features(job.origin.key)
 
-    def measure(self, folder: ZarrFolder, job: SlideJob, execute: Execute, device: str) -> None:
+    def measure(
+        self, folder: ZarrFolder, job: SlideJob, accounting: Accounting, execute: Execute, device: str
+    ) -> Json:
         nuclei = Nuclei(
             folder.root.path,
             make_room(folder).path,
@@ -96,8 +99,10 @@ class Features:
             job.mpp,
             job.spec.classes,
             embedding_model(job, device),
+            manifests.lost_boxes(accounting.document()),
         )
         write_features(folder, nuclei, execute)
+        return noted(job.mpp)
 
 
 def embedding_model(job: SlideJob, device: str) -> ModelRef | None:
@@ -122,7 +127,8 @@ def add_features(store: Place, slide: SlideRef, execute: Execute, model: ModelRe
     refuse_other(slide, str(old["made_from"]["slide_sha256"]), "pass that one with --slide")
     classes, begun = class_names(store.path), time.perf_counter()
     table = contents(store.path) / _NEW_PLACES[0]
-    nuclei = Nuclei(store.path, table, slide, float(old["slide"]["mpp"]), classes, model)
+    mpp, lost = float(old["slide"]["mpp"]), manifests.lost_boxes(old["tiles"])
+    nuclei = Nuclei(store.path, table, slide, mpp, classes, model, lost)
     with Staging(store.parent, store.name) as staging:
         folder, figures = _folder_of(store, staging.root)
         write_features(folder, nuclei, execute)
@@ -134,7 +140,7 @@ def add_features(store: Place, slide: SlideRef, execute: Execute, model: ModelRe
 
         def finish(root: Path) -> Json:
             run = {"features_seconds": round(time.perf_counter() - begun, 3)}
-            return manifests.rebuild(root, old, key, run)
+            return manifests.rebuild(root, old | {"counts": old["counts"] | noted(mpp)}, key, run)
 
         origin = Origin(key, old["slide"], old["versions"])
         return publish(staging, origin, finish, overwrite=True, check=unchanged)

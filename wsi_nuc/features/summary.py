@@ -31,7 +31,6 @@ from wsi_nuc.store.classes import ClassCounter, ClassRow
 from wsi_nuc.store.columns import SAME, SUM, Column, about_mean_by, find, mean_by
 from wsi_nuc.store.reading import NucleiFile, class_names, read_tissue
 
-KINDS = ("missing", "damaged", "failed")
 Figure = float | int | str
 
 _OF_SLIDE = (
@@ -192,7 +191,7 @@ def _count(store: Path, mpp: float, classes: Sequence[str]) -> _Counted:
 
 def _usable(tissue: Any, manifest: dict[str, Any]) -> Any:
     """The polygons without the places that could not be analysed, since a square there is not an empty one."""
-    boxes = [box for kind in KINDS for box in manifest["tiles"].get(f"{kind}_boxes_l0", [])]
+    boxes = manifests.lost_boxes(manifest["tiles"])
     if not boxes:
         return tissue
     lost = shapely.union_all(shapely.box(*np.array(boxes, np.float64).T))
@@ -206,9 +205,7 @@ def _usable_mm2(manifest: dict[str, Any], tissue_mm2: float, usable: Any, mpp: f
     if stated is not None:
         return float(stated)
     left = float(np.sum(shapely.area(usable))) * (mpp / 1000) ** 2
-    return (
-        min(left, tissue_mm2) if any(manifest["tiles"].get(f"{kind}_boxes_l0") for kind in KINDS) else tissue_mm2
-    )
+    return min(left, tissue_mm2) if manifests.lost_boxes(manifest["tiles"]) else tissue_mm2
 
 
 def _facts(manifest: dict[str, Any]) -> dict[str, Figure]:

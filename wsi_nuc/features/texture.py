@@ -110,6 +110,7 @@ def texture_features(haematoxylin: Int16, cover: Coverage, um_per_px: float) -> 
         "skewness": skewness,
         "kurtosis": kurtosis,
         **_cooccurrence(_pairs(haematoxylin, cover)),
+        "od_clipped_share": _clipped(haematoxylin, cover.inside),
     }
 
 
@@ -131,6 +132,11 @@ def _moments(values: Int16, inside: Groups) -> tuple[Float64, Float64]:
     powers = (square, square * off, square * square)
     second, third, fourth = (ratio(inside.sum(power), inside.count) for power in powers)
     return ratio(third, second**1.5), ratio(fourth, second**2) - 3
+
+
+def _clipped(image: Int16, inside: Groups) -> Float64:
+    clipped = image.ravel()[inside.pixel] >= round(MOST_OD / OD)
+    return ratio(inside.sum(clipped), inside.count)
 
 
 def _pairs(image: Int16, cover: Coverage) -> Int64:

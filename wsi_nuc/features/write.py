@@ -17,12 +17,12 @@ import numpy as np
 
 from wsi_nuc.executors.base import Execute
 from wsi_nuc.features.job import GroupJob, ModelRef
-from wsi_nuc.features.registry import features_of
+from wsi_nuc.features.registry import REACH_UM, features_of
 from wsi_nuc.safezarr import open_array
 from wsi_nuc.safezip import Folder
 from wsi_nuc.store import durable, layout
 from wsi_nuc.store.place import Place, PlaceRef
-from wsi_nuc.store.reading import NucleiFile
+from wsi_nuc.store.reading import NucleiFile, meet
 from wsi_nuc.store.tables import write_columns
 from wsi_nuc.store.zarrfile import ZarrFolder
 from wsi_nuc.types import Float32, SlideRef
@@ -70,6 +70,8 @@ class Nuclei:
     classes: tuple[str, ...]
     model: ModelRef | None = None
     """The model whose embedding is asked for."""
+    lost_l0: Sequence[Sequence[int]] = ()
+    """x0, y0, x1, y1 of the places without a result."""
 
 
 def write_features(folder: ZarrFolder, nuclei: Nuclei, execute: Execute) -> None:
@@ -77,14 +79,10 @@ def write_features(folder: ZarrFolder, nuclei: Nuclei, execute: Execute) -> None
     scratch = folder.root / SCRATCH
     durable.make_dir(scratch)
     with NucleiFile(nuclei.store) as file:
-        starts = file.starts
+        starts, boxes_l0 = file.starts, file.group_boxes_l0
     jobs = [
-        FileJob(
-            GroupJob(str(nuclei.store), nuclei.slide, group, nuclei.mpp, nuclei.classes, nuclei.model),
-            scratch.ref(),
-            f"{group}.npy",
-        )
-        for group in range(len(starts) - 1)
+        FileJob(_job(nuclei, group, box_l0), scratch.ref(), f"{group}.npy")
+        for group, box_l0 in enumerate(boxes_l0.tolist())
     ]
     for outcome in execute(measure_to_file, jobs):
         if outcome.error is not None:
@@ -94,6 +92,14 @@ def write_features(folder: ZarrFolder, nuclei: Nuclei, execute: Execute) -> None
         folder, nuclei.classes, features, _rows(nuclei, starts.tolist(), [scratch.path / job.name for job in jobs])
     )
     durable.remove_whole(scratch)
+
+
+def _job(nuclei: Nuclei, group: int, box_l0: Sequence[float]) -> GroupJob:
+    reach = REACH_UM / nuclei.mpp
+    x0, y0, x1, y1 = (side + way * reach for side, way in zip(box_l0, (-1, -1, 1, 1), strict=True))
+    lost = np.array(nuclei.lost_l0, np.float64).reshape(-1, 4)
+    near = tuple(map(tuple, lost[meet(lost, (x0, y0, x1, y1))].tolist()))
+    return GroupJob(str(nuclei.store), nuclei.slide, group, nuclei.mpp, nuclei.classes, nuclei.model, near)
 
 
 def _rows(nuclei: Nuclei, starts: Sequence[int], parts: Sequence[Path]) -> Iterator[Float32]:

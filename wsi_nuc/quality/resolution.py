@@ -3,7 +3,8 @@
 Measured is the diameter at which half of the area of the sampled nuclei is reached. Where that is outside of what
 the model gives on slides of known resolution, the slide is looked at again as if it were finer or coarser by the
 factors by which headers are wrong, and the one that brings the size closest to the usual is named. Nuclei of
-different organs differ nearly as much as a factor of two: a doubt is a reason to look, not a proof.
+different organs differ nearly as much as a factor of two: a doubt is a reason to look, not a proof. A few nuclei
+do not show such a range; but a median area that no tissue has is named whatever their number.
 `benchmarks/resolution_check.py` counts how often a model's doubts are right.
 
 The sample is a few tissue tiles, spread over the slide, that the model which will run looks at.
@@ -22,6 +23,7 @@ import shapely
 from wsi_nuc.errors import DamagedPixels, SlideError
 from wsi_nuc.inference.predict import predict_counted
 from wsi_nuc.models.base import ModelSpec, NucleiModel
+from wsi_nuc.models.domain import implausible_size
 from wsi_nuc.tiling.grid import Region
 from wsi_nuc.tiling.plan import RegionTask, TilePlan, make_plan
 from wsi_nuc.tiling.read import read_region
@@ -61,6 +63,11 @@ class Sample:
         ordered = np.sort(self.diameter_um)
         area = np.cumsum(ordered**2)
         return float(np.interp(area[-1] / 2, area, ordered))
+
+    @property
+    def median_um2(self) -> float:
+        """The area of the nucleus in the middle; NaN without one."""
+        return float(np.median(np.pi / 4 * self.diameter_um**2)) if len(self.diameter_um) else math.nan
 
 
 def sample_nuclei(source: SlideSource, mpp: float, area: Any, model: NucleiModel) -> Sample:
@@ -158,12 +165,16 @@ def judge(sample: Callable[[float], Sample], mpp: float, usual: tuple[float, flo
     """`sample` measures the nuclei as if the slide had a given resolution."""
     first = sample(mpp)
     count = len(first.diameter_um)
-    if count < FEWEST_NUCLEI:
+    implausible = implausible_size(first.median_um2, count)
+    if count < FEWEST_NUCLEI and not implausible:
         reason = f"{count} nuclei were found in the sample; {FEWEST_NUCLEI} are needed to tell"
         return MppVerdict("unknown", mpp, None, count, None, usual, reason)
     size = first.size_um
     measured = f"nuclei of {size:.1f} um at {mpp:.4g} um/px, usual are {usual[0]:g} to {usual[1]:g} um"
-    beyond = _beyond(size, usual)
+    beyond = _beyond(size, usual) if count >= FEWEST_NUCLEI else 0.0
+    if beyond == 0 and implausible:
+        reason = f"{implausible}; pass --mpp to settle it"
+        return MppVerdict("doubtful", mpp, None, count, size, usual, reason)
     if beyond == 0:
         return MppVerdict("plausible", mpp, None, count, size, usual, measured)
     implied = _implied(sample, first, usual)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
 
 from wsi_nuc.errors import SlideError
 from wsi_nuc.events import Warned
 from wsi_nuc.executors.base import Execute
+from wsi_nuc.run.job import SlideJob
 from wsi_nuc.run.opening import OpenSlide, Unmeasured
 from wsi_nuc.run.publish import Measuring, publish_slide
 from wsi_nuc.run.request import Call
@@ -30,7 +30,12 @@ def end_slide(call: Call, opened: OpenSlide, execute: Execute) -> SlideResult:
 def add_measures(call: Call, unmeasured: Unmeasured, execute: Execute) -> SlideResult:
     """The result is there: only the measures of its nuclei are made."""
     job, final, device = unmeasured.job, unmeasured.final, unmeasured.device
-    add = partial(call.measures.add, job, final, execute, device)
+
+    def add() -> Published:
+        published = call.measures.add(job, final, execute, device)
+        _warn_of_empty_features(call, job, published)
+        return published
+
     return _result(job.slide, unmeasured.held, time.perf_counter(), add)
 
 
@@ -53,7 +58,8 @@ def _published(call: Call, opened: OpenSlide, execute: Execute) -> Published:
     _refuse_bad_places(call, opened)
     parts = {report.index: opened.parts / report.part for report in opened.reports}
     published = publish_slide(job, opened.final, parts, opened.reports, _measuring(call, opened, execute))
-    _warn_of_appearance(call, opened, published)
+    _warn_of_doubts(call, opened, published)
+    _warn_of_empty_features(call, job, published)
     # Unlinked while it is held: whoever waits for it sees that, and finds the result.
     remove_file(slide_lock(call.folders.out, job.work_key))
     opened.held.close()
@@ -66,15 +72,22 @@ def _measuring(call: Call, opened: OpenSlide, execute: Execute) -> Measuring | N
     """How the nuclei of a folder that is being written are measured, where that is asked for."""
     if not call.measures.wanted(opened.job):
         return None
-    return lambda folder: call.measures.measure(folder, opened.job, execute, opened.device)
+    return lambda folder, accounting: call.measures.measure(folder, opened.job, accounting, execute, opened.device)
 
 
-def _warn_of_appearance(call: Call, opened: OpenSlide, published: Published) -> None:
+def _warn_of_doubts(call: Call, opened: OpenSlide, published: Published) -> None:
     job, unlike = opened.job, published.manifest["counts"].get("unlike_training_images")
     if unlike:
         differs = f"it looks unlike the images that {job.spec.name} was trained on"
         advice = "look at the outlines before you use them"
         call.emit(Warned(job.slide, f"{differs}: {'; '.join(unlike)}; {advice}"))
+    for text in published.manifest["run"].get("doubts", []):
+        call.emit(Warned(job.slide, text))
+
+
+def _warn_of_empty_features(call: Call, job: SlideJob, published: Published) -> None:
+    for text in published.manifest["counts"].get("not_measured", []):
+        call.emit(Warned(job.slide, f"left empty: {text}"))
 
 
 def _refuse_bad_places(call: Call, opened: OpenSlide) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import shapely
 
 from wsi_nuc.config import RunConfig
-from wsi_nuc.models.domain import unlike
+from wsi_nuc.models.domain import implausible_size, unlike
 from wsi_nuc.run.job import SlideJob
 from wsi_nuc.run.tally import BadPlace, Clock, RegionReport
 from wsi_nuc.stitch import RegionCandidates, StitchGeometry, StitchRule, StitchStats, stitch
@@ -26,6 +26,7 @@ from wsi_nuc.store.tissue import write_thumbnail, write_tissue
 from wsi_nuc.store.zarrfile import ZarrFolder
 from wsi_nuc.tiling.gaps import ROUNDING
 from wsi_nuc.tiling.plan import tiles_per_edge
+from wsi_nuc.tissue.stain import DARK_FIELD
 from wsi_nuc.types import TileCounts
 
 # Edge of the squares that order the rows of a result, in pixels as read. Part of the format, not a setting: it is
@@ -33,7 +34,7 @@ from wsi_nuc.types import TileCounts
 BLOCK_PX = 4096
 
 
-Measuring = Callable[[ZarrFolder], None]
+Measuring = Callable[[ZarrFolder, Accounting], dict[str, Any]]
 
 
 def publish_slide(
@@ -45,7 +46,8 @@ def publish_slide(
 ) -> Published:
     """Write the result of a slide into a private folder and make it visible in one step, as `final`.
 
-    `measuring` measures the nuclei that were written, before the result is sealed.
+    `measuring` measures the nuclei that were written, before the result is sealed, and says what the counts of the
+    manifest say of that.
     """
     clock, stats, config = Clock(), StitchStats(), job.config
     accounting = _accounting(job, reports)
@@ -54,17 +56,23 @@ def publish_slide(
         folder = ZarrFolder(staging.root)
         with clock.stage("stitch and write"):
             summary = _write_nuclei(folder, job, parts, usable_mm2, stats)
+        write_tissue(folder, job.area, job.mpp)
+        measured: dict[str, Any] = {}
         if measuring is not None:
             with clock.stage("features"):
-                measuring(folder)
+                measured = measuring(folder, accounting)
         with clock.stage("images"):
-            write_tissue(folder, job.area, job.mpp)
             write_thumbnail(folder, job.tissue.thumbnail, job.tissue.l0_per_px)
             if config.labels:
                 write_labels(folder, summary, job.info.width, job.info.height)
         layout.seal(folder, job.origin.key, summary.class_figures, config.labels)
-        counts = _counts(job, summary, reports, usable_mm2, stats)
-        run = {"seconds": _seconds(reports, clock), "regions": len(parts), "stitched_from": stats.candidates}
+        counts = _counts(job, summary, reports, usable_mm2, stats) | measured
+        run = {
+            "seconds": _seconds(reports, clock),
+            "regions": len(parts),
+            "stitched_from": stats.candidates,
+            **_doubts(job, summary),
+        }
 
         def finish(root: Path) -> dict[str, Any]:
             return manifests.build(root, job.origin, accounting, counts, run)
@@ -156,6 +164,12 @@ def _counts(
             [look for report in reports for look in report.tally.looks], job.spec.domain
         ),
     }
+
+
+def _doubts(job: SlideJob, summary: Summary) -> dict[str, Any]:
+    """Reasons to look twice, if there are any. The digest does not cover them: they follow from what it covers."""
+    text = "" if job.tissue.method == DARK_FIELD else implausible_size(summary.median_um2, summary.nuclei)
+    return {"doubts": [text]} if text else {}
 
 
 def _seconds(reports: Sequence[RegionReport], clock: Clock) -> dict[str, float]:

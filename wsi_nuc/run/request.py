@@ -22,6 +22,7 @@ from wsi_nuc.run.slide_copy import remove_abandoned
 from wsi_nuc.slides.address import shown
 from wsi_nuc.store.commit import Published, clean_up
 from wsi_nuc.store.folders import output_folder
+from wsi_nuc.store.manifest import Accounting
 from wsi_nuc.store.names import NameClaim, claim_name, plain_name
 from wsi_nuc.store.place import Place
 from wsi_nuc.store.zarrfile import ZarrFolder
@@ -48,8 +49,11 @@ class Measures(Protocol):
 
     def wanted(self, job: SlideJob) -> bool: ...
 
-    def measure(self, folder: ZarrFolder, job: SlideJob, execute: Execute, device: str) -> None:
-        """Measure nuclei that are written but not sealed yet."""
+    def measure(
+        self, folder: ZarrFolder, job: SlideJob, accounting: Accounting, execute: Execute, device: str
+    ) -> dict[str, Any]:
+        """Measure nuclei that are written, with the tissue, but not sealed yet. Returns what the counts of the
+        manifest say of it."""
         ...
 
 
@@ -73,7 +77,9 @@ class NoMeasures:
     def wanted(self, job: SlideJob) -> bool:
         return False
 
-    def measure(self, folder: ZarrFolder, job: SlideJob, execute: Execute, device: str) -> None:
+    def measure(
+        self, folder: ZarrFolder, job: SlideJob, accounting: Accounting, execute: Execute, device: str
+    ) -> dict[str, Any]:
         raise NotImplementedError
 
 

@@ -111,6 +111,12 @@ class ClassCounter:
         return sum(self._sums) / _FIXED
 
     @property
+    def median_um2(self) -> float:
+        """The median area of the nuclei of all classes; NaN without one."""
+        pieces = [piece for areas in self._areas for piece in areas]
+        return float(np.median(np.concatenate(pieces), overwrite_input=True)) if pieces else float("nan")
+
+    @property
     def counts(self) -> list[int]:
         return [sum(map(len, pieces)) for pieces in self._areas]
 

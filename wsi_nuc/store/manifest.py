@@ -15,6 +15,7 @@ from wsi_nuc.safezip import Folder, Member, contents, flaw_of, mentions
 from wsi_nuc.types import TileCounts
 
 MANIFEST = "manifest.json"
+LOST = ("missing", "damaged", "failed")
 ROOT = "zarr.json"
 FORMAT = 3
 # In format 1, `run` has no checksum. Up to format 2, the figures of the classes are a table of their own.
@@ -79,7 +80,7 @@ class Accounting:
 
     def document(self) -> Json:
         counts = {name: getattr(self.tiles, name) for name in ("processed", "background", "missing", "failed")}
-        lost = {name: getattr(self, name) for name in ("missing", "damaged", "failed")}
+        lost = {name: getattr(self, name) for name in LOST}
         return {
             **counts,
             "total": self.tiles.total,
@@ -214,6 +215,11 @@ def _is_sha256_of(stated: Any, hashed: Callable[[Any], str], document: Any) -> b
         return bool(stated == hashed(document))
     except (ValueError, RecursionError):
         return False
+
+
+def lost_boxes(tiles: Json) -> list[list[int]]:
+    """x0, y0, x1, y1 of all places without a result, in level-0 pixels. `tiles`: what a manifest says of them."""
+    return [box for kind in LOST for box in tiles.get(f"{kind}_boxes_l0", [])]
 
 
 def is_partial(manifest: Json) -> bool:

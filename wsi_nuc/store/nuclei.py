@@ -170,6 +170,8 @@ class Summary:
     classes: tuple[ClassRow, ...]
     area_um2: float
     """Of all nuclei."""
+    median_um2: float
+    """The median area of all nuclei; NaN without one."""
     tissue_mm2: float
     usable_mm2: float
     """The tissue that could be looked at. The densities of the classes refer to it."""
@@ -247,8 +249,8 @@ class NucleiWriter:
         usable_mm2 = tissue_mm2 if usable_mm2 is None else usable_mm2
         classes = tuple(self._counter.rows(usable_mm2))
         boxes = np.array(self._group_boxes).reshape(-1, 4)
-        area_um2 = self._counter.area_um2
-        return Summary(self._written, self._seam, classes, area_um2, tissue_mm2, usable_mm2, boxes)
+        areas = (self._counter.area_um2, self._counter.median_um2)
+        return Summary(self._written, self._seam, classes, *areas, tissue_mm2, usable_mm2, boxes)
 
     def __enter__(self) -> Self:
         return self
