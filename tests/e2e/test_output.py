@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.e2e.command import answers, manifest, wsi_nuc
+from wsi_nuc.store.tables import probability_name
 from wsi_nuc.synth import SynthSpec, truth_path, write_slide
 
 CLASSES = ("epithelial", "inflammatory", "connective", "other")
@@ -60,7 +61,7 @@ def test_spatialdata_reads_all_elements_together(answer: dict[str, Any], nuclei:
     read = spatialdata.read_zarr(answer["store"])
     table = read["nuclei_table"]
     assert table.shape == (len(nuclei), len(CLASSES))
-    assert list(table.var_names) == list(CLASSES)
+    assert list(table.var_names) == list(map(probability_name, CLASSES))
     assert np.allclose(np.asarray(table.X).sum(axis=1), 1, atol=1e-5)
     assert table.obs["id"].tolist() == nuclei.index.tolist()
     assert sum(row["count"] for row in read.attrs["wsi_nuc"]["classes"]) == len(nuclei)

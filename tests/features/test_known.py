@@ -12,10 +12,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+import shapely
 
 from tests.features.tissue import Tissue, measured, slide_and_store
 from tests.store.build import CLASSES
+from wsi_nuc.features.border import Analysed, border_features
 from wsi_nuc.features.coverage import Coverage, cover
+from wsi_nuc.features.job import GroupJob
 from wsi_nuc.features.neighbourhood import Scene, neighbourhood_features
 from wsi_nuc.features.pixels import OD
 from wsi_nuc.features.registry import features_of
@@ -23,7 +26,7 @@ from wsi_nuc.features.shape import shape_features
 from wsi_nuc.features.texture import boundary_features, stain_features, texture_features
 from wsi_nuc.models.classical.settings import unmixing
 from wsi_nuc.rings import Rings
-from wsi_nuc.types import Float64
+from wsi_nuc.types import Box, Float64, Int64, SlideRef
 
 Columns = dict[str, Float64]
 # A nucleus of 8 x 8 pixels in the middle of 24 x 24.
@@ -66,6 +69,11 @@ def two_tones() -> Columns:
     }
 
 
+def dark() -> Columns:
+    """A nucleus of which a quarter is darker than what textures tell apart."""
+    return texture_features(density([0.4] * (LAST_PX - 2) + [1.8] * (EDGE_PX - LAST_PX + 2)), covered(), UM_PER_PX)
+
+
 def ramp() -> Columns:
     """Even up to the fourth of the nucleus's eight columns, then 0.1 OD more with each column."""
     return texture_features(density([max(0, x - 11) / 10 for x in range(EDGE_PX)]), covered(), UM_PER_PX)
@@ -93,8 +101,28 @@ def cross() -> Columns:
     """A nucleus with others to its right, below, left and above, 10, 20, 30 and 40 um away, and one at 60 um. The
     nearest is of the first class, the others are of the second."""
     xy = np.array([[0.0, 0], [10, 0], [0, 20], [-30, 0], [0, -40], [60, 0]])
-    label = np.array([0, 0, 1, 1, 1, 1])
-    return neighbourhood_features(Scene(xy, label, np.ones(6), 6, np.zeros(0, np.bool_)), CLASSES)
+    return neighbourhood_features(scene_of(xy, np.array([0, 0, 1, 1, 1, 1])), CLASSES)
+
+
+def corner_of_tissue() -> Columns:
+    """The first nucleus lies 20 um from two borders of its tissue, and 10 um from its only neighbour."""
+    around = scene_of(np.array([[20.0, 20], [30, 20]]))
+    box = shapely.box(0, 0, 1000, 1000)
+    job = GroupJob("", SlideRef("x"), 0, 1.0, CLASSES)
+    area = Analysed.near(np.array([0.0, 0, 40, 40]), np.array([box]), job, Box(0, 0, 2000, 2000))
+    return border_features(around, area, neighbourhood_features(around, CLASSES))
+
+
+def scene_of(xy_um: Float64, label: Int64 | None = None) -> Scene:
+    count = len(xy_um)
+    label = np.zeros(count, np.int64) if label is None else label
+    return Scene(xy_um, label, np.ones(count), count, np.zeros(0, np.bool_))
+
+
+def inside_corner(radius: float, distance: float) -> float:
+    """The share of a disc around a point as far from the two sides of a right angle that lies between them."""
+    disc = shapely.Point(distance, distance).buffer(radius, quad_segs=256)
+    return float(disc.intersection(shapely.box(0, 0, 1000, 1000)).area / disc.area)
 
 
 def bits(*shares: float) -> float:
@@ -146,6 +174,7 @@ KNOWN: dict[str, tuple[Callable[[], Columns], float]] = {
     "glcm_asm": (two_tones, EVEN**2 + 2 * (MIXED / 2) ** 2 + DARK**2),
     "glcm_entropy_bits": (two_tones, bits(EVEN, MIXED / 2, MIXED / 2, DARK)),
     "glcm_correlation": (two_tones, (DARK - DARK_ENDS**2) / (DARK_ENDS * (1 - DARK_ENDS))),
+    "od_clipped_share": (dark, 1 / 4),
     "edge_sharpness": (edge, 0.05),
     "edge_sharpness_sd": (edge, 0.15),
     "edge_fall_share": (edge, 0.5),
@@ -164,9 +193,15 @@ KNOWN: dict[str, tuple[Callable[[], Columns], float]] = {
     "entropy_50um_bits": (cross, bits(1 / 4, 3 / 4)),
     f"share_50um_{FIRST}": (cross, 1 / 4),
     f"share_50um_{SECOND}": (cross, 3 / 4),
+    "border_um": (corner_of_tissue, 20),
+    "near_border_50um": (corner_of_tissue, 1),
+    "inside_25um": (corner_of_tissue, inside_corner(25, 20)),
+    "count_25um_corrected": (corner_of_tissue, 1 / inside_corner(25, 20)),
+    "inside_50um": (corner_of_tissue, inside_corner(50, 20)),
+    "count_50um_corrected": (corner_of_tissue, 1 / inside_corner(50, 20)),
 }
-# Here grey levels are rounded to 8 bits.
-ROUNDED = (slide,)
+# Here grey levels are rounded to 8 bits, or areas to cells of a micron.
+ROUNDED = (slide, corner_of_tissue)
 
 
 @cache

@@ -146,8 +146,7 @@ def border_features(scene: Scene, area: Analysed | None, counts: Columns) -> Col
         strangers = outside.query_ball_point(xy[near], radius, return_length=True) - ~own_held[near]
         neighbours[near] -= strangers
         columns[f"inside_{radius}um"] = share
-        enough = share >= LEAST_SHARE
-        columns[f"count_{radius}um_corrected"] = np.where(enough, neighbours / np.where(enough, share, 1), np.nan)
+        columns[f"count_{radius}um_corrected"] = neighbours / np.maximum(share, LEAST_SHARE)
     return columns
 
 

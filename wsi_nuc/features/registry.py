@@ -250,9 +250,9 @@ BORDER = [
                 f"count_{radius}um_corrected",
                 "",
                 f"other nuclei within {radius} um whose centroids lie in the analysed area, over "
-                f"`inside_{radius}um`: what `count_{radius}um` would be if all around were like what was analysed",
+                f"`inside_{radius}um`: what `count_{radius}um` would be, were all around like the analysed part. "
+                f"Over {LEAST_SHARE:g} where that part is smaller, so too small there",
                 "from 0",
-                f"{_NO_AREA}, or `inside_{radius}um` is below {LEAST_SHARE:g}",
             ),
         )
     ),
