@@ -46,7 +46,7 @@ from wsi_nuc.store import layout
 from wsi_nuc.store.commit import Staging, publish
 from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.manifest import Accounting, Origin, build, identity_key
-from wsi_nuc.store.nuclei import NucleiWriter
+from wsi_nuc.store.nuclei_columns import NucleiWriter
 from wsi_nuc.store.place import open_folder
 from wsi_nuc.store.reading import NucleiFile, StoredRings, class_names
 from wsi_nuc.store.tissue import write_tissue

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.table import Row, interleaved, print_rows
 from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.store.geoparquet import GeoParquetFile
-from wsi_nuc.store.nuclei import DICTIONARIES, ROW_GROUP_ROWS, Rows, nuclei_batch, nuclei_schema
+from wsi_nuc.store.nuclei_columns import DICTIONARIES, ROW_GROUP_ROWS, Rows, nuclei_batch, nuclei_schema
 from wsi_nuc.store.place import open_folder
 
 CLASSES = ("tumour", "stroma", "immune", "epithelial", "necrotic")

@@ -29,7 +29,7 @@ from wsi_nuc.cohort.work import run_cohort
 from wsi_nuc.errors import SLIDES
 from wsi_nuc.features.squares import entropy
 from wsi_nuc.features.summary import figure_column
-from wsi_nuc.results import NUMBERS
+from wsi_nuc.results_numbers import NUMBERS
 from wsi_nuc.store.manifest import digest as digest_of
 
 HOW = {"scheduler": "serial"}

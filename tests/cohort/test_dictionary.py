@@ -19,7 +19,7 @@ from tests.e2e.command import wsi_nuc
 from wsi_nuc.cohort.collect import collect
 from wsi_nuc.cohort.dictionary import SECTIONS, document
 from wsi_nuc.cohort.work import run_cohort
-from wsi_nuc.store.columns import Column, find
+from wsi_nuc.store.column_record import Column, find
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "columns.md"
 SHAPES, TISSUE, OBS, TABLE, CLASSES, COHORT, MATRIX = (section.title for section in SECTIONS)

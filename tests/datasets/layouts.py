@@ -120,7 +120,7 @@ def geojson(root: Path) -> None:
 
 def results(root: Path, nuclei: int = len(BOXES)) -> None:
     from wsi_nuc.store.folders import made_folder
-    from wsi_nuc.store.nuclei import NucleiWriter
+    from wsi_nuc.store.nuclei_columns import NucleiWriter
     from wsi_nuc.store.zarrfile import ZarrFolder
 
     card(root)

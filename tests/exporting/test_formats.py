@@ -139,7 +139,7 @@ def test_the_same_nuclei_give_the_same_bytes_also_compressed(format: str, store:
 def test_memory_does_not_grow_with_the_nuclei(
     format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wsi_nuc.store.nuclei.ROW_GROUP_ROWS", 256, raising=False)
+    monkeypatch.setattr("wsi_nuc.store.nuclei_columns.ROW_GROUP_ROWS", 256, raising=False)
     peaks = []
     for count in (1_000, 8_000):
         store = publish_nuclei(tmp_path / str(count), nuclei(count))

@@ -13,7 +13,7 @@ from wsi_nuc.store import layout
 from wsi_nuc.store.commit import Staging, publish
 from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.manifest import Accounting, Json, Origin, build, identity_key
-from wsi_nuc.store.nuclei import NucleiWriter
+from wsi_nuc.store.nuclei_columns import NucleiWriter
 from wsi_nuc.store.tissue import write_tissue
 from wsi_nuc.store.zarrfile import ZarrFolder
 from wsi_nuc.types import TileCounts

@@ -148,7 +148,7 @@ def test_row_groups_do_not_show_in_the_columns(tmp_path: Path, monkeypatch: pyte
     tissue = Tissue.of(60, edge_um=100)
     tables = []
     for rows in (16384, 7):
-        monkeypatch.setattr("wsi_nuc.store.nuclei.ROW_GROUP_ROWS", rows)
+        monkeypatch.setattr("wsi_nuc.store.nuclei_columns.ROW_GROUP_ROWS", rows)
         slide, store = slide_and_store(tmp_path / str(rows), tissue, 0.5)
         add(store, slide)
         tables.append(table_of(store))

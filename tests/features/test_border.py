@@ -179,7 +179,7 @@ def test_row_groups_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """To the last bit."""
 
     def whole(rows: int) -> dict[str, Float64]:
-        monkeypatch.setattr("wsi_nuc.store.nuclei.ROW_GROUP_ROWS", rows)
+        monkeypatch.setattr("wsi_nuc.store.nuclei_columns.ROW_GROUP_ROWS", rows)
         parts = []
         with NucleiFile(publish_nuclei(tmp_path / str(rows), nuclei(700, seed=2))) as file:
             around = Surroundings(file, MPP, REACH_UM)

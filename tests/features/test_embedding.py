@@ -92,7 +92,7 @@ def test_columns_of_the_embedding_come_last(model: ModelRef, tmp_path: Path) -> 
 def test_row_groups_do_not_show(model: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digests = []
     for rows in (16384, 5):
-        monkeypatch.setattr("wsi_nuc.store.nuclei.ROW_GROUP_ROWS", rows)
+        monkeypatch.setattr("wsi_nuc.store.nuclei_columns.ROW_GROUP_ROWS", rows)
         slide, store = slide_and_store(tmp_path / str(rows), Tissue.of(16, edge_um=64), 0.5)
         add_features(made_folder(store.parent) / store.name, slide, SERIAL.run, model)
         digests.append(_table(store))

@@ -65,7 +65,7 @@ def test_row_groups_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     table = nuclei(700, seed=2, size=2048)
 
     def measured(rows: int) -> dict[str, Float64]:
-        monkeypatch.setattr("wsi_nuc.store.nuclei.ROW_GROUP_ROWS", rows)
+        monkeypatch.setattr("wsi_nuc.store.nuclei_columns.ROW_GROUP_ROWS", rows)
         store = publish_nuclei(tmp_path / str(rows), table)
         with NucleiFile(store) as file:
             around = Surroundings(file, MPP, REACH_UM)

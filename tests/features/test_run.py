@@ -30,7 +30,7 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def small_row_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes several tasks although the slide is small."""
-    monkeypatch.setattr("wsi_nuc.store.nuclei.ROW_GROUP_ROWS", 200)
+    monkeypatch.setattr("wsi_nuc.store.nuclei_columns.ROW_GROUP_ROWS", 200)
 
 
 def run(slide: Path, out: Path, **options: Any) -> Any:

@@ -25,7 +25,7 @@ from wsi_nuc.store.reading import class_names
 
 
 def published(folder: Path, monkeypatch: pytest.MonkeyPatch, table: NucleiTable, rows: int) -> Path:
-    monkeypatch.setattr("wsi_nuc.store.nuclei.ROW_GROUP_ROWS", rows)
+    monkeypatch.setattr("wsi_nuc.store.nuclei_columns.ROW_GROUP_ROWS", rows)
     return publish_nuclei(folder / str(rows), table)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.results.fingerprints import OF, Fingerprint, fingerprint
-from wsi_nuc import results
-from wsi_nuc.results import NUMBERS
+from wsi_nuc import results_numbers
+from wsi_nuc.results_numbers import NUMBERS
 
 FILE = Path(__file__).with_name("stored.json")
 STORE = "`python -m tests.results.stored`"
@@ -30,8 +30,8 @@ def store(names: Sequence[str] = tuple(OF)) -> None:
 
 
 def raise_number(name: str) -> None:
-    """Raise a number in `wsi_nuc/results.py`, and store what it stands for from now on."""
-    module, before = Path(results.__file__), f'"{name}": {NUMBERS[name]}'
+    """Raise a number in `wsi_nuc/results_numbers.py`, and store what it stands for from now on."""
+    module, before = Path(results_numbers.__file__), f'"{name}": {NUMBERS[name]}'
     NUMBERS[name] += 1
     text = module.read_text()
     assert text.count(before) == 1, f"{module} has no single {before}"
@@ -63,7 +63,7 @@ def verdict(name: str, stored: dict[str, Any], now: Fingerprint, number: int) ->
         unless = f" (only this one if none of {', '.join(first)} fails as well)" if first else ""
         return (
             f"the results that the number {name!r} stands for have changed:\n  {shown}\nIf that is meant, "
-            f"raise {name!r} in wsi_nuc/results.py{unless}, then {STORE}"
+            f"raise {name!r} in wsi_nuc/results_numbers.py{unless}, then {STORE}"
         )
     if differing:
         return f"the number {name!r} was raised: store what it stands for now by {STORE}"

@@ -14,7 +14,7 @@ from tests.results.stored import load, verdict
 from wsi_nuc.cohort.plan import Plan, PlanRow
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import OK, USAGE
-from wsi_nuc.results import NUMBERS
+from wsi_nuc.results_numbers import NUMBERS
 from wsi_nuc.run import SlideResult, run_session
 
 
@@ -36,7 +36,7 @@ def test_the_verdict_says_which_number_to_raise() -> None:
     assert verdict("pipeline", stored, same, number) == ""
     message = verdict("pipeline", stored, now, number)
     assert "/manifest/counts/nuclei: " in message
-    assert "raise 'pipeline' in wsi_nuc/results.py (only this one if none of classical" in message
+    assert "raise 'pipeline' in wsi_nuc/results_numbers.py (only this one if none of classical" in message
     assert "store what it stands for now" in verdict("pipeline", stored, now, number + 1)
     assert "put it back" in verdict("pipeline", stored, same, number + 1)
 

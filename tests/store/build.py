@@ -11,7 +11,7 @@ from wsi_nuc.store import layout
 from wsi_nuc.store.commit import Acceptable, Published, Staging, accept_all, publish
 from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.manifest import Accounting, Json, Origin, build, identity_key
-from wsi_nuc.store.nuclei import NucleiWriter, Summary
+from wsi_nuc.store.nuclei_columns import NucleiWriter, Summary
 from wsi_nuc.store.place import Place
 from wsi_nuc.store.zarrfile import ZarrFolder
 from wsi_nuc.types import Float64, Int64, TileCounts

@@ -20,7 +20,7 @@ from wsi_nuc.store.commit import Staging, check_target, clean_up, differences, p
 from wsi_nuc.store.folders import made_folder, output_folder
 from wsi_nuc.store.locks import Held, try_lock
 from wsi_nuc.store.manifest import Accounting, build, digest, read
-from wsi_nuc.store.nuclei import ROW_GROUP_ROWS, NucleiWriter
+from wsi_nuc.store.nuclei_columns import ROW_GROUP_ROWS, NucleiWriter
 from wsi_nuc.store.place import Place
 from wsi_nuc.store.private import slide_lock
 from wsi_nuc.store.verify import is_result, problems_of, verify

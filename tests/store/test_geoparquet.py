@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from tests.store.build import CLASSES, core_boxes_l0, nuclei, write_nuclei
 from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.rings import Rings
-from wsi_nuc.store import nuclei as nuclei_module
+from wsi_nuc.store import nuclei_columns as nuclei_module
 from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.geometry import crosses_core, polygons_wkb
 from wsi_nuc.store.tissue import write_tissue

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 CODE = """
 import sys, pathlib
 from tests.store.build import CLASSES, core_boxes_l0, nuclei
-from wsi_nuc.store.nuclei import NucleiWriter
+from wsi_nuc.store.nuclei_columns import NucleiWriter
 from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.zarrfile import ZarrFolder
 table = nuclei(2500)

@@ -13,7 +13,7 @@ from wsi_nuc.cohort.sheet import to_csv
 from wsi_nuc.cohort.state import PENDING, State, states
 from wsi_nuc.cohort.tables import PATIENT, SLIDE, Row, patient_rows, slide_rows
 from wsi_nuc.store import manifest as manifests
-from wsi_nuc.store.columns import Column, described
+from wsi_nuc.store.column_record import Column, described
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from wsi_nuc.features.registry import FAMILIES
 from wsi_nuc.features.registry import TABLE as FEATURES
 from wsi_nuc.features.summary import FIGURES
 from wsi_nuc.store import classes, layout, tissue
-from wsi_nuc.store.columns import PLACEHOLDER, Column, find
-from wsi_nuc.store.nuclei import NUCLEI
+from wsi_nuc.store.column_record import PLACEHOLDER, Column, find
+from wsi_nuc.store.nuclei_columns import NUCLEI
 from wsi_nuc.store.tables import OBS, PROBABILITY
 
 

@@ -28,7 +28,7 @@ from wsi_nuc.cohort.twins import size_of
 from wsi_nuc.config import RunConfig
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.quality import check_mpp
-from wsi_nuc.results import NUMBERS
+from wsi_nuc.results_numbers import NUMBERS
 from wsi_nuc.run.job import Survey, file_sha256, survey
 from wsi_nuc.run.region import RegionJob, loaded_model, process_region
 from wsi_nuc.slides.identity import content_sha256, stat_signature

@@ -19,8 +19,8 @@ import wsi_nuc
 from wsi_nuc.cohort.plan import Plan
 from wsi_nuc.cohort.records import DONE
 from wsi_nuc.cohort.tables import FILLED, OWN, PATIENT, Row
-from wsi_nuc.results import NUMBERS
-from wsi_nuc.store.columns import FACTS, NONE, Column
+from wsi_nuc.results_numbers import NUMBERS
+from wsi_nuc.store.column_record import FACTS, NONE, Column
 
 # Of the table's own columns, those that `obs` has, by level.
 IN_OBS = {

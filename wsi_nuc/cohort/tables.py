@@ -24,9 +24,9 @@ from wsi_nuc.cohort.sheet import typed
 from wsi_nuc.cohort.state import REFUSED, State
 from wsi_nuc.features.squares import entropy, segregation
 from wsi_nuc.features.summary import figure_column, slide_summary
-from wsi_nuc.results import NUMBERS
+from wsi_nuc.results_numbers import NUMBERS
 from wsi_nuc.slides.address import shown
-from wsi_nuc.store.columns import GIVEN, NONE, Column
+from wsi_nuc.store.column_record import GIVEN, NONE, Column
 
 Row = dict[str, Any]
 Figures = dict[str, float | int | str | None]

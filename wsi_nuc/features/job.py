@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wsi_nuc.features.registry import COARSEST_UM
-from wsi_nuc.results import NUMBERS
+from wsi_nuc.results_numbers import NUMBERS
 from wsi_nuc.types import SlideRef
 
 Json = dict[str, Any]

@@ -19,7 +19,7 @@ from scipy.spatial import Delaunay, QhullError, cKDTree
 
 from wsi_nuc.features.registry import RADII_UM, REACH_UM, WITHIN_REACH
 from wsi_nuc.features.shape import ratio
-from wsi_nuc.store.columns import Column, about_mean_by
+from wsi_nuc.store.column_record import Column, about_mean_by
 from wsi_nuc.store.reading import NucleiFile, Points
 from wsi_nuc.types import Bool, Float64, Int64
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from wsi_nuc.models.classical.settings import STAINS, unmixing
-from wsi_nuc.store.columns import Column
+from wsi_nuc.store.column_record import Column
 
 RADII_UM = (25, 50)
 # Nothing farther away counts as a neighbour or a border.

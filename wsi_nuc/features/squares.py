@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wsi_nuc.store.columns import DERIVED, SUM, Column, about_mean_by, mean_by
+from wsi_nuc.store.column_record import DERIVED, SUM, Column, about_mean_by, mean_by
 from wsi_nuc.types import Float64, Int64
 
 EDGE_UM = 250.0

@@ -28,7 +28,7 @@ from wsi_nuc.features.registry import TABLE
 from wsi_nuc.store import classes as class_figures
 from wsi_nuc.store import manifest as manifests
 from wsi_nuc.store.classes import ClassCounter, ClassRow
-from wsi_nuc.store.columns import SAME, SUM, Column, about_mean_by, find, mean_by
+from wsi_nuc.store.column_record import SAME, SUM, Column, about_mean_by, find, mean_by
 from wsi_nuc.store.reading import NucleiFile, class_names, read_tissue
 
 Figure = float | int | str

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from wsi_nuc import results
+from wsi_nuc import results_numbers
 from wsi_nuc.errors import UsageError, about
 from wsi_nuc.events import Emit, ignore
 from wsi_nuc.features.job import covers
@@ -31,7 +31,7 @@ from wsi_nuc.store.commit import Published, Staging, check_target, clean_up, pub
 from wsi_nuc.store.folders import output_folder, tell_of_strangers
 from wsi_nuc.store.manifest import Accounting, Origin
 from wsi_nuc.store.names import claim_name
-from wsi_nuc.store.nuclei import NucleiWriter, Summary
+from wsi_nuc.store.nuclei_columns import NucleiWriter, Summary
 from wsi_nuc.store.tissue import write_thumbnail, write_tissue
 from wsi_nuc.store.zarrfile import ZarrFolder
 from wsi_nuc.store.zipping import present
@@ -129,7 +129,7 @@ def _origin(request: ImportRequest, name: str, slide: _Slide) -> Origin:
         "element": request.wanted.element,
         "class_column": request.wanted.class_column,
     }
-    key = manifests.identity_key(slide.sha256, _cells_sha256(request.cells), config, results.of_import())
+    key = manifests.identity_key(slide.sha256, _cells_sha256(request.cells), config, results_numbers.of_import())
     return Origin(key, slide_facts(request.slide, slide.info, slide.mpp, slide.sha256), versions())
 
 

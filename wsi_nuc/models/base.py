@@ -55,7 +55,7 @@ class ModelSpec:
     allowed."""
     results: int = 1
     """The family's results number, raised exactly when equal weights and pixels give other nuclei. For families of
-    this package see `wsi_nuc.results`."""
+    this package see `wsi_nuc.results_numbers`."""
 
 
 class Fetch(Protocol[T_co]):

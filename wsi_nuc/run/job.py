@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import wsi_nuc
-from wsi_nuc import results
+from wsi_nuc import results_numbers
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import UsageError, about
 from wsi_nuc.models.base import ModelSpec
@@ -127,7 +127,7 @@ def prepare(
         seen = survey(slide, config, spec)
         sha256 = hashed.result()
     wanted = _result_config(config, seen.info, seen.mpp, spec, device, measured(config, spec))
-    numbers = results.of_run(spec.results)
+    numbers = results_numbers.of_run(spec.results)
     key = identity_key(sha256, spec.weights_sha256, wanted, numbers)
     tiles = {"core_px": spec.core_px, "halo_px": spec.halo_px}
     plan = sized(seen.plan, config, spec, device)

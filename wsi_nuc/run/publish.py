@@ -19,7 +19,7 @@ from wsi_nuc.store import manifest as manifests
 from wsi_nuc.store.commit import Published, Staging, publish
 from wsi_nuc.store.labels import write_labels
 from wsi_nuc.store.manifest import Accounting, Lost
-from wsi_nuc.store.nuclei import NucleiWriter, Summary
+from wsi_nuc.store.nuclei_columns import NucleiWriter, Summary
 from wsi_nuc.store.parts import read_part
 from wsi_nuc.store.place import Place
 from wsi_nuc.store.tissue import write_thumbnail, write_tissue

@@ -16,7 +16,7 @@ from wsi_nuc.stitch.candidates import Candidates
 from wsi_nuc.stitch.crossing import meetings
 from wsi_nuc.stitch.overlap import Octagons, intersection_areas, overlapping
 from wsi_nuc.stitch.precedence import rank
-from wsi_nuc.stitch.rule import StitchRule, worse_keeps
+from wsi_nuc.stitch.rivals import StitchRule, worse_keeps
 from wsi_nuc.types import Bool, Float64, Int64, UInt8
 
 KEPT, OPEN, SUPPRESSED = 0, 1, 2

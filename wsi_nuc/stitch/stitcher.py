@@ -16,7 +16,7 @@ from wsi_nuc.stitch.conflicts import KEPT, OPEN, Overlaps, overlaps, settle
 from wsi_nuc.stitch.cutting import cut
 from wsi_nuc.stitch.geometry import BlockKey, Frontier, StitchGeometry
 from wsi_nuc.stitch.precedence import canonical
-from wsi_nuc.stitch.rule import StitchRule
+from wsi_nuc.stitch.rivals import StitchRule
 from wsi_nuc.types import Bool, Float64, Int64
 
 SWEEP_COLUMNS = 4

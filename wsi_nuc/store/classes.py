@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsi_nuc.store.columns import SUM, Column, about_mean_by, mean_by
+from wsi_nuc.store.column_record import SUM, Column, about_mean_by, mean_by
 from wsi_nuc.types import Float64, Int64
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from wsi_nuc.rings import Rings
-from wsi_nuc.store.columns import Column
+from wsi_nuc.store.column_record import Column
 from wsi_nuc.store.durable import DurableFile
 from wsi_nuc.store.geometry import polygons_wkb
 from wsi_nuc.store.place import Place

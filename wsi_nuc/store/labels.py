@@ -8,7 +8,7 @@ import numpy as np
 
 from wsi_nuc.rings import Labels
 from wsi_nuc.store import layout
-from wsi_nuc.store.nuclei import Summary
+from wsi_nuc.store.nuclei_columns import Summary
 from wsi_nuc.store.reading import NucleiFile, StoredRings, meet
 from wsi_nuc.store.zarrfile import Chunks, ShardFile, ZarrFolder, chunk_file
 from wsi_nuc.types import Box

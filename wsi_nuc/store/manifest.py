@@ -44,7 +44,7 @@ def sha256_of(document: Any) -> str:
 def identity_key(
     slide_sha256: str, weights_sha256: str, config: Mapping[str, Any], results: Mapping[str, int]
 ) -> Json:
-    """What a result depends on. `results`: the numbers of `wsi_nuc.results` that apply; older keys have a
+    """What a result depends on. `results`: the numbers of `wsi_nuc.results_numbers` that apply; older keys have a
     `version` instead."""
     return {
         "config": dict(config),

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.rings import offsets_of
 from wsi_nuc.store import layout
-from wsi_nuc.store.columns import FACTS, Column
+from wsi_nuc.store.column_record import FACTS, Column
 from wsi_nuc.store.zarrfile import Json, RowArray, ZarrFolder
 from wsi_nuc.types import Float32, Float64, Int64
 

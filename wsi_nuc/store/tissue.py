@@ -8,7 +8,7 @@ import numpy as np
 
 from wsi_nuc.rings import offsets_of
 from wsi_nuc.store import layout
-from wsi_nuc.store.columns import Column, described
+from wsi_nuc.store.column_record import Column, described
 from wsi_nuc.store.geoparquet import BOX_AND_GEOMETRY, GeoParquetFile, bbox_array, bbox_type, binary_array
 from wsi_nuc.store.tables import to_arrow
 from wsi_nuc.store.zarrfile import ZarrFolder

@@ -22,7 +22,7 @@ from wsi_nuc.models.classical.settings import (
     to_state,
 )
 from wsi_nuc.models.weights import Checkpoint, CheckpointInfo, check_state, save_checkpoint
-from wsi_nuc.results import NUMBERS
+from wsi_nuc.results_numbers import NUMBERS
 
 ARCHITECTURE = "classical"
 ABOUT = "no network, no weights: haematoxylin, blobs and a local flood; H&E at 0.5 um/px, CPU"

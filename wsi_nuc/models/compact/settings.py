@@ -9,7 +9,7 @@ from typing import Any, Self
 from wsi_nuc.errors import ModelError
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.models.options import section
-from wsi_nuc.results import NUMBERS
+from wsi_nuc.results_numbers import NUMBERS
 
 STRIDES = (2, 4, 8, 16, 32)
 POINT_STRIDE = 4

@@ -27,7 +27,7 @@ from wsi_nuc.models.weights import (
     check_state,
     save_checkpoint,
 )
-from wsi_nuc.results import NUMBERS
+from wsi_nuc.results_numbers import NUMBERS
 
 ARCHITECTURE = "promptnucseg"
 PART = "promptnucseg-part"

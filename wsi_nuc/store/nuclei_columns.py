@@ -13,7 +13,7 @@ import numpy as np
 from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.store import layout
 from wsi_nuc.store.classes import ClassCounter, ClassRow
-from wsi_nuc.store.columns import Column, described
+from wsi_nuc.store.column_record import Column, described
 from wsi_nuc.store.geometry import crosses_core
 from wsi_nuc.store.geoparquet import BOX_AND_GEOMETRY, GeoParquetFile, bbox_array, bbox_type, wkb_array
 from wsi_nuc.store.tables import ProbabilityTable, texts, to_arrow
