@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from wsi_nuc.config import MAX_CONFIG_BYTES, RunConfig, load_config
+from wsi_nuc.config import RunConfig
+from wsi_nuc.configuring import MAX_CONFIG_BYTES, load_config
 from wsi_nuc.errors import UsageError
 
 

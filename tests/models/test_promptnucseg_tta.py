@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from tests.models.looking import propose, segment
 from tests.models.nets import random_batch, tiny_settings
 from tests.models.sensible import sensible_net
-from wsi_nuc.config import RunConfig, load_config
+from wsi_nuc.config import RunConfig
+from wsi_nuc.configuring import load_config
 from wsi_nuc.errors import ModelError, SlideError, UsageError
 from wsi_nuc.inference.predict import predict
 from wsi_nuc.models.base import NucleiModel

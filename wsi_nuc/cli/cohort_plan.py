@@ -70,7 +70,7 @@ def plan(
         "allow_bad_tiles": allow_bad_tiles,
         "pack": pack,
     }
-    from wsi_nuc.config import load_config
+    from wsi_nuc.configuring import load_config
 
     settings = load_config(config, assign or [], given)
     with stoppable("Slides that were looked at are kept: the same command goes on"):

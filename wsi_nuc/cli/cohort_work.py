@@ -61,7 +61,7 @@ def _command(name: str, about: str, again: bool) -> Callable[..., None]:
 
 def _execution(cohort: Path, assign: Sequence[str] | None, **options: Any) -> dict[str, Any]:
     from wsi_nuc.cohort.plan import check_execution
-    from wsi_nuc.config import assigned_values
+    from wsi_nuc.configuring import assigned_values
 
     return check_execution({**assigned_values(assign or []), **options}, cohort)
 

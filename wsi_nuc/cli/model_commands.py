@@ -86,7 +86,7 @@ def convert(
     ] = None,
 ) -> None:
     """Turn foreign weights into a native file. If tensors do not fit they are listed, and nothing is written."""
-    from wsi_nuc.config import assigned_values
+    from wsi_nuc.configuring import assigned_values
     from wsi_nuc.models.options import checked_options
     from wsi_nuc.models.promptnucseg.convert import Target
     from wsi_nuc.models.promptnucseg.convert import convert as run_conversion

@@ -84,7 +84,7 @@ def run(
             yield SlideResult(slide, "interrupted", error=str(stop), exit_code=stop.exit_code).as_json()
 
     with stoppable(needed=["wsi_nuc.run"], answers=unanswered):
-        from wsi_nuc.config import load_config
+        from wsi_nuc.configuring import load_config
 
         settings = load_config(config, assign or [], given)
         answers = settings.answers

@@ -24,7 +24,8 @@ from wsi_nuc.cohort.rows import make_rows
 from wsi_nuc.cohort.shards import Shard
 from wsi_nuc.cohort.sheet import read_sheet
 from wsi_nuc.cohort.twins import find_twins, refuse_twin
-from wsi_nuc.config import RunConfig, with_settings
+from wsi_nuc.config import RunConfig
+from wsi_nuc.configuring import with_settings
 from wsi_nuc.errors import MODEL, ModelError, WsiNucError
 from wsi_nuc.executors.base import Execute, Executor, Outcome
 from wsi_nuc.models.base import ModelSpec

@@ -15,7 +15,8 @@ from typing import Any
 from wsi_nuc.cohort.plan import PlanRow
 from wsi_nuc.cohort.sheet import COLUMNS, Line, Sheet
 from wsi_nuc.cohort.twins import refuse_twin
-from wsi_nuc.config import RunConfig, with_settings
+from wsi_nuc.config import RunConfig
+from wsi_nuc.configuring import with_settings
 from wsi_nuc.errors import USAGE, UsageError
 from wsi_nuc.slides.address import is_url
 from wsi_nuc.store.names import plain_name

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from wsi_nuc.config import Section, assign, load_section, parse_assignment
+from wsi_nuc.config import Section
+from wsi_nuc.configuring import assign, load_section, parse_assignment
 from wsi_nuc.datasets.images import chosen
 from wsi_nuc.datasets.record import Dataset, LabelledImage, SourceConfig
 from wsi_nuc.errors import UsageError, choices

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from wsi_nuc.config import RunConfig, with_settings
+from wsi_nuc.config import RunConfig
+from wsi_nuc.configuring import with_settings
 from wsi_nuc.errors import UsageError
 from wsi_nuc.events import Emit
 from wsi_nuc.executors.base import Execute

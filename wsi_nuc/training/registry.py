@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 
 import torch
 
-from wsi_nuc.config import assigned_values, load_section, read_yaml
+from wsi_nuc.configuring import assigned_values, load_section, read_yaml
 from wsi_nuc.errors import UsageError, choices
 from wsi_nuc.training.config import TrainingConfig
 from wsi_nuc.training.events import Emit, ignore
