@@ -85,6 +85,8 @@ def test_a_worker_that_is_stopped_does_not_outlive_a_run_that_is_killed(workers:
         assert run.stdout is not None
         worker = psutil.Process(int(run.stdout.readline()))
         worker.suspend()
+        # The signal may reach it later.
+        tasks.until(lambda: worker.status() == psutil.STATUS_STOPPED)
         run.kill()
     tasks.until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
 
