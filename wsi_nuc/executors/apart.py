@@ -40,6 +40,12 @@ OOM_SCORE = "900"
 Result = TypeVar("Result")
 
 
+def end_first(score: str) -> None:
+    """If memory runs out the kernel ends this process before those with a lower score."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(score)
+
+
 class Died(Exception):
     """The process ended before its call did."""
 
@@ -80,8 +86,7 @@ def call_apart(call: Callable[[], Result]) -> Result:
 
 def main(channel: Connection) -> None:
     """Runs in the process: receives the call, and sends its result and the exception that it raised."""
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
+    end_first(OOM_SCORE)
     call: Callable[[], object] = pickle.loads(channel.recv_bytes())
     threading.Thread(target=_end_with_caller, args=(channel,), daemon=True).start()
     # A result that cannot be pickled is a failure of the call, too.

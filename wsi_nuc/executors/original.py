@@ -19,9 +19,8 @@ from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
-from pathlib import Path
 
-from wsi_nuc.executors.apart import boot
+from wsi_nuc.executors.apart import boot, end_first
 from wsi_nuc.executors.base import outcome_of
 from wsi_nuc.executors.worker import work
 
@@ -98,8 +97,7 @@ class Original:
 
 def main(channel: Connection) -> None:
     """Runs in the process: receives the order, then one end of a channel for each worker to be made."""
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
+    end_first(OOM_SCORE)
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with suppress(EOFError, OSError):
         pickled, copied = pickle.loads(channel.recv_bytes())

@@ -18,6 +18,7 @@ from scipy.spatial import cKDTree
 from wsi_nuc.features.job import GroupJob
 from wsi_nuc.features.neighbourhood import Scene
 from wsi_nuc.features.registry import BORDER, LEAST_SHARE, RADII_UM, REACH_UM
+from wsi_nuc.features.squares import rows_by_square
 from wsi_nuc.rings import Rings
 from wsi_nuc.store.reading import meet
 from wsi_nuc.tissue.area import inside
@@ -48,9 +49,8 @@ class Analysed:
             return None
         reach = REACH_UM / job.mpp
         around = (box[0] - reach, box[1] - reach, box[2] + reach, box[3] + reach)
-        lost = np.array(job.lost_l0, np.float64).reshape(-1, 4)
         kept = meet(shapely.bounds(tissue).reshape(-1, 4), around)
-        return cls(tissue[kept], lost[meet(lost, around)], slide, job.mpp)
+        return cls(tissue[kept], np.array(job.lost_l0, np.float64).reshape(-1, 4), slide, job.mpp)
 
     def holds(self, xy_l0: Float64) -> Bool:
         """N: whether each point lies in the area."""
@@ -134,7 +134,7 @@ def border_features(scene: Scene, area: Analysed | None, counts: Columns) -> Col
     columns = {"border_um": distance.astype(np.float64), "near_border_50um": (distance < 50).astype(np.float64)}
     shares = {radius: np.ones(scene.own) for radius in RADII_UM}
     near = np.flatnonzero(distance < max(RADII_UM))
-    for rows in _by_square(xy, near):
+    for rows in rows_by_square(np.floor(xy / SQUARE_UM), near):
         counted = _shares(xy[rows], area)
         for radius, share in shares.items():
             # One that is farther away is whole, whatever the cells at its rim say.
@@ -148,15 +148,6 @@ def border_features(scene: Scene, area: Analysed | None, counts: Columns) -> Col
         columns[f"inside_{radius}um"] = share
         columns[f"count_{radius}um_corrected"] = neighbours / np.maximum(share, LEAST_SHARE)
     return columns
-
-
-def _by_square(xy_um: Float64, rows: Int64) -> list[Int64]:
-    if not len(rows):
-        return []
-    square = np.floor(xy_um[rows] / SQUARE_UM)
-    order = np.lexsort((rows, square[:, 0], square[:, 1]))
-    cuts = np.flatnonzero(np.any(np.diff(square[order], axis=0) != 0, axis=1)) + 1
-    return np.split(rows[order], cuts)
 
 
 def _shares(xy_um: Float64, area: Analysed) -> dict[int, Float64]:

@@ -26,7 +26,7 @@ _MOST_FEATURES = 100_000
 def feature_means(store: Path, nuclei: int) -> dict[str, float]:
     """`feature_mean_NAME` and `feature_sd_NAME` over the nuclei that have a value; NaN where none has.
 
-    A value that stands for a lack of neighbours is none. `nuclei`: how many rows the table must have.
+    A value that stands for a lack of neighbours does not count. `nuclei`: how many rows the table must have.
     """
     table = contents(store) / layout.NUCLEI_TABLE
     try:

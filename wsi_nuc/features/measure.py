@@ -21,6 +21,7 @@ from wsi_nuc.features.neighbourhood import Surroundings, neighbourhood_features
 from wsi_nuc.features.pixels import feature_scale, read_grid, unmixed
 from wsi_nuc.features.registry import COARSEST_UM, REACH_UM, features_of
 from wsi_nuc.features.shape import ratio, shape_features
+from wsi_nuc.features.squares import rows_by_square
 from wsi_nuc.features.texture import boundary_features, stain_features, texture_features
 from wsi_nuc.rings import Rings
 from wsi_nuc.slides.address import shown
@@ -87,11 +88,8 @@ def pixel_features(
     boxes = own.bounds_l0 / scale.l0_per_grid
     small = np.flatnonzero((boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) <= LARGEST_UM / scale.grid_mpp)
     square = np.floor((boxes[:, :2] + boxes[:, 2:]) / 2 * scale.grid_mpp / SQUARE_UM)
-    order = small[np.lexsort((small, square[small, 0], square[small, 1]))]
-    cuts = np.flatnonzero(np.any(np.diff(square[order], axis=0) != 0, axis=1)) + 1
-    for rows in np.split(order, cuts):
-        if len(rows):
-            yield _read(source, scale, rows, (own, near))
+    for rows in rows_by_square(square, small):
+        yield _read(source, scale, rows, (own, near))
 
 
 def _read(

@@ -165,3 +165,12 @@ def _mean_entropy(table: Int64) -> float:
     if not totals.sum():
         return math.nan
     return float(sum(entropy(row) * n for row, n in zip(table, totals, strict=True) if n) / totals.sum())
+
+
+def rows_by_square(square: Float64, rows: Int64) -> list[Int64]:
+    """The `rows` of each square that has any, square by square. `square`: N x 2, the square of every row."""
+    if not len(rows):
+        return []
+    order = rows[np.lexsort((rows, square[rows, 0], square[rows, 1]))]
+    cuts = np.flatnonzero(np.any(np.diff(square[order], axis=0) != 0, axis=1)) + 1
+    return np.split(order, cuts)

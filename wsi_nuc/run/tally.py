@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, fields
 from typing import Any, Self
 
+from wsi_nuc.store.manifest import LOST
 from wsi_nuc.tiling.gaps import BoxL0
 from wsi_nuc.tiling.read import TilePixels
 from wsi_nuc.types import TileCounts
 
 MOST_NAMED = 5
-_PLACES = ("missing", "damaged", "failed")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -74,13 +74,13 @@ class Tally:
 
     def document(self) -> dict[str, Any]:
         """As JSON values."""
-        places = {name: [astuple(place) for place in getattr(self, name)] for name in _PLACES}
+        places = {name: [astuple(place) for place in getattr(self, name)] for name in LOST}
         return {"tiles": self.tiles, "repairs": self.repairs, "cut": self.cut, "looks": self.looks, **places}
 
     @classmethod
     def from_document(cls, stored: dict[str, Any]) -> Self:
         places = {
-            name: tuple(BadPlace(tile, tuple(box), cause) for tile, box, cause in stored[name]) for name in _PLACES
+            name: tuple(BadPlace(tile, tuple(box), cause) for tile, box, cause in stored[name]) for name in LOST
         }
         looks = tuple(tuple(numbers) for numbers in stored["looks"])
         return cls(stored["tiles"], repairs=stored["repairs"], cut=stored["cut"], looks=looks, **places)
@@ -104,7 +104,7 @@ class RegionReport:
 def lacking(reports: Sequence[RegionReport]) -> tuple[str, str]:
     """What a slide lacks, in words: where the file holds no data, and what could not be decoded or computed."""
     missing, damaged, failed = (
-        sorted(place for report in reports for place in getattr(report.tally, name)) for name in _PLACES
+        sorted(place for report in reports for place in getattr(report.tally, name)) for name in LOST
     )
     bad = [_named(failed, "tile", "failed"), _named(damaged, "place", "cannot be decoded")]
     return _named(missing, "place", "without data"), "; ".join(filter(None, bad))

@@ -12,7 +12,7 @@ from wsi_nuc.errors import SlideError
 CHECK_ADDRESS = "check the address and your credentials"
 LONGEST_REASON = 300
 REMOTE_ADDRESS = re.compile(r"\w[\w+.:-]*://[^\s'\"<>()]+")
-# What storage libraries raise that is none of Python's own errors: the base classes, by module.
+# Errors that storage libraries raise beside those of Python itself: the base classes, by module.
 OF_LIBRARIES = {
     "aiohttp": ("ClientError",),
     "azure.core.exceptions": ("AzureError",),

@@ -81,8 +81,8 @@ def overlaps(candidates: Candidates, closed: Bool, rule: StitchRule) -> Overlaps
     _, other_rest, rest_row[turned] = _measured(rings, bounds, signed, (owner[turned], loser[turned]))
     rest_row[turned[rest_row[turned] >= 0]] += len(rest)
     rest = Rings.concat([rest, other_rest])
-    found = Overlaps(rows[better], rows[worse], rivals, rows[owner], rows[loser], rest, rest_row)
-    return found.select(rivals | (common > _TOUCHING))
+    shared = Overlaps(rows[better], rows[worse], rivals, rows[owner], rows[loser], rest, rest_row)
+    return shared.select(rivals | (common > _TOUCHING))
 
 
 def _renumbered(rows: Int64, count: int) -> tuple[Int64, Int64]:
@@ -115,14 +115,14 @@ def _measured(
     return np.clip(common, 0, np.minimum(areas[first], areas[second])), met.rest, rest_row
 
 
-def settle(closed: Bool, found: Overlaps) -> UInt8:
+def settle(closed: Bool, shared: Overlaps) -> UInt8:
     """N: KEPT, SUPPRESSED or OPEN. `closed`: whether all rivals of the row are among the given rows.
 
     The pairs come in the order of precedence of their worse rows, so the state of a better one is final when it is
     used. One pass decides all rows, and if all are closed, no row stays open.
     """
     state = np.where(closed, KEPT, OPEN).astype(np.uint8).tolist()
-    pairs = (found.better[found.rivals].tolist(), found.worse[found.rivals].tolist())
+    pairs = (shared.better[shared.rivals].tolist(), shared.worse[shared.rivals].tolist())
     for better, worse in zip(*pairs, strict=True):
         if state[better] == KEPT:
             state[worse] = SUPPRESSED

@@ -83,16 +83,16 @@ def meetings(rings: Rings, bounds: Float64, anticlockwise: Bool, pairs: tuple[In
     edges = _Edges.of(rings)
     low = np.maximum(bounds[first, :2], bounds[second, :2])
     high = np.minimum(bounds[first, 2:], bounds[second, 2:])
-    found, touching = _crossings(rings, edges, pairs, (low, high))
-    count = np.bincount(found.pair, minlength=len(first))
+    crossings, touching = _crossings(rings, edges, pairs, (low, high))
+    count = np.bincount(crossings.pair, minlength=len(first))
     twice = (count == 2) & ~touching
-    rows = np.flatnonzero(twice[found.pair])
+    rows = np.flatnonzero(twice[crossings.pair])
     # At a crossing, the first ring goes into the second one or out of it; once each, unless a ring is invalid.
-    enters = found.left[rows] != anticlockwise[second[found.pair[rows]]]
+    enters = crossings.left[rows] != anticlockwise[second[crossings.pair[rows]]]
     regular = enters[0::2] != enters[1::2]
-    twice[found.pair[rows[0::2][~regular]]] = False
+    twice[crossings.pair[rows[0::2][~regular]]] = False
     rows, enters = rows[np.repeat(regular, 2)], enters[np.repeat(regular, 2)]
-    into, out = found.at(rows[enters]), found.at(rows[~enters])
+    into, out = crossings.at(rows[enters]), crossings.at(rows[~enters])
     ends = (first[into.pair], second[into.pair])
     rest = _along_both(rings, edges, ends, into, out, into.left == anticlockwise[ends[0]])
     return Meetings((count == 0) & ~touching, twice, rest)

@@ -124,27 +124,27 @@ class _Held:
         pool = Candidates.concat(parts)
         decidable = window.decidable(pool.table.prompt_xy[:, 0])
         closed = pool.written | (frontier.closed(pool.bounds) & decidable)
-        found = overlaps(pool, closed, self.rule)
-        state = settle(closed, found)
+        shared = overlaps(pool, closed, self.rule)
+        state = settle(closed, shared)
         left = (state == KEPT) & ~pool.written
-        ready = left & ~_beside(found, state == OPEN)
-        both = (state[found.owner] == KEPT) & (state[found.loser] == KEPT)
-        count = self._keep_cut(pool.table, ready, found.select(both & ready[found.loser]))
+        ready = left & ~_beside(shared, state == OPEN)
+        both = (state[shared.owner] == KEPT) & (state[shared.loser] == KEPT)
+        count = self._keep_cut(pool.table, ready, shared.select(both & ready[shared.loser]))
         # What is written stays at hand, uncut, as long as it may cut others.
         unwritten = (state == OPEN) | (left & ~ready)
         written = (state == KEPT) & ~unwritten
-        rows = np.flatnonzero(unwritten | (written & (_beside(found, unwritten) | ~decidable)))
+        rows = np.flatnonzero(unwritten | (written & (_beside(shared, unwritten) | ~decidable)))
         columns = np.floor(pool.table.prompt_xy[rows, 0] / self.geometry.region_l0).astype(np.int64)
         pool = replace(pool, written=written)
         for column in np.unique(columns).tolist():
             self._put(column, pool.select(rows[columns == column]))
         self.rows += count + len(rows) - len(pool)
 
-    def _keep_cut(self, table: NucleiTable, kept: Bool, found: Overlaps) -> int:
+    def _keep_cut(self, table: NucleiTable, kept: Bool, shared: Overlaps) -> int:
         """Keep these rows, less what others have of them. Returns how many are left."""
         whole = kept.copy()
-        whole[found.loser] = False
-        rows, left = cut(Rings(table.xy, table.offsets), found, 1 - self.rule.containment)
+        whole[shared.loser] = False
+        rows, left = cut(Rings(table.xy, table.offsets), shared, 1 - self.rule.containment)
         self._keep(table, np.flatnonzero(whole))
         self._keep(replace(table.select(rows), xy=left.xy, offsets=left.offsets), np.arange(len(rows)))
         self.stats.cut += len(rows)
@@ -166,11 +166,11 @@ class _Held:
             yield table.select(canonical(table, self.geometry))
 
 
-def _beside(found: Overlaps, rows: Bool) -> Bool:
+def _beside(shared: Overlaps, rows: Bool) -> Bool:
     """N: which rows overlap one of `rows`."""
     beside = np.zeros(len(rows), np.bool_)
-    beside[found.better[rows[found.worse]]] = True
-    beside[found.worse[rows[found.better]]] = True
+    beside[shared.better[rows[shared.worse]]] = True
+    beside[shared.worse[rows[shared.better]]] = True
     return beside
 
 

@@ -80,7 +80,7 @@ class Column:
         """The placeholders replaced."""
 
         def fill(text: str) -> str:
-            return PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), text)
+            return PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), text)
 
         pool = replace(self.patient, by=fill(self.patient.by))
         return replace(self, name=fill(self.name), about=fill(self.about), patient=pool)

@@ -53,7 +53,6 @@ def _batch(wkb: Any, bounds: Any, area_mm2: Any) -> Any:
     schema = pa.schema(
         [
             pa.field("id", pa.int64(), nullable=False),
-            # The same number, under the name by which LazySlide knows pieces of tissue.
             pa.field("tissue_id", pa.int64(), nullable=False),
             pa.field("area_mm2", pa.float64(), nullable=False),
             pa.field("bbox", bbox_type(), nullable=False),
