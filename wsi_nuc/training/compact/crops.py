@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.models.compact.segmentor import nearest_others
 from wsi_nuc.models.compact.settings import MASK_STRIDE, POINT_STRIDE
-from wsi_nuc.training.compact.config import CropConfig
+from wsi_nuc.training.compact.config import CropConfig, Cropping
 from wsi_nuc.training.compact.scene import Scene, scene_of, vary, warp
 from wsi_nuc.types import Float32, Float64, Int64
 
@@ -103,11 +103,12 @@ class Crops(Dataset[Crop]):
     def __getitem__(self, number: int) -> Crop:
         rng = np.random.default_rng((self._seed, number))
         scenes = self._scenes[rng.choice(len(self._scenes), p=self._chance)]
-        scene = _cropped(scenes[rng.integers(len(scenes))], rng, self._config)
+        scene = cropped(scenes[rng.integers(len(scenes))], rng, self._config)
         return targets(scene, rng, self._config)
 
 
-def _cropped(scene: Scene, rng: np.random.Generator, config: CropConfig) -> Scene:
+def cropped(scene: Scene, rng: np.random.Generator, config: Cropping) -> Scene:
+    """A crop at a random place, turned, mirrored, enlarged and stained at random."""
     angle, size = rng.uniform(0, 2 * np.pi), config.size_px
     scale = np.exp(rng.uniform(*np.log(config.scale)))
     cos, sin = np.cos(angle), np.sin(angle)

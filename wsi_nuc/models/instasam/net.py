@@ -1,0 +1,82 @@
+"""The network of InstaSAM over a convolutional encoder.
+
+The nuclei decoder (a pyramid and heads) gives foreground, horizontal and vertical distances, and classes; no points
+are needed. The prompted decoder is that of the compact network: it gives the mask of a nucleus for its dot, and only
+training uses it. Both see the same adapted maps. Parts have the names of `compact.net`, so that a compact model's
+weights are a start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from wsi_nuc.models.compact.net import Asked, MaskDecoder, Pyramid, conv
+from wsi_nuc.models.device import full_precision
+from wsi_nuc.models.instasam.encoder import AdaptedEncoder
+from wsi_nuc.models.instasam.settings import Settings
+
+MAPS = 3  # foreground, horizontal and vertical distance
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one look at B x 3 x H x W pixels gives."""
+
+    fine: torch.Tensor
+    """B x (3 + F) at stride 2: foreground, the two distances, and the features from which masks are made."""
+    classes: torch.Tensor
+    """B x C logits at stride 4."""
+    context: tuple[torch.Tensor, torch.Tensor]
+    """Maps at strides 4 and 8, from which dots are embedded."""
+
+    @property
+    def foreground(self) -> torch.Tensor:
+        """B x h x w logits."""
+        return self.fine[:, 0]
+
+    @property
+    def distances(self) -> torch.Tensor:
+        """B x 2 x h x w, -1..1: horizontal and vertical, from the nucleus's centre to its edge on that side."""
+        return self.fine[:, 1:MAPS]
+
+    @property
+    def masks(self) -> torch.Tensor:
+        """B x F features from which masks are made."""
+        return self.fine[:, MAPS:]
+
+
+class InstaSamNet(nn.Module):
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        sizes = settings.net
+        width, coarse, features = sizes.pyramid[0], sizes.pyramid[1], sizes.mask_channels
+        self.encoder = AdaptedEncoder(settings.encoder, sizes, settings.adapter)
+        self.pyramid = Pyramid(sizes)
+        self.point_tower = conv(width, width)
+        self.class_head = nn.Conv2d(width, len(settings.classes), 1)
+        self.mask_tower = conv(width, width)
+        self.mask_head = nn.Conv2d(width, 4 * (features + MAPS), 1)
+        self.mask_detail = nn.Conv2d(sizes.stem, features + MAPS, 3, padding=1)
+        self.decoder = MaskDecoder(width + coarse, sizes)
+
+    def forward(self, pixels: torch.Tensor, adapted: bool = True) -> Seen:
+        """`pixels`: B x 3 x H x W of `normalise`, H and W multiples of 32. `adapted`: with the adapters."""
+        stem, *maps = self.encoder(pixels, adapted)
+        near, coarse, _ = self.pyramid(maps)
+        seen = F.relu(self.point_tower(near))
+        fine = F.pixel_shuffle(self.mask_head(F.relu(self.mask_tower(near))), 2) + self.mask_detail(stem)
+        with full_precision(pixels):
+            classes = self.class_head(seen.float())
+        return Seen(fine, classes, (seen, coarse))
+
+    def windows(self, seen: Seen, asked: Asked, side: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """N x side x side logits at stride 2 of the nuclei at the dots, and the first cell (x, y) of each, N x 2."""
+        return self.decoder.window(self.decoder.embedding(seen.context, asked), seen.masks, asked, side)
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """By name, what training changes. Everything else is frozen."""
+        return {name: weight for name, weight in self.named_parameters() if weight.requires_grad}

@@ -1,0 +1,105 @@
+"""The schema of an InstaSAM training. No torch here.
+
+Where the paper leaves a choice, or where this program chooses otherwise, the setting quotes the paper.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from wsi_nuc.config import Section
+from wsi_nuc.models.instasam.settings import AdapterSettings, UseSettings
+from wsi_nuc.training.compact.config import Cropping
+from wsi_nuc.training.config import ImagesConfig, TrainingConfig
+
+
+class PseudoConfig(Section):
+    """How the masks of the dots become labels (Eqs. 2 to 4)."""
+
+    delta: float = Field(default=0.5, gt=0, lt=1)
+    """A pixel with a higher probability belongs to the nucleus."""
+    epsilon: float = Field(default=0.3, gt=0)
+    """A pixel with this entropy or more is ignored."""
+    entropy: Literal["printed", "binary", "off"] = "printed"
+    """"printed": Eq. 3 as it stands, -p log p summed over all nuclei, so that a pixel in the neighbourhood of many
+    nuclei is ignored. "binary": -p log p - (1 - p) log(1 - p) of the winning mask alone. "off": no pixel is ignored
+    for its entropy."""
+    overlap: bool = True
+    """A pixel that two nuclei claim is ignored (Eq. 4, F < 2). Otherwise the more probable one has it."""
+
+
+class LossWeights(Section):
+    """The weight of each loss. The paper: "1, 1, and 5, respectively"; it has no classes."""
+
+    masks: float = 1.0
+    """L_S': the masks of the dots against the first labels."""
+    foreground: float = 1.0
+    """L_B."""
+    distances: float = 5.0
+    """L_D."""
+    classes: float = 1.0
+    """Cross-entropy of the dots' classes."""
+
+
+class DotImages(ImagesConfig):
+    """Labelled images whose dots are used. Where an image has outlines, its dots are the centres of these."""
+
+    shift_px: tuple[float, float] = (0.0, 0.0)
+    """The dots are moved at random by a distance between these two: for the study of careless clicks."""
+
+
+class InstaSamConfig(TrainingConfig):
+    """All settings of an InstaSAM training."""
+
+    family: Literal["instasam"] = "instasam"
+    data: DotImages
+    frozen: str = "default"
+    """What is frozen: "default" or another compact or InstaSAM file (its encoder), "efficientnet-lite0" to
+    "efficientnet-lite2" (ImageNet)."""
+    first: str = "default"
+    """Where the first labels S come from: "default" or another compact or InstaSAM file, prompted with the dots;
+    "frozen": the model of `frozen`; "voronoi": clusters of colours within Voronoi cells; "masks": the true outlines,
+    for comparing."""
+    learned: Literal["refined", "first"] = "refined"
+    """What foreground and distances are learned from. "refined": S', the masks that the network itself gives for
+    the dots. "first": S."""
+    pseudo: PseudoConfig = PseudoConfig()
+    refresh: int = Field(default=1, ge=1)
+    """Steps from one network that makes S' to the next. The paper: "as the learning process progresses"; 1: the
+    network of this step."""
+    adapter: AdapterSettings = AdapterSettings()
+    crop: Cropping = Cropping()
+    loss: LossWeights = LossWeights()
+    use: UseSettings = UseSettings()
+    steps: int = Field(default=1_500, ge=1)
+    batch: int = Field(default=4, ge=1, le=4096)
+    """Crops per step. The paper: "a batch size of 4"."""
+    lr: float = Field(default=1e-3, gt=0)
+    """The paper: "learning rate of 1e-4", for SAM, whose decoder is trained already."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    t_max: int = Field(default=0, ge=0)
+    """Half the period of the cosine; 0: all steps, so that the rate falls once. The paper: "CosineAnnealingLR with a
+    t_max of 20"."""
+    t_max_unit: Literal["epochs", "steps"] = "epochs"
+    """The paper does not say whether it counts epochs or steps."""
+    ema: float = Field(default=0.99, ge=0, lt=1)
+    """Decay of the averaged weights; 0: no average, as in the paper."""
+    report_every: int = Field(default=100, ge=1)
+    """Steps per epoch, which is a row of the curves."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.first == "frozen" and self.frozen.startswith("efficientnet"):
+            raise ValueError("an ImageNet network makes no masks: set first to voronoi or to a model")
+        low, high = self.data.shift_px
+        if not 0 <= low <= high:
+            raise ValueError("data.shift_px needs a least and a greatest distance, such as [2, 4]")
+        return self
+
+    @property
+    def average(self) -> Path:
+        """The file of the averaged network."""
+        return self.out / "instasam" / "average.safetensors"

