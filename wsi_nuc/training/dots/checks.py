@@ -1,0 +1,83 @@
+"""Whether dots can belong to these pixels: on the slide, on tissue, on nuclei."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import shapely
+
+from wsi_nuc.datasets.record import DataError, LabelledImage
+from wsi_nuc.slides.overview import overview
+from wsi_nuc.tissue.area import inside, pieces
+from wsi_nuc.tissue.find import tissue_for
+from wsi_nuc.training.dots.config import DotsConfig
+from wsi_nuc.training.dots.record import Dots
+from wsi_nuc.types import Bool, Float64, SlideSource
+
+# The search for tissue may miss a pale border; further out, a dot is on glass.
+GLASS_UM = 50.0
+OUTSIDE = "dots outside of the slide or image (dropped)"
+NOT_DARKER = "dots no darker than their surroundings (kept)"
+WRONG_PIXELS = "they may be drawn on another slide or level, or be in micrometres: export them in level-0 pixels"
+
+
+def on_slide(dots: Dots, source: SlideSource, mpp: float, config: DotsConfig) -> Dots:
+    """One dot per nucleus, on the slide and not in glass. If most are elsewhere, the file is for another slide."""
+    info, points = source.info, config.points or config.slide
+    on_it = _inside(dots.xy, info.width, info.height)
+    if not on_it.all():
+        low, high = (edge(dots.xy, axis=0).tolist() for edge in (np.min, np.max))
+        extent = f"x {low[0]:.0f} to {high[0]:.0f}, y {low[1]:.0f} to {high[1]:.0f}"
+        where = f"outside of the slide of {info.width} x {info.height} px (dots: {extent})"
+        refuse_most(~on_it, points, where, WRONG_PIXELS)
+    dots = dots.keeping(on_it, OUTSIDE).one_per_nucleus(config.same_nucleus_um / mpp)
+    if not len(dots):
+        return dots
+    view = overview(source, mpp)
+    tissue = tissue_for(view, config.tissue).polygons
+    in_tissue = inside(pieces(tissue), dots.xy)
+    on_glass = ~in_tissue
+    if on_glass.any():
+        far = shapely.distance(tissue, shapely.points(dots.xy[on_glass])) * mpp > GLASS_UM
+        on_glass[on_glass] = far | np.full(len(far), tissue.is_empty)
+    refuse_most(on_glass, points, "in glass", f"{WRONG_PIXELS}; or pass dots.tissue=none if this is tissue")
+    dots = dots.noting("dots at the border of the tissue (kept)", int(np.count_nonzero(~in_tissue & ~on_glass)))
+    return dots.keeping(~on_glass, "dots in glass (dropped)")
+
+
+def on_pixels(xy: Float64, image: LabelledImage) -> Bool:
+    """N: which points lie on the image."""
+    height, width = image.rgb.shape[:2]
+    return _inside(xy, width, height)
+
+
+def _inside(xy: Float64, width: int, height: int) -> Bool:
+    return np.asarray(((xy >= 0) & (xy < (width, height))).all(axis=1))
+
+
+def refuse_most(wrong: Bool, points: Path | str, where: str, remedy: str) -> None:
+    """Raise if more than half of the dots are at a wrong place."""
+    number, total = int(np.count_nonzero(wrong)), len(wrong)
+    if 2 * number > total:
+        raise DataError(points, f"{number} of its {total} dots lie {where}", remedy)
+
+
+def not_darker(images: Sequence[LabelledImage]) -> int:
+    """How many dots are no darker than what surrounds them."""
+    return sum(int(np.count_nonzero(contrast(image) <= 0)) for image in images)
+
+
+def contrast(image: LabelledImage, centre_um: float = 1.5, ring_um: float = 8.0) -> Float64:
+    """N: how much denser the red channel is at each dot than within `ring_um` of it. Haematoxylin absorbs red."""
+    assert image.points_xy is not None
+    mpp = image.mpp or 0.25
+    density = -np.log10((image.rgb[:, :, 0].astype(np.float32) + 1) / 256)
+    at, around = (
+        cv2.blur(density, (size, size), borderType=cv2.BORDER_REFLECT)
+        for size in (2 * round(um / mpp) + 1 for um in (centre_um / 2, ring_um))
+    )
+    x, y = np.floor(image.points_xy).astype(np.int64).T
+    return np.asarray(at[y, x] - around[y, x], np.float64)
