@@ -42,7 +42,7 @@ import numpy.typing as npt
 
 from wsi_nuc.errors import ModelError
 from wsi_nuc.models.instances import Instances, boxes_of
-from wsi_nuc.types import Bool, Float32, Float64, Int64, UInt8
+from wsi_nuc.types import Bool, Float32, Int64, UInt8
 
 Labels = npt.NDArray[np.int32]
 HV_STEPS = 128  # per unit of the maps, which are cut off at -2 and 2
@@ -214,9 +214,10 @@ def _flooded(solid: UInt8, markers: Labels, energy: npt.NDArray[np.uint16], step
         first = rank[free - stride]
         for neighbour in (-1, 1, stride):
             np.minimum(first, rank[free + neighbour], out=first)
-        raised = np.maximum(first, (first & (_STEP - 1) ) | floor) + _STEP
+        raised = np.maximum(first, (first & (_STEP - 1)) | floor) + _STEP
         raised[first == _DRY] = _DRY
-        if np.array_equal(raised, rank[free]): break
+        if np.array_equal(raised, rank[free]):
+            break
         rank[free] = raised
     wet = free[rank[free] != _DRY]
     out = np.pad(markers, 1).ravel()

@@ -30,7 +30,8 @@ def high_frequencies(pixels: torch.Tensor, share: float) -> torch.Tensor:
             torch.fft.fftfreq(length, device=pixels.device).abs() <= share**0.5 / 2 for length in pixels.shape[2:]
         )
         spectrum = spectrum.masked_fill(low_y[:, None] & low_x, 0)
-        return torch.fft.ifft2(spectrum).real.abs()
+        high: torch.Tensor = torch.fft.ifft2(spectrum).real.abs()
+        return high
 
 
 class Adapter(nn.Module):
@@ -98,7 +99,9 @@ class LiteStages(nn.Module):
         self.register_buffer("shift", ((mean - 127.5) / 127.5).view(1, 3, 1, 1), persistent=False)
 
     def prepared(self, pixels: torch.Tensor) -> torch.Tensor:
-        return pixels * self.scale + self.shift
+        buffers: Any = self
+        prepared: torch.Tensor = pixels * buffers.scale + buffers.shift
+        return prepared
 
     def steps(self) -> Iterable[Any]:
         body: Any = self.body

@@ -9,7 +9,6 @@ from typing import Any, Self
 from wsi_nuc.errors import ModelError
 from wsi_nuc.models.base import ModelSpec
 from wsi_nuc.models.compact.settings import MASK_STRIDE, OUTLINE_PX, STRIDES, NetSettings
-from wsi_nuc.models.hv import HvSettings
 from wsi_nuc.models.options import section
 from wsi_nuc.results_numbers import NUMBERS
 

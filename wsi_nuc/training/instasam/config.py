@@ -14,6 +14,9 @@ from wsi_nuc.config import Section
 from wsi_nuc.models.instasam.settings import AdapterSettings, UseSettings
 from wsi_nuc.training.compact.config import Cropping
 from wsi_nuc.training.config import ImagesConfig, TrainingConfig
+from wsi_nuc.training.dots.config import DotsConfig
+
+STAGE = "instasam"
 
 
 class PseudoConfig(Section):
@@ -44,18 +47,18 @@ class LossWeights(Section):
     """Cross-entropy of the dots' classes."""
 
 
-class DotImages(ImagesConfig):
-    """Labelled images whose dots are used. Where an image has outlines, its dots are the centres of these."""
-
-    shift_px: tuple[float, float] = (0.0, 0.0)
-    """The dots are moved at random by a distance between these two: for the study of careless clicks."""
-
-
 class InstaSamConfig(TrainingConfig):
     """All settings of an InstaSAM training."""
 
     family: Literal["instasam"] = "instasam"
-    data: DotImages
+    classes: tuple[str, ...] = ()
+    """Empty: those of the dots, or "nucleus" where no dot has a class."""
+    dots: DotsConfig | None = None
+    """Dots and their slide or images. A tenth of them is held back for the report."""
+    data: ImagesConfig | None = None
+    """Labelled images in place of dots, for comparing. Where an image has outlines, its dots are their centres."""
+    shift_px: tuple[float, float] = (0.0, 0.0)
+    """The dots are moved at random by a distance between these two: for the study of careless clicks."""
     frozen: str = "default"
     """What is frozen: "default" or another compact or InstaSAM file (its encoder), "efficientnet-lite0" to
     "efficientnet-lite2" (ImageNet)."""
@@ -94,12 +97,24 @@ class InstaSamConfig(TrainingConfig):
     def _consistent(self) -> Self:
         if self.first == "frozen" and self.frozen.startswith("efficientnet"):
             raise ValueError("an ImageNet network makes no masks: set first to voronoi or to a model")
-        low, high = self.data.shift_px
+        if (self.dots is None) == (self.data is None):
+            raise ValueError("it needs either dots (--points and --slide) or data")
+        if self.data is not None and not self.classes:
+            raise ValueError("data needs classes")
+        low, high = self.shift_px
         if not 0 <= low <= high:
-            raise ValueError("data.shift_px needs a least and a greatest distance, such as [2, 4]")
+            raise ValueError("shift_px needs a least and a greatest distance, such as [2, 4]")
         return self
+
+    workers: int = Field(default=1, ge=0, le=64)
+    """Processes that prepare batches ahead; 0: none."""
+    curve: tuple[float, ...] = (0.25, 0.5, 1.0)
+    """Shares of the dots that are trained on for the report, which shows whether more dots would help. Without
+    `dots` there is no report."""
+    curve_steps: int = Field(default=200, ge=1)
+    """Steps of each of these trainings."""
 
     @property
     def average(self) -> Path:
         """The file of the averaged network."""
-        return self.out / "instasam" / "average.safetensors"
+        return self.out / STAGE / "average.safetensors"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -24,10 +24,10 @@ from wsi_nuc.models.instasam.build import net_of as instasam_net_of
 from wsi_nuc.models.instasam.settings import ARCHITECTURE as INSTASAM
 from wsi_nuc.models.torch_ops import normalise
 from wsi_nuc.models.weights import Checkpoint, open_checkpoint
-from wsi_nuc.training.instasam.config import InstaSamConfig
-from wsi_nuc.training.instasam.pseudo import IGNORED, refined
+from wsi_nuc.training.instasam.config import InstaSamConfig, PseudoConfig
+from wsi_nuc.training.instasam.pseudo import IGNORED, PseudoLabels, refined
 from wsi_nuc.training.pieces import centres, pieces
-from wsi_nuc.types import Bool, Float64, Int64
+from wsi_nuc.types import Bool, Float64, Int64, UInt8
 
 WINDOW_PX = 96
 CLUSTERS = 3
@@ -54,21 +54,31 @@ class Dotted:
     known: Bool | None
     """H x W: where a missing dot means background; None: everywhere."""
 
+    def with_dots(self, kept: Int64) -> Dotted:
+        """With these dots only. What is near the others is not known."""
+        number = np.full(len(self.xy) + 2, IGNORED, np.int32)
+        number[0], number[kept + 1] = 0, np.arange(1, len(kept) + 1)
+        first = number[self.first]
+        away = (first == IGNORED) & (self.first != IGNORED)
+        known = ~away if self.known is None else self.known & ~away
+        return replace(self, xy=self.xy[kept], kinds=self.kinds[kept], first=first, known=known)
+
 
 Label = Callable[[LabelledImage, Float64], Int32]
 
 
 def first_labels(config: InstaSamConfig, images: Sequence[LabelledImage]) -> list[Dotted]:
     """Every image with its dots, moved as the settings say, and S."""
-    label: Label = _voronoi if config.first == "voronoi" else _true if config.first == "masks" else _prompted(config)
+    label: Label = (
+        _voronoi if config.first == "voronoi" else _true if config.first == "masks" else _prompted(config)
+    )
     made = []
     for number, image in enumerate(images):
         rng = np.random.default_rng((config.seed, number))
         xy, kinds, outlines = _dots(image)
-        xy = _moved(xy, config.data.shift_px, image.rgb.shape[:2], rng)
-        source = image if outlines is None or config.first != "masks" else image
-        labels = outlines if config.first == "masks" and outlines is not None else label(source, xy)
-        made.append(Dotted(image, xy, kinds, labels, getattr(image, "known", None)))
+        xy = _moved(xy, config.shift_px, image.rgb.shape[:2], rng)
+        labels = outlines if config.first == "masks" and outlines is not None else label(image, xy)
+        made.append(Dotted(image, xy, kinds, labels, image.known))
     return made
 
 
@@ -135,12 +145,16 @@ def _prompted(config: InstaSamConfig) -> Label:
     net = prompted_net(config.frozen if config.first == "frozen" else config.first)
 
     def label(image: LabelledImage, xy: Float64) -> Int32:
-        logits, origin = soft_masks(net, image.rgb, xy)
-        height, width = image.rgb.shape[:2]
-        row = torch.zeros(len(xy), dtype=torch.int64)
-        return refined(logits, origin, row, (1, height, width), config.pseudo)[0].numpy().astype(np.int32)
+        return pseudo_labels(net, image.rgb, xy, config.pseudo).labels[0].numpy().astype(np.int32)
 
     return label
+
+
+def pseudo_labels(net: Any, rgb: UInt8, xy: Float64, rule: PseudoConfig) -> PseudoLabels:
+    """What a network's masks at the dots of an image (H x W x 3) say, as maps of 1 x H x W."""
+    logits, origin = soft_masks(net, rgb, xy)
+    row = torch.zeros(len(xy), dtype=torch.int64)
+    return refined(logits, origin, row, (1, rgb.shape[0], rgb.shape[1]), rule)
 
 
 def checkpoint_of(name_or_file: str) -> Checkpoint:
@@ -159,7 +173,7 @@ def prompted_net(name_or_file: str) -> Any:
 
 
 @torch.inference_mode()
-def soft_masks(net: Any, rgb: Any, xy: Float64) -> tuple[torch.Tensor, torch.Tensor]:
+def soft_masks(net: Any, rgb: UInt8, xy: Float64) -> tuple[torch.Tensor, torch.Tensor]:
     """N x WINDOW_PX x WINDOW_PX logits around the dots, and the first pixel (x, y) of each, N x 2."""
     if not len(xy):
         return torch.zeros(0, WINDOW_PX, WINDOW_PX), torch.zeros(0, 2, dtype=torch.int64)

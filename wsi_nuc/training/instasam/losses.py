@@ -59,8 +59,8 @@ class LossNet(nn.Module):
                     self.labeller.load_state_dict(self.net.state_dict())
                 self.steps += 1
                 wide, origin = self._windows(self.labeller, self.labeller.eval()(pixels), asked)
-            shape = (len(batch.ids), *batch.first.shape[1:])
-            return refined(wide, origin, asked.row, shape, self._config.pseudo)  # type: ignore[arg-type]
+            shape = (len(batch.ids), batch.first.shape[1], batch.first.shape[2])
+            return refined(wide, origin, asked.row, shape, self._config.pseudo).labels
 
     def _windows(self, net: InstaSamNet, seen: object, asked: Asked) -> tuple[torch.Tensor, torch.Tensor]:
         """N x s x s logits at full resolution, and the first pixel of each, N x 2."""

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from wsi_nuc.training.instasam.config import PseudoConfig
 
 IGNORED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class PseudoLabels:
+    """Labels, and why pixels are ignored."""
+
+    labels: torch.Tensor
+    """B x h x w: 0 background, n + 1 the nucleus of dot n, IGNORED."""
+    uncertain: torch.Tensor
+    """B x h x w: ignored for their entropy."""
+    claimed: torch.Tensor
+    """B x h x w: ignored because several nuclei claim them."""
 
 
 def refined(
@@ -15,8 +29,8 @@ def refined(
     row: torch.Tensor,
     shape: tuple[int, int, int],
     rule: PseudoConfig,
-) -> torch.Tensor:
-    """Labels of `shape` (B x h x w): 0 background, n + 1 the nucleus of dot n, IGNORED.
+) -> PseudoLabels:
+    """The labels of maps of `shape`, B x h x w.
 
     `logits`: N x s x s, one window per dot; `origin`: N x 2, the first cell (x, y) of each window, which may lie
     outside of the map; `row`: N, its image. Outside of its window the probability of a nucleus is 0.
@@ -36,16 +50,17 @@ def refined(
     wins = p == best[place]
     winner = torch.full((size,), len(logits), device=p.device).scatter_reduce(0, place[wins], dot[wins], "amin")
     labels = torch.where(best > rule.delta, winner + 1, 0)
-    ignored = torch.zeros(size, dtype=torch.bool, device=p.device)
+    uncertain, claimed = (torch.zeros(size, dtype=torch.bool, device=p.device) for _ in range(2))
     if rule.entropy == "printed":
         entropy = p.new_zeros(size).index_add(0, place, -p * torch.nn.functional.logsigmoid(logit))
-        ignored |= entropy >= rule.epsilon
+        uncertain = entropy >= rule.epsilon
     elif rule.entropy == "binary":
-        ignored |= -(torch.xlogy(best, best) + torch.xlogy(1 - best, 1 - best)) >= rule.epsilon
+        uncertain = -(torch.xlogy(best, best) + torch.xlogy(1 - best, 1 - best)) >= rule.epsilon
     if rule.overlap:
         claims = p.new_zeros(size).index_add(0, place, (p > rule.delta).float())
-        ignored |= claims >= 2
-    return labels.masked_fill(ignored, IGNORED).view(shape)
+        claimed = claims >= 2
+    labels = labels.masked_fill(uncertain | claimed, IGNORED)
+    return PseudoLabels(labels.view(shape), uncertain.view(shape), claimed.view(shape))
 
 
 def distance_maps(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

