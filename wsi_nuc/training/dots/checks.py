@@ -19,6 +19,8 @@ from wsi_nuc.types import Bool, Float64, SlideSource
 
 # The search for tissue may miss a pale border; further out, a dot is on glass.
 GLASS_UM = 50.0
+# Fewer dots say little about the place of all.
+LEAST_TO_JUDGE = 100
 OUTSIDE = "dots outside of the slide or image (dropped)"
 NOT_DARKER = "dots no darker than their surroundings (kept)"
 WRONG_PIXELS = "they may be drawn on another slide or level, or be in micrometres: export them in level-0 pixels"
@@ -65,9 +67,21 @@ def refuse_most(wrong: Bool, points: Path | str, where: str, remedy: str) -> Non
         raise DataError(points, f"{number} of its {total} dots lie {where}", remedy)
 
 
-def not_darker(images: Sequence[LabelledImage]) -> int:
-    """How many dots are no darker than what surrounds them."""
-    return sum(int(np.count_nonzero(contrast(image) <= 0)) for image in images)
+def not_darker(images: Sequence[LabelledImage], points: Path | str, least: float) -> int:
+    """How many dots are no darker than what surrounds them.
+
+    Of dots on nuclei at least seven in ten are darker, of places chosen by chance about four in ten. So a smaller
+    share than `least` is an error.
+    """
+    darker = np.concatenate([np.zeros(0, np.bool_), *(contrast(image) > 0 for image in images)])
+    number, total = int(np.count_nonzero(~darker)), len(darker)
+    if total >= LEAST_TO_JUDGE and total - number < least * total:
+        raise DataError(
+            points,
+            f"{number} of {total} dots are no darker than their surroundings, so they are not on nuclei",
+            f"{WRONG_PIXELS}; or pass dots.least_on_nuclei=0 if nuclei are bright here",
+        )
+    return number
 
 
 def contrast(image: LabelledImage, centre_um: float = 1.5, ring_um: float = 8.0) -> Float64:

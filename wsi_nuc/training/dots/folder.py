@@ -60,7 +60,7 @@ def images_of_folder(config: DotsConfig, mpp: float, classes: tuple[str, ...] | 
             known = known_pixels(own.xy, own.region, (image.rgb.shape[0], image.rgb.shape[1]), reach)
             labelled = replace(labelled, known=known)
         images.append(at_mpp(labelled, mpp))
-    noted = together.noting(NOT_DARKER, not_darker(images))
+    noted = together.noting(NOT_DARKER, not_darker(images, points, config.least_on_nuclei))
     return images, together.classes, dict(noted.repairs), about
 
 

@@ -46,7 +46,7 @@ def images_of_slide(config: DotsConfig, mpp: float, classes: tuple[str, ...] | N
     chosen = sum(image.count or 0 for image in images)
     lost = sum(image.repairs.get(LOST, 0) for image in images)
     dots = dots.noting(f"dots beyond the {config.most_patches} patches that are used", len(dots) - chosen - lost)
-    dots = dots.noting(NOT_DARKER, not_darker(images))
+    dots = dots.noting(NOT_DARKER, not_darker(images, config.points, config.least_on_nuclei))
     name = PurePath(shown(config.slide)).name
     about: dict[str, object] = {"name": name, "licence": "unknown", "trains_released": None}
     return images, dots.classes, dict(dots.repairs), about
