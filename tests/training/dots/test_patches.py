@@ -173,6 +173,20 @@ def test_a_small_region_is_one_patch(truth: SynthTruth, outlines: Any, tmp_path:
     assert len(images_of(config(truth, file, patch_px=256), MPP).images) == 1
 
 
+def test_a_region_that_was_not_drawn_around_dotted_nuclei_is_refused(
+    truth: SynthTruth, outlines: Any, tmp_path: Path
+) -> None:
+    """0.12 mm2 of this slide may hold few dots; nearly as much as 4 times that may not."""
+    finer = truth.spec.mpp * 2
+    xy = centres(outlines[0])[:10].tolist()
+    file = write_geojson(tmp_path / "tissue.geojson", [box(-50, -50, 1300, 1500), *map(point, xy)])
+    assert "in them a nucleus without a dot counts as background" in refused(truth, file, mpp=finer)
+    around = images_of(config(truth, file, mpp=finer, regions=False), finer)
+    assert sum(image.known.sum() for image in around.images if image.known is not None) < 10 * 34**2
+    whole = images_of(config(truth, file), MPP)
+    assert sum(image.known.sum() for image in whole.images if image.known is not None) >= 1300 * 1400
+
+
 def test_more_patches_than_are_used_are_counted(truth: SynthTruth, outlines: Any, tmp_path: Path) -> None:
     file = write_csv(tmp_path / "dots.csv", centres(outlines[0]))
     few = images_of(config(truth, file, patch_px=256, most_patches=2), MPP)
