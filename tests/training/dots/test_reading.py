@@ -142,11 +142,12 @@ def test_classes_are_mapped_and_what_does_not_fit_is_named() -> None:
     assert own.repairs == {
         "class 'old' of the map that no dot has": 1,
         "class 'lym' that the map lacks (kept as it is)": 1,
-        "dots of class 'lym', which are too few to learn it": 1,
     }
     fitted = dots.in_classes({"tum": "tumour", "lym": ""}, ("immune", "tumour"), "f")
     assert fitted.kinds.tolist() == [1] * 13 + [-1, -1]
-    assert fitted.repairs == {"class 'immune' of the model that no dot has": 1}
+    assert fitted.repairs == {}
+    unused = Dots(dots.xy, dots.kinds, (*dots.classes, "strange"))
+    assert unused.in_classes({}, ("tum", "lym"), "f").kinds.tolist() == [0] * 13 + [1, -1]
     assert dots.in_classes({}, ("nucleus",), "f").kinds.tolist() == [0] * 15
     with pytest.raises(UsageError, match="its classes lym are not among"):
         dots.in_classes({"tum": "tumour"}, ("immune", "tumour"), "f")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from wsi_nuc.config import Section
 from wsi_nuc.datasets.record import DataError, LabelledImage
 from wsi_nuc.errors import about
 from wsi_nuc.slides.address import is_url, shown
+
+FEW_OF_A_CLASS = 10
 
 
 class DotsConfig(Section):
@@ -33,10 +35,15 @@ class DotsConfig(Section):
     """Only images of this split, where the folder is a data set with splits."""
     tissue: str = "auto"
     """Where dots can lie on the slide: auto, none (everywhere), or the path of a GeoJSON file. As in `run`."""
+    regions: bool = True
+    """Whether a drawn polygon is a region where every nucleus has a dot. False: polygons are ignored."""
     surroundings_um: float = Field(default=8.0, gt=0, lt=1000)
     """Outside of drawn regions, only pixels that are nearer to a dot than this are learned from."""
     same_nucleus_um: float = Field(default=2.0, ge=0, lt=100)
     """Of dots that are nearer to each other than this, one is kept."""
+    least_on_nuclei: float = Field(default=0.5, ge=0, le=1)
+    """With a smaller share of dots that absorb more red light than their surroundings, the dots are refused, as
+    drawn for other pixels. 0: no check."""
     least_dots: int = Field(default=300, ge=1)
     """With fewer dots, and fewer whole images than `least_images`, a training does not start."""
     least_images: int = Field(default=4, ge=1)
@@ -44,7 +51,8 @@ class DotsConfig(Section):
     patch_px: int = Field(default=512, ge=64, le=4096, multiple_of=32)
     """Edge of the patches that are cut out of a slide, in pixels of the model's resolution."""
     most_patches: int = Field(default=400, ge=1)
-    """Where dots and regions cover more patches, a random choice of this many is used."""
+    """Where dots and regions cover more patches, a random choice of this many is used. All are held in memory: 400
+    of 512 pixels take 0.4 GB."""
 
     @field_validator("slide")
     @classmethod
@@ -93,7 +101,7 @@ def images_of(config: DotsConfig, mpp: float, classes: tuple[str, ...] | None = 
             images, classes, noted, source = images_of_folder(config, mpp, classes)
         else:
             images, classes, noted, source = images_of_slide(config, mpp, classes)
-    repairs = sum((Counter(image.repairs) for image in images), Counter(noted))
+    repairs = sum((Counter(image.repairs) for image in images), Counter(noted)) + _rare(images, classes)
     source = {**source, "images": len(images)}
     gathered = DotImages(tuple(images), classes, dict(sorted(repairs.items())), (source,))
     if not gathered.dots:
@@ -104,6 +112,16 @@ def images_of(config: DotsConfig, mpp: float, classes: tuple[str, ...] | None = 
             "put dots on nuclei and export them as points",
         )
     return gathered
+
+
+def _rare(images: Sequence[LabelledImage], classes: tuple[str, ...]) -> Counter[str]:
+    """The classes with hardly a dot that can be used, and how many they have."""
+    kinds = Counter(int(kind) for image in images if image.point_types is not None for kind in image.point_types)
+    rare = {name: kinds[i] for i, name in enumerate(classes) if kinds[i] < FEW_OF_A_CLASS}
+    return Counter(
+        {f"dots of class {name!r}, which are too few to learn it": dots for name, dots in rare.items() if dots}
+        | {f"class {name!r} of the model that no dot has": 1 for name, dots in rare.items() if not dots}
+    )
 
 
 def enough(gathered: DotImages, config: DotsConfig) -> None:

@@ -13,8 +13,6 @@ import numpy as np
 from wsi_nuc.datasets.images import class_table
 from wsi_nuc.types import Bool, Float64, Int64
 
-FEW_OF_A_CLASS = 10
-
 
 @dataclass(frozen=True, slots=True)
 class Dots:
@@ -71,26 +69,21 @@ class Dots:
         return cleaned.noting("second dots of another class (the first one counts)", other_class)
 
     def in_classes(self, mapping: Mapping[str, str], classes: tuple[str, ...] | None, path: Path | str) -> Self:
-        """With the classes of the model. None: those that the mapping leads to, in alphabetical order.
+        """With the classes of the model; None: with those that the dots have, mapped, in the order of the file.
 
         `mapping`: from the names of the file, "" for no class; a name that it lacks stands for itself. As in every
         data set, all nuclei are of the only class of a model that has one.
         """
         noted = self
-        for name in sorted(set(mapping) - set(self.classes)):
+        used = [self.classes[kind] for kind in np.unique(self.kinds[self.kinds >= 0]).tolist()]
+        for name in sorted(set(mapping) - set(used)):
             noted = noted.noting(f"class {name!r} of the map that no dot has")
         if classes is not None and len(classes) == 1:
             return replace(noted, kinds=np.zeros(len(self), np.int64), classes=classes)
         if classes is None:
-            for name in sorted(set(self.classes) - set(mapping)) if mapping else ():
+            for name in sorted(set(used) - set(mapping)) if mapping else ():
                 noted = noted.noting(f"class {name!r} that the map lacks (kept as it is)")
-            classes = tuple(sorted({mapping.get(name, name) for name in self.classes} - {""}))
-        table = class_table(self.classes, classes, mapping, str(path))
-        noted = replace(noted, kinds=table[self.kinds], classes=classes)
-        counts = np.bincount(noted.kinds[noted.kinds >= 0], minlength=len(classes)).tolist()
-        for name, count in zip(classes, counts, strict=True):
-            if 0 < count < FEW_OF_A_CLASS:
-                noted = noted.noting(f"dots of class {name!r}, which are too few to learn it", count)
-            elif not count:
-                noted = noted.noting(f"class {name!r} of the model that no dot has")
-        return noted
+            classes = tuple(dict.fromkeys(to for name in used if (to := mapping.get(name, name))))
+        own = [name if name in used else "" for name in self.classes]
+        table = class_table(own, classes, {**mapping, "": ""}, str(path))
+        return replace(noted, kinds=table[self.kinds], classes=classes)
