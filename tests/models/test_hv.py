@@ -159,10 +159,13 @@ def test_foreground_without_a_marker_near_it_belongs_to_no_nucleus() -> None:
     maps = perfect(labels)
     maps.foreground[98:103, 40:160] = 1  # a bar that leads away from the nucleus, where the map falls
     maps.hv[0, :, 53:] = np.linspace(1, -1.9, 147)
-    (found,) = decode([maps], USE).labels
-    x = np.nonzero(found)[1]
-    assert found.max() == 1
-    assert 52 + USE.flood_px // 2 < x.max() <= 52 + USE.flood_px
+    ends = []
+    for steps in (10, 24):
+        (found,) = decode([maps], replace(USE, flood_px=steps)).labels
+        assert found.max() == 1
+        ends.append(np.nonzero(found)[1].max())
+    assert ends[1] - ends[0] == 14
+    assert ends[1] < 100
 
 
 @pytest.mark.parametrize("wrong", [{"sobel_px": 4}, {"gradients": (0.1, 0.1)}, {"flood_px": 0}, {"marker": 0.0}])
