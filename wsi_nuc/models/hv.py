@@ -1,121 +1,131 @@
-"""From the maps of a tile to its nuclei, as HoVer-Net does it (Graham et al. 2019): the gradients of the horizontal
-and vertical maps show the edges between touching nuclei, what is far from an edge is a marker, and a watershed
-gives every other foreground pixel to a marker. No torch here.
+"""From the maps of a tile to its nuclei, after HoVer-Net (Graham et al. 2019). No torch here.
 
-**Named difference.** HoVer-Net stretches maps and gradients between the least and the greatest value of a tile, so
-one odd nucleus changes all others of its tile. Here the scale of gradients is fixed (`HvSettings.gradients`).
+A network says of every pixel whether it belongs to a nucleus, and where in the nucleus it lies, from -1 at the
+left (or upper) end to 1 at the other. Within a nucleus these maps rise; where they fall, one nucleus ends and the
+next one begins. What is far from such edges is a marker, and a watershed gives the markers the other foreground.
 
-**What a nucleus depends on.** Its result is a function of the maps near it, and of nothing else in the tile:
+**A named difference.** HoVer-Net stretches the maps and their gradients between the least and the greatest value
+of a tile, so one odd nucleus changes all others of its tile. Here the scale is fixed (`HvSettings.gradients`).
 
-* Everything is computed in whole numbers (the maps in steps of 1/128, the Sobel kernel in steps of 1/512), which
-  floats add exactly in any order. So a pixel has the same energy wherever it lies in a tile, on every machine.
-* Ties are broken by the place of pixels relative to each other (reading order), never by ids.
-* The flood takes `flood_px` steps, and in each of them a pixel looks only at its four neighbours.
+**What a nucleus depends on**: the maps within `HvSettings.sight_px` of it, and nothing else. If it lies that far
+from the edges of two tiles with the same maps, it is the same in both, pixel by pixel, since
 
-So if a marker lies in two tiles with the same maps, at least `reach_px` (of the settings) away from their edges,
-then its nucleus is the same in both, pixel by pixel.
+* gradients are computed in whole numbers, which floats add exactly in any order;
+* the flood takes a given number of steps, and in each of them a pixel looks only at its neighbours;
+* ties are broken by where pixels lie relative to each other (the first one in reading order), never by ids;
+* holes are filled only up to a given width, and a marker is too small or not by its own area.
 
 **Rules.**
 
-1. *The edge of the tile.* What touches it is kept here: it may be the edge of an image, and it is a neighbour. In
-   a run it goes: `check_geometry` makes the halo as wide as the margin and the largest nucleus together, so a mask
-   that holds a point the tile answers for, and reaches the edge of the tile, is larger than `largest_px` and falls
-   under rule 2. A nucleus across a seam is whole in each tile that answers for it.
-2. *Clumps.* Touching foreground of any width is parted by its markers. Foreground that is more than `flood_px`
-   steps from each marker belongs to no nucleus. A nucleus that is wider or higher than `largest_px` is dropped, and
-   its pixels are background: no tile can tell it from a clump that was not parted.
-3. *The grid of tiles.* The result of a tile is a function of its maps alone, so regions, batches, order and
-   workers change nothing. Another grid changes what the network sees around a pixel, where the cells of a coarse
-   class map begin, and the outlines of markers nearer than `reach_px` to the edge of a tile.
+1. *At the edge of a tile* nothing is dropped or mended: it may be the edge of an image, and a nucleus that is cut
+   there still keeps its neighbours apart. In a run it gets no further. Since the halo is at least as wide as the
+   margin and the largest nucleus together (`check_geometry`), either the tile does not answer for its point, or
+   it is too large and falls under rule 2. Each tile that answers for a nucleus across a seam sees it whole.
+2. *Clumps* may be as wide as they like, also wider than the halo: their markers part them. Foreground that the
+   flood does not reach belongs to no nucleus. A nucleus that is wider or higher than `largest_px` is dropped, and
+   its pixels are background. Tiles that see only a part of it do not report that part, by rule 1.
+3. *The grid of tiles.* A tile is decoded alone, so regions, batches, order and workers change nothing. With
+   another grid the network sees other surroundings of a pixel, the cells of a coarse class map begin elsewhere,
+   and nuclei that are nearer than `sight_px` to the edge of a tile may get another outline.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import comb
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from wsi_nuc.errors import ModelError
-from wsi_nuc.models.instances import Instances, boxes_of
-from wsi_nuc.types import Bool, Float32, Int64, UInt8
+from wsi_nuc.models.instances import Instances, Labels, Runs, extents
+from wsi_nuc.rings import offsets_of, ranges
+from wsi_nuc.types import Bool, Float32, Float64, Int64
 
-Labels = npt.NDArray[np.int32]
-HV_STEPS = 128  # per unit of the maps, which are cut off at -2 and 2
-KERNEL_STEPS = 512  # of the derivative; 256 of the smoothing. All products then add up to less than 2**24.
-SMOOTHING_STEPS = 256
-LEVELS = 1023  # of the energy
-OPENING_PX = 5
-_STEP = 1 << 32
-_LEVEL_BIT = 40
-_DRY = np.int64(1 << 62)
+Heights = npt.NDArray[np.uint16]
+# The maps and the kernels in whole numbers, whose products add up to less than 2**24 with any kernel.
+MAP_STEPS, SMOOTH_STEPS, SLOPE_STEPS = 128, 256, 240
+LARGEST_VALUE = 2
+LEVELS = 1023  # of edges, from none to a certain one
+OPENING_PX, BLUR_PX = 5, 3
+
+# A rank of the flood: the level, then steps at that level, then the marker's pixel.
+_LEVEL, _STEP, _SOURCE, _DRY = 48, 1 << 40, (1 << 40) - 1, 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
 class HvSettings:
-    """How maps become nuclei. Lengths are in pixels of the maps."""
+    """How maps become nuclei. Lengths are in pixels of the maps; the defaults are for 0.25 um per pixel."""
 
     foreground: float = 0.5
-    """A pixel with at least this probability belongs to a nucleus."""
-    gradients: tuple[float, float] = (-0.3, 0.2)
-    """Slopes of the maps per pixel that stand for a certain edge and for certainly none. Within a nucleus of w
-    pixels the slope is about 2 / w, and across an edge it is negative."""
+    """A pixel belongs to a nucleus if it has at least this probability."""
+    gradients: tuple[float, float] = (-0.22, 0.13)
+    """The slopes of the maps, per pixel, at which an edge is certain and at which there is certainly none. Within
+    a nucleus of w pixels the slope is about 2 / w. Measured on the labels of CoNSeP."""
     marker: float = 0.4
-    """A foreground pixel is part of a marker if its edge, 0..1 between the two `gradients`, is below this."""
+    """A foreground pixel is part of a marker if its edge, from 0 to 1 between the two gradients, is below this."""
     sobel_px: int = 21
-    """Edge of the Sobel kernel, odd."""
+    """Width of the Sobel kernel, odd."""
+    hole_px: int = 10
+    """Holes in markers that are at most this wide and high are filled."""
     least_marker_px: int = 10
     """Area of the smallest marker."""
-    hole_px: int = 100
-    """Holes in markers up to this area are filled."""
+    flood_px: int = 24
+    """Steps of the flood: no pixel of a nucleus is farther from its marker."""
     least_px: int = 20
     """Area of the smallest nucleus."""
     largest_px: int = 96
-    """Nuclei that are wider or higher than this are dropped: `ModelSpec.largest_nucleus_px`."""
-    flood_px: int = 32
-    """Steps of the flood, so how far a nucleus may reach beyond its marker."""
+    """Nuclei that are wider or higher are dropped. `ModelSpec.largest_nucleus_px` must not be less."""
 
     def __post_init__(self) -> None:
         limits = {
-            "foreground": 0 < self.foreground < 1,
+            "foreground": 0 < self.foreground <= 1,
             "gradients": self.gradients[0] < self.gradients[1],
             "marker": 0 < self.marker <= 1,
             "sobel_px": self.sobel_px % 2 == 1 and 3 <= self.sobel_px <= 31,
-            "least_marker_px": self.least_marker_px >= 1,
             "hole_px": self.hole_px >= 0,
+            "least_marker_px": self.least_marker_px >= 1,
+            "flood_px": 1 <= self.flood_px < 255,
             "least_px": self.least_px >= 1,
             "largest_px": self.largest_px >= 1,
-            "flood_px": 1 <= self.flood_px < 256,
         }
         for name, fine in limits.items():
             if not fine:
                 raise ModelError(f"hv.{name} = {getattr(self, name)!r}", "out of range", "correct the setting")
 
+    @property
+    def sight_px(self) -> int:
+        """How far from a nucleus the maps may lie that it depends on."""
+        energy = self.sobel_px // 2 + BLUR_PX // 2
+        markers = self.hole_px + self.least_marker_px + 2 * (OPENING_PX // 2)
+        return energy + markers + 2 * self.flood_px
+
 
 @dataclass(frozen=True, slots=True)
 class HvMaps:
-    """What a network says of one tile."""
+    """What a network says of one tile. All numbers are finite."""
 
     foreground: Float32
     """H x W probabilities."""
     hv: Float32
-    """2 x H x W: horizontal and vertical place within the nucleus, -1 at its left or upper end, 1 at the other."""
+    """2 x H x W: where in its nucleus a pixel lies, horizontally and then vertically."""
     class_probs: Float32
-    """C x h x w, not negative: each cell covers a square of H / h pixels, rounded up."""
+    """C x h x w probabilities that add up to 1. Each cell covers a square of ceil(H / h) pixels."""
 
 
 def decode(tiles: Sequence[HvMaps], settings: HvSettings) -> Instances:
-    """The nuclei of a batch. Each tile is decoded alone."""
-    labels, score, probs = zip(*(_of_tile(maps, settings) for maps in tiles), strict=True)
-    return Instances(np.stack(labels), np.concatenate(score), np.concatenate(probs))
+    """The nuclei of a batch, those of each tile in reading order of their first pixels."""
+    labels = np.zeros((len(tiles), *tiles[0].foreground.shape), np.int32)
+    score, probs = zip(*(_fill(*pair, settings) for pair in zip(labels, tiles, strict=True)), strict=True)
+    return Instances(labels, np.concatenate(score), np.concatenate(probs))
 
 
 def hv_of(labels: Labels) -> Float32:
-    """2 x H x W: the maps that a perfect network gives for ids 1..N, as HoVer-Net defines them."""
+    """2 x H x W: the maps that a perfect network gives for ids 1..N, 0 at each nucleus's centre of mass."""
     y, x = np.nonzero(labels)
     ids = labels[y, x]
     count = np.maximum(np.bincount(ids), 1)
@@ -129,117 +139,144 @@ def hv_of(labels: Labels) -> Float32:
     return out
 
 
-def _of_tile(maps: HvMaps, settings: HvSettings) -> tuple[Labels, Float32, Float32]:
-    solid = (maps.foreground >= settings.foreground).view(np.uint8)
-    classes, none = len(maps.class_probs), np.zeros(0, np.float32)
-    nothing = np.zeros(solid.shape, np.int32), none, np.zeros((0, classes), np.float32)
+def _fill(out: Labels, maps: HvMaps, settings: HvSettings) -> tuple[Float32, Float32]:
+    """Writes the ids of a tile into `out`; scores and class probabilities."""
+    # A rim of background, one pixel wide, stands around all images in here.
+    solid = np.zeros((out.shape[0] + 2, out.shape[1] + 2), np.bool_)
+    np.greater_equal(maps.foreground, settings.foreground, out=_inner(solid))
     if not solid.any():
-        return nothing
-    edge = _edge(maps.hv, settings)
-    markers = _markers(solid, edge < settings.marker * LEVELS, settings)
-    labels = _flooded(solid, markers, _energy(solid, edge), settings.flood_px)
-    pixel = np.flatnonzero(labels)
-    if not len(pixel):
-        return nothing
-    labels, pixel = _kept(labels, pixel, settings)
-    return labels, *_means(maps, labels, pixel)
+        return np.zeros(0, np.float32), np.zeros((0, len(maps.class_probs)), np.float32)
+    edges = _edges(maps.hv, settings)
+    labels = _markers(solid, edges < settings.marker * LEVELS, settings)
+    _flood(labels, solid, _heights(solid, edges), settings.flood_px)
+    runs = _kept(labels, settings)
+    out[:] = _inner(labels)
+    return _means(maps, runs)
 
 
-def _edge(hv: Float32, settings: HvSettings) -> Float32:
-    """H x W, 0 to `LEVELS`, not rounded: how much of an edge between nuclei each pixel is."""
-    smooth, slope = _kernels(settings.sobel_px)
+def _inner(padded: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return padded[1:-1, 1:-1]
+
+
+def _edges(hv: Float32, settings: HvSettings) -> Float32:
+    """H x W, 0 to `LEVELS`: how certainly each pixel lies at an edge."""
+    smooth, slope, unit = _kernels(settings.sobel_px)
     lowest, highest = settings.gradients
-    steps = np.clip(np.rint(hv * np.float32(HV_STEPS)), -2 * HV_STEPS, 2 * HV_STEPS)
+    steps = hv * np.float32(MAP_STEPS)
+    np.rint(steps, out=steps)
+    np.clip(steps, -LARGEST_VALUE * MAP_STEPS, LARGEST_VALUE * MAP_STEPS, out=steps)
     across = cv2.sepFilter2D(steps[0], cv2.CV_32F, slope, smooth)
-    down = cv2.sepFilter2D(steps[1], cv2.CV_32F, smooth, slope)
-    unit = HV_STEPS * KERNEL_STEPS * SMOOTHING_STEPS
-    edge = cv2.min(across, down)
-    edge *= np.float32(-LEVELS / (unit * (highest - lowest)))
-    edge += np.float32(LEVELS * highest / (highest - lowest))
-    return np.clip(edge, 0, LEVELS, out=edge)
+    edges: Float32 = cv2.min(across, cv2.sepFilter2D(steps[1], cv2.CV_32F, smooth, slope))
+    edges *= np.float32(-LEVELS / ((highest - lowest) * unit))
+    edges += np.float32(LEVELS * highest / (highest - lowest))
+    return np.clip(edges, 0, LEVELS, out=edges)
 
 
 @cache
-def _kernels(size: int) -> tuple[Float32, Float32]:
-    """Smoothing and derivative of the Sobel operator in whole numbers."""
+def _kernels(size: int) -> tuple[Float32, Float32, float]:
+    """Smoothing and derivative of the Sobel operator in whole numbers, without the zeros at their ends, and what
+    they make of a map that rises by 1 per pixel."""
     smooth = np.array([comb(size - 1, k) for k in range(size)], np.float64)
     slope = np.convolve([comb(size - 2, k) for k in range(size - 1)], [-1.0, 1.0])
-    return (
-        np.rint(smooth * (SMOOTHING_STEPS / 2 ** (size - 1))).astype(np.float32),
-        np.rint(slope * (KERNEL_STEPS / 2 ** (size - 2))).astype(np.float32),
-    )
+    smooth = np.trim_zeros(np.rint(smooth * (SMOOTH_STEPS / smooth.sum())))
+    slope = np.trim_zeros(np.rint(slope * (SLOPE_STEPS / np.abs(slope).sum())))
+    unit = MAP_STEPS * smooth.sum() * (slope @ np.arange(len(slope)))
+    return smooth.astype(np.float32), slope.astype(np.float32), float(unit)
 
 
-def _energy(solid: UInt8, edge: Float32) -> npt.NDArray[np.uint16]:
-    """What the flood rises through, low in the middle of nuclei, in sixteenths of a level."""
-    height = np.rint(edge).astype(np.uint16)
-    height[solid == 0] = LEVELS
-    return cv2.GaussianBlur(height, (3, 3), 0)
-
-
-def _markers(solid: UInt8, calm: Bool, settings: HvSettings) -> Labels:
-    """Ids of the markers, 0 elsewhere."""
-    marker = solid & calm.view(np.uint8)
-    _, holes, stats, _ = cv2.connectedComponentsWithStats(1 - marker, connectivity=8)
-    filled = stats[:, cv2.CC_STAT_AREA] <= settings.hole_px
-    filled[0] = False
-    marker |= filled[holes].view(np.uint8)
+def _markers(solid: Bool, calm: Bool, settings: HvSettings) -> Labels:
+    """Ids of the markers, 0 elsewhere. `calm`: H x W, not at an edge."""
+    marker = np.zeros(solid.shape, np.uint8)
+    np.logical_and(_inner(solid), calm, out=_inner(marker.view(np.bool_)))
+    filled = marker.copy()
+    cv2.floodFill(filled, None, (0, 0), 1)
+    if not filled.all():  # what the flood from outside leaves dry are holes
+        holes = _parts(1 - filled)
+        small = np.append(False, extents(Runs.of(holes).boxes()) <= settings.hole_px)
+        marker |= small[holes].view(np.uint8)
     ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (OPENING_PX, OPENING_PX))
     marker = cv2.morphologyEx(marker, cv2.MORPH_OPEN, ellipse)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(marker, connectivity=4)
-    large = stats[:, cv2.CC_STAT_AREA] >= settings.least_marker_px
-    large[0] = False
-    return np.where(large, np.cumsum(large), 0).astype(np.int32)[labels]
+    labels = _parts(marker)
+    large = np.append(False, Runs.of(labels).areas() >= settings.least_marker_px)
+    np.take(large * np.arange(len(large), dtype=np.int32), labels, out=labels, mode="clip")
+    return labels
 
 
-def _flooded(solid: UInt8, markers: Labels, energy: npt.NDArray[np.uint16], steps: int) -> Labels:
-    """The watershed: every pixel of `solid` that `steps` steps reach has the id of a marker.
+def _parts(image: npt.NDArray[np.uint8]) -> Labels:
+    """Ids of the 4-connected parts. OpenCV takes five times as long if it is to measure them as well."""
+    labels: Labels = cv2.connectedComponents(image, connectivity=4)[1]
+    return labels
 
-    A pixel follows that of its four neighbours which the flood reaches first: at the lowest level, then after the
-    fewest steps at that level, then from the first marker pixel in reading order. The three make up one number, of
-    which each step takes the least among the neighbours.
+
+def _heights(solid: Bool, edges: Float32) -> Heights:
+    """The ground that the flood rises over: low in the middle of nuclei, `LEVELS` outside."""
+    height = np.full(solid.shape, LEVELS, np.uint16)
+    np.copyto(_inner(height), np.rint(edges).astype(np.uint16), where=_inner(solid))
+    return np.asarray(cv2.GaussianBlur(height, (BLUR_PX, BLUR_PX), 0))
+
+
+def _flood(labels: Labels, solid: Bool, height: Heights, steps: int) -> None:
+    """The watershed, in place: each pixel of `solid` that the flood reaches in `steps` steps gets a marker's id.
+
+    In each step, all pixels at once, a pixel follows that one of its four neighbours which the flood reaches
+    first: at the lowest level, then after the fewest steps at that level, then from the first marker pixel in
+    reading order. The three make up one number, its rank. It is above that of the neighbour which it comes from,
+    so of the neighbours of a pixel whose rank has changed only those above it are looked at again.
     """
-    height, width = solid.shape
-    # A rim of one pixel, which is never reached, stands around the tile.
-    stride = width + 2
-    rank = np.full((height + 2, stride), _DRY, np.int64)
-    inside = rank[1:-1, 1:-1]
-    own = np.arange(rank.size).reshape(rank.shape)[1:-1, 1:-1]
-    level = energy.astype(np.int64) << _LEVEL_BIT
-    np.copyto(inside, level | own, where=markers > 0)
-    free = np.flatnonzero(np.pad((solid > 0) & (markers == 0), 1))
-    floor = np.pad(level, 1).ravel()[free]
-    rank = rank.ravel()
-    for _ in range(steps):
-        first = rank[free - stride]
-        for neighbour in (-1, 1, stride):
-            np.minimum(first, rank[free + neighbour], out=first)
-        raised = np.maximum(first, (first & (_STEP - 1)) | floor) + _STEP
-        raised[first == _DRY] = _DRY
-        if np.array_equal(raised, rank[free]):
-            break
-        rank[free] = raised
-    wet = free[rank[free] != _DRY]
-    out = np.pad(markers, 1).ravel()
-    out[wet] = out[rank[wet] & (_STEP - 1)]
-    return out.reshape(height + 2, stride)[1:-1, 1:-1]
+    flat, level, stride = labels.ravel(), height.ravel(), solid.shape[1]
+    rank = np.full(flat.size, _DRY, np.int64)
+    marked = np.flatnonzero(flat)
+    rank[marked] = level[marked].astype(np.int64) << _LEVEL | marked
+    free = solid.ravel() & (flat == 0)
+    seen = np.where(free, 0, 255).astype(np.uint8)  # the last step that looked at a pixel
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    active = np.flatnonzero(free & (cv2.dilate((labels > 0).view(np.uint8), cross).ravel() > 0))
+    for step in range(1, steps + 1):
+        first = rank[active - stride]
+        for way in (-1, 1, stride):
+            np.minimum(first, rank[active + way], out=first)
+        new = np.maximum(first, first & _SOURCE | level[active].astype(np.int64) << _LEVEL) + _STEP
+        old = rank[active]
+        rows = np.flatnonzero(new != old)
+        changed, new, old = active[rows], new[rows], old[rows]
+        rank[changed] = new
+        lower, near = np.minimum(new, old), []
+        for way in (-stride, -1, 1, stride):
+            beside = changed + way
+            near.append(beside[(seen[beside] < step) & (rank[beside] > lower)])
+            seen[near[-1]] = step
+        active = np.concatenate(near)
+    wet = np.flatnonzero(free & (rank != _DRY))
+    flat[wet] = flat[rank[wet] & _SOURCE]
 
 
-def _kept(labels: Labels, pixel: Int64, settings: HvSettings) -> tuple[Labels, Int64]:
-    boxes = boxes_of(labels)
-    area = np.bincount(labels.ravel()[pixel], minlength=len(boxes) + 1)
-    large = (boxes[:, 2:] - boxes[:, :2]).max(1) <= settings.largest_px
-    keep = np.concatenate([[False], (area[1:] >= settings.least_px) & large])
-    labels = np.where(keep, np.cumsum(keep), 0).astype(np.int32)[labels]
-    return labels, pixel[labels.ravel()[pixel] > 0]
+def _kept(labels: Labels, settings: HvSettings) -> Runs:
+    """Drops nuclei that are too small or too large, in place, and numbers the others in reading order."""
+    runs = Runs.of(_inner(labels))
+    keep = (runs.areas() >= settings.least_px) & (extents(runs.boxes()) <= settings.largest_px)
+    runs = runs.select(keep[runs.ids - 1])
+    old, first = np.unique(runs.ids, return_index=True)
+    number = np.zeros(len(keep) + 1, np.int32)
+    number[old[np.argsort(first)]] = np.arange(1, len(old) + 1)
+    np.take(number, labels, out=labels, mode="clip")
+    return replace(runs, ids=number[runs.ids].astype(np.int64))
 
 
-def _means(maps: HvMaps, labels: Labels, pixel: Int64) -> tuple[Float32, Float32]:
-    ids = labels.ravel()[pixel]
-    area = np.bincount(ids)[1:]
-    score = np.bincount(ids, maps.foreground.ravel()[pixel])[1:] / area
-    y, x = np.divmod(pixel, labels.shape[1])
-    st = -(-labels.shape[0] // maps.class_probs.shape[1])
-    cell = (y // st) * maps.class_probs.shape[2] + x // st
-    probs = np.stack([np.bincount(ids, plane.ravel()[cell])[1:] for plane in maps.class_probs], 1)
-    return score.astype(np.float32), (probs / probs.sum(1, keepdims=True)).astype(np.float32)
+def _means(maps: HvMaps, runs: Runs) -> tuple[Float32, Float32]:
+    """Of each nucleus the mean probability of foreground, and that of each class."""
+    height, width = maps.foreground.shape
+    classes, rows, columns = maps.class_probs.shape
+    cell_px = -(-height // rows)
+    x = ranges(runs.x, runs.length)
+    starts, area = offsets_of(runs.length)[:-1], runs.areas()
+
+    def mean(plane: Float32, pixel: Int64) -> Float64:
+        sums = np.add.reduceat(plane.ravel()[pixel], starts, dtype=np.float64)
+        return np.asarray(np.bincount(runs.ids, sums)[1:] / area)
+
+    if not len(area):
+        return np.zeros(0, np.float32), np.zeros((0, classes), np.float32)
+    score = mean(maps.foreground, np.repeat(runs.y * width, runs.length) + x)
+    cell = np.repeat(runs.y // cell_px * columns, runs.length) + x // cell_px
+    probs = np.stack([mean(plane, cell) for plane in maps.class_probs], axis=1)
+    return score.astype(np.float32), (probs / probs.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -18,7 +18,6 @@ from wsi_nuc.models.finite import Unchecked
 from wsi_nuc.models.torch_ops import normalise
 from wsi_nuc.types import Tile, UInt8
 
-
 Net = TypeVar("Net", bound=nn.Module)
 
 

@@ -1,9 +1,9 @@
 """The network of InstaSAM over a convolutional encoder.
 
-The nuclei decoder (a pyramid and heads) gives foreground, horizontal and vertical distances, and classes; no points
-are needed. The prompted decoder is that of the compact network: it gives the mask of a nucleus for its dot, and only
-training uses it. Both see the same adapted maps. Parts have the names of `compact.net`, so that a compact model's
-weights are a start.
+The nuclei decoder (a pyramid and heads) gives foreground, horizontal and vertical distances, and classes; it needs
+no points. The prompted decoder is that of the compact network: it gives the mask of a nucleus for its dot, and
+only training uses it. Both see the same adapted maps. Parts have the names of `compact.net`, so that a compact
+model's weights are a start.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class InstaSamNet(nn.Module):
         return Seen(fine, classes, (seen, coarse))
 
     def windows(self, seen: Seen, asked: Asked, side: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """N x side x side logits at stride 2 of the nuclei at the dots, and the first cell (x, y) of each, N x 2."""
+        """N x side x side logits at stride 2 of the nuclei at the dots, and each window's first cell (x, y)."""
         return self.decoder.window(self.decoder.embedding(seen.context, asked), seen.masks, asked, side)
 
     def trained(self) -> dict[str, nn.Parameter]:

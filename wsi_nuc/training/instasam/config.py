@@ -28,8 +28,8 @@ class PseudoConfig(Section):
     """A pixel with this entropy or more is ignored."""
     entropy: Literal["printed", "binary", "off"] = "printed"
     """"printed": Eq. 3 as it stands, -p log p summed over all nuclei, so that a pixel in the neighbourhood of many
-    nuclei is ignored. "binary": -p log p - (1 - p) log(1 - p) of the winning mask alone. "off": no pixel is ignored
-    for its entropy."""
+    nuclei is ignored. "binary": -p log p - (1 - p) log(1 - p) of the winning mask alone. "off": no pixel is
+    ignored for its entropy."""
     overlap: bool = True
     """A pixel that two nuclei claim is ignored (Eq. 4, F < 2). Otherwise the more probable one has it."""
 
@@ -64,8 +64,8 @@ class InstaSamConfig(TrainingConfig):
     "efficientnet-lite2" (ImageNet)."""
     first: str = "default"
     """Where the first labels S come from: "default" or another compact or InstaSAM file, prompted with the dots;
-    "frozen": the model of `frozen`; "voronoi": clusters of colours within Voronoi cells; "masks": the true outlines,
-    for comparing."""
+    "frozen": the model of `frozen`; "voronoi": clusters of colours within Voronoi cells; "masks": the true
+    outlines, for comparing."""
     learned: Literal["refined", "first"] = "refined"
     """What foreground and distances are learned from. "refined": S', the masks that the network itself gives for
     the dots. "first": S."""
@@ -84,8 +84,8 @@ class InstaSamConfig(TrainingConfig):
     """The paper: "learning rate of 1e-4", for SAM, whose decoder is trained already."""
     weight_decay: float = Field(default=0.01, ge=0)
     t_max: int = Field(default=0, ge=0)
-    """Half the period of the cosine; 0: all steps, so that the rate falls once. The paper: "CosineAnnealingLR with a
-    t_max of 20"."""
+    """Half the period of the cosine; 0: all steps, so that the rate falls once. The paper: "CosineAnnealingLR with
+    a t_max of 20"."""
     t_max_unit: Literal["epochs", "steps"] = "epochs"
     """The paper does not say whether it counts epochs or steps."""
     ema: float = Field(default=0.99, ge=0, lt=1)

@@ -1,4 +1,4 @@
-"""The first labels S: for each dot the pixels of its nucleus, from outlines, from a prompted model, or from colours."""
+"""The first labels S: the pixels of each dot's nucleus, from outlines, from a prompted model, or from colours."""
 
 from __future__ import annotations
 
@@ -69,9 +69,8 @@ Label = Callable[[LabelledImage, Float64], Int32]
 
 def first_labels(config: InstaSamConfig, images: Sequence[LabelledImage]) -> list[Dotted]:
     """Every image with its dots, moved as the settings say, and S."""
-    label: Label = (
-        _voronoi if config.first == "voronoi" else _true if config.first == "masks" else _prompted(config)
-    )
+    known: dict[str, Label] = {"voronoi": _voronoi, "masks": _true}
+    label = known.get(config.first) or _prompted(config)
     made = []
     for number, image in enumerate(images):
         rng = np.random.default_rng((config.seed, number))
@@ -96,7 +95,7 @@ def _dots(image: LabelledImage) -> tuple[Float64, Int64, Int32 | None]:
 def _moved(xy: Float64, by: tuple[float, float], size: tuple[int, ...], rng: np.random.Generator) -> Float64:
     angle, distance = rng.uniform(0, 2 * np.pi, len(xy)), rng.uniform(*by, len(xy))
     moved = xy + distance[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
-    return np.clip(moved, 0, np.array(size[::-1]) - 1e-3)
+    return np.asarray(np.clip(moved, 0, np.array(size[::-1]) - 1e-3))
 
 
 def _true(image: LabelledImage, xy: Float64) -> Int32:
@@ -188,7 +187,7 @@ def soft_masks(net: Any, rgb: UInt8, xy: Float64) -> tuple[torch.Tensor, torch.T
         torch.tensor(negative, dtype=torch.float32),
     )
     masks, origins = [], []
-    for part in torch.arange(len(xy)).split(64):
+    for part in torch.split(torch.arange(len(xy)), 64):  # type: ignore[no-untyped-call]
         chosen = asked.select(part)
         embedding = net.decoder.embedding(seen.context, chosen)
         logits, origin = net.decoder.window(embedding, seen.masks, chosen, WINDOW_PX // MASK_STRIDE)

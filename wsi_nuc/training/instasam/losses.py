@@ -26,6 +26,7 @@ class LossNet(nn.Module):
         super().__init__()
         self.net, self._config, self._side = net, config, window_cells
         self.labeller = deepcopy(net).requires_grad_(False) if config.refresh > 1 else None
+        self.steps: torch.Tensor
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, batch: Batch) -> Losses:

@@ -1,7 +1,7 @@
 """How InstaSAM is trained: first labels for all dots, then one stage, then the page about it.
 
-The folder `out` then holds `instasam/` with the stage, in it `average.safetensors`; `model.safetensors`; and, if it
-was trained from dots, `report.html` and `labels.png`, and a folder for each point of the report's curve.
+The folder `out` then holds `instasam/` with the stage, in it `average.safetensors`; `model.safetensors`; and, if
+it was trained from dots, `report.html` and `labels.png`, and a folder for each point of the report's curve.
 """
 
 from __future__ import annotations

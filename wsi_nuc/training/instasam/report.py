@@ -172,8 +172,8 @@ def _advice(curve: Sequence[tuple[int, Dots]]) -> str:
     if gained > noise:
         return "The last dots still helped: click more."
     return (
-        f"The last dots made a difference of {gained:+.1%}, which {last.all} held-back dots cannot tell from chance "
-        f"({noise:.1%}): more dots of the same kind will help little. Correct what the overlay shows instead."
+        f"The last dots made a difference of {gained:+.1%}, which {last.all} held-back dots cannot tell from "
+        f"chance ({noise:.1%}): more dots of the same kind will help little. Correct what the overlay shows."
     )
 
 

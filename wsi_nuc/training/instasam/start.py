@@ -1,4 +1,4 @@
-"""The frozen encoder's weights, and where they exist those of the decoders, from a file or an installed package."""
+"""The frozen encoder's weights and, where there are any, those of the decoders: from a file or a package."""
 
 from __future__ import annotations
 
