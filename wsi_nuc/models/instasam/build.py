@@ -52,8 +52,8 @@ def net_of(checkpoint: Checkpoint) -> InstaSamNet:
 
 
 def save_net(path: str | Path, net: InstaSamNet, settings: Settings, about: Mapping[str, Any]) -> None:
-    """Write a trained network; `about` holds training_data and metrics. Frozen weights keep every bit. Trained ones
-    are written in half precision."""
+    """Write a trained network; `about` holds training_data and metrics. Frozen weights keep every bit.
+    Trained ones are written in half precision."""
     trained = net.trained()
     state = {
         name: (tensor.half() if name in trained else tensor).detach().cpu().numpy()
