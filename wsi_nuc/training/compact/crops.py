@@ -107,15 +107,21 @@ class Crops(Dataset[Crop]):
         return targets(scene, rng, self._config)
 
 
-def cropped(scene: Scene, rng: np.random.Generator, config: Cropping) -> Scene:
-    """A crop at a random place, turned, mirrored, enlarged and stained at random."""
+def cropped(
+    scene: Scene, rng: np.random.Generator, config: Cropping, near: Float64 | None = None
+) -> Scene:
+    """A crop at a random place, turned, mirrored, enlarged and stained at random. `near`: a point that it holds."""
     angle, size = rng.uniform(0, 2 * np.pi), config.size_px
     scale = np.exp(rng.uniform(*np.log(config.scale)))
     cos, sin = np.cos(angle), np.sin(angle)
     matrix = scale * np.array([[cos, -sin], [sin, cos]]) * [rng.choice([-1.0, 1.0]), 1.0]
     reach = size / 2 * (abs(cos) + abs(sin)) / scale
     sides = np.array(scene.rgb.shape[1::-1], np.float64)
-    middle = rng.uniform(np.minimum(reach, sides / 2), np.maximum(sides - reach, sides / 2))
+    low, high = np.minimum(reach, sides / 2), np.maximum(sides - reach, sides / 2)
+    if near is not None:
+        # Half of the greatest distance at which a crop that is turned by any angle still holds the point.
+        low, high = (np.clip(near + side * size / scale / 4, low, high) for side in (-1, 1))
+    middle = rng.uniform(low, high)
     made = warp(scene, matrix, size / 2 - matrix @ middle, size)
     rgb = vary(made.rgb, rng, config.colour)
     return Scene(made.id, rgb, made.instances, made.region, made.xy, made.spread, made.kind)

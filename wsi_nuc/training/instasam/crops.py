@@ -94,7 +94,8 @@ def collate(crops: Sequence[Crop]) -> Batch:
 
 
 class Crops(Dataset[Crop]):
-    """`crops[number]`. Images are visited as often as they have dots."""
+    """`crops[number]`. Images are visited as often as they have dots. Where not all of an image is known, a crop
+    lies around one of its dots."""
 
     def __init__(self, images: Sequence[Dotted], config: Cropping, seed: int) -> None:
         least = int(np.ceil(config.size_px * 2**0.5 / config.scale[0])) + 2
@@ -105,7 +106,10 @@ class Crops(Dataset[Crop]):
     def __getitem__(self, number: int) -> Crop:
         rng = np.random.default_rng((self._seed, number))
         scene = self._scenes[rng.choice(len(self._scenes), p=self._chance)]
-        return crop_of(cropped(scene, rng, self._config))
+        near = None
+        if scene.xy is not None and len(scene.xy) and scene.region is not None and not scene.region.all():
+            near = scene.xy[rng.integers(len(scene.xy))]
+        return crop_of(cropped(scene, rng, self._config, near))
 
 
 def scene_of(dotted: Dotted, least_px: int) -> Scene:
