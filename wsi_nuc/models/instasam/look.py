@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from wsi_nuc.models.compact.network import cut
-from wsi_nuc.models.compact.settings import MASK_STRIDE, STRIDES
+from wsi_nuc.models.compact.settings import STRIDES
 from wsi_nuc.models.device import Device
 from wsi_nuc.models.hv import HvMaps, HvSettings, decode
 from wsi_nuc.models.instances import InstancesLook
-from wsi_nuc.models.instasam.net import MAPS
 from wsi_nuc.models.instasam.settings import Settings, UseSettings
 from wsi_nuc.models.torch_ops import normalise
 from wsi_nuc.types import TileBatch, UInt8
@@ -46,8 +45,7 @@ def maps_of(net: Any, device: Device, rgb: UInt8) -> HvMaps:
     pixels = F.pad(pixels, (0, beside, 0, below), mode=mode).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         seen = device.infer(net, pixels)
-        fine = F.interpolate(seen.fine[:, :MAPS].float(), scale_factor=MASK_STRIDE, mode="bilinear")
-        fine = fine[0, :, :height, :width]
+        fine = seen.maps[0, :, :height, :width]
         classes = seen.classes[0].float().softmax(0)
     return HvMaps(fine[0].sigmoid().cpu().numpy(), fine[1:].cpu().numpy(), classes.cpu().numpy())
 

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from wsi_nuc.models.compact.net import Asked, MaskDecoder, Pyramid, conv
+from wsi_nuc.models.compact.segmentor import enlarged
+from wsi_nuc.models.compact.settings import MASK_STRIDE
 from wsi_nuc.models.device import full_precision
 from wsi_nuc.models.instasam.encoder import AdaptedEncoder
-from wsi_nuc.models.instasam.settings import Settings
-
-MAPS = 3  # foreground, horizontal and vertical distance
+from wsi_nuc.models.instasam.settings import MAPS, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,25 +34,21 @@ class Seen:
     """Maps at strides 4 and 8, from which dots are embedded."""
 
     @property
-    def foreground(self) -> torch.Tensor:
-        """B x h x w logits."""
-        return self.fine[:, 0]
+    def maps(self) -> torch.Tensor:
+        """B x 3 x H x W: logits of the foreground; horizontal and vertical distance, -1..1, from the nucleus's
+        centre to its edge on that side."""
+        return F.interpolate(self.fine[:, :MAPS].float(), scale_factor=MASK_STRIDE, mode="bilinear")
 
     @property
-    def distances(self) -> torch.Tensor:
-        """B x 2 x h x w, -1..1: horizontal and vertical, from the nucleus's centre to its edge on that side."""
-        return self.fine[:, 1:MAPS]
-
-    @property
-    def masks(self) -> torch.Tensor:
-        """B x F features from which masks are made."""
+    def features(self) -> torch.Tensor:
+        """B x F, from which masks are made."""
         return self.fine[:, MAPS:]
 
 
 class InstaSamNet(nn.Module):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
-        sizes = settings.net
+        sizes, self._side = settings.net, settings.window_px // MASK_STRIDE
         width, coarse, features = sizes.pyramid[0], sizes.pyramid[1], sizes.mask_channels
         self.encoder = AdaptedEncoder(settings.encoder, sizes, settings.adapter)
         self.pyramid = Pyramid(sizes)
@@ -73,9 +69,17 @@ class InstaSamNet(nn.Module):
             classes = self.class_head(seen.float())
         return Seen(fine, classes, (seen, coarse))
 
-    def windows(self, seen: Seen, asked: Asked, side: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """N x side x side logits at stride 2 of the nuclei at the dots, and each window's first cell (x, y)."""
-        return self.decoder.window(self.decoder.embedding(seen.context, asked), seen.masks, asked, side)
+    def masks(self, seen: Seen, asked: Asked, at_once: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+        """N x s x s logits of the nuclei at the dots, and the first pixel (x, y) of each, N x 2. `at_once`: dots
+        in one call; 0: as many as there are."""
+        parts = []
+        for rows in torch.arange(len(asked.row)).split(at_once or len(asked.row)):  # type: ignore[no-untyped-call]
+            chosen = asked.select(rows)
+            embedding = self.decoder.embedding(seen.context, chosen)
+            logits, origin = self.decoder.window(embedding, seen.features, chosen, self._side)
+            parts.append((enlarged(logits), origin * MASK_STRIDE))
+        logits, origin = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return logits, origin
 
     def trained(self) -> dict[str, nn.Parameter]:
         """By name, what training changes. Everything else is frozen."""

@@ -8,8 +8,9 @@ from typing import Any, Self
 
 from wsi_nuc.errors import ModelError
 from wsi_nuc.models.base import ModelSpec
-from wsi_nuc.models.compact.settings import MASK_STRIDE, OUTLINE_PX, STRIDES, NetSettings
+from wsi_nuc.models.compact.settings import OUTLINE_PX, STRIDES, NetSettings
 from wsi_nuc.models.options import section
+from wsi_nuc.models.promptnucseg.settings import WINDOW_PX
 from wsi_nuc.results_numbers import NUMBERS
 
 ARCHITECTURE = "instasam"
@@ -20,7 +21,13 @@ LITE: dict[str, tuple[int, ...]] = {
     "efficientnet-lite1": (16, 24, 40, 112, 320),
     "efficientnet-lite2": (16, 24, 48, 120, 352),
 }
-ENCODERS = (COMPACT, *LITE)
+# SAM's vision transformers, and roughly how many seconds a CPU core takes for a window.
+VIT = {"vit_b": 1.1, "vit_l": 4.0, "vit_h": 8.0, "vit_tiny": 0.1, "vit_mini": 0.1}
+ENCODERS = (COMPACT, *LITE, *VIT)
+MAPS = 3  # foreground, horizontal and vertical distance
+# How far the windows in which a vision transformer looks at a larger image overlap, at least.
+OVERLAP_PX = 64
+TOKEN_PX = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +35,8 @@ class AdapterSettings:
     """The adapters, which are trained while the encoder between them stays as it is."""
 
     channels: int = 32
-    """Channels of the tuning layer of each adapter."""
+    """Channels of the tuning layer of each adapter. SAM-Adapter has a 32nd of the width of the vision transformer,
+    which is 24, 32 or 40."""
     frequencies: float = 0.25
     """Share of the image's spectrum, by area, that counts as low frequencies and is left out. The paper does not
     state it; SAM-Adapter, which it follows, uses this value."""
@@ -88,6 +96,8 @@ class Settings:
     net: NetSettings = field(default_factory=NetSettings)
     """The sizes of the encoder, the pyramid and the prompted decoder."""
     adapter: AdapterSettings = field(default_factory=AdapterSettings)
+    decoder: str = "all"
+    """What is trained of the nuclei decoder over a vision transformer: "all" or "tokens"."""
     window_px: int = 96
     """Edge of the neighbourhood in which the mask of a dot is made. Only training makes such masks."""
     use: UseSettings = field(default_factory=UseSettings)
@@ -98,10 +108,19 @@ class Settings:
         if self.encoder not in ENCODERS:
             cause = f"there is no such encoder: {self.encoder!r}"
             raise ModelError("model header", cause, f"use one of {', '.join(ENCODERS)}")
+        if self.decoder not in ("all", "tokens") or (self.decoder == "tokens" and self.encoder not in VIT):
+            cause = f"with {self.encoder}, the decoder's {self.decoder!r} cannot be trained alone"
+            raise ModelError("decoder", cause, "use all; over a vision transformer also tokens")
+        if self.window_px % TOKEN_PX or not 0 < self.window_px <= WINDOW_PX:
+            raise ModelError(f"window_px = {self.window_px}", "out of range", f"use a multiple of {TOKEN_PX}")
 
     @property
-    def window_cells(self) -> int:
-        return self.window_px // MASK_STRIDE
+    def cpu_tile_s(self) -> float:
+        """Roughly how many seconds a CPU core takes for a tile."""
+        if self.encoder not in VIT:
+            return 1.0
+        side = 1 + max(0, -(-(self.use.tile_px - WINDOW_PX) // (WINDOW_PX - OVERLAP_PX)))
+        return side**2 * VIT[self.encoder]
 
     def to_header(self) -> dict[str, Any]:
         return asdict(self)
@@ -115,6 +134,7 @@ class Settings:
             encoder=str(header.get("encoder", COMPACT)),
             net=section(NetSettings, header, "net"),
             adapter=section(AdapterSettings, header, "adapter"),
+            decoder=str(header.get("decoder", "all")),
             window_px=int(header.get("window_px", 96)),
             use=section(UseSettings, header, "use"),
             domain={name: (float(low), float(high)) for name, (low, high) in header.get("domain", {}).items()},
@@ -135,6 +155,7 @@ def spec_of(settings: Settings, weights_sha256: str, name: str = ARCHITECTURE) -
         weights_sha256=weights_sha256,
         uses_torch=True,
         domain=settings.domain,
+        cpu_tile_s=settings.cpu_tile_s,
         copyable=True,
         results=NUMBERS[ARCHITECTURE],
     )

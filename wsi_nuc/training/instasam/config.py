@@ -61,11 +61,16 @@ class InstaSamConfig(TrainingConfig):
     """The dots are moved at random by a distance between these two: for the study of careless clicks."""
     frozen: str = "default"
     """What is frozen: "default" or another compact or InstaSAM file (its encoder), "efficientnet-lite0" to
-    "efficientnet-lite2" (ImageNet)."""
+    "efficientnet-lite2" (ImageNet), or, as in the paper, an official file of SAM such as sam_vit_b_01ec64.pth,
+    whose size is seen from its tensors."""
+    decoder: Literal["all", "tokens"] = "all"
+    """What is trained of the nuclei decoder over SAM, of which the paper says both. "all": "an additional fully
+    trainable nuclei decoder". "tokens": "train only the adapters, and tokens and Multi-Layer Perceptrons (MLPs) in
+    the nuclei decoder"."""
     first: str = "default"
     """Where the first labels S come from: "default" or another compact or InstaSAM file, prompted with the dots;
-    "frozen": the model of `frozen`; "voronoi": clusters of colours within Voronoi cells; "masks": the true
-    outlines, for comparing."""
+    "frozen": the model of `frozen`, which of SAM is SAM itself; "voronoi": clusters of colours within Voronoi
+    cells; "masks": the true outlines, for comparing."""
     learned: Literal["refined", "first"] = "refined"
     """What foreground and distances are learned from. "refined": S', the masks that the network itself gives for
     the dots. "first": S."""

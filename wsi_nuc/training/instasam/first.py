@@ -14,22 +14,16 @@ from scipy.spatial import cKDTree
 
 from wsi_nuc.datasets.record import Int32, LabelledImage
 from wsi_nuc.errors import ModelError
-from wsi_nuc.models.compact import packaged
-from wsi_nuc.models.compact.build import net_of as compact_net_of
 from wsi_nuc.models.compact.net import Asked
-from wsi_nuc.models.compact.segmentor import enlarged, nearest_others
-from wsi_nuc.models.compact.settings import ARCHITECTURE as COMPACT
-from wsi_nuc.models.compact.settings import MASK_STRIDE, STRIDES
-from wsi_nuc.models.instasam.build import net_of as instasam_net_of
-from wsi_nuc.models.instasam.settings import ARCHITECTURE as INSTASAM
+from wsi_nuc.models.compact.segmentor import PROMPTS_PER_CALL, nearest_others
+from wsi_nuc.models.compact.settings import STRIDES
 from wsi_nuc.models.torch_ops import normalise
-from wsi_nuc.models.weights import Checkpoint, open_checkpoint
 from wsi_nuc.training.instasam.config import InstaSamConfig, PseudoConfig
 from wsi_nuc.training.instasam.pseudo import IGNORED, PseudoLabels, refined
+from wsi_nuc.training.instasam.start import prompted_net
 from wsi_nuc.training.pieces import centres, pieces
 from wsi_nuc.types import Bool, Float64, Int64, UInt8
 
-WINDOW_PX = 96
 CLUSTERS = 3
 DOT_PX = 2.0
 """Around each dot this much is nucleus, whatever its colour."""
@@ -156,29 +150,13 @@ def pseudo_labels(net: Any, rgb: UInt8, xy: Float64, rule: PseudoConfig) -> Pseu
     return refined(logits, origin, row, (1, rgb.shape[0], rgb.shape[1]), rule)
 
 
-def checkpoint_of(name_or_file: str) -> Checkpoint:
-    return packaged.checkpoint() if name_or_file == packaged.NAME else open_checkpoint(name_or_file)
-
-
-def prompted_net(name_or_file: str) -> Any:
-    """A network with the compact network's prompted decoder."""
-    checkpoint = checkpoint_of(name_or_file)
-    families = {COMPACT: compact_net_of, INSTASAM: instasam_net_of}
-    made = families.get(checkpoint.info.architecture)
-    if made is None:
-        cause = f"a model of the family {checkpoint.info.architecture} makes no first labels here"
-        raise ModelError(name_or_file, cause, "use default, a compact or an InstaSAM file, or voronoi")
-    return made(checkpoint).eval().requires_grad_(False)
-
-
 @torch.inference_mode()
 def soft_masks(net: Any, rgb: UInt8, xy: Float64) -> tuple[torch.Tensor, torch.Tensor]:
-    """N x WINDOW_PX x WINDOW_PX logits around the dots, and the first pixel (x, y) of each, N x 2."""
+    """N x s x s logits around the dots, and the first pixel (x, y) of each, N x 2."""
     if not len(xy):
-        return torch.zeros(0, WINDOW_PX, WINDOW_PX), torch.zeros(0, 2, dtype=torch.int64)
+        return torch.zeros(0, 1, 1), torch.zeros(0, 2, dtype=torch.int64)
     below, beside = (-length % STRIDES[-1] for length in rgb.shape[:2])
     pixels = F.pad(normalise(torch.tensor(rgb)[None]), (0, beside, 0, below), mode="replicate")
-    seen = net(pixels)
     everything = np.arange(len(xy))
     negative = nearest_others(xy, everything, everything)
     asked = Asked(
@@ -186,11 +164,5 @@ def soft_masks(net: Any, rgb: UInt8, xy: Float64) -> tuple[torch.Tensor, torch.T
         torch.tensor(xy, dtype=torch.float32),
         torch.tensor(negative, dtype=torch.float32),
     )
-    masks, origins = [], []
-    for part in torch.split(torch.arange(len(xy)), 64):  # type: ignore[no-untyped-call]
-        chosen = asked.select(part)
-        embedding = net.decoder.embedding(seen.context, chosen)
-        logits, origin = net.decoder.window(embedding, seen.masks, chosen, WINDOW_PX // MASK_STRIDE)
-        masks.append(enlarged(logits))
-        origins.append(origin * MASK_STRIDE)
-    return torch.cat(masks), torch.cat(origins)
+    logits, origin = net.masks(net(pixels), asked, PROMPTS_PER_CALL)
+    return logits, origin

@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from wsi_nuc.models.compact.net import Asked
-from wsi_nuc.models.compact.segmentor import enlarged
-from wsi_nuc.models.compact.settings import MASK_STRIDE, POINT_STRIDE
-from wsi_nuc.models.instasam.net import MAPS, InstaSamNet
+from wsi_nuc.models.compact.settings import POINT_STRIDE
+from wsi_nuc.models.instasam.build import Net
 from wsi_nuc.models.torch_ops import normalise
 from wsi_nuc.training.instasam.config import InstaSamConfig
 from wsi_nuc.training.instasam.crops import Batch
@@ -22,9 +21,9 @@ from wsi_nuc.training.loop import Losses
 class LossNet(nn.Module):
     """From pixels and dots to the losses."""
 
-    def __init__(self, net: InstaSamNet, config: InstaSamConfig, window_cells: int) -> None:
+    def __init__(self, net: Net, config: InstaSamConfig) -> None:
         super().__init__()
-        self.net, self._config, self._side = net, config, window_cells
+        self.net, self._config = net, config
         self.labeller = deepcopy(net).requires_grad_(False) if config.refresh > 1 else None
         self.steps: torch.Tensor
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
@@ -33,13 +32,13 @@ class LossNet(nn.Module):
         pixels = normalise(batch.rgb).contiguous(memory_format=torch.channels_last)
         asked = Asked(batch.row, batch.xy, batch.negative)
         seen = self.net(pixels)
-        maps = F.interpolate(seen.fine[:, :MAPS].float(), scale_factor=MASK_STRIDE, mode="bilinear")
+        maps = seen.maps
         if len(batch.row):
-            wide, origin = self._windows(self.net, seen, asked)
+            wide, origin = self.net.masks(seen, asked)
             masks = mask_loss(wide, *true_windows(batch.first, asked.row, origin, wide.shape[1]))
             labels = self._labels(batch, asked, pixels, wide, origin)
         else:
-            masks, labels = seen.masks.float().sum() * 0, batch.first
+            masks, labels = maps.sum() * 0, batch.first
         weights = self._config.loss
         return {
             "masks": weights.masks * masks,
@@ -59,14 +58,9 @@ class LossNet(nn.Module):
                 if int(self.steps) % self._config.refresh == 0:
                     self.labeller.load_state_dict(self.net.state_dict())
                 self.steps += 1
-                wide, origin = self._windows(self.labeller, self.labeller.eval()(pixels), asked)
+                wide, origin = self.labeller.masks(self.labeller.eval()(pixels), asked)
             shape = (len(batch.ids), batch.first.shape[1], batch.first.shape[2])
             return refined(wide, origin, asked.row, shape, self._config.pseudo).labels
-
-    def _windows(self, net: InstaSamNet, seen: object, asked: Asked) -> tuple[torch.Tensor, torch.Tensor]:
-        """N x s x s logits at full resolution, and the first pixel of each, N x 2."""
-        logits, origin = net.windows(seen, asked, self._side)  # type: ignore[arg-type]
-        return enlarged(logits), origin * MASK_STRIDE
 
 
 def true_windows(

@@ -22,8 +22,7 @@ from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.evaluation.evaluate import evaluate_images
 from wsi_nuc.evaluation.protocol import image_means
 from wsi_nuc.models.domain import limits_of, looks_of
-from wsi_nuc.models.instasam.build import assemble, net_of, save_net
-from wsi_nuc.models.instasam.net import InstaSamNet
+from wsi_nuc.models.instasam.build import assemble, net_of, network, save_net
 from wsi_nuc.models.instasam.settings import Settings, spec_of
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.models.weights import open_checkpoint
@@ -116,7 +115,7 @@ def stage_of(
     """`folder`: of the stage; None: the main one. Only the main one is validated while it runs."""
     folder = folder or config.average.parent
     torch.manual_seed(config.seed)
-    net = InstaSamNet(settings)
+    net = network(settings)
     load_frozen(net, config.frozen)
     net = net.to(ranks.device)
     trained = net.trained()
@@ -134,7 +133,7 @@ def stage_of(
         name=STAGE,
         folder=folder,
         config=config,
-        module=LossNet(net, config, settings.window_cells),
+        module=LossNet(net, config),
         net=net,
         optimizer=torch.optim.AdamW(trained.values(), lr=config.lr, weight_decay=config.weight_decay),
         lr=config.lr,

@@ -18,8 +18,9 @@ from wsi_nuc.evaluation.evaluate import predict_table
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.rings import Rings
 from wsi_nuc.training.instasam.config import InstaSamConfig
-from wsi_nuc.training.instasam.first import Dotted, prompted_net, pseudo_labels
+from wsi_nuc.training.instasam.first import Dotted, pseudo_labels
 from wsi_nuc.training.instasam.pseudo import IGNORED
+from wsi_nuc.training.instasam.start import prompted_net
 from wsi_nuc.types import Bool, Box, UInt8
 
 REPORT, SHEET = "report.html", "labels.png"
