@@ -43,7 +43,7 @@ import numpy.typing as npt
 
 from wsi_nuc.errors import ModelError
 from wsi_nuc.models.instances import Instances, Labels, Runs, extents
-from wsi_nuc.rings import offsets_of, ranges
+from wsi_nuc.rings import offsets_of
 from wsi_nuc.types import Bool, Float32, Float64, Int64
 
 Heights = npt.NDArray[np.uint16]
@@ -146,9 +146,7 @@ def _fill(out: Labels, maps: HvMaps, settings: HvSettings) -> tuple[Float32, Flo
     edges = _edges(maps.hv, settings)
     labels = _markers(solid, edges < settings.marker * LEVELS, settings)
     _flood(labels, solid, _heights(solid, edges), settings.flood_px)
-    runs = _kept(labels, settings)
-    out[:] = _inner(labels)
-    return _means(maps, runs)
+    return _means(maps, out, _kept(_inner(labels), out, settings))
 
 
 def _inner(padded: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -249,33 +247,33 @@ def _flood(labels: Labels, solid: Bool, height: Heights, steps: int) -> None:
     flat[reached] = flat[rank[reached] & _SOURCE]
 
 
-def _kept(labels: Labels, settings: HvSettings) -> Runs:
-    """Drops nuclei that are too small or too large, in place, and numbers the others in reading order."""
-    runs = Runs.of(_inner(labels))
+def _kept(labels: Labels, out: Labels, settings: HvSettings) -> Runs:
+    """Without nuclei that are too small or too large, and numbered in reading order: into `out`, and as runs."""
+    runs = Runs.of(labels)
     keep = (runs.areas() >= settings.least_px) & (extents(runs.boxes()) <= settings.largest_px)
     runs = runs.select(keep[runs.ids - 1])
     old, first = np.unique(runs.ids, return_index=True)
     number = np.zeros(len(keep) + 1, np.int32)
     number[old[np.argsort(first)]] = np.arange(1, len(old) + 1)
-    np.take(number, labels, out=labels, mode="clip")
+    np.take(number, labels, out=out, mode="clip")
     return replace(runs, ids=number[runs.ids].astype(np.int64))
 
 
-def _means(maps: HvMaps, runs: Runs) -> tuple[Float32, Float32]:
+def _means(maps: HvMaps, labels: Labels, runs: Runs) -> tuple[Float32, Float32]:
     """Of each nucleus the mean probability of foreground, and that of each class."""
-    height, width = maps.foreground.shape
     classes, rows, columns = maps.class_probs.shape
-    cell_px = -(-height // rows)
-    x = ranges(runs.x, runs.length)
-    starts, area = offsets_of(runs.length)[:-1], runs.areas()
-
-    def mean(plane: Float32, pixel: Int64) -> Float64:
-        sums = np.add.reduceat(plane.ravel()[pixel], starts, dtype=np.float64)
-        return np.asarray(np.bincount(runs.ids, sums)[1:] / area)
-
+    area = runs.areas()
     if not len(area):
         return np.zeros(0, np.float32), np.zeros((0, classes), np.float32)
-    score = mean(maps.foreground, np.repeat(runs.y * width, runs.length) + x)
-    cell = np.repeat(runs.y // cell_px * columns, runs.length) + x // cell_px
+    starts = offsets_of(runs.length)[:-1]
+
+    def mean(plane: Float32, place: Int64) -> Float64:
+        sums = np.add.reduceat(plane.ravel()[place], starts, dtype=np.float64)
+        return np.asarray(np.bincount(runs.ids, sums)[1:] / area)
+
+    pixel, cell_px = np.flatnonzero(labels > 0), -(-labels.shape[0] // rows)
+    y, x = np.divmod(pixel, labels.shape[1])
+    cell = pixel if cell_px == 1 else y // cell_px * columns + x // cell_px
     probs = np.stack([mean(plane, cell) for plane in maps.class_probs], axis=1)
-    return score.astype(np.float32), (probs / probs.sum(axis=1, keepdims=True)).astype(np.float32)
+    probs /= probs.sum(axis=1, keepdims=True)
+    return mean(maps.foreground, pixel).astype(np.float32), probs.astype(np.float32)
