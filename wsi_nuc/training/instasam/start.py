@@ -6,8 +6,6 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from wsi_nuc.errors import ModelError
 from wsi_nuc.models.compact.settings import NetSettings
 from wsi_nuc.models.compact.settings import Settings as CompactSettings
@@ -49,21 +47,13 @@ def load_frozen(net: InstaSamNet, frozen: str) -> None:
     own = net.state_dict()
     fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
     net.load_state_dict(own | fitting)
-    with torch.no_grad():
-        if checkpoint.info.architecture == COMPACT:
-            _forget_distances(net)
+    if checkpoint.info.architecture == COMPACT:
+        # They point from a pixel to its nucleus's centre, in other units.
+        net.forget_distances()
 
 
 def _inside(name: str) -> str:
     return name.replace("encoder.", "encoder.frozen.", 1) if name.startswith("encoder.") else name
-
-
-def _forget_distances(net: InstaSamNet) -> None:
-    """A compact network points from a pixel to its nucleus's centre, in other units. The two maps start at 0."""
-    for part in (net.mask_head, net.mask_detail):
-        fold = len(part.weight) // len(net.mask_detail.weight)
-        part.weight[fold : 3 * fold].zero_()
-        part.bias[fold : 3 * fold].zero_()  # type: ignore[index]
 
 
 def _load_lite(body: Any, kind: str) -> None:
