@@ -38,12 +38,14 @@ def load_config(file: Path | None, assignments: Iterable[str], options: Mapping[
 def load_section(
     schema: type[Schema], file: Path | None, assignments: Iterable[str], options: Mapping[str, Any]
 ) -> Schema:
-    """Merge the sources of any schema; `options` whose value is None were not given."""
+    """Merge the sources of any schema. `options`: by dotted key; those whose value is None were not given."""
     merged: dict[str, Any] = read_yaml(file) if file else {}
     check_keys(merged, schema, str(file))
     for assignment in assignments:
         assign(merged, *parse_assignment(assignment))
-    merged.update({key: value for key, value in options.items() if value is not None})
+    for key, value in options.items():
+        if value is not None:
+            assign(merged, key.split("."), value)
     check_keys(merged, schema, "--set")
     try:
         return schema(**merged)

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from tests.e2e.command import answers, manifest, wsi_nuc
 from tests.importing.foreign import WRITERS, cellvit, lattice, qupath, spatialdata, tiatoolbox
+from wsi_nuc.datasets.jsonstream import objects, value_of
 from wsi_nuc.errors import UsageError
 from wsi_nuc.importing.build import Imported, ImportRequest, import_cells
-from wsi_nuc.importing.jsonstream import objects, value_of
 from wsi_nuc.importing.outlines import Mender
 from wsi_nuc.importing.record import Cells, Wanted, polygon
 from wsi_nuc.importing.spool import Spool
@@ -294,7 +294,7 @@ def test_numbers_that_are_not_finite_are_nothing_and_words_in_strings_stay(tmp_p
 
 
 def test_an_object_or_a_name_that_does_not_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsi_nuc.importing.jsonstream.LARGEST_OBJECT", 1 << 20)
+    monkeypatch.setattr("wsi_nuc.datasets.jsonstream.LARGEST_OBJECT", 1 << 20)
     path = tmp_path / "cells.json"
     for inner in ("1," * (1 << 20), '"' + "x" * (3 << 20), "1" * (3 << 20)):
         path.write_text('{"cells": [{"a": [' + inner)

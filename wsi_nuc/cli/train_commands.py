@@ -36,6 +36,12 @@ def train(
     init: Annotated[
         list[str] | None, Option(help="Weights to start from: native, official SAM, timm, the authors'.")
     ] = None,
+    points: Annotated[
+        Path | None, Option("--points", help="Dots on nuclei: GeoJSON of QuPath, CSV, or a result.")
+    ] = None,
+    slide: Annotated[
+        str | None, Option("--slide", help="The slide that the dots are on, or a folder of images.")
+    ] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Start again instead of resuming.")] = False,
     assign: Annotated[list[str] | None, Option("--set", help="key=value, for any key of the file.")] = None,
     quiet: Annotated[bool, Option("--quiet", "-q", help="No progress, only warnings and errors.")] = False,
@@ -44,7 +50,8 @@ def train(
     from wsi_nuc.training.registry import load_train_config
     from wsi_nuc.training.registry import train as run_training
 
-    settings = load_train_config(config, assign or [], {"out": out, "device": device, "init": init or None})
+    given = {"out": out, "device": device, "init": init or None, "dots.points": points, "dots.slide": slide}
+    settings = load_train_config(config, assign or [], given)
     signal.signal(signal.SIGTERM, _stop)
     try:
         with training_progress(quiet) as emit:

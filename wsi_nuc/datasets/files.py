@@ -7,7 +7,7 @@ import json
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from wsi_nuc.datasets.record import DataError
 from wsi_nuc.safezip import Folder
-from wsi_nuc.types import UInt8
+from wsi_nuc.types import Float64, UInt8
 
 # What decoders raise for damaged files, as found by damaging files. imagecodecs' own errors are RuntimeErrors.
 _UNREADABLE = (
@@ -84,6 +84,18 @@ def read_rows(path: Path, needed: Iterable[str]) -> list[dict[str, str]]:
             path, f"has no column {', '.join(missing)}", f"its first line is {','.join(header)[:80]!r}"
         )
     return rows
+
+
+def xy_of_rows(rows: Iterable[Mapping[str, str]], path: Path) -> Float64:
+    """N x 2: the columns x and y. Where all are whole numbers, each names a pixel and means its centre."""
+    try:
+        xy = np.array([[float(row["x"]), float(row["y"])] for row in rows]).reshape(-1, 2)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            path, f"has a coordinate that is not a number ({error})", "write numbers below x and y"
+        ) from None
+    stated = xy[np.isfinite(xy)]
+    return xy + 0.5 if (stated == np.floor(stated)).all() else xy
 
 
 def read_json(path: Folder) -> Any:

@@ -126,9 +126,10 @@ def at_mpp(image: LabelledImage, mpp: float) -> LabelledImage:
         instances, ids = clean_labels(labels, image.id, Counter())
         types = None if types is None else types[ids - 1]
         repairs["nuclei too small for the model's resolution (dropped)"] += (image.count or 0) - len(ids)
-    foreground = image.foreground
-    if foreground is not None:
-        foreground = cv2.resize(foreground.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+    foreground, known = (
+        None if mask is None else cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+        for mask in (image.foreground, image.known)
+    )
     xy = None if image.points_xy is None else image.points_xy * (size[0] / width, size[1] / height)
-    labelled = replace(image, instances=instances, types=types, foreground=foreground, points_xy=xy)
+    labelled = replace(image, instances=instances, types=types, foreground=foreground, known=known, points_xy=xy)
     return replace(labelled, rgb=rgb, mpp=mpp, repairs=+repairs)

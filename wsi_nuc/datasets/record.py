@@ -66,6 +66,8 @@ class LabelledImage:
     split: str = ""
     repairs: Mapping[str, int] = field(default_factory=dict)
     """How often each kind of fault was mended or noticed."""
+    known: Bool | None = None
+    """H x W: where a missing dot means background; None: everywhere."""
 
     @property
     def supervision(self) -> str:

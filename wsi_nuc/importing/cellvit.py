@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from wsi_nuc.datasets.jsonstream import objects, value_of
 from wsi_nuc.errors import UsageError
-from wsi_nuc.importing.jsonstream import objects, value_of
 from wsi_nuc.importing.record import Cells, Wanted, batches, head, polygon
 
 # Files without a map of types use the numbers of PanNuke.

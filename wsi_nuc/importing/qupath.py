@@ -11,8 +11,9 @@ from typing import Any
 
 import shapely
 
+from wsi_nuc.datasets.jsonstream import objects
+from wsi_nuc.datasets.readers.geojson import class_name
 from wsi_nuc.errors import UsageError
-from wsi_nuc.importing.jsonstream import objects
 from wsi_nuc.importing.record import Cells, Wanted, batches, head, polygon
 
 NO_CELLS = ("tile", "tma_core", "root")
@@ -37,16 +38,8 @@ def _cells(path: Path, wanted: Wanted) -> Iterator[tuple[Any, str, float]]:
         if str(properties.get("objectType", "")).lower() in NO_CELLS:
             continue
         shape = feature.get("nucleusGeometry") or properties.get("nucleusGeometry") or feature["geometry"]
-        name = _name(properties, wanted.class_column or "classification")
+        name = class_name(feature, wanted.class_column or "classification")
         yield _geometry(shape), name, _probability(properties)
-
-
-def _name(properties: Mapping[str, Any], column: str) -> str:
-    """The class. Older files hold it as plain text, and derived classifications are a list of names."""
-    value = properties.get(column) or ""
-    if isinstance(value, Mapping):
-        value = value.get("name") or ": ".join(map(str, value.get("names") or []))
-    return str(value)
 
 
 def _probability(properties: Mapping[str, Any]) -> float:

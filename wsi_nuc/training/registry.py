@@ -61,7 +61,13 @@ def load_train_config(
         file = None if family_or_file is None else Path(family_or_file)
         family = _family(file, family_or_file)
     family = str(assigned_values(assignments).get("family", family))
-    return load_section(recipe(family).CONFIG, file, assignments, {**options, "family": family})
+    schema = recipe(family).CONFIG
+    if "dots" not in schema.model_fields:
+        for key in (key for key, value in options.items() if key.startswith("dots.") and value is not None):
+            learn = ", ".join(name for name in RECIPES if "dots" in recipe(name).CONFIG.model_fields)
+            remedy = f"families that do: {learn or 'none yet'}"
+            raise UsageError(key.replace("dots.", "--"), f"{family} does not learn from dots", remedy)
+    return load_section(schema, file, assignments, {**options, "family": family})
 
 
 def _family(file: Path | None, given: str | Path | None) -> str:

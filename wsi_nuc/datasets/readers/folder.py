@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from wsi_nuc.datasets.cards import Card
-from wsi_nuc.datasets.files import by_stem, read_array, read_rgb, read_rows
+from wsi_nuc.datasets.files import by_stem, read_array, read_rgb, read_rows, xy_of_rows
 from wsi_nuc.datasets.labels import class_index, inside, labels_for, types_of
 from wsi_nuc.datasets.record import DataError, Entry, LabelledImage
 from wsi_nuc.types import Bool, Float64, Int64
@@ -133,17 +133,11 @@ def _point_classes(card: Card) -> tuple[str, ...]:
 def _points(path: Path, card: Card) -> tuple[Float64, Int64]:
     """Points of a CSV file with x, y and, optionally, class. Whole numbers name a pixel and mean its centre."""
     rows = read_rows(path, ["x", "y"])
-    try:
-        xy = np.array([[float(row["x"]), float(row["y"])] for row in rows]).reshape(-1, 2)
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            path, f"has a coordinate that is not a number ({error})", "write numbers below x and y"
-        ) from None
+    xy = xy_of_rows(rows, path)
     if not np.isfinite(xy).all():
         raise DataError(path, "has a coordinate that is not finite", "remove that row")
     types = [class_index(row.get("class") or "", _point_classes(card), path) for row in rows]
-    whole = bool((xy == np.floor(xy)).all())
-    return xy + 0.5 if whole else xy, np.array(types, np.int64)
+    return xy, np.array(types, np.int64)
 
 
 def _foreground(path: Path, size: tuple[int, ...]) -> Bool:

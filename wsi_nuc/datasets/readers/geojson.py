@@ -7,7 +7,7 @@ whole numbers.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -86,11 +86,16 @@ def features(path: Path) -> list[dict[str, Any]]:
     return listed
 
 
-def class_name(feature: dict[str, Any]) -> str:
-    """Name of QuPath's classification, "" if there is none. Older files hold it as plain text."""
-    value = (feature.get("properties") or {}).get("classification") or ""
-    if isinstance(value, dict):
-        value = value.get("name") or ": ".join(value.get("names") or [])
+def class_name(feature: Mapping[str, Any], column: str = "classification") -> str:
+    """The class of a feature of QuPath, "" if there is none.
+
+    Older files hold it as plain text, and derived classifications are a list of names. `column`: the property that
+    holds it.
+    """
+    properties = feature.get("properties")
+    value = (properties.get(column) if isinstance(properties, Mapping) else None) or ""
+    if isinstance(value, Mapping):
+        value = value.get("name") or ": ".join(map(str, value.get("names") or []))
     return str(value)
 
 
