@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from wsi_nuc.errors import ModelError
 from wsi_nuc.models.base import PromptedLook, Ready, no_embedding
-from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts
+from wsi_nuc.types import Bool, Float32, Int64, MaskCrops, Prompts
 
+Labels = npt.NDArray[np.int32]
 SMALLEST_CROP_PX = 32
 
 
@@ -20,7 +21,7 @@ SMALLEST_CROP_PX = 32
 class Instances:
     """Nuclei of a batch: those of the first tile by their ids, then those of the second, and so on."""
 
-    labels: npt.NDArray[np.int32]
+    labels: Labels
     """B x H x W: in each tile 0 is background, and its nuclei are 1 to the number of them, without gaps."""
     score: Float32
     """N, 0..1."""
@@ -56,8 +57,8 @@ class InstancesLook(PromptedLook):
         prompts = self._prompts
         first = np.searchsorted(prompts.row, prompts.row)
         ids = np.arange(len(prompts)) - first + 1
-        boxes = np.concatenate([boxes_of(labels) for labels in self._instances.labels])[wanted]
-        edge = np.maximum((boxes[:, 2:] - boxes[:, :2]).max(1, initial=1), SMALLEST_CROP_PX)
+        boxes = np.concatenate([Runs.of(labels).boxes() for labels in self._instances.labels])[wanted]
+        edge = np.maximum(extents(boxes), SMALLEST_CROP_PX)
         crop_px = 2 ** np.ceil(np.log2(edge)).astype(np.int64)
         for side in np.unique(crop_px).tolist():
             chosen = wanted[crop_px == side]
@@ -84,7 +85,7 @@ class InstancesLook(PromptedLook):
         raise no_embedding(self._name)
 
 
-def inner_points(labels: npt.NDArray[np.int32]) -> tuple[Int64, Int64]:
+def inner_points(labels: Labels) -> tuple[Int64, Int64]:
     """Ids 1..N, and for each the pixel (x, y) nearest to its centre of mass, N x 2; at a tie the first in reading
     order."""
     y, x = np.nonzero(labels)
@@ -95,14 +96,51 @@ def inner_points(labels: npt.NDArray[np.int32]) -> tuple[Int64, Int64]:
     # In whole numbers, so that a nucleus has the same point wherever it lies.
     off_x = x * count[ids] - np.bincount(ids, x).astype(np.int64)[ids]
     off_y = y * count[ids] - np.bincount(ids, y).astype(np.int64)[ids]
-    order = np.lexsort((x, y, off_x**2 + off_y**2, ids))
-    nearest = order[np.flatnonzero(np.diff(ids[order], prepend=0))]
-    return ids[nearest], np.stack([x[nearest], y[nearest]], 1).astype(np.int64)
+    distance = off_x**2 + off_y**2
+    least = np.full(len(count), np.iinfo(np.int64).max)
+    np.minimum.at(least, ids, distance)
+    near = np.flatnonzero(distance == least[ids])
+    of, first = np.unique(ids[near], return_index=True)
+    nearest = near[first]
+    return of, np.stack([x[nearest], y[nearest]], 1).astype(np.int64)
 
 
-def boxes_of(labels: npt.NDArray[np.int32]) -> Int64:
-    """N x 4: x0, y0, x1, y1 (exclusive) of ids 1..N."""
-    from scipy.ndimage import find_objects
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """A label map as runs of pixels along its rows, in reading order, without background."""
 
-    boxes = [(x.start, y.start, x.stop, y.stop) for y, x in find_objects(labels)]
-    return np.array(boxes, np.int64).reshape(-1, 4)
+    ids: Int64
+    y: Int64
+    x: Int64
+    """The first pixel."""
+    length: Int64
+
+    @classmethod
+    def of(cls, labels: Labels) -> Runs:
+        begins = np.ones(labels.shape, np.bool_)
+        np.not_equal(labels[:, 1:], labels[:, :-1], out=begins[:, 1:])
+        starts = np.flatnonzero(begins)
+        y, x = np.divmod(starts, labels.shape[1])
+        every = cls(labels[y, x].astype(np.int64), y, x, np.diff(starts, append=labels.size))
+        return every.select(every.ids > 0)
+
+    def select(self, rows: Bool) -> Runs:
+        return Runs(self.ids[rows], self.y[rows], self.x[rows], self.length[rows])
+
+    def areas(self) -> Int64:
+        """N pixel counts, of ids 1..N."""
+        return np.bincount(self.ids, self.length).astype(np.int64)[1:]
+
+    def boxes(self) -> Int64:
+        """N x 4: x0, y0, x1, y1 (exclusive) of ids 1..N."""
+        count = int(self.ids.max(initial=0)) + 1
+        low, high = np.full((2, count), np.iinfo(np.int64).max), np.zeros((2, count), np.int64)
+        for axis, first, last in ((0, self.x, self.x + self.length), (1, self.y, self.y + 1)):
+            np.minimum.at(low[axis], self.ids, first)
+            np.maximum.at(high[axis], self.ids, last)
+        return np.concatenate([low, high])[:, 1:].T
+
+
+def extents(boxes: Int64) -> Int64:
+    """N: the larger one of width and height of each box."""
+    return np.asarray((boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0))
