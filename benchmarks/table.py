@@ -28,15 +28,17 @@ class Row:
     """Whether the target holds at any size, so that a small run has to meet it, too."""
 
 
-def interleaved(*calls: Callable[[], object], rounds: int = 5) -> list[float]:
+def interleaved(
+    *calls: Callable[[], object], rounds: int = 5, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
     """Median seconds of each call, measured in turn (A B A B ...) after one round that does not count."""
     seconds: list[list[float]] = [[] for _ in calls]
     for turn in range(rounds + 1):
         for call, kept in zip(calls, seconds, strict=True):
-            start = time.perf_counter()
+            start = clock()
             call()
             if turn:
-                kept.append(time.perf_counter() - start)
+                kept.append(clock() - start)
     return [statistics.median(kept) for kept in seconds]
 
 

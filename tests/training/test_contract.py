@@ -27,12 +27,18 @@ COMPACT = {
     "crop": {"size_px": 128}, "use": {"tile_px": 256},
 }  # fmt: skip
 
+INSTASAM = {
+    "frozen": "default", "first": "masks", "steps": 4, "batch": 2, "report_every": 2, "ema": 0.9, "workers": 0,
+    "crop": {"size_px": 64}, "use": {"tile_px": 256},
+}  # fmt: skip
+
 # Settings with which a training of a few steps takes a second or two.
 TINY: dict[str, dict[str, Any]] = {
     "promptnucseg": PROMPTNUCSEG.model_dump(
         include={"prompter", "segmentor", "use", "prompts", "train", "stages"}
     ),
     "compact": COMPACT,
+    "instasam": INSTASAM,
 }
 
 

@@ -13,7 +13,7 @@ from the edges of two tiles with the same maps, it is the same in both, pixel by
 * gradients are computed in whole numbers, which floats add exactly in any order;
 * the flood takes a given number of steps, and in each of them a pixel looks only at its neighbours;
 * ties are broken by where pixels lie relative to each other (the first one in reading order), never by ids;
-* holes are filled only up to a given width, and a marker is too small or not by its own area.
+* only holes up to a given width are filled.
 
 **Rules.**
 
@@ -43,7 +43,7 @@ import numpy.typing as npt
 
 from wsi_nuc.errors import ModelError
 from wsi_nuc.models.instances import Instances, Labels, Runs, extents
-from wsi_nuc.rings import offsets_of, ranges
+from wsi_nuc.rings import offsets_of
 from wsi_nuc.types import Bool, Float32, Float64, Int64
 
 Heights = npt.NDArray[np.uint16]
@@ -72,8 +72,6 @@ class HvSettings:
     """Width of the Sobel kernel, odd."""
     hole_px: int = 10
     """Holes in markers that are at most this wide and high are filled."""
-    least_marker_px: int = 10
-    """Area of the smallest marker."""
     flood_px: int = 24
     """Steps of the flood: no pixel of a nucleus is farther from its marker."""
     least_px: int = 20
@@ -88,7 +86,6 @@ class HvSettings:
             "marker": 0 < self.marker <= 1,
             "sobel_px": self.sobel_px % 2 == 1 and 3 <= self.sobel_px <= 31,
             "hole_px": self.hole_px >= 0,
-            "least_marker_px": self.least_marker_px >= 1,
             "flood_px": 1 <= self.flood_px < 255,
             "least_px": self.least_px >= 1,
             "largest_px": self.largest_px >= 1,
@@ -101,7 +98,7 @@ class HvSettings:
     def sight_px(self) -> int:
         """How far from a nucleus the maps may lie that it depends on."""
         energy = self.sobel_px // 2 + BLUR_PX // 2
-        markers = self.hole_px + self.least_marker_px + 2 * (OPENING_PX // 2)
+        markers = self.hole_px + 2 * (OPENING_PX // 2)
         return energy + markers + 2 * self.flood_px
 
 
@@ -149,9 +146,7 @@ def _fill(out: Labels, maps: HvMaps, settings: HvSettings) -> tuple[Float32, Flo
     edges = _edges(maps.hv, settings)
     labels = _markers(solid, edges < settings.marker * LEVELS, settings)
     _flood(labels, solid, _heights(solid, edges), settings.flood_px)
-    runs = _kept(labels, settings)
-    out[:] = _inner(labels)
-    return _means(maps, runs)
+    return _means(maps, out, _kept(_inner(labels), out, settings))
 
 
 def _inner(padded: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -162,14 +157,17 @@ def _edges(hv: Float32, settings: HvSettings) -> Float32:
     """H x W, 0 to `LEVELS`: how certainly each pixel lies at an edge."""
     smooth, slope, unit = _kernels(settings.sobel_px)
     lowest, highest = settings.gradients
-    steps = hv * np.float32(MAP_STEPS)
-    np.rint(steps, out=steps)
-    np.clip(steps, -LARGEST_VALUE * MAP_STEPS, LARGEST_VALUE * MAP_STEPS, out=steps)
-    across = cv2.sepFilter2D(steps[0], cv2.CV_32F, slope, smooth)
-    edges: Float32 = cv2.min(across, cv2.sepFilter2D(steps[1], cv2.CV_32F, smooth, slope))
+    across = cv2.sepFilter2D(_whole(hv[0]), cv2.CV_32F, slope, smooth)
+    edges: Float32 = cv2.min(across, cv2.sepFilter2D(_whole(hv[1]), cv2.CV_32F, smooth, slope))
     edges *= np.float32(-LEVELS / ((highest - lowest) * unit))
     edges += np.float32(LEVELS * highest / (highest - lowest))
     return np.clip(edges, 0, LEVELS, out=edges)
+
+
+def _whole(plane: Float32) -> npt.NDArray[np.int16]:
+    """A map in whole steps."""
+    steps: npt.NDArray[np.int16] = cv2.multiply(plane, float(MAP_STEPS), dtype=cv2.CV_16S)
+    return np.clip(steps, -LARGEST_VALUE * MAP_STEPS, LARGEST_VALUE * MAP_STEPS, out=steps)
 
 
 @cache
@@ -194,12 +192,9 @@ def _markers(solid: Bool, calm: Bool, settings: HvSettings) -> Labels:
         holes = _parts(1 - filled)
         small = np.append(False, extents(Runs.of(holes).boxes()) <= settings.hole_px)
         marker |= small[holes].view(np.uint8)
+    # What this opens has 17 pixels or more, so markers of less than 10, which HoVer-Net drops, do not occur.
     ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (OPENING_PX, OPENING_PX))
-    marker = cv2.morphologyEx(marker, cv2.MORPH_OPEN, ellipse)
-    labels = _parts(marker)
-    large = np.append(False, Runs.of(labels).areas() >= settings.least_marker_px)
-    np.take(large * np.arange(len(large), dtype=np.int32), labels, out=labels, mode="clip")
-    return labels
+    return _parts(cv2.morphologyEx(marker, cv2.MORPH_OPEN, ellipse))
 
 
 def _parts(image: npt.NDArray[np.uint8]) -> Labels:
@@ -224,13 +219,14 @@ def _flood(labels: Labels, solid: Bool, height: Heights, steps: int) -> None:
     so of the neighbours of a pixel whose rank has changed only those above it are looked at again.
     """
     flat, level, stride = labels.ravel(), height.ravel(), solid.shape[1]
-    rank = np.full(flat.size, _DRY, np.int64)
-    marked = np.flatnonzero(flat)
-    rank[marked] = level[marked].astype(np.int64) << _LEVEL | marked
-    free = solid.ravel() & (flat == 0)
-    seen = np.where(free, 0, 255).astype(np.uint8)  # the last step that looked at a pixel
+    free, marked = solid & (labels == 0), labels > 0
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    active = np.flatnonzero(free & (cv2.dilate((labels > 0).view(np.uint8), cross).ravel() > 0))
+    sources = np.flatnonzero(marked & cv2.dilate(free.view(np.uint8), cross).view(np.bool_))
+    active = np.flatnonzero(free & cv2.dilate(marked.view(np.uint8), cross).view(np.bool_))
+    rank = np.full(flat.size, _DRY, np.int64)
+    rank[sources] = level[sources].astype(np.int64) << _LEVEL | sources
+    seen = np.where(free.ravel(), np.uint8(0), np.uint8(255))  # the last step that looked at a pixel
+    wet = [active[:0]]
     for step in range(1, steps + 1):
         first = rank[active - stride]
         for way in (-1, 1, stride):
@@ -240,43 +236,44 @@ def _flood(labels: Labels, solid: Bool, height: Heights, steps: int) -> None:
         rows = np.flatnonzero(new != old)
         changed, new, old = active[rows], new[rows], old[rows]
         rank[changed] = new
+        wet.append(changed[old == _DRY])
         lower, near = np.minimum(new, old), []
         for way in (-stride, -1, 1, stride):
             beside = changed + way
             near.append(beside[(seen[beside] < step) & (rank[beside] > lower)])
             seen[near[-1]] = step
         active = np.concatenate(near)
-    wet = np.flatnonzero(free & (rank != _DRY))
-    flat[wet] = flat[rank[wet] & _SOURCE]
+    reached = np.concatenate(wet)
+    flat[reached] = flat[rank[reached] & _SOURCE]
 
 
-def _kept(labels: Labels, settings: HvSettings) -> Runs:
-    """Drops nuclei that are too small or too large, in place, and numbers the others in reading order."""
-    runs = Runs.of(_inner(labels))
+def _kept(labels: Labels, out: Labels, settings: HvSettings) -> Runs:
+    """Without nuclei that are too small or too large, and numbered in reading order: into `out`, and as runs."""
+    runs = Runs.of(labels)
     keep = (runs.areas() >= settings.least_px) & (extents(runs.boxes()) <= settings.largest_px)
     runs = runs.select(keep[runs.ids - 1])
     old, first = np.unique(runs.ids, return_index=True)
     number = np.zeros(len(keep) + 1, np.int32)
     number[old[np.argsort(first)]] = np.arange(1, len(old) + 1)
-    np.take(number, labels, out=labels, mode="clip")
+    np.take(number, labels, out=out, mode="clip")
     return replace(runs, ids=number[runs.ids].astype(np.int64))
 
 
-def _means(maps: HvMaps, runs: Runs) -> tuple[Float32, Float32]:
+def _means(maps: HvMaps, labels: Labels, runs: Runs) -> tuple[Float32, Float32]:
     """Of each nucleus the mean probability of foreground, and that of each class."""
-    height, width = maps.foreground.shape
     classes, rows, columns = maps.class_probs.shape
-    cell_px = -(-height // rows)
-    x = ranges(runs.x, runs.length)
-    starts, area = offsets_of(runs.length)[:-1], runs.areas()
-
-    def mean(plane: Float32, pixel: Int64) -> Float64:
-        sums = np.add.reduceat(plane.ravel()[pixel], starts, dtype=np.float64)
-        return np.asarray(np.bincount(runs.ids, sums)[1:] / area)
-
+    area = runs.areas()
     if not len(area):
         return np.zeros(0, np.float32), np.zeros((0, classes), np.float32)
-    score = mean(maps.foreground, np.repeat(runs.y * width, runs.length) + x)
-    cell = np.repeat(runs.y // cell_px * columns, runs.length) + x // cell_px
+    starts = offsets_of(runs.length)[:-1]
+
+    def mean(plane: Float32, place: Int64) -> Float64:
+        sums = np.add.reduceat(plane.ravel()[place], starts, dtype=np.float64)
+        return np.asarray(np.bincount(runs.ids, sums)[1:] / area)
+
+    pixel, cell_px = np.flatnonzero(labels > 0), -(-labels.shape[0] // rows)
+    y, x = np.divmod(pixel, labels.shape[1])
+    cell = pixel if cell_px == 1 else y // cell_px * columns + x // cell_px
     probs = np.stack([mean(plane, cell) for plane in maps.class_probs], axis=1)
-    return score.astype(np.float32), (probs / probs.sum(axis=1, keepdims=True)).astype(np.float32)
+    probs /= probs.sum(axis=1, keepdims=True)
+    return mean(maps.foreground, pixel).astype(np.float32), probs.astype(np.float32)

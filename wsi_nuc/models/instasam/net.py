@@ -58,6 +58,15 @@ class InstaSamNet(nn.Module):
         self.mask_head = nn.Conv2d(width, 4 * (features + MAPS), 1)
         self.mask_detail = nn.Conv2d(sizes.stem, features + MAPS, 3, padding=1)
         self.decoder = MaskDecoder(width + coarse, sizes)
+        self.forget_distances()
+
+    @torch.no_grad()
+    def forget_distances(self) -> None:
+        """Let both distances start at 0 everywhere."""
+        fold = len(self.mask_head.weight) // len(self.mask_detail.weight)
+        for part, outputs in ((self.mask_head, fold), (self.mask_detail, 1)):
+            part.weight[outputs : MAPS * outputs] = 0
+            part.bias[outputs : MAPS * outputs] = 0  # type: ignore[index]
 
     def forward(self, pixels: torch.Tensor, adapted: bool = True) -> Seen:
         """`pixels`: B x 3 x H x W of `normalise`, H and W multiples of 32. `adapted`: with the adapters."""

@@ -107,10 +107,8 @@ class Crops(Dataset[Crop]):
         return targets(scene, rng, self._config)
 
 
-def cropped(
-    scene: Scene, rng: np.random.Generator, config: Cropping, near: Float64 | None = None
-) -> Scene:
-    """A crop at a random place, turned, mirrored, enlarged and stained at random. `near`: a point that it holds."""
+def cropped(scene: Scene, rng: np.random.Generator, config: Cropping, near: Float64 | None = None) -> Scene:
+    """A crop at a random place, turned, mirrored, enlarged and stained at random. `near`: a point in it."""
     angle, size = rng.uniform(0, 2 * np.pi), config.size_px
     scale = np.exp(rng.uniform(*np.log(config.scale)))
     cos, sin = np.cos(angle), np.sin(angle)

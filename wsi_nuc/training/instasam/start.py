@@ -87,9 +87,9 @@ def load_frozen(net: Net, frozen: str) -> None:
     own = net.state_dict()
     fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
     net.load_state_dict(own | fitting)
-    with torch.no_grad():
-        if isinstance(net, InstaSamNet) and checkpoint.info.architecture == COMPACT:
-            _forget_distances(net)
+    if isinstance(net, InstaSamNet) and checkpoint.info.architecture == COMPACT:
+        # They point from a pixel to its nucleus's centre, in other units.
+        net.forget_distances()
 
 
 def _load_sam(net: VitNet, file: str) -> None:
@@ -111,14 +111,6 @@ def _official(file: str) -> dict[str, torch.Tensor]:
 
 def _inside(name: str) -> str:
     return name.replace("encoder.", "encoder.frozen.", 1) if name.startswith("encoder.") else name
-
-
-def _forget_distances(net: InstaSamNet) -> None:
-    """A compact network points from a pixel to its nucleus's centre, in other units. The two maps start at 0."""
-    for part in (net.mask_head, net.mask_detail):
-        fold = len(part.weight) // len(net.mask_detail.weight)
-        part.weight[fold : 3 * fold].zero_()
-        part.bias[fold : 3 * fold].zero_()  # type: ignore[index]
 
 
 def _load_lite(body: Any, kind: str) -> None:
