@@ -13,7 +13,10 @@ from tests.models.nets import official_sam
 from tests.models.tiles import scene
 from tests.training.tiny import draw
 from wsi_nuc.errors import ModelError
+from wsi_nuc.models.hv import HvMaps, decode
 from wsi_nuc.models.instasam.build import net_of
+from wsi_nuc.models.instasam.look import hv_settings
+from wsi_nuc.models.instasam.settings import UseSettings
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.models.sam.model import resize_tables
 from wsi_nuc.models.torch_ops import normalise
@@ -85,19 +88,19 @@ def test_the_share_of_trained_weights_is_told(trained: tuple[Path, list[str]]) -
 
 
 def test_the_trained_file_runs(trained: tuple[Path, list[str]]) -> None:
-    """A few steps teach it nothing, so the threshold is set to what four tenths of the pixels
-    exceed."""
+    """A few steps teach it nothing, so the threshold is set to what four tenths of the pixels exceed."""
     rgb, box = scene(3, 320), Box(0, 0, 320, 320)
     net = net_of(open_checkpoint(trained[0])).eval()
     with torch.inference_mode():
-        foreground = net(normalise(torch.from_numpy(rgb[None]))).maps[0, 0].sigmoid().numpy()
-    threshold = float(np.quantile(foreground, 0.6))
-    model = load_model(str(trained[0]), "cpu", {"foreground": threshold, "least_area_px": 1})
-    look = model.look(TileBatch(rgb[None], (Tile(0, box, box),)))
-    prompts = look.prompts.get()
-    assert len(prompts) > 20
-    x, y = prompts.xy_tile.astype(int).T
-    assert (foreground[y, x] >= threshold - 1e-5).all()
+        seen = net(normalise(torch.from_numpy(rgb[None])))
+    foreground, hv = seen.maps[0, 0].sigmoid().numpy(), seen.maps[0, 1:].numpy()
+    use = UseSettings(foreground=float(np.quantile(foreground, 0.6)), least_area_px=1)
+    expected = decode([HvMaps(foreground, hv, seen.classes[0].softmax(0).numpy())], hv_settings(use))
+    options = {"foreground": use.foreground, "least_area_px": 1}
+    model = load_model(str(trained[0]), "cpu", options)
+    prompts = model.look(TileBatch(rgb[None], (Tile(0, box, box),))).prompts.get()
+    assert len(prompts) == pytest.approx(expected.labels.max(), abs=3)
+    assert len(prompts) > 50
     assert model.spec.classes == ("nucleus",)
     assert model.spec.cpu_tile_s == pytest.approx(9 * 0.1)
 
