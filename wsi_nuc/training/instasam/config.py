@@ -34,6 +34,14 @@ class PseudoConfig(Section):
     """A pixel that two nuclei claim is ignored (Eq. 4, F < 2). Otherwise the more probable one has it."""
 
 
+class CropConfig(Cropping):
+    """How crops are made."""
+
+    masks: int = Field(default=16, ge=1)
+    """In each crop, the masks of at most this many dots are learned; S' is made of all of them. The paper does not
+    limit them."""
+
+
 class LossWeights(Section):
     """The weight of each loss. The paper: "1, 1, and 5, respectively"; it has no classes."""
 
@@ -79,7 +87,7 @@ class InstaSamConfig(TrainingConfig):
     """Steps from one network that makes S' to the next. The paper: "as the learning process progresses"; 1: the
     network of this step."""
     adapter: AdapterSettings = AdapterSettings()
-    crop: Cropping = Cropping()
+    crop: CropConfig = CropConfig()
     loss: LossWeights = LossWeights()
     use: UseSettings = UseSettings()
     steps: int = Field(default=1_500, ge=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -11,9 +11,9 @@ from torch.utils.data import Dataset
 
 from wsi_nuc.datasets.record import Int32
 from wsi_nuc.models.compact.segmentor import nearest_others
-from wsi_nuc.training.compact.config import Cropping
 from wsi_nuc.training.compact.crops import cropped
 from wsi_nuc.training.compact.scene import POINT_SPREAD, Scene
+from wsi_nuc.training.instasam.config import CropConfig
 from wsi_nuc.training.instasam.first import Dotted
 from wsi_nuc.training.instasam.pseudo import IGNORED
 from wsi_nuc.types import Bool, Float32, Int64, UInt8
@@ -41,6 +41,8 @@ class Crop:
     """P x 2: the nearest other dot, NaN where there is none."""
     kind: Int64
     """P classes; -1: not known."""
+    learned: Bool
+    """P: whether the mask of the dot is learned in this step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +64,11 @@ class Batch:
     """N x 2."""
     kind: torch.Tensor
     """N."""
+    learned: torch.Tensor
+    """N."""
 
     def to(self, device: torch.device) -> Batch:
-        moved = (
-            getattr(self, name).to(device) for name in ("rgb", "first", "known", "row", "xy", "negative", "kind")
-        )
+        moved = (getattr(self, field.name).to(device) for field in fields(self) if field.name != "ids")
         return Batch(self.ids, *moved)
 
 
@@ -90,6 +92,7 @@ def collate(crops: Sequence[Crop]) -> Batch:
         joined([crop.xy for crop in crops]),
         joined([crop.negative for crop in crops]),
         joined([crop.kind for crop in crops]),
+        joined([crop.learned for crop in crops]),
     )
 
 
@@ -97,7 +100,7 @@ class Crops(Dataset[Crop]):
     """`crops[number]`. Images are visited as often as they have dots. Where not all of an image is known, a crop
     lies around one of its dots."""
 
-    def __init__(self, images: Sequence[Dotted], config: Cropping, seed: int) -> None:
+    def __init__(self, images: Sequence[Dotted], config: CropConfig, seed: int) -> None:
         least = int(np.ceil(config.size_px * 2**0.5 / config.scale[0])) + 2
         self._scenes = [scene_of(image, least) for image in images]
         dots = np.array([max(1, len(image.xy)) for image in images], np.float64)
@@ -109,7 +112,7 @@ class Crops(Dataset[Crop]):
         near = None
         if scene.xy is not None and len(scene.xy) and scene.region is not None and not scene.region.all():
             near = scene.xy[rng.integers(len(scene.xy))]
-        return crop_of(cropped(scene, rng, self._config, near))
+        return crop_of(cropped(scene, rng, self._config, near), rng, self._config.masks)
 
 
 def scene_of(dotted: Dotted, least_px: int) -> Scene:
@@ -129,7 +132,8 @@ def scene_of(dotted: Dotted, least_px: int) -> Scene:
     )
 
 
-def crop_of(scene: Scene) -> Crop:
+def crop_of(scene: Scene, rng: np.random.Generator, masks: int) -> Crop:
+    """The crop with its dots; the masks of `masks` of them are learned."""
     assert scene.instances is not None
     assert scene.region is not None
     assert scene.xy is not None
@@ -151,4 +155,5 @@ def crop_of(scene: Scene) -> Crop:
         xy=xy.astype(np.float32),
         negative=nearest_others(xy, everything, everything),
         kind=scene.kind[here],
+        learned=np.asarray(rng.permutation(len(here)) < masks),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,9 +35,12 @@ class LossNet(nn.Module):
         seen = self.net(pixels)
         maps = seen.maps
         if len(batch.row):
-            wide, origin = self.net.masks(seen, asked)
-            masks = mask_loss(wide, *true_windows(batch.first, asked.row, origin, wide.shape[1]))
-            labels = self._labels(batch, asked, pixels, wide, origin)
+            chosen = torch.nonzero(batch.learned)[:, 0]
+            wide, origin = self.net.masks(seen, asked.select(chosen))
+            masks = mask_loss(
+                wide, *true_windows(batch.first, asked.row[chosen], chosen + 1, origin, wide.shape[1])
+            )
+            labels = self._labels(batch, asked, pixels, seen)
         else:
             masks, labels = maps.sum() * 0, batch.first
         weights = self._config.loss
@@ -47,33 +51,33 @@ class LossNet(nn.Module):
             "classes": weights.classes * class_loss(seen.classes.float(), labels, batch.kind),
         }
 
-    def _labels(
-        self, batch: Batch, asked: Asked, pixels: torch.Tensor, wide: torch.Tensor, origin: torch.Tensor
-    ) -> torch.Tensor:
+    def _labels(self, batch: Batch, asked: Asked, pixels: torch.Tensor, seen: Any) -> torch.Tensor:
         """B x S x S: what foreground, distances and classes are learned from."""
         if self._config.learned == "first":
             return batch.first
         with torch.no_grad():
+            net = self.net
             if self.labeller is not None:
                 if int(self.steps) % self._config.refresh == 0:
                     self.labeller.load_state_dict(self.net.state_dict())
                 self.steps += 1
-                wide, origin = self.labeller.masks(self.labeller.eval()(pixels), asked)
+                net = self.labeller.eval()
+                seen = net(pixels)
+            wide, origin = net.masks(seen, asked)
             shape = (len(batch.ids), batch.first.shape[1], batch.first.shape[2])
             return refined(wide, origin, asked.row, shape, self._config.pseudo).labels
 
 
 def true_windows(
-    labels: torch.Tensor, row: torch.Tensor, origin: torch.Tensor, side: int
+    labels: torch.Tensor, row: torch.Tensor, ids: torch.Tensor, origin: torch.Tensor, side: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """N x side x side: the mask of dot n in its window, and which of its pixels are certain."""
+    """N x side x side: where the windows' labels are `ids`, and which of their pixels are certain."""
     steps = torch.arange(side, device=origin.device)
     x, y = (origin[:, i, None] + steps for i in (0, 1))
     height, width = labels.shape[1:]
     inside = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None, :]
     near = labels[row[:, None, None], y.clamp(0, height - 1)[:, :, None], x.clamp(0, width - 1)[:, None, :]]
-    own = torch.arange(1, len(row) + 1, device=row.device)[:, None, None]
-    return ((near == own) & inside).float(), (inside & (near != IGNORED)).float()
+    return ((near == ids[:, None, None]) & inside).float(), (inside & (near != IGNORED)).float()
 
 
 def mask_loss(logits: torch.Tensor, truth: torch.Tensor, certain: torch.Tensor) -> torch.Tensor:
