@@ -72,7 +72,8 @@ class AdaptedEncoder(nn.Module):
         for stage, adapter in zip(self.frozen.steps(), self.adapters, strict=True):
             x = stage(x)
             if high is not None:
-                x = x + adapter(x, F.adaptive_avg_pool2d(high, x.shape[2:]))
+                x = x + adapter(x, high)
+                high = F.avg_pool2d(high, 2)
             maps.append(x)
         return maps
 

@@ -41,14 +41,14 @@ def refined(
     x, y = (origin[:, i, None] + steps for i in (0, 1))
     inside = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None, :]
     place = (row[:, None, None] * height + y[:, :, None]) * width + x[:, None, :]
-    place, logit = place[inside], logits.float()[inside]
-    dot = torch.arange(len(logits), device=logits.device)[:, None, None].expand_as(inside)[inside]
+    used = torch.nonzero(inside.flatten())[:, 0]
+    place, logit, dot = place.flatten()[used], logits.float().flatten()[used], used // side**2
     p = logit.sigmoid()
 
     best = p.new_zeros(size).scatter_reduce(0, place, p, "amax")
     # Of two equally probable nuclei the earlier dot wins.
-    wins = p == best[place]
-    winner = torch.full((size,), len(logits), device=p.device).scatter_reduce(0, place[wins], dot[wins], "amin")
+    candidate = torch.where(p == best[place], dot, len(logits))
+    winner = torch.full((size,), len(logits), device=p.device).scatter_reduce(0, place, candidate, "amin")
     labels = torch.where(best > rule.delta, winner + 1, 0)
     uncertain, claimed = (torch.zeros(size, dtype=torch.bool, device=p.device) for _ in range(2))
     if rule.entropy == "printed":
