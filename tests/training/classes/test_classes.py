@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from tests.training.dots.drawn import multi_points, write_geojson
+from wsi_nuc.cli import app
 from wsi_nuc.datasets.images import load_images
 from wsi_nuc.datasets.record import DataError, SourceConfig
 from wsi_nuc.errors import ModelError, UsageError
@@ -20,6 +24,7 @@ from wsi_nuc.evaluation.evaluate import predict_table
 from wsi_nuc.models.compact.packaged import checkpoint
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.models.weights import open_checkpoint, save_checkpoint
+from wsi_nuc.store.reading import NucleiFile, class_names
 from wsi_nuc.training.classes.nuclei import IN, MISSED, NEAR, SECOND, owners
 from wsi_nuc.training.events import Event, Noted, StepDone
 from wsi_nuc.training.registry import load_train_config, train
@@ -152,7 +157,7 @@ def test_a_kill_while_heads_are_learned_changes_no_byte(
         ({"data": {"train": [{"path": "here"}]}}, "--points and --slide"),
         ({"mpp": 0.5}, "works at 0.25"),
         ({"classes": ["dark", "blue"]}, "red"),
-        ({"least_dots_of_class": 200}, "dark [0-9]+, red [0-9]+"),
+        ({"least_dots_of_class": 200}, "dark [0-9]+, red [0-9]+; a class needs 200"),
     ],
 )
 def test_what_cannot_be_right_is_said_before_anything_is_learned(
@@ -210,3 +215,42 @@ def test_every_point_is_counted_once_and_no_nucleus_has_two(seed: int, points: i
     assert all(own in (-1, held) for own, held in zip(owner, holder, strict=True) if held >= 0)
     lone = (holder < 0) & (owner >= 0)
     assert (np.hypot(*(xy[lone] - centres[owner[lone]]).T) <= 6.0).all()
+
+
+def test_from_a_file_of_dots_and_a_slide_to_a_result_with_their_classes(tmp_path: Path) -> None:
+    """As on the command line: dots of two classes, a trained file, and a run with it."""
+    torch.set_num_threads(1)
+    images = draw(tmp_path / "images", images=4)
+    tiles = [cv2.imread(str(images / "images" / f"{i}.png")) for i in range(4)]
+    slide = tmp_path / "slide.png"
+    cv2.imwrite(str(slide), np.vstack([np.hstack(tiles[:2]), np.hstack(tiles[2:])]))
+    xy, names = [], []
+    for i in range(4):
+        with (images / "points" / f"{i}.csv").open() as file:
+            for row in csv.DictReader(file):
+                xy.append([float(row["x"]) + 256 * (i % 2), float(row["y"]) + 256 * (i // 2)])
+                names.append(row["class"])
+    points = write_geojson(tmp_path / "dots.geojson", multi_points(xy, names))
+    out = tmp_path / "out"
+    small = "steps=60 batch=64 hidden=8 views=1 lr=0.02 dots.mpp=0.25 dots.least_dots=10 dots.patch_px=256"
+    values = [*small.split(), "dots.classes={dark: tumour cell, red: stroma}"]
+    command = f"train classes --points {points} --slide {slide} --model default --out {out} --device cpu".split()
+    command += [word for value in values for word in ("--set", value)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.strip() == str(out / "model.safetensors")
+    assert "nuclei to learn from: " in done.stderr
+    command = f"run {slide} --out {tmp_path} --model {done.stdout.strip()} --mpp 0.25 --device cpu".split()
+    made = CliRunner().invoke(app, command)
+    assert made.exit_code == 0, made.stderr
+    result = tmp_path / "slide.png.zarr"
+    assert class_names(result) == ("tumour cell", "stroma")
+    with NucleiFile(result) as nuclei:
+        tables = [nuclei.points(group) for group in range(nuclei.groups)]
+    of_class = np.concatenate([table.class_id for table in tables])
+    places = np.concatenate([table.xy_l0 for table in tables])
+    nearest = ((places[:, None] - np.array(xy)) ** 2).sum(2).argmin(1)
+    said = np.array(["tumour cell", "stroma"])[of_class]
+    meant = np.array([{"dark": "tumour cell", "red": "stroma"}[name] for name in names])[nearest]
+    assert len(said) > 40
+    assert np.mean(said == meant) > 0.95

@@ -134,7 +134,7 @@ def logit(p: Float32) -> Float32:
 def _classes(net: CompactNet, maps: Maps, logits: torch.Tensor, origin: torch.Tensor) -> torch.Tensor:
     """N x C: the mean over the mask of what each cell at stride 4 says, or what is said of the cells' mean."""
     if isinstance(net.class_head, PooledClasses):
-        return net.class_head.told(_mean_over_masks(maps.classes[0], logits, origin))
+        return net.class_head.told(mean_over_masks(maps.classes[0], logits, origin))
     height, width = maps.classes.shape[2:]
     steps = torch.arange(logits.shape[1], device=origin.device)
     x, y = ((origin[:, i, None] + steps) // 2 for i in (0, 1))
@@ -145,7 +145,7 @@ def _classes(net: CompactNet, maps: Maps, logits: torch.Tensor, origin: torch.Te
     return mean / mean.sum(1, keepdim=True).clamp(min=1e-6)
 
 
-def _mean_over_masks(cells: torch.Tensor, logits: torch.Tensor, origin: torch.Tensor) -> torch.Tensor:
+def mean_over_masks(cells: torch.Tensor, logits: torch.Tensor, origin: torch.Tensor) -> torch.Tensor:
     """N x C from C x h x w at stride 4: the windows at stride 2 are brought to its cells first, for a few channels
     are cheap and many are not."""
     height, width = cells.shape[1:]

@@ -1,5 +1,9 @@
 """Many small heads, learned at once: for each strength of the penalty one per fold, which does not see that fold,
-and one that sees all."""
+and one that sees all.
+
+A head also learns to tell nuclei without a dot, which is one class more. That teaches it more of what nuclei look
+like; in the file this class is left out, and the others share its probability.
+"""
 
 from __future__ import annotations
 
@@ -89,16 +93,16 @@ class Heads(nn.Module):
         torch.manual_seed(config.seed)
         count, hidden = len(config.strengths) * (config.folds + 1), config.hidden
         first = torch.randn(channels, hidden) * math.sqrt(2 / channels)
-        last = torch.randn(hidden, len(config.classes)) / math.sqrt(hidden)
+        last = torch.randn(hidden, len(config.classes) + 1) / math.sqrt(hidden)
         self.first, self.last = (nn.Parameter(start.repeat(count, 1, 1)) for start in (first, last))
         self.first_bias, self.last_bias = (
             nn.Parameter(torch.zeros(count, 1, start.shape[1])) for start in (first, last)
         )
         self.strengths, self.folds = config.strengths, config.folds
-        self.register_buffer("class_weight", torch.tensor(class_weight))
+        self.register_buffer("class_weight", torch.tensor([*class_weight, 1.0]))
 
     def logits(self, seen: torch.Tensor) -> torch.Tensor:
-        """M x B x C."""
+        """M x B x (C + 1)."""
         return F.relu(seen @ self.first + self.first_bias) @ self.last + self.last_bias
 
     def forward(self, batch: Batch) -> Losses:
@@ -117,20 +121,21 @@ class Heads(nn.Module):
 
     @torch.no_grad()
     def held_out(self, learned: Learned) -> tuple[int, Row]:
-        """The strength with the least loss on what its heads have not seen, and how good these heads are there."""
-        rows = slice(0, learned.first_view)
+        """The strength with the least loss on dots that its heads have not seen, and how good these are there."""
+        classes = self.last.shape[2] - 1
+        rows = torch.nonzero(learned.kind[: learned.first_view] < classes)[:, 0]
         device = self.first.device
         kind, fold = learned.kind[rows].to(device), learned.fold[rows].to(device)
         logits = self.logits(learned.seen[rows].to(device))
         logits = logits.view(len(self.strengths), self.folds + 1, *logits.shape[1:])
-        own = logits[:, fold, torch.arange(len(fold), device=device)]
+        own = logits[:, fold, torch.arange(len(fold), device=device), :classes]
         losses = torch.stack([F.cross_entropy(of_strength, kind) for of_strength in own])
         best = int(losses.argmin())
         said = own[best].argmax(1)
         counts = [
             Detection(*(int(n.sum()) for n in ((said == c) & (kind == c), (said == c) & (kind != c),
                                                (said != c) & (kind == c))))
-            for c in range(own.shape[2])
+            for c in range(classes)
         ]  # fmt: skip
         f1 = mean(count.f1 for count in counts)
         return best, {
@@ -150,6 +155,6 @@ class Heads(nn.Module):
             "fine.weight": matrix[:, :fine],
             "fine.bias": bias,
             "coarse.weight": matrix[:, fine:],
-            "out.weight": self.last[number].T.cpu(),
-            "out.bias": self.last_bias[number, 0].cpu(),
+            "out.weight": self.last[number].T[:-1].cpu(),
+            "out.bias": self.last_bias[number, 0, :-1].cpu(),
         }

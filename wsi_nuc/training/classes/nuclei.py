@@ -1,4 +1,4 @@
-"""What a model sees in and around each of its nuclei that has a dot, taken through the code of a run."""
+"""What a model sees in and around its nuclei, taken through the code of a run, and the dots on them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wsi_nuc.rings import Rings
 from wsi_nuc.training.classes.config import ClassesConfig
 from wsi_nuc.training.compact.scene import vary
 from wsi_nuc.training.events import Clock, Emit, Noted, StepDone
-from wsi_nuc.types import Box, Float32, Float64, Int64
+from wsi_nuc.types import Bool, Box, Float32, Float64, Int64
 
 LOOKING = "looking"
 IN, NEAR = "dots in a nucleus of the model", "dots in none, with one near"
@@ -32,12 +32,12 @@ UNNAMED = "dots without a class (not used)"
 
 @dataclass(frozen=True, slots=True)
 class Nuclei:
-    """N nuclei with a class, those of all views."""
+    """N nuclei of which a class is known, or that they have no dot: those of all views."""
 
     seen: Float32
     """N x `inputs(net)`, in the order in which `Seen` gives them."""
     kind: Int64
-    """N classes."""
+    """N classes; the number of classes stands for a nucleus without a dot where every nucleus has one."""
     group: Int64
     """N numbers of groups of images, from 0."""
     first_view: int
@@ -95,7 +95,8 @@ def _tell(kind: Int64, counts: Counter[str], config: ClassesConfig, emit: Emit) 
     for what in (IN, NEAR, MISSED, SECOND, UNNAMED):
         if counts[what]:
             emit(Noted(f"{what}: {counts[what]}"))
-    of_class = dict(zip(config.classes, np.bincount(kind, minlength=len(config.classes)).tolist(), strict=True))
+    dotted = kind[kind < len(config.classes)]
+    of_class = dict(zip(config.classes, np.bincount(dotted, minlength=len(config.classes)).tolist(), strict=True))
     few = [f"{name} {count}" for name, count in of_class.items() if count < config.least_dots_of_class]
     if few:
         raise DataError(
@@ -103,7 +104,8 @@ def _tell(kind: Int64, counts: Counter[str], config: ClassesConfig, emit: Emit) 
             f"too few lie on nuclei of the model: {', '.join(few)}; a class needs {config.least_dots_of_class}",
             'add dots of this class, or map it to another one or to "" in `classes` of the dots',
         )
-    emit(Noted("nuclei to learn from: " + ", ".join(f"{name} {count}" for name, count in of_class.items())))
+    listed = ", ".join(f"{name} {count}" for name, count in of_class.items())
+    emit(Noted(f"nuclei to learn from: {listed}; without a dot {len(kind) - len(dotted)}"))
 
 
 def _of_image(
@@ -117,10 +119,21 @@ def _of_image(
     named = points.types >= 0
     reach = config.distance_um / (image.mpp or model.spec.mpp)
     centres = rings.areas_and_centres()[1]
-    nucleus, counts = owners(points.xy[named], labels, centres, reach)
+    nucleus, counts = owners(points.xy, labels, centres, reach)
     counts[UNNAMED] += int(np.count_nonzero(~named))
-    kept = np.flatnonzero(nucleus >= 0)
-    return table.class_probs[nucleus[kept]], points.types[named][kept], counts
+    kind = np.where(_known(image, centres), len(config.classes), -1)
+    kind[nucleus[nucleus >= 0]] = points.types[nucleus >= 0]
+    kept = np.flatnonzero(kind >= 0)
+    return table.class_probs[kept], kind[kept], counts
+
+
+def _known(image: LabelledImage, centres: Float64) -> Bool:
+    """Of which nuclei it is known that a dot would be on them if they were right."""
+    if image.known is None:
+        return np.ones(len(centres), np.bool_)
+    height, width = image.known.shape
+    column, row = np.floor(centres).astype(np.int64).T.reshape(2, -1)
+    return np.asarray(image.known[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)])
 
 
 def owners(xy: Float64, labels: Int32, centres: Float64, reach: float) -> tuple[Int64, Counter[str]]:
@@ -162,12 +175,15 @@ def _near_pairs(xy: Float64, centres: Float64, reach: float) -> Iterator[tuple[i
 def varied(image: LabelledImage, rng: np.random.Generator, colour: float) -> LabelledImage:
     """The image mirrored or turned at random, as another laboratory might show it, and its dots."""
     points, rgb = truth_of(image).points, image.rgb
+    known = np.ones(rgb.shape[:2], np.bool_) if image.known is None else image.known
     xy = points.xy
     if rng.random() < 0.5:
-        rgb, xy = rgb[:, ::-1], np.column_stack([rgb.shape[1] - xy[:, 0], xy[:, 1]])
+        xy = np.column_stack([rgb.shape[1] - xy[:, 0], xy[:, 1]])
+        rgb, known = rgb[:, ::-1], known[:, ::-1]
     if rng.random() < 0.5:
-        rgb, xy = rgb[::-1], np.column_stack([xy[:, 0], rgb.shape[0] - xy[:, 1]])
+        xy = np.column_stack([xy[:, 0], rgb.shape[0] - xy[:, 1]])
+        rgb, known = rgb[::-1], known[::-1]
     if rng.random() < 0.5:
-        rgb, xy = rgb.transpose(1, 0, 2), xy[:, ::-1]
-    rgb = vary(np.ascontiguousarray(rgb), rng, colour)
-    return replace(image, rgb=rgb, points_xy=xy, point_types=points.types, instances=None, foreground=None)
+        rgb, known, xy = rgb.transpose(1, 0, 2), known.T, xy[:, ::-1]
+    bare = replace(image, points_xy=xy, point_types=points.types, instances=None, foreground=None, known=known)
+    return replace(bare, rgb=vary(np.ascontiguousarray(rgb), rng, colour))
