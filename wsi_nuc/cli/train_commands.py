@@ -26,7 +26,7 @@ def train(
         str | None,
         typer.Argument(
             metavar="FAMILY-OR-CONFIG",
-            help="A model family, such as compact, or a YAML file as in configs/.",
+            help="A family, such as compact or classes (only classes, from dots), or a YAML file as in configs/.",
         ),
     ] = None,
     out: Annotated[

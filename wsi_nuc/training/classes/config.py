@@ -38,7 +38,7 @@ class ClassesConfig(TrainingConfig):
     """Parts into which the groups of images (patients) are divided to choose the strength."""
     balance: float = Field(default=0.0, ge=0, le=1)
     """How much rare classes are favoured: 0: every dot counts the same, 1: every class does."""
-    steps: int = Field(default=600, ge=1)
+    steps: int = Field(default=400, ge=1)
     batch: int = Field(default=1024, ge=1, le=1 << 20)
     """Nuclei per step."""
     lr: float = Field(default=4e-3, gt=0)

@@ -133,8 +133,9 @@ class Training:
         )
 
     def _batches(self, first: int, ranks: Ranks) -> Iterator[Batch]:
-        if first < self.config.steps:
-            yield from self.learned.batches(self.config, first, ranks.rank, ranks.world)
+        if first == self.config.steps:
+            return iter(())
+        return self.learned.batches(self.config, first, ranks.rank, ranks.world)
 
     def _class_weight(self) -> list[float]:
         """Of each class, so that a dot has 1 on the average."""
