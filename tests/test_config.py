@@ -21,6 +21,13 @@ def test_later_sources_win(tmp_path: Path) -> None:
     assert config.out.is_absolute()
 
 
+def test_an_option_of_a_section_leaves_its_other_keys(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("stitch: {iou: 0.4, containment: 0.6}\n")
+    config = load_config(file, [], {"stitch.iou": 0.3, "stitch.containment": None})
+    assert (config.stitch.iou, config.stitch.containment) == (0.3, 0.6)
+
+
 @pytest.mark.parametrize(
     ("key", "near"),
     [

@@ -42,3 +42,8 @@ def test_relative_paths_count_from_the_folder_of_the_data(tmp_path: Path) -> Non
     for images in (config.data, again.data):  # type: ignore[attr-defined]
         assert [source.path for source in images.train] == [tmp_path / "a", Path("/b")]
         assert images.validation[0].path == tmp_path / "c"
+
+
+def test_dots_are_refused_by_a_family_that_does_not_learn_from_them() -> None:
+    with pytest.raises(UsageError, match="--points: compact does not learn from dots"):
+        load_train_config("compact", [], GIVEN | {"dots.points": Path("a.csv"), "dots.slide": None})

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.training.dots.drawn import box, point, write_csv, write_geojson
+from wsi_nuc.datasets.images import at_mpp
 from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.errors import UsageError
 from wsi_nuc.training.dots.config import DotsConfig, enough, images_of
@@ -81,6 +82,10 @@ def test_a_region_on_an_image_says_what_is_known(tmp_path: Path) -> None:
     assert image.known[60:].all()
     assert not image.known[20:60].any()
     assert image.known[8, 8]
+    finer = at_mpp(image, 0.125).known
+    assert finer is not None
+    assert (finer[::2, ::2] == image.known).all()
+    assert (finer[1::2, 1::2] == image.known).all()
 
 
 def test_dots_of_other_images_are_refused(tmp_path: Path) -> None:

@@ -134,21 +134,29 @@ def test_inside_of_a_region_all_is_known_and_outside_only_around_dots(
         tmp_path / "a.geojson", [box(*drawn.bounds), *map(point, np.concatenate([beyond, within]).tolist())]
     )
     gathered = images_of(config(truth, file, patch_px=256, surroundings_um=5), MPP)
-    inside = around = 0
+    dots = np.concatenate([beyond, within])
+    inside = around = sure_pixels = 0
     for image in gathered.images:
         assert image.known is not None
         x, y = np.meshgrid(np.arange(256) + 0.5, np.arange(256) + 0.5)
         x, y = x + corner(image)[0], y + corner(image)[1]
-        expected = shapely.contains_xy(drawn, x, y)
-        inside += int(expected.sum())
-        distance = np.min(np.hypot(x[..., None] - beyond[:, 0], y[..., None] - beyond[:, 1]), axis=2)
+        in_patch = ((dots >= corner(image)) & (dots < corner(image) + 256)).all(axis=1)
+        own, other = (
+            np.min(np.hypot(x[..., None] - xy[:, 0], y[..., None] - xy[:, 1]), axis=2, initial=1e9)
+            for xy in (dots[in_patch], dots[~in_patch])
+        )
+        drawn_here = shapely.contains_xy(drawn, x, y)
         on_slide = (x >= 0) & (y >= 0) & (x < 1400) & (y < 1400)
-        assert image.known[expected | ((distance < 19) & on_slide)].all()
-        near_within = np.min(np.hypot(x[..., None] - within[:, 0], y[..., None] - within[:, 1]), axis=2) < 21
-        assert not image.known[~expected & (distance > 21) & ~near_within].any()
-        around += int((image.known & ~expected).sum())
-    assert inside == 200 * 90
+        expected = (drawn_here | (own < 20)) & ~((other < 20) & (other < own)) & on_slide
+        # A dot counts from the centre of its pixel.
+        sure = (np.abs(own - 20) > 1) & (np.abs(other - 20) > 1) & (np.abs(own - other) > 2)
+        assert (image.known == expected)[sure].all()
+        inside += int((image.known & drawn_here).sum())
+        around += int((image.known & ~drawn_here).sum())
+        sure_pixels += int((sure & expected).sum())
+    assert 0.9 * 200 * 90 < inside <= 200 * 90
     assert around > 10_000
+    assert sure_pixels > 20_000
 
 
 @given(
@@ -156,14 +164,18 @@ def test_inside_of_a_region_all_is_known_and_outside_only_around_dots(
     st.floats(1, 12),
 )
 @settings(max_examples=40, deadline=None)
-def test_known_pixels_are_those_near_dots(dots: list[tuple[float, float]], reach: float) -> None:
-    xy = np.array(dots).reshape(-1, 2)
+def test_known_pixels_are_those_whose_nearest_dot_is_near_and_inside(
+    dots: list[tuple[float, float]], reach: float
+) -> None:
+    xy = np.floor(np.array(dots).reshape(-1, 2)) + 0.5
     known = known_pixels(xy, None, (30, 40), reach)
     x, y = np.meshgrid(np.arange(40) + 0.5, np.arange(30) + 0.5)
-    centre = np.floor(xy) + 0.5
-    distance = np.hypot(x[..., None] - centre[:, 0], y[..., None] - centre[:, 1]).min(axis=2, initial=np.inf)
-    sure = np.abs(distance - reach) > 1e-3
-    assert (known == (distance <= reach))[sure].all()
+    distance = np.hypot(x[..., None] - xy[:, 0], y[..., None] - xy[:, 1])
+    inside = ((xy >= 0) & (xy < (40, 30))).all(axis=1)
+    own, other = (distance[..., side].min(axis=2, initial=1e9) for side in (inside, ~inside))
+    sure = (np.abs(own - reach) > 1e-3) & (np.abs(other - own) > 1e-3)
+    expected = (own <= reach) & (own < other)
+    assert (known == expected)[sure].all()
 
 
 def test_a_small_region_is_one_patch(truth: SynthTruth, outlines: Any, tmp_path: Path) -> None:
@@ -171,6 +183,20 @@ def test_a_small_region_is_one_patch(truth: SynthTruth, outlines: Any, tmp_path:
     inside = xy[shapely.contains_xy(shapely.box(333, 411, 580, 660), *xy.T)]
     file = write_geojson(tmp_path / "a.geojson", [box(333, 411, 580, 660), *map(point, inside.tolist())])
     assert len(images_of(config(truth, file, patch_px=256), MPP).images) == 1
+
+
+def test_a_region_that_was_not_drawn_around_dotted_nuclei_is_refused(
+    truth: SynthTruth, outlines: Any, tmp_path: Path
+) -> None:
+    """0.12 mm2 of this slide may hold few dots; nearly as much as 4 times that may not."""
+    finer = truth.spec.mpp * 2
+    xy = centres(outlines[0])[:10].tolist()
+    file = write_geojson(tmp_path / "tissue.geojson", [box(-50, -50, 1300, 1500), *map(point, xy)])
+    assert "in them a nucleus without a dot counts as background" in refused(truth, file, mpp=finer)
+    around = images_of(config(truth, file, mpp=finer, regions=False), finer)
+    assert sum(image.known.sum() for image in around.images if image.known is not None) < 10 * 34**2
+    whole = images_of(config(truth, file), MPP)
+    assert sum(image.known.sum() for image in whole.images if image.known is not None) >= 1300 * 1400
 
 
 def test_more_patches_than_are_used_are_counted(truth: SynthTruth, outlines: Any, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,7 @@ import shapely
 
 from wsi_nuc.datasets.record import DataError, LabelledImage
 from wsi_nuc.slides.overview import overview
-from wsi_nuc.tissue.area import inside, pieces
+from wsi_nuc.tissue.area import inside, pieces, polygons_only
 from wsi_nuc.tissue.find import tissue_for
 from wsi_nuc.training.dots.config import DotsConfig
 from wsi_nuc.training.dots.record import Dots
@@ -19,6 +20,8 @@ from wsi_nuc.types import Bool, Float64, SlideSource
 
 # The search for tissue may miss a pale border; further out, a dot is on glass.
 GLASS_UM = 50.0
+# Tissue has 1000 to 10,000 nuclei per mm2; a smaller region may be empty for a reason.
+LARGE_MM2, SPARSE_PER_MM2 = 0.25, 100
 # Fewer dots say little about the place of all.
 LEAST_TO_JUDGE = 100
 OUTSIDE = "dots outside of the slide or image (dropped)"
@@ -35,7 +38,8 @@ def on_slide(dots: Dots, source: SlideSource, mpp: float, config: DotsConfig) ->
         extent = f"x {low[0]:.0f} to {high[0]:.0f}, y {low[1]:.0f} to {high[1]:.0f}"
         where = f"outside of the slide of {info.width} x {info.height} px (dots: {extent})"
         refuse_most(~on_it, points, where, WRONG_PIXELS)
-    dots = dots.keeping(on_it, OUTSIDE).one_per_nucleus(config.same_nucleus_um / mpp)
+    dots = _region_on_slide(dots.keeping(on_it, OUTSIDE), source, mpp, config)
+    dots = dots.one_per_nucleus(config.same_nucleus_um / mpp)
     if not len(dots):
         return dots
     view = overview(source, mpp)
@@ -43,11 +47,31 @@ def on_slide(dots: Dots, source: SlideSource, mpp: float, config: DotsConfig) ->
     in_tissue = inside(pieces(tissue), dots.xy)
     on_glass = ~in_tissue
     if on_glass.any():
-        far = shapely.distance(tissue, shapely.points(dots.xy[on_glass])) * mpp > GLASS_UM
-        on_glass[on_glass] = far | np.full(len(far), tissue.is_empty)
+        shapely.prepare(tissue)
+        on_glass[on_glass] = ~shapely.dwithin(tissue, shapely.points(dots.xy[on_glass]), GLASS_UM / mpp)
     refuse_most(on_glass, points, "in glass", f"{WRONG_PIXELS}; or pass dots.tissue=none if this is tissue")
     dots = dots.noting("dots at the border of the tissue (kept)", int(np.count_nonzero(~in_tissue & ~on_glass)))
     return dots.keeping(~on_glass, "dots in glass (dropped)")
+
+
+def _region_on_slide(dots: Dots, source: SlideSource, mpp: float, config: DotsConfig) -> Dots:
+    """With the regions cut to the slide. Large ones with hardly a dot were not drawn around dotted nuclei."""
+    if dots.region is None or not config.regions:
+        return replace(dots, region=None)
+    box = source.info.box_l0
+    region = polygons_only(shapely.intersection(dots.region, shapely.box(box.x0, box.y0, box.x1, box.y1)))
+    if region.is_empty:
+        return replace(dots, region=None).noting("drawn regions outside of the slide (ignored)")
+    area_mm2 = float(region.area) * (mpp / 1000) ** 2
+    number = int(np.count_nonzero(inside(pieces(region), dots.xy)))
+    if area_mm2 > LARGE_MM2 and number < SPARSE_PER_MM2 * area_mm2:
+        raise DataError(
+            config.points or config.slide,
+            f"its drawn regions have {area_mm2:.3g} mm2 and {number} dots, and in them a nucleus without a dot "
+            "counts as background",
+            "export only regions where every nucleus has a dot, or pass dots.regions=false",
+        )
+    return replace(dots, region=region)
 
 
 def on_pixels(xy: Float64, image: LabelledImage) -> Bool:

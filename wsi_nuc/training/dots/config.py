@@ -35,6 +35,8 @@ class DotsConfig(Section):
     """Only images of this split, where the folder is a data set with splits."""
     tissue: str = "auto"
     """Where dots can lie on the slide: auto, none (everywhere), or the path of a GeoJSON file. As in `run`."""
+    regions: bool = True
+    """Whether a drawn polygon is a region where every nucleus has a dot. False: polygons are ignored."""
     surroundings_um: float = Field(default=8.0, gt=0, lt=1000)
     """Outside of drawn regions, only pixels that are nearer to a dot than this are learned from."""
     same_nucleus_um: float = Field(default=2.0, ge=0, lt=100)
@@ -49,7 +51,8 @@ class DotsConfig(Section):
     patch_px: int = Field(default=512, ge=64, le=4096, multiple_of=32)
     """Edge of the patches that are cut out of a slide, in pixels of the model's resolution."""
     most_patches: int = Field(default=400, ge=1)
-    """Where dots and regions cover more patches, a random choice of this many is used."""
+    """Where dots and regions cover more patches, a random choice of this many is used. All are held in memory: 400
+    of 512 pixels take 0.4 GB."""
 
     @field_validator("slide")
     @classmethod

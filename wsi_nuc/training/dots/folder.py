@@ -55,7 +55,7 @@ def images_of_folder(config: DotsConfig, mpp: float, classes: tuple[str, ...] | 
             point_classes=own.classes,
             repairs=Counter(image.repairs) + Counter(own.repairs),
         )
-        if own.region is not None:
+        if own.region is not None and config.regions:
             reach = config.surroundings_um / own_mpp
             known = known_pixels(own.xy, own.region, (image.rgb.shape[0], image.rgb.shape[1]), reach)
             labelled = replace(labelled, known=known)

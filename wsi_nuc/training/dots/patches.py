@@ -25,7 +25,7 @@ from wsi_nuc.training.dots.checks import NOT_DARKER, not_darker, on_slide
 from wsi_nuc.training.dots.config import DotsConfig
 from wsi_nuc.training.dots.reading import read_dots
 from wsi_nuc.training.dots.record import Dots
-from wsi_nuc.types import Bool, Box, Float64, Int64, SlideRef, SlideSource, UInt8
+from wsi_nuc.types import Bool, Box, Float32, Float64, Int64, SlideRef, SlideSource, UInt8
 
 # Dots and regions are put into as few patches as one of OFFSETS x OFFSETS places of the grid needs.
 OFFSETS = 8
@@ -160,25 +160,33 @@ def _within(region: Any, box: Box) -> Any:
 
 
 def known_pixels(xy: Float64, region: Any, size: tuple[int, int], reach_px: float) -> Bool:
-    """H x W: inside of the region, or nearer than `reach_px` to a dot.
+    """H x W: inside of the region, or nearer than `reach_px` to a dot of the image.
 
-    The surroundings are the Voronoi cells of the dots, each cut at that distance. `xy` may lie outside.
+    Pixels that are near to a dot outside of the image, and nearer to it than to one inside, are not known: its
+    nucleus may reach in. So the surroundings are the Voronoi cells of the dots inside, cut at that distance.
     """
     height, width = size
-    pad = math.ceil(reach_px)
-    places = np.floor(xy).astype(np.int64) + pad
-    places = places[((places >= 0) & (places < (width + 2 * pad, height + 2 * pad))).all(axis=1)]
-    near = np.zeros((height, width), np.bool_)
-    if len(places):
-        empty = np.ones((height + 2 * pad, width + 2 * pad), np.uint8)
-        empty[places[:, 1], places[:, 0]] = 0
-        distance = cv2.distanceTransform(empty, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        near = np.asarray(distance[pad : pad + height, pad : pad + width] <= reach_px)
+    known = np.zeros(size, np.bool_)
     if region is not None and not region.is_empty:
         outlines = [
             [shapely.get_coordinates(ring) for ring in shapely.get_rings(part)]
             for part in shapely.get_parts(region)
             if part.geom_type == "Polygon"
         ]
-        near |= filled(outlines, width, height)[0] > 0
-    return near
+        known = filled(outlines, width, height)[0] > 0
+    inside = ((xy >= 0) & (xy < (width, height))).all(axis=1)
+    own, other = (_distance(dots, size, math.ceil(reach_px)) for dots in (xy[inside], xy[~inside]))
+    return np.asarray((known | (own <= reach_px)) & ~((other <= reach_px) & (other < own)))
+
+
+def _distance(xy: Float64, size: tuple[int, int], pad: int) -> Float32:
+    """H x W: in pixels to the nearest dot that is at most `pad` pixels outside of the image."""
+    height, width = size
+    empty = np.ones((height + 2 * pad, width + 2 * pad), np.uint8)
+    places = np.floor(xy).astype(np.int64) + pad
+    x, y = places[((places >= 0) & (places < empty.shape[::-1])).all(axis=1)].T
+    if not len(x):
+        return np.full(size, np.inf, np.float32)
+    empty[y, x] = 0
+    distance = cv2.distanceTransform(empty, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(distance[pad : pad + height, pad : pad + width], np.float32)
