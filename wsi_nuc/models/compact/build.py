@@ -81,7 +81,7 @@ def is_counter(name: str) -> bool:
 
 def _checked(info: CheckpointInfo) -> Settings:
     settings = Settings.from_header(info.details)
-    head = info.shapes.get("class_head.weight")
+    head = info.shapes.get("class_head.out.weight" if settings.net.class_hidden else "class_head.weight")
     if head is not None:
         check_class_count(info.path, settings.classes, head[0])
     check_state(info.path, expected_shapes(settings), info.shapes)

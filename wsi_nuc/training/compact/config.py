@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from wsi_nuc.config import Section
 from wsi_nuc.datasets.record import SourceConfig
@@ -99,6 +99,13 @@ class CompactTrainConfig(TrainingConfig):
     """A file of weights to start from."""
     tuned_as: Path | None = None
     """A finished file whose cuts are used: for a training on all images, which leaves none to tune on."""
+
+    @field_validator("net")
+    @classmethod
+    def _cells_say_classes(cls, value: NetSettings) -> NetSettings:
+        if value.class_hidden:
+            raise ValueError("class_hidden belongs to `wsi-nuc train classes`: leave it out")
+        return value
 
     def settings(self) -> Settings:
         return Settings(self.classes, self.mpp, self.net, self.use)
