@@ -264,8 +264,7 @@ class PooledClasses(nn.Module):
 
 
 def around(coarse: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
-    """The mean of the map at stride 8 over the nuclei within `AROUND_CELLS` of each cell; `region`: logits at
-    stride 2."""
+    """The mean of a map at stride 8 over nuclei within `AROUND_CELLS`; `region`: logits at stride 2."""
     share = F.avg_pool2d(region.sigmoid(), 4)
     reach = (2 * AROUND_CELLS + 1, 1, AROUND_CELLS)
     return F.avg_pool2d(coarse * share, *reach) / F.avg_pool2d(share, *reach).clamp(min=1e-3)
