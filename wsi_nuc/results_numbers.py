@@ -14,6 +14,7 @@ NUMBERS = {
     "pipeline": 5,  # pixels, tissue, tiles, outlines, stitching, and all that a store consists of
     "classical": 1,
     "compact": 1,
+    "instasam": 1,
     "promptnucseg": 1,
     "features": 4,  # measures of nuclei, and the figures of slides in tables of cohorts
     "import": 1,

@@ -15,18 +15,20 @@ from safetensors.numpy import load_file, save_file
 
 from tests.e2e.command import wsi_nuc
 from tests.faults.one_run import assert_told, published, run_one
+from tests.models import instasam_nets
 from tests.models.compact_nets import tiny_net
 from tests.models.compact_nets import tiny_settings as compact_settings
 from tests.models.nets import tiny_settings
 from wsi_nuc.errors import MODEL, SLIDES, ModelError
 from wsi_nuc.models.classical import build as classical
 from wsi_nuc.models.compact.build import save_net as save_compact
+from wsi_nuc.models.instasam.build import save_net as save_instasam
 from wsi_nuc.models.promptnucseg.build import save_net as save_promptnucseg
 from wsi_nuc.models.promptnucseg.convert import Target, convert
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.weights import KEY, read_info
 
-FAMILIES = ("classical", "compact", "promptnucseg")
+FAMILIES = ("classical", "compact", "instasam", "promptnucseg")
 ABOUT = {"training_data": [], "metrics": {}}
 
 
@@ -36,6 +38,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     classical.save(folder / "classical.safetensors")
     save_compact(folder / "compact.safetensors", tiny_net(), replace(compact_settings(), mpp=0.5), ABOUT)
+    save_instasam(folder / "instasam.safetensors", instasam_nets.tiny_net(), instasam_nets.tiny_settings(), ABOUT)
     torch.manual_seed(0)
     save_promptnucseg(folder / "promptnucseg.safetensors", PromptNucSegNet(tiny_settings()), tiny_settings())
     return folder

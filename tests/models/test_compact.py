@@ -17,11 +17,11 @@ from wsi_nuc.errors import ModelError
 from wsi_nuc.inference.predict import predict
 from wsi_nuc.models.base import check_geometry
 from wsi_nuc.models.compact.build import save_net
-from wsi_nuc.models.compact.net import Asked, sample
+from wsi_nuc.models.compact.net import Asked, CompactNet, PooledClasses, sample
 from wsi_nuc.models.compact.network import Network, fused
 from wsi_nuc.models.compact.prompter import smoothed
-from wsi_nuc.models.compact.segmentor import calibrated, nearest_others
-from wsi_nuc.models.compact.settings import Settings, UseSettings
+from wsi_nuc.models.compact.segmentor import calibrated, mean_over_masks, nearest_others
+from wsi_nuc.models.compact.settings import NetSettings, Settings, UseSettings
 from wsi_nuc.models.device import Device
 from wsi_nuc.models.registry import load_model, model_spec
 from wsi_nuc.models.torch_ops import normalise
@@ -105,6 +105,58 @@ def test_a_tile_is_predicted_the_same_in_any_company() -> None:
     assert len(alone) > 0
     for name in ("xy", "score", "class_probs", "prompt_xy"):
         assert np.array_equal(getattr(alone, name), getattr(second, name)), name
+
+
+POOLED = replace(NET, class_hidden=5)
+ABOUT = {"training_data": [], "metrics": {}}
+
+
+def saved(file: Path, net: CompactNet, sizes: NetSettings) -> str:
+    save_net(file, net, replace(tiny_settings(batch=2), net=sizes), ABOUT)
+    return str(file)
+
+
+def pooled_net(classes: int = len(CLASSES)) -> CompactNet:
+    net = tiny_net()
+    net.class_head = PooledClasses(POOLED, classes)
+    return net
+
+
+def test_pooled_classes_are_those_of_the_mean_over_the_mask(tmp_path: Path) -> None:
+    """The same as when each cell at stride 2 is weighted with the mask on its own."""
+    torch.manual_seed(1)
+    cells, logits = torch.randn(5, 16, 20), torch.randn(7, 24, 24)
+    origin = torch.tensor([[0, 0], [-3, 4], [5, 7], [28, 20], [-12, -11], [1, 0], [4, 3]])
+    steps = torch.arange(24)
+    x, y = ((origin[:, i, None] + steps) for i in (0, 1))
+    outside = ((y < 0) | (y >= 32))[:, :, None] | ((x < 0) | (x >= 40))[:, None, :]
+    logits = logits.masked_fill(outside, -20.0)
+    near = cells[:, (y // 2).clamp(0, 15)[:, :, None], (x // 2).clamp(0, 19)[:, None, :]]
+    weight = logits.sigmoid()
+    wanted = (near * weight).sum((2, 3)) / weight.sum((1, 2))
+    assert torch.allclose(mean_over_masks(cells, logits, origin), wanted.T, atol=1e-5)
+
+
+def test_a_file_with_pooled_classes_runs_and_changes_no_nucleus(tmp_path: Path) -> None:
+    plain_model = load_model(saved(tmp_path / "plain.safetensors", tiny_net(), NET))
+    pooled = load_model(saved(tmp_path / "pooled.safetensors", pooled_net(), POOLED))
+    plain, _ = predict(plain_model, batch_of(noise(1)))
+    alone, _ = predict(pooled, batch_of(noise(1)))
+    beside, _ = predict(pooled, batch_of(noise(2), noise(1)))
+    second = beside.select(beside.tile == 1)
+    assert len(alone) > 0
+    for name in ("xy", "score", "prompt_xy"):
+        assert np.array_equal(getattr(alone, name), getattr(plain, name)), name
+        assert np.array_equal(getattr(alone, name), getattr(second, name)), name
+    assert np.array_equal(alone.class_probs, second.class_probs)
+    assert np.allclose(alone.class_probs.sum(1), 1, atol=1e-5)
+    assert not np.allclose(alone.class_probs, plain.class_probs)
+
+
+def test_pooled_classes_of_another_number_are_refused(tmp_path: Path) -> None:
+    file = saved(tmp_path / "wrong.safetensors", pooled_net(len(CLASSES) + 1), POOLED)
+    with pytest.raises(ModelError, match="4 classes"):
+        load_model(file)
 
 
 def test_masks_stay_within_reach_of_their_points() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.models import compact_nets
+from tests.models import compact_nets, instasam_nets
 from tests.models.nets import stir, tiny_settings
 from tests.models.sensible import sensible_net
 from tests.models.tiles import scene
@@ -57,6 +57,7 @@ def example() -> NucleiModel:
 FAMILIES: dict[str, Callable[[], NucleiModel]] = {
     "classical": lambda: load_model("classical"),
     "compact": compact_nets.tiny_model,
+    "instasam": instasam_nets.tiny_model,
     "promptnucseg": promptnucseg(),
     "promptnucseg, six views": promptnucseg(tta=True),
     "promptnucseg, as published": promptnucseg(mode="parity"),

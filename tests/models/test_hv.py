@@ -154,6 +154,16 @@ def test_a_nucleus_that_is_too_wide_is_dropped_and_its_neighbours_stay() -> None
     assert len(decode([perfect(labels)], replace(USE, largest_px=110, least_px=500)).score) == 2
 
 
+def test_small_holes_are_filled_and_large_ones_keep_what_is_in_them() -> None:
+    ring, hole, inner = discs(200, (100, 100, 44)), discs(200, (100, 100, 26)), discs(200, (100, 100, 13))
+    maps = perfect(np.where(hole > 0, 2 * inner, ring).astype(np.int32))
+    maps.foreground[95:100, 95:100] = 0
+    (found,) = decode([maps], USE).labels
+    assert found.max() == found[97, 97] == 2
+    (found,) = decode([maps], replace(USE, hole_px=200)).labels
+    assert found.max() == 1, "as HoVer-Net has it"
+
+
 def test_foreground_without_a_marker_near_it_belongs_to_no_nucleus() -> None:
     labels = discs(200, (40, 100, 12))
     maps = perfect(labels)

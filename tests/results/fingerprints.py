@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
-from tests.models.looking import propose, segment
+from tests.models import instasam_nets
 from tests.results import inputs
 from tests.stitch.scenes import crowd, stitched
 from wsi_nuc.config import RunConfig
@@ -33,6 +33,7 @@ from wsi_nuc.models.registry import load_model
 from wsi_nuc.run.level0 import STEPS_PER_PX
 from wsi_nuc.safezarr import open_array
 from wsi_nuc.store.manifest import ROOT, read, sha256_of
+from wsi_nuc.types import MaskCrops
 
 Fingerprint = dict[str, Any]
 # Entries of a manifest that depend on weights, files, machines or times, and not on what the program computes.
@@ -64,8 +65,9 @@ def of_array(values: Any) -> Any:
 def of_model(model: NucleiModel) -> Fingerprint:
     """The model alone: points and masks of one tile, and the geometry that planning takes from it."""
     batch = inputs.tile()
-    prompts = propose(model, batch)
-    crops = segment(model, batch, prompts, range(len(prompts)))
+    look = model.look(batch)
+    prompts = look.prompts.get()
+    crops = list(look.masks(range(len(prompts))).get())
     # Known otherwise, or without a meaning for results.
     apart = ("weights_sha256", "results", "copyable")
     spec = {name: value for name, value in asdict(model.spec).items() if name not in apart}
@@ -76,10 +78,15 @@ def of_model(model: NucleiModel) -> Fingerprint:
         "number of masks": sum(len(crop.prompt) for crop in crops),
         "area of masks": float(sum(int(crop.mask.sum()) for crop in crops)),
         "masks": {
-            name: of_array(np.concatenate([getattr(crop, name) for crop in crops]).astype(np.float64))
+            # NaN, where a model predicts no IoU, does not equal itself.
+            name: of_array(_joined(crops, name))
             for name in ("origin_tile", "score", "predicted_iou", "class_probs")
         },
     }
+
+
+def _joined(crops: list[MaskCrops], name: str) -> Any:
+    return np.nan_to_num(np.concatenate([getattr(crop, name) for crop in crops]).astype(np.float64), nan=-1)
 
 
 def of_parquet(path: Path) -> Fingerprint:
@@ -159,6 +166,10 @@ def compact(folder: Path) -> Fingerprint:
     return of_model(load_model("default", "cpu", {"precision": "fp32"}))
 
 
+def instasam(folder: Path) -> Fingerprint:
+    return of_model(instasam_nets.tiny_model())
+
+
 def promptnucseg(folder: Path) -> Fingerprint:
     settings, state = inputs.promptnucseg()
     spec = replace(spec_of(settings, "0" * 64), cpu_tile_s=1.0)
@@ -169,6 +180,7 @@ def promptnucseg(folder: Path) -> Fingerprint:
 OF: dict[str, Callable[[Path], Fingerprint]] = {
     "classical": classical,
     "compact": compact,
+    "instasam": instasam,
     "promptnucseg": promptnucseg,
     "pipeline": pipeline,
     "features": features,

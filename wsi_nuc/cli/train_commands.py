@@ -26,7 +26,7 @@ def train(
         str | None,
         typer.Argument(
             metavar="FAMILY-OR-CONFIG",
-            help="A model family, such as compact, or a YAML file as in configs/.",
+            help="A family, such as compact or classes (only classes, from dots), or a YAML file as in configs/.",
         ),
     ] = None,
     out: Annotated[
@@ -35,6 +35,10 @@ def train(
     device: Annotated[str | None, Option(help="auto, cpu, cuda or cuda:N.")] = None,
     init: Annotated[
         list[str] | None, Option(help="Weights to start from: native, official SAM, timm, the authors'.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        Option("--model", help="Whose nuclei get the classes that `classes` learns: default or a file."),
     ] = None,
     points: Annotated[
         Path | None, Option("--points", help="Dots on nuclei: GeoJSON of QuPath, CSV, or a result.")
@@ -50,7 +54,14 @@ def train(
     from wsi_nuc.training.registry import load_train_config
     from wsi_nuc.training.registry import train as run_training
 
-    given = {"out": out, "device": device, "init": init or None, "dots.points": points, "dots.slide": slide}
+    given = {
+        "out": out,
+        "device": device,
+        "init": init or None,
+        "model": model,
+        "dots.points": points,
+        "dots.slide": slide,
+    }
     settings = load_train_config(config, assign or [], given)
     signal.signal(signal.SIGTERM, _stop)
     try:
@@ -157,9 +168,9 @@ def _line_printer(quiet: bool) -> Emit:
 def step_line(event: StepDone) -> str:
     minutes, seconds = divmod(round(event.seconds_left), 60)
     left = f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+    loss = "" if event.loss is None else f"loss {event.loss:.4f}, "
     return (
-        f"{event.stage} epoch {event.epoch}/{event.epochs}, loss {event.loss:.4f}, "
-        f"{event.images_per_s:.1f} images/s, {left} left"
+        f"{event.stage} epoch {event.epoch}/{event.epochs}, {loss}{event.images_per_s:.1f} images/s, {left} left"
     )
 
 

@@ -24,6 +24,7 @@ FAMILIES: dict[str, str] = {
     "default": "wsi_nuc.models.compact.packaged",
     "classical": "wsi_nuc.models.classical.build",
     "compact": "wsi_nuc.models.compact.build",
+    "instasam": "wsi_nuc.models.instasam.build",
     "promptnucseg": "wsi_nuc.models.promptnucseg.build",
     "promptnucseg-part": "wsi_nuc.models.promptnucseg.build",
 }

@@ -20,8 +20,8 @@ class StepDone:
     """Steps of the stage that are done."""
     steps: int
     """Steps of the whole stage."""
-    loss: float
-    """The sum of the losses of this step."""
+    loss: float | None
+    """The sum of the losses of this step; None where nothing is learned yet."""
     images_per_s: float
     seconds_left: float
     """Until the end of the stage, at the present speed."""

@@ -92,9 +92,10 @@ def run_stage(stage: Stage, ranks: Ranks, emit: Emit) -> None:
         emit(Noted(f"{stage.name}: goes on at step {trained.progress.step} of {stage.steps}"))
     model, device = ranks.wrap(stage.module), Device.of(str(ranks.device), stage.config.precision)
     progress, epochs = trained.progress, -(-stage.steps // stage.epoch_steps)
-    clock, sums = Clock(stage.batch, progress.step), Sums()
     stage.module.train()
-    for batch in stage.batches(progress.step):
+    batches = stage.batches(progress.step)  # may look at all images first, which is not the time of a step
+    clock, sums = Clock(stage.batch, progress.step), Sums()
+    for batch in batches:
         with device.autocast():
             losses: Losses = model(batch.to(ranks.device))
         total = torch.stack(list(losses.values())).sum()

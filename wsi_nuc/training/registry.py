@@ -26,6 +26,8 @@ from wsi_nuc.training.ranks import Ranks, join
 RECIPES: dict[str, str] = {
     "promptnucseg": "wsi_nuc.training.promptnucseg.recipe",
     "compact": "wsi_nuc.training.compact.recipe",
+    "instasam": "wsi_nuc.training.instasam.recipe",
+    "classes": "wsi_nuc.training.classes.recipe",
 }
 # The family of files that do not name one.
 USUAL = "promptnucseg"

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -94,6 +95,11 @@ def test_it_learns(tmp_path: Path, data: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_it(tmp_path: Path, data: Path) -> None:
     with pytest.raises(TrainingError, match="not a finite number"):
         train(config(tmp_path, data, lr=1e12, clip=0.0, warmup=0, steps=20))
+
+
+def test_a_head_that_only_dots_train_is_refused(tmp_path: Path, data: Path) -> None:
+    with pytest.raises(ValueError, match=r"class_hidden belongs to .*train classes"):
+        config(tmp_path, data, net=replace(NET, class_hidden=4))
 
 
 def test_the_rate_rises_stays_and_falls_to_zero(tmp_path: Path, data: Path) -> None:

@@ -44,20 +44,25 @@ def spec_of_file(info: CheckpointInfo, options: Mapping[str, Any]) -> ModelSpec:
 
 def load_file(checkpoint: Checkpoint, device: str, options: Mapping[str, Any]) -> NucleiModel:
     settings = used(_checked(checkpoint.info), options)
-    state = checkpoint.tensors()
+    return assemble(net_of(checkpoint), settings, device, spec_of_file(checkpoint.info, options))
+
+
+def net_of(checkpoint: Checkpoint) -> CompactNet:
+    """The trained network, not fused, as training needs it."""
+    settings = _checked(checkpoint.info)
     net = CompactNet(settings.net, len(settings.classes))
-    load_weights(net, state)
-    return assemble(net, settings, device, spec_of_file(checkpoint.info, options))
+    load_weights(net, checkpoint.tensors())
+    return net
 
 
 def load_weights(net: CompactNet, state: Mapping[str, torch.Tensor]) -> None:
-    counters = {name: tensor for name, tensor in net.state_dict().items() if _is_counter(name)}
+    counters = {name: tensor for name, tensor in net.state_dict().items() if is_counter(name)}
     net.load_state_dict(counters | {name: tensor.float() for name, tensor in state.items()})
 
 
 def save_net(path: str | Path, net: CompactNet, settings: Settings, about: Mapping[str, Any]) -> None:
     """Write a trained network in half precision; `about` holds training_data and metrics."""
-    state = {n: t.detach().cpu().half().numpy() for n, t in net.state_dict().items() if not _is_counter(n)}
+    state = {n: t.detach().cpu().half().numpy() for n, t in net.state_dict().items() if not is_counter(n)}
     normalisation = {"mean": list(PIXEL_MEAN), "std": list(PIXEL_STD)}
     header = {"architecture": ARCHITECTURE, "normalisation": normalisation} | settings.to_header()
     save_checkpoint(path, state, dict(about) | header)
@@ -66,17 +71,17 @@ def save_net(path: str | Path, net: CompactNet, settings: Settings, about: Mappi
 def expected_shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         state = CompactNet(settings.net, len(settings.classes)).state_dict()
-    return {name: tuple(tensor.shape) for name, tensor in state.items() if not _is_counter(name)}
+    return {name: tuple(tensor.shape) for name, tensor in state.items() if not is_counter(name)}
 
 
-def _is_counter(name: str) -> bool:
+def is_counter(name: str) -> bool:
     """The batch norm's count of training steps, which has no effect at a fixed momentum."""
     return name.endswith("num_batches_tracked")
 
 
 def _checked(info: CheckpointInfo) -> Settings:
     settings = Settings.from_header(info.details)
-    head = info.shapes.get("class_head.weight")
+    head = info.shapes.get("class_head.out.weight" if settings.net.class_hidden else "class_head.weight")
     if head is not None:
         check_class_count(info.path, settings.classes, head[0])
     check_state(info.path, expected_shapes(settings), info.shapes)

@@ -21,6 +21,7 @@ from wsi_nuc.models.device import full_precision
 PLACES = 4  # x, y, distance, and how much nearer the prompt is than its negative
 UNIT_PX = 32.0
 STATISTICS = 3
+AROUND_CELLS = 8  # 64 px: as far as the usual halo
 PRIOR = 0.02  # roughly the share of cells that hold a point: the head starts with it
 
 
@@ -147,7 +148,7 @@ class Maps:
     points: torch.Tensor
     """B x 3 at stride 4: heat and offset."""
     classes: torch.Tensor
-    """B x C logits at stride 4."""
+    """B x C logits at stride 4; with `PooledClasses`, B x `class_hidden` of its hidden layer."""
     fine: torch.Tensor
     """B x (3 + F) at stride 2: region, towards and masks."""
     context: tuple[torch.Tensor, torch.Tensor]
@@ -238,6 +239,37 @@ class Pyramid(nn.Module):
         return out[::-1]
 
 
+class PooledClasses(nn.Module):
+    """Classes by a hidden layer on the mean over a mask of what is seen in it and around it.
+
+    The first layer is linear, so its mean over a mask is that of its inputs, and it is computed once per cell.
+    """
+
+    def __init__(self, settings: NetSettings, class_count: int) -> None:
+        super().__init__()
+        fine, coarse, _ = settings.pyramid
+        self.fine = nn.Conv2d(fine, settings.class_hidden, 1)
+        self.coarse = nn.Conv2d(2 * coarse, settings.class_hidden, 1, bias=False)
+        self.out = nn.Linear(settings.class_hidden, class_count)
+
+    def forward(self, seen: torch.Tensor, coarse: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
+        """B x `class_hidden` at stride 4, from maps at strides 4, 8 and 2."""
+        wide = self.coarse(torch.cat([coarse, around(coarse, region)], 1))
+        hidden: torch.Tensor = self.fine(seen) + F.interpolate(wide, scale_factor=2.0, mode="nearest")
+        return hidden
+
+    def told(self, hidden: torch.Tensor) -> torch.Tensor:
+        """N x C probabilities from N x `class_hidden`."""
+        return torch.softmax(self.out(F.relu(hidden)), 1)
+
+
+def around(coarse: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
+    """The mean of a map at stride 8 over nuclei within `AROUND_CELLS`; `region`: logits at stride 2."""
+    share = F.avg_pool2d(region.sigmoid(), 4)
+    reach = (2 * AROUND_CELLS + 1, 1, AROUND_CELLS)
+    return F.avg_pool2d(coarse * share, *reach) / F.avg_pool2d(share, *reach).clamp(min=1e-3)
+
+
 class CompactNet(nn.Module):
     def __init__(self, settings: NetSettings, class_count: int) -> None:
         super().__init__()
@@ -245,7 +277,8 @@ class CompactNet(nn.Module):
         self.encoder, self.pyramid = Encoder(settings), Pyramid(settings)
         self.point_tower = conv(width, width)
         self.point_head = nn.Conv2d(width, 3, 1)
-        self.class_head = nn.Conv2d(width, class_count, 1)
+        pooled = settings.class_hidden > 0
+        self.class_head = PooledClasses(settings, class_count) if pooled else nn.Conv2d(width, class_count, 1)
         # Stride 2 is reached by unfolding channels: convolutions there would be half of all work.
         self.mask_tower = conv(width, width)
         self.mask_head = nn.Conv2d(width, 4 * (features + 3), 1)
@@ -259,7 +292,9 @@ class CompactNet(nn.Module):
         stem, *maps = self.encoder(pixels)
         points, coarse, _ = self.pyramid(maps)
         seen = F.relu(self.point_tower(points))
-        with full_precision(pixels):
-            heads = self.point_head(seen.float()), self.class_head(seen.float())
         fine = F.pixel_shuffle(self.mask_head(F.relu(self.mask_tower(points))), 2) + self.mask_detail(stem)
+        with full_precision(pixels):
+            pooled = isinstance(self.class_head, PooledClasses)
+            beside = (coarse.float(), fine[:, :1].float()) if pooled else ()
+            heads = self.point_head(seen.float()), self.class_head(seen.float(), *beside)
         return Maps(*heads, fine, (seen, coarse))

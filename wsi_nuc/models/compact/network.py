@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,8 @@ from wsi_nuc.models.device import Device
 from wsi_nuc.models.finite import Unchecked
 from wsi_nuc.models.torch_ops import normalise
 from wsi_nuc.types import Tile, UInt8
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +54,14 @@ def cut(rgb: UInt8, tile: Tile) -> UInt8:
     return rgb[: height + -height % STRIDES[-1], : width + -width % STRIDES[-1]]
 
 
-def channels_last(net: CompactNet) -> CompactNet:
+def channels_last(net: Net) -> Net:
     """The order of weights with which CPUs and tensor cores compute fastest."""
     made: Any = net
     made.to(memory_format=torch.channels_last)
     return net
 
 
-def fused(net: CompactNet) -> CompactNet:
+def fused(net: Net) -> Net:
     """A copy of the network in evaluation mode, with every norm folded into the convolution before it."""
     made = deepcopy(net).float().eval().requires_grad_(False)
     made.apply(_fold)

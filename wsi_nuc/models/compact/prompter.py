@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from scipy.spatial import cKDTree
 
-from wsi_nuc.models.compact.net import Asked, Maps
+from wsi_nuc.models.compact.net import Asked, CompactNet, Maps, PooledClasses
 from wsi_nuc.models.compact.network import Network
 from wsi_nuc.models.compact.settings import MASK_STRIDE, POINT_STRIDE
 from wsi_nuc.models.nms import greedy_survivors, suppress_doubles
@@ -24,7 +24,7 @@ def propose(network: Network, maps: Sequence[Maps], size: tuple[int, int]) -> Pr
 
 def _of_tile(network: Network, maps: Maps, row: int, size: tuple[int, int]) -> Prompts:
     use = network.use
-    prompts = suppress_doubles(peaks(maps, row, size, use.threshold), use.nms_radius_px)
+    prompts = suppress_doubles(peaks(network.net, maps, row, size, use.threshold), use.nms_radius_px)
     pairs = _same_nucleus(network, maps, prompts)
     return prompts.select(greedy_survivors(len(prompts), pairs[:, 0], pairs[:, 1]))
 
@@ -65,7 +65,7 @@ def _inside(
     return inside
 
 
-def peaks(maps: Maps, row: int, size: tuple[int, int], threshold: float) -> Prompts:
+def peaks(net: CompactNet, maps: Maps, row: int, size: tuple[int, int], threshold: float) -> Prompts:
     """A point at each cell that is the hottest of its neighbours, moved by the cell's offset."""
     heat = smoothed(maps.heat[0].float().sigmoid())
     top = F.max_pool2d(heat[None, None], 3, 1, 1)[0, 0]
@@ -74,7 +74,8 @@ def peaks(maps: Maps, row: int, size: tuple[int, int], threshold: float) -> Prom
     xy = (cell + maps.offset[0, :, y, x].T.float().clamp(-1.5, 1.5)) * POINT_STRIDE
     inside = (xy[:, 0] < size[1]) & (xy[:, 1] < size[0])
     limit = np.nextafter(np.array([size[1], size[0]], np.float32), np.float32(0))
-    probs = maps.classes[0, :, y, x].T.float().softmax(1)
+    said = maps.classes[0, :, y, x].T.float()
+    probs = net.class_head.told(said) if isinstance(net.class_head, PooledClasses) else said.softmax(1)
     return Prompts(
         xy_tile=np.clip(xy[inside].cpu().numpy(), 0, limit),
         score=heat[y, x][inside].cpu().numpy(),

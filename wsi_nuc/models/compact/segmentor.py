@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from scipy.spatial import cKDTree
 
 from wsi_nuc.models.base import Fetch, Later
-from wsi_nuc.models.compact.net import Asked, Maps
+from wsi_nuc.models.compact.net import Asked, CompactNet, Maps, PooledClasses
 from wsi_nuc.models.compact.network import Network
 from wsi_nuc.models.compact.prompter import asked_of
 from wsi_nuc.models.compact.settings import MASK_STRIDE, UseSettings
@@ -68,7 +68,7 @@ def _call(network: Network, maps: Maps, prompt: Int64, asked: Asked, real: int) 
         origin=origin[:real] * MASK_STRIDE,
         large=mask.sum((1, 2)) >= use.least_area_px,
         iou=iou[:real].sigmoid(),
-        class_probs=_classes(maps, logits, origin)[:real],
+        class_probs=_classes(network.net, maps, logits, origin)[:real],
         total=raw.total[None],
         prompt=prompt,
     )
@@ -131,8 +131,10 @@ def logit(p: Float32) -> Float32:
     return np.asarray(np.log(p / (1 - p)), np.float32)
 
 
-def _classes(maps: Maps, logits: torch.Tensor, origin: torch.Tensor) -> torch.Tensor:
-    """N x C: the mean over the mask of what each cell at stride 4 says."""
+def _classes(net: CompactNet, maps: Maps, logits: torch.Tensor, origin: torch.Tensor) -> torch.Tensor:
+    """N x C: the mean over the mask of what each cell at stride 4 says, or what is said of the cells' mean."""
+    if isinstance(net.class_head, PooledClasses):
+        return net.class_head.told(mean_over_masks(maps.classes[0], logits, origin))
     height, width = maps.classes.shape[2:]
     steps = torch.arange(logits.shape[1], device=origin.device)
     x, y = ((origin[:, i, None] + steps) // 2 for i in (0, 1))
@@ -141,3 +143,19 @@ def _classes(maps: Maps, logits: torch.Tensor, origin: torch.Tensor) -> torch.Te
     weight = logits.sigmoid()[..., None]
     mean: torch.Tensor = (near * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1e-6)
     return mean / mean.sum(1, keepdim=True).clamp(min=1e-6)
+
+
+def mean_over_masks(cells: torch.Tensor, logits: torch.Tensor, origin: torch.Tensor) -> torch.Tensor:
+    """N x C from C x h x w at stride 4: the windows at stride 2 are brought to its cells first, for a few channels
+    are cheap and many are not."""
+    height, width = cells.shape[1:]
+    weight, odd = logits.sigmoid(), (origin % 2 == 1)[:, :, None, None]
+    weight = torch.where(odd[:, 0], F.pad(weight, (1, 1)), F.pad(weight, (0, 2)))
+    weight = torch.where(odd[:, 1], F.pad(weight, (0, 0, 1, 1)), F.pad(weight, (0, 0, 0, 2)))
+    weight = F.avg_pool2d(weight[:, None], 2).flatten(2)
+    steps = torch.arange(logits.shape[1] // 2 + 1, device=origin.device)
+    x, y = ((origin[:, i, None] // 2 + steps) for i in (0, 1))
+    place = y.clamp(0, height - 1)[:, :, None] * width + x.clamp(0, width - 1)[:, None, :]
+    near = cells.float().flatten(1).T[place.flatten(1)]
+    mean: torch.Tensor = torch.bmm(weight, near)[:, 0] / weight.sum(2).clamp(min=1e-6)
+    return mean

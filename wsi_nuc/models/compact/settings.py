@@ -37,6 +37,9 @@ class NetSettings:
     """Channels of the two hidden layers that each prompt gets of its own."""
     prompt_channels: int = 128
     """Length of a prompt's embedding."""
+    class_hidden: int = 0
+    """Channels of the hidden layer that tells classes apart, see `net.PooledClasses`; 0: none, each cell of a mask
+    says a class, and the mean counts."""
 
     def __post_init__(self) -> None:
         # On CPUs, torch 2.13's gradient of a strided 1 x 1 convolution of 8 channels writes beyond its memory.

@@ -18,7 +18,7 @@ from wsi_nuc.errors import ModelError
 from wsi_nuc.models.promptnucseg.build import ARCHITECTURE, PART, header_of, save_state
 from wsi_nuc.models.promptnucseg.net import class_counts, expected_shapes
 from wsi_nuc.models.promptnucseg.settings import PrompterSettings, SegmentorSettings, Settings, UseSettings
-from wsi_nuc.models.sam.model import PATCH_PX, SIZES, resize_tables
+from wsi_nuc.models.sam.model import resize_tables, size_of
 from wsi_nuc.models.torch_ops import load
 from wsi_nuc.models.weights import CheckpointInfo, check_class_count, check_sense, check_state, read_info, read_pth
 
@@ -106,7 +106,7 @@ def _recognised(source: str | Path, state: State) -> tuple[str, State]:
 
 def _with_part(source: str | Path, settings: Settings, prefix: str, tensors: State, target: Target) -> Settings:
     if prefix == SEGMENTOR:
-        size, classes = _sam_size(source, tensors), "mask_decoder.cls_token.weight" in tensors
+        size, classes = size_of(source, tensors), "mask_decoder.cls_token.weight" in tensors
         return replace(settings, segmentor=SegmentorSettings(size, classes))
     if prefix == BACKBONE:
         backbone = _backbone(source, tensors)
@@ -133,17 +133,6 @@ def _authors_prompter(source: str | Path, tensors: State, target: Target) -> dic
         "prompter": prompter,
         "use": UseSettings(**{"mask_filter": not pannuke, "negatives": 0} | dict(target.use)),
     }
-
-
-def _sam_size(source: str | Path, tensors: State) -> str:
-    width = tensors["image_encoder.patch_embed.proj.weight"].shape[0]
-    depth = sum(name.startswith("image_encoder.blocks.") and name.endswith(".norm1.weight") for name in tensors)
-    patch = tensors["image_encoder.patch_embed.proj.weight"].shape[-1]
-    for name, size in SIZES.items():
-        if (size.width, size.depth, PATCH_PX) == (width, depth, patch):
-            return name
-    cause = f"its image encoder is {width} wide and {depth} deep, with patches of {patch} px"
-    raise ModelError(source, cause, f"use one of {', '.join(SIZES)}")
 
 
 def _backbone(source: str | Path, tensors: State) -> str:

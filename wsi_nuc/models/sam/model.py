@@ -6,9 +6,11 @@ position tables for 1024 px; they are resized once, when they are loaded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,16 +23,21 @@ from wsi_nuc.models.sam.attention import attend
 from wsi_nuc.models.torch_ops import load
 
 State = dict[str, torch.Tensor]
+Changes = Callable[[torch.Tensor], Iterable[torch.Tensor]]
 EMBEDDING = 256
 PATCH_PX = 16
 WINDOW_TOKENS = 14
 
 
-def encode(encoder: Any, pixels: torch.Tensor) -> torch.Tensor:
-    """B x 3 x H x W normalised pixels -> B x 256 x H/16 x W/16, by the parameters of an `ImageEncoderViT`."""
-    tokens = encoder.patch_embed(pixels)
-    tokens = tokens + encoder.pos_embed
-    for block in encoder.blocks:
+def encode(encoder: Any, pixels: torch.Tensor, changes: Changes | None = None) -> torch.Tensor:
+    """B x 3 x H x W normalised pixels -> B x 256 x H/16 x W/16, by the parameters of an `ImageEncoderViT`.
+
+    `changes`: from the patch embedding (B x H/16 x W/16 x width) to what is added to the tokens before each block.
+    """
+    patches = encoder.patch_embed(pixels)
+    tokens = patches + encoder.pos_embed
+    for block, change in zip(encoder.blocks, repeat(None) if changes is None else changes(patches), strict=False):
+        tokens = tokens if change is None else tokens + change
         tokens = tokens + attend(block.attn, block.norm1(tokens), block.window_size)
         tokens = tokens + block.mlp(block.norm2(tokens))
     embedding: torch.Tensor = encoder.neck(tokens.permute(0, 3, 1, 2))
@@ -81,6 +88,18 @@ SIZES = {
     "vit_tiny": SamSize(192, 12, 3, (2, 5, 8, 11)),
     "vit_mini": SamSize(64, 2, 2, (1,)),
 }
+
+
+def size_of(source: str | Path, state: Mapping[str, torch.Tensor]) -> str:
+    """The name of the size whose image encoder has these tensors."""
+    patches = state["image_encoder.patch_embed.proj.weight"]
+    width, patch = patches.shape[0], patches.shape[-1]
+    depth = sum(name.startswith("image_encoder.blocks.") and name.endswith(".norm1.weight") for name in state)
+    for name, size in SIZES.items():
+        if (size.width, size.depth, PATCH_PX) == (width, depth, patch):
+            return name
+    cause = f"its image encoder is {width} wide and {depth} deep, with patches of {patch} px"
+    raise ModelError(source, cause, f"use one of {', '.join(SIZES)}")
 
 
 class Sam(nn.Module):

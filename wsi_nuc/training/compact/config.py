@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from wsi_nuc.config import Section
 from wsi_nuc.datasets.record import SourceConfig
@@ -25,7 +25,7 @@ class DataConfig(ImagesConfig):
     workers: int = Field(default=1, ge=0, le=64)
 
 
-class CropConfig(Section):
+class Cropping(Section):
     """How crops are made."""
 
     size_px: int = Field(default=256, ge=64, le=1024, multiple_of=32)
@@ -34,6 +34,11 @@ class CropConfig(Section):
     """Least and greatest enlargement."""
     colour: float = Field(default=1.0, ge=0, le=3)
     """Strength of the variation of stain, blur, noise and compression."""
+
+
+class CropConfig(Cropping):
+    """How crops and their prompts are made."""
+
     prompts: int = Field(default=16, ge=1, le=256)
     """In each crop, the masks of at most this many nuclei are learned."""
     negatives: float = Field(default=0.75, ge=0, le=1)
@@ -94,6 +99,13 @@ class CompactTrainConfig(TrainingConfig):
     """A file of weights to start from."""
     tuned_as: Path | None = None
     """A finished file whose cuts are used: for a training on all images, which leaves none to tune on."""
+
+    @field_validator("net")
+    @classmethod
+    def _cells_say_classes(cls, value: NetSettings) -> NetSettings:
+        if value.class_hidden:
+            raise ValueError("class_hidden belongs to `wsi-nuc train classes`: leave it out")
+        return value
 
     def settings(self) -> Settings:
         return Settings(self.classes, self.mpp, self.net, self.use)

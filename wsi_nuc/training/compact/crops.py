@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.models.compact.segmentor import nearest_others
 from wsi_nuc.models.compact.settings import MASK_STRIDE, POINT_STRIDE
-from wsi_nuc.training.compact.config import CropConfig
+from wsi_nuc.training.compact.config import CropConfig, Cropping
 from wsi_nuc.training.compact.scene import Scene, scene_of, vary, warp
 from wsi_nuc.types import Float32, Float64, Int64
 
@@ -103,18 +103,23 @@ class Crops(Dataset[Crop]):
     def __getitem__(self, number: int) -> Crop:
         rng = np.random.default_rng((self._seed, number))
         scenes = self._scenes[rng.choice(len(self._scenes), p=self._chance)]
-        scene = _cropped(scenes[rng.integers(len(scenes))], rng, self._config)
+        scene = cropped(scenes[rng.integers(len(scenes))], rng, self._config)
         return targets(scene, rng, self._config)
 
 
-def _cropped(scene: Scene, rng: np.random.Generator, config: CropConfig) -> Scene:
+def cropped(scene: Scene, rng: np.random.Generator, config: Cropping, near: Float64 | None = None) -> Scene:
+    """A crop at a random place, turned, mirrored, enlarged and stained at random. `near`: a point in it."""
     angle, size = rng.uniform(0, 2 * np.pi), config.size_px
     scale = np.exp(rng.uniform(*np.log(config.scale)))
     cos, sin = np.cos(angle), np.sin(angle)
     matrix = scale * np.array([[cos, -sin], [sin, cos]]) * [rng.choice([-1.0, 1.0]), 1.0]
     reach = size / 2 * (abs(cos) + abs(sin)) / scale
     sides = np.array(scene.rgb.shape[1::-1], np.float64)
-    middle = rng.uniform(np.minimum(reach, sides / 2), np.maximum(sides - reach, sides / 2))
+    low, high = np.minimum(reach, sides / 2), np.maximum(sides - reach, sides / 2)
+    if near is not None:
+        # Half of the greatest distance at which a crop that is turned by any angle still holds the point.
+        low, high = (np.clip(near + side * size / scale / 4, low, high) for side in (-1, 1))
+    middle = rng.uniform(low, high)
     made = warp(scene, matrix, size / 2 - matrix @ middle, size)
     rgb = vary(made.rgb, rng, config.colour)
     return Scene(made.id, rgb, made.instances, made.region, made.xy, made.spread, made.kind)

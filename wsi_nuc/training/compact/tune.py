@@ -133,7 +133,7 @@ def finished(
     about: dict[str, Any] = {
         "training_data": details["training_data"],
         "training_steps": details["metrics"].get("step"),
-        "metrics": _metrics(net, settings, validation),
+        "metrics": metrics_of(net, settings, validation),
         "nucleus_um": _sizes(net, settings, [image for image in train if image.instances is not None]),
     }
     save_net(out, net, settings, about)
@@ -146,7 +146,8 @@ def _domain(images: Sequence[LabelledImage]) -> dict[str, tuple[float, float]]:
     return limits_of([numbers for numbers in looks if numbers is not None])
 
 
-def _metrics(net: CompactNet, settings: Settings, validation: Sequence[LabelledImage]) -> dict[str, float]:
+def metrics_of(net: CompactNet, settings: Settings, validation: Sequence[LabelledImage]) -> dict[str, float]:
+    """Means over the validation images, and the F1 of each class; nothing without images."""
     if not validation:
         return {}
     means = image_means(evaluate_images(assemble(net, settings, "cpu", spec_of(settings, "")), validation))

@@ -1,0 +1,1 @@
+"""Classes alone, learned from dots: the nuclei stay those of a finished compact model."""

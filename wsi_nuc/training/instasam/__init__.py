@@ -1,0 +1,1 @@
+"""How InstaSAM is trained: from dots by way of pseudo-labels."""
