@@ -210,7 +210,7 @@ def measure(small: bool = False, full: bool = False) -> list[Row]:
 
 def _peak(edge: int) -> None:
     """Stitches, and prints the peak of this process, which has the same libraries loaded as one that publishes."""
-    import_module("wsi_nuc.run")
+    import_module("wsi_nuc.run.session")
     for library in ("pyarrow.parquet", "shapely", "distributed"):
         import_module(library)
     for _ in stitch(regions(edge, edge), GEOMETRY):

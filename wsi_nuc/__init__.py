@@ -18,7 +18,7 @@ __all__ = ["RunConfig", "SlideResult", "describe_slide", "load_model", "open_sli
 
 _HOME = {
     "RunConfig": "wsi_nuc.config",
-    "SlideResult": "wsi_nuc.run",
+    "SlideResult": "wsi_nuc.run.success_or_failure",
     "describe_slide": "wsi_nuc.quality.describe",
     "load_model": "wsi_nuc.models.registry",
     "open_slide": "wsi_nuc.slides.registry",

@@ -7,7 +7,7 @@ derives from `Rings`, which selects and joins them all. Frames belong to the rec
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, Self
 
@@ -36,7 +36,10 @@ class Box(Protocol):
 
 def offsets_of(lengths: npt.ArrayLike) -> Int64:
     """N + 1: where each of N rows of these lengths begins if they lie end to end, then where they end."""
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    lengths = np.asarray(lengths, np.int64)
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
 
 
 def ranges(starts: Int64, counts: Int64) -> Int64:
@@ -94,7 +97,7 @@ class Rings:
     @property
     def ring_lengths(self) -> Int64:
         """N: vertices of each ring."""
-        return np.asarray(np.diff(self.offsets))
+        return self.offsets[1:] - self.offsets[:-1]
 
     @property
     def starts(self) -> Int64:
@@ -122,23 +125,24 @@ class Rings:
         # `take` copies whole rows, many times faster than an index does.
         xy = self.xy.take(ranges(self.starts[rows], lengths), axis=0)
         columns = {name: values.take(rows, axis=0) for name, values in self._columns().items()}
-        return replace(self, xy=xy, offsets=offsets_of(lengths), **columns)
+        return type(self)(xy=xy, offsets=offsets_of(lengths), **columns)
 
     def between(self, start: int, stop: int) -> Self:
         """A run of rows without copying them."""
         first, last = int(self.offsets[start]), int(self.offsets[stop])
         offsets = self.offsets[start : stop + 1] - first
         columns = {name: values[start:stop] for name, values in self._columns().items()}
-        return replace(self, xy=self.xy[first:last], offsets=offsets, **columns)
+        return type(self)(xy=self.xy[first:last], offsets=offsets, **columns)
 
     def _columns(self) -> dict[str, npt.NDArray[Any]]:
-        names = [field.name for field in fields(self) if field.name not in ("xy", "offsets")]
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("xy", "offsets")}
 
     @classmethod
     def concat(cls, parts: Sequence[Self]) -> Self:
         """All rows in order, of at least one part."""
-        columns = {f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)}
+        columns = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__
+        }
         return cls(**{**columns, "offsets": offsets_of(np.concatenate([part.ring_lengths for part in parts]))})
 
     def bounds(self) -> Float64:

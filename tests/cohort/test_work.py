@@ -20,7 +20,8 @@ from wsi_nuc.cohort.state import exit_code, states, verified
 from wsi_nuc.cohort.work import run_cohort
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import INTERRUPTED, OK, SLIDES, STORAGE, StorageError, UsageError
-from wsi_nuc.run import SlideResult, run_session
+from wsi_nuc.run.session import run_session
+from wsi_nuc.run.success_or_failure import SlideResult
 from wsi_nuc.store import durable
 from wsi_nuc.store.verify import verify
 

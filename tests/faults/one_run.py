@@ -12,8 +12,8 @@ from typing import Any
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import OK, StorageError
 from wsi_nuc.events import Emit, ignore
-from wsi_nuc.run import SlideResult, run_session
-from wsi_nuc.run.success_or_failure import failure
+from wsi_nuc.run.session import run_session
+from wsi_nuc.run.success_or_failure import SlideResult, failure
 from wsi_nuc.store.manifest import read
 from wsi_nuc.store.verify import verify
 from wsi_nuc.synth import SynthSpec, write_slide

@@ -19,7 +19,7 @@ from tests.slides.multifile import SETS, jpeg
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import OK, SLIDES
 from wsi_nuc.events import Event, RegionFinished, Warned
-from wsi_nuc.run import run_session
+from wsi_nuc.run.session import run_session
 from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.store.manifest import read
 from wsi_nuc.store.verify import verify

@@ -15,7 +15,8 @@ from wsi_nuc.cohort.plan import Plan, PlanRow
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import OK, USAGE
 from wsi_nuc.results_numbers import NUMBERS
-from wsi_nuc.run import SlideResult, run_session
+from wsi_nuc.run.session import run_session
+from wsi_nuc.run.success_or_failure import SlideResult
 
 
 @pytest.mark.parametrize("name", OF)

@@ -14,7 +14,9 @@ from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import SLIDES
 from wsi_nuc.models.base import ModelSpec, NucleiModel
 from wsi_nuc.models.registry import load_model, model_spec
-from wsi_nuc.run import SlideResult, region, request, run_session
+from wsi_nuc.run import region, request
+from wsi_nuc.run.session import run_session
+from wsi_nuc.run.success_or_failure import SlideResult
 from wsi_nuc.synth import SynthSpec, write_slide
 from wsi_nuc.types import MaskCrops, Prompts, TileBatch
 

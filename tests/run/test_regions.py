@@ -16,8 +16,9 @@ from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import OK
 from wsi_nuc.events import Event, RegionFinished, SlideStarted
 from wsi_nuc.models.registry import model_spec
-from wsi_nuc.run import resources, run_session
+from wsi_nuc.run import resources
 from wsi_nuc.run.resources import REGIONS_PER_WORKER, sized
+from wsi_nuc.run.session import run_session
 from wsi_nuc.synth import SynthSpec, write_slide
 from wsi_nuc.tiling.plan import TilePlan, make_plan
 from wsi_nuc.types import Level, SlideInfo

@@ -9,8 +9,8 @@ import pytest
 
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import OK, USAGE, UsageError
-from wsi_nuc.run import run_session
 from wsi_nuc.run.request import SlideRequest
+from wsi_nuc.run.session import run_session
 from wsi_nuc.synth import SynthSpec, write_slide
 
 

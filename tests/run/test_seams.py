@@ -15,7 +15,8 @@ import shapely
 from wsi_nuc.config import RunConfig
 from wsi_nuc.models.base import ModelSpec, NucleiModel
 from wsi_nuc.models.registry import load_model, model_spec
-from wsi_nuc.run import region, request, run_session
+from wsi_nuc.run import region, request
+from wsi_nuc.run.session import run_session
 from wsi_nuc.synth import SynthSpec, write_slide
 
 SIZE = 2048

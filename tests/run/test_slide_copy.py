@@ -9,7 +9,8 @@ import pytest
 
 from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import SlideError, StorageError, UsageError
-from wsi_nuc.run import run_session, slide_copy
+from wsi_nuc.run import slide_copy
+from wsi_nuc.run.session import run_session
 from wsi_nuc.run.slide_copy import StagedSlide, remove_abandoned
 from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.store import durable

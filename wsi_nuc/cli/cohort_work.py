@@ -87,7 +87,7 @@ def _work(job: _Job) -> None:
     from wsi_nuc.cohort.state import exit_code
 
     outcomes: list[SlideOutcome] = []
-    with stoppable(needed=["wsi_nuc.run"]):
+    with stoppable(needed=["wsi_nuc.run.session"]):
         _each(job, outcomes)
     bad = sum(slide.exit_code != OK for slide in outcomes)
     if not (job.quiet or job.json):

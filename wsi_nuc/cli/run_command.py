@@ -37,7 +37,7 @@ from wsi_nuc.errors import OK, Interrupted, overall_code
 
 if TYPE_CHECKING:
     from wsi_nuc.config import RunConfig
-    from wsi_nuc.run import SlideResult
+    from wsi_nuc.run.success_or_failure import SlideResult
 
 
 def run(
@@ -75,7 +75,7 @@ def run(
     answers = bool(json)
 
     def unanswered(stop: Interrupted) -> Iterator[dict[str, Any]]:
-        from wsi_nuc.run import SlideResult
+        from wsi_nuc.run.success_or_failure import SlideResult
 
         left = list(slides)
         for result in results:
@@ -83,7 +83,7 @@ def run(
         for slide in left if answers else ():
             yield SlideResult(slide, "interrupted", error=str(stop), exit_code=stop.exit_code).as_json()
 
-    with stoppable(needed=["wsi_nuc.run"], answers=unanswered):
+    with stoppable(needed=["wsi_nuc.run.session"], answers=unanswered):
         from wsi_nuc.configuring import load_config
 
         settings = load_config(config, assign or [], given)

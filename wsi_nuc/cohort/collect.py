@@ -76,4 +76,8 @@ def _parquet(rows: Sequence[Row], columns: Sequence[Column]) -> bytes:
     arrays = [pa.array([row.get(field.name) for row in rows], field.type) for field in schema]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(arrays, schema=schema), sink, compression="zstd")
-    return bytes(sink.getvalue().to_pybytes())
+    del arrays
+    data = bytes(sink.getvalue().to_pybytes())
+    # What Arrow would keep for later is as much as the rows themselves.
+    pa.default_memory_pool().release_unused()
+    return data

@@ -57,8 +57,9 @@ def anndata_bytes(
     import h5py
     import pandas as pd
 
-    refused = {row["id"]: why for row in rows if (why := why_not(row))}
-    kept = [row for row in rows if not why_not(row)]
+    reasons = [why_not(row) for row in rows]
+    refused = {row["id"]: why for row, why in zip(rows, reasons, strict=True) if why}
+    kept = [row for row, why in zip(rows, reasons, strict=True) if not why]
     figures = [column for column in columns if column.patient.rule in ("mean", "derived")]
     values = np.empty((len(kept), len(figures)))
     for i, row in enumerate(kept):
@@ -74,10 +75,11 @@ def anndata_bytes(
     figures = [figures[i] for i in used]
     values, known, measured = values[:, used], known[:, used], measured[used]
     default = np.array([math.fsum(column[ok]) / ok.sum() for column, ok in zip(values.T, known.T, strict=True)])
+    np.copyto(values, default, where=~known)
     obs = _obs(level, kept, columns)
     index = pd.Index([row["id"] for row in kept], name="id", dtype=object)
     made = anndata.AnnData(
-        np.where(known, values, default),
+        values,
         obs=pd.DataFrame({**obs, FILLED.name: (~known).sum(axis=1)}, index=index),
         var=_var(figures, default, measured),
         layers={"measured": known},

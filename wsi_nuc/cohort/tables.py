@@ -105,14 +105,11 @@ def slide_rows(folder: CohortFolder, slides: Sequence[State]) -> tuple[list[Row]
     taken = {*OWN_NAMES, *names, FILLED.name, "_index"}
     kept = dict.fromkeys(name for state in slides for name in state.row.kept)
     listed = {kept_name(name, taken): typed([state.row.kept.get(name, "") for state in slides]) for name in kept}
-    rows = [
-        {
-            **_slide_row(folder, state),
-            **{name: values[i] for name, (_, values) in listed.items()},
-            **figures[i],
-        }
-        for i, state in enumerate(slides)
-    ]
+    # The figures become the rows: ten thousand copies of them would be a part of what the tables need at all.
+    rows: list[Row] = figures
+    for i, (row, state) in enumerate(zip(rows, slides, strict=True)):
+        row.update(_slide_row(folder, state))
+        row.update((name, values[i]) for name, (_, values) in listed.items())
     columns = [
         *OWN,
         *(replace(LISTED.with_({"column": name}), kind=kind) for name, (kind, _) in listed.items()),

@@ -12,16 +12,18 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
-from scipy.spatial import Delaunay, QhullError, cKDTree
 
 from wsi_nuc.features.registry import RADII_UM, REACH_UM, WITHIN_REACH
 from wsi_nuc.features.shape import ratio
 from wsi_nuc.store.column_record import Column, about_mean_by
 from wsi_nuc.store.reading import NucleiFile, Points
 from wsi_nuc.types import Bool, Float64, Int64
+
+if TYPE_CHECKING:
+    from scipy.spatial import cKDTree
 
 Item = TypeVar("Item")
 _GROUPS_HELD = 24
@@ -127,6 +129,8 @@ class Surroundings:
 
 def neighbourhood_features(scene: Scene, classes: Sequence[str]) -> Columns:
     """Column name -> one value for each of the scene's own rows."""
+    from scipy.spatial import cKDTree
+
     # Whole-slide coordinates would cost digits in the triangulation.
     xy = scene.xy_um - np.floor(scene.xy_um.min(axis=0))
     tree = cKDTree(xy)
@@ -205,6 +209,8 @@ def _delaunay(xy: Float64, own: int) -> Columns:
 
 def _edges(xy: Float64) -> Int64:
     """E x 2, each edge once."""
+    from scipy.spatial import Delaunay, QhullError
+
     try:
         corners = Delaunay(xy).simplices.astype(np.int64)
     except (QhullError, ValueError):
@@ -233,6 +239,8 @@ class PairCounter:
         self._nearest, self._with_neighbour = 0, 0
 
     def add(self, scene: Scene) -> None:
+        from scipy.spatial import cKDTree
+
         if not scene.own:
             return
         tree = cKDTree(scene.xy_um)

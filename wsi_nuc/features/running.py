@@ -27,9 +27,9 @@ from wsi_nuc.features.job import (
 )
 from wsi_nuc.features.write import Nuclei, make_room, write_features
 from wsi_nuc.models.base import ModelSpec
-from wsi_nuc.run import run_session
 from wsi_nuc.run.job import SlideJob
 from wsi_nuc.run.request import SlideRequest
+from wsi_nuc.run.session import run_session
 from wsi_nuc.run.success_or_failure import SlideResult
 from wsi_nuc.safezip import Member, contents
 from wsi_nuc.slides.identity import refuse_change, refuse_other, stat_signature

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
+from importlib import import_module
 from itertools import chain, islice
 
 from wsi_nuc.config import RunConfig
@@ -96,6 +97,9 @@ class _Session:
         # The first slide is opened while the workers start.
         first = list(islice(jobs, 1))
         executor: Executor = self._executor.result()
+        if first:
+            # What publishing needs is loaded while the workers compute.
+            self._publisher.submit(import_module, "pyarrow.parquet")
         for outcome in executor.run(process, chain(first, jobs)):
             self._take(outcome)
             yield from self._results_so_far(wait=False)

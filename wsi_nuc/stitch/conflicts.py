@@ -13,7 +13,7 @@ import numpy as np
 
 from wsi_nuc.rings import Rings
 from wsi_nuc.stitch.candidates import Candidates
-from wsi_nuc.stitch.crossing import meetings
+from wsi_nuc.stitch.crossing import Meetings, meetings
 from wsi_nuc.stitch.overlap import Octagons, intersection_areas, overlapping
 from wsi_nuc.stitch.precedence import rank
 from wsi_nuc.stitch.rivals import StitchRule, worse_keeps
@@ -71,16 +71,19 @@ def overlaps(candidates: Candidates, closed: Bool, rule: StitchRule) -> Overlaps
     unclear = np.flatnonzero(~rivals)
     pair = (better[unclear], worse[unclear])
     common, rest_row = least, np.full(len(better), -1)
-    common[unclear], rest, rest_row[unclear] = _measured(rings, bounds, signed, pair)
+    met = _meetings(rings, bounds, signed, pair)
+    common[unclear] = _common(rings, bounds, areas, pair, met)
+    rest_row[unclear[met.twice]] = np.arange(len(met.rest))
     rivals[unclear] = rule.rivals(common[unclear], areas[pair[0]], areas[pair[1]])
     own = candidates.own[rows]
     # Candidates of the margin only fill gaps.
     keeps = worse_keeps(common, areas[better], areas[worse]) & (own[better] == own[worse])
     owner, loser = np.where(keeps, worse, better), np.where(keeps, better, worse)
     turned = np.flatnonzero(keeps & ~rivals)
-    _, other_rest, rest_row[turned] = _measured(rings, bounds, signed, (owner[turned], loser[turned]))
-    rest_row[turned[rest_row[turned] >= 0]] += len(rest)
-    rest = Rings.concat([rest, other_rest])
+    other = _meetings(rings, bounds, signed, (owner[turned], loser[turned]))
+    rest_row[turned] = -1
+    rest_row[turned[other.twice]] = len(met.rest) + np.arange(len(other.rest))
+    rest = Rings.concat([met.rest, other.rest])
     shared = Overlaps(rows[better], rows[worse], rivals, rows[owner], rows[loser], rest, rest_row)
     return shared.select(rivals | (common > _TOUCHING))
 
@@ -92,19 +95,18 @@ def _renumbered(rows: Int64, count: int) -> tuple[Int64, Int64]:
     return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[rows]
 
 
-def _measured(
-    rings: Rings, bounds: Float64, signed: Float64, pair: tuple[Int64, Int64]
-) -> tuple[Float64, Rings, Int64]:
-    """The area that each pair has in common; what its first ring leaves of its second one, for some pairs; and
-    which row of that, or -1. `signed`: the areas of the rings."""
+def _meetings(rings: Rings, bounds: Float64, signed: Float64, pair: tuple[Int64, Int64]) -> Meetings:
+    """How the rings of pairs meet, and what the first ring of each leaves of its second one. `signed`: the areas
+    of all rings."""
     rows, (first, second) = _renumbered(np.stack(pair), len(rings))
-    rings, bounds, signed = rings.select(rows), bounds[rows], signed[rows]
-    areas = np.abs(signed)
-    met = meetings(rings, bounds, signed > 0, (second, first))
-    common, rest_row = np.zeros(len(first)), np.full(len(first), -1)
-    cut = second[met.twice]
-    common[met.twice] = areas[cut] - np.abs(met.rest.signed_areas())
-    rest_row[met.twice] = np.arange(len(cut))
+    return meetings(rings.select(rows), bounds[rows], signed[rows] > 0, (second, first))
+
+
+def _common(rings: Rings, bounds: Float64, areas: Float64, pair: tuple[Int64, Int64], met: Meetings) -> Float64:
+    """The area that the rings of each pair have in common."""
+    first, second = pair
+    common = np.zeros(len(first))
+    common[met.twice] = areas[second[met.twice]] - np.abs(met.rest.signed_areas())
     further = (bounds[first] - bounds[second]) * (1, 1, -1, -1)
     # Of two rings whose edges do not meet, the one can only lie in the other if its box does.
     nested = (further >= 0).all(axis=1) | (further <= 0).all(axis=1)
@@ -112,7 +114,7 @@ def _measured(
     rows, nodes = _renumbered(np.stack([first[other], second[other]]), len(rings))
     common[other] = intersection_areas(rings.select(rows), *nodes)
     # Rounding must not make the common area larger than a ring that lies inside the other.
-    return np.clip(common, 0, np.minimum(areas[first], areas[second])), met.rest, rest_row
+    return np.clip(common, 0, np.minimum(areas[first], areas[second]))
 
 
 def settle(closed: Bool, shared: Overlaps) -> UInt8:

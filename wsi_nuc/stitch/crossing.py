@@ -181,17 +181,18 @@ def _along_both(
     count_first = np.where(all_first, sizes[0], (into.first - out.first) % sizes[0])
     count_second = np.where(all_second, sizes[1], (step * (out.second - into.second)) % sizes[1])
     offsets = offsets_of(count_first + count_second + 2)
-    xy = np.empty((offsets[-1], 2))
     leave, enter = offsets[:-1], offsets[:-1] + 1 + count_first
-    xy[leave], xy[enter] = _places(edges, out), _places(edges, into)
+    vertices = np.zeros(offsets[-1], np.int64)
     ways = (
         (leave + 1, count_first, out.first + 1 - starts[0], np.ones(len(step), np.int64)),
         (enter + 1, count_second, into.second + forward - starts[1], step),
     )
     for start, size, (row, count, begin, each) in zip(starts, sizes, ways, strict=True):
         pair, place = spans(count)
-        vertex = (begin[pair] + each[pair] * place) % size[pair]
-        xy[row[pair] + place] = rings.xy[start[pair] + vertex]
+        vertices[row[pair] + place] = start[pair] + (begin[pair] + each[pair] * place) % size[pair]
+    # `take` copies whole rows, many times faster than an index does.
+    xy = rings.xy.take(vertices, axis=0)
+    xy[leave], xy[enter] = _places(edges, out), _places(edges, into)
     return Rings(xy, offsets)
 
 

@@ -25,11 +25,13 @@ def overlapping(bounds: Float64) -> Iterator[tuple[Int64, Int64]]:
     """All pairs of boxes (N x 4: x0, y0, x1, y1) that share some area, each pair once, in chunks."""
     if len(bounds) < 2:
         return
-    width = max(float(np.percentile(bounds[:, 2] - bounds[:, 0], 90)), 1e-6) * 2
-    first = ((bounds[:, 0] - bounds[:, 0].min()) // width).astype(np.int64)
-    last = ((bounds[:, 2] - bounds[:, 0].min()) // width).astype(np.int64)
-    box, strip = _spread(np.arange(len(bounds)), first, last)
-    order = np.lexsort((bounds[box, 1], strip))
+    x0, y0, x1, y1 = np.ascontiguousarray(bounds.T)
+    width = max(float((x1 - x0).mean()), 1e-6) * 2.5
+    first, last = (((side - x0.min()) // width).astype(np.int64) for side in (x0, x1))
+    # From top to bottom, then stable by strip.
+    box = np.argsort(y0, kind="stable")
+    box, strip = _spread(box, first[box], last[box])
+    order = np.argsort(strip, kind="stable")
     box, strip = box[order], strip[order]
     reaches = _followers(bounds, box, strip)
     for start, stop in chunks(reaches, _PAIRS_AT_ONCE):
@@ -37,9 +39,8 @@ def overlapping(bounds: Float64) -> Iterator[tuple[Int64, Int64]]:
         lower = ranges(np.arange(start, stop) + 1, reaches[start:stop])
         a, b = box[upper], box[lower]
         # Two wide boxes may meet in several strips; only the first strip of both reports them.
-        once = np.maximum(first[a], first[b]) == strip[upper]
-        share = (bounds[a, 0] < bounds[b, 2]) & (bounds[b, 0] < bounds[a, 2]) & (bounds[b, 1] < bounds[a, 3])
-        share &= (bounds[a, 1] < bounds[b, 3]) & once
+        share = np.maximum(first[a], first[b]) == strip[upper]
+        share &= (x0[a] < x1[b]) & (x0[b] < x1[a]) & (y0[a] < y1[b]) & (y0[b] < y1[a])
         yield a[share], b[share]
 
 

@@ -151,12 +151,12 @@ class _Held:
         return int(whole.sum()) + len(rows)
 
     def _keep(self, table: NucleiTable, rows: Int64) -> None:
-        blocks = self.geometry.blocks(table.prompt_xy[rows])
-        order = np.lexsort((blocks[:, 1], blocks[:, 0]))
-        ends = np.flatnonzero(np.any(np.diff(blocks[order], axis=0, append=-(2**62)) != 0, axis=1)) + 1
-        for start, stop in zip([0, *ends[:-1]], ends, strict=False):
-            row, column = blocks[order[start]].tolist()
-            self.kept[row, column].append(table.select(rows[order[start:stop]]))
+        row, column = self.geometry.blocks(table.prompt_xy[rows]).T
+        order = np.lexsort((column, row))
+        changes = (np.diff(row[order]) != 0) | (np.diff(column[order]) != 0)
+        for part in np.split(order, np.flatnonzero(changes) + 1) if len(order) else []:
+            block = int(row[part[0]]), int(column[part[0]])
+            self.kept[block].append(table.select(rows[part]))
 
     def _emit(self, frontier: Frontier) -> Iterator[NucleiTable]:
         limit = min([frontier.first_open_block(), *self.first_undecided.values()])
