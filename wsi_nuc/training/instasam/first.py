@@ -29,8 +29,10 @@ DOT_PX = 2.0
 """Around each dot this much is nucleus, whatever its colour."""
 FAR_PX = 20.0
 """Distances from the nearest dot beyond this count alike."""
-COLOUR_UNIT = 10.0
-"""A difference in colour of this many grey values weighs as much as a pixel of distance."""
+COLOUR_UNIT = 20.0
+"""A difference in colour of this many grey values weighs as much as a pixel of distance. Chosen, like the blur, on
+outlines of NuInsSeg and NuCLS: of 10 and 30 too, and of a blur of 0 to 3, it agrees best where it is sure."""
+BLUR_PX = 1.0
 SAMPLE = 20_000
 
 
@@ -107,7 +109,8 @@ def _voronoi(image: LabelledImage, xy: Float64) -> Int32:
     y, x = np.mgrid[:height, :width] + 0.5
     far, nearest = cKDTree(xy).query(np.stack([x.ravel(), y.ravel()], 1))
     far, nearest = far.reshape(height, width), nearest.reshape(height, width)
-    features = np.dstack([image.rgb / COLOUR_UNIT, np.minimum(far, FAR_PX)]).astype(np.float32)
+    colour = cv2.GaussianBlur(image.rgb, (0, 0), BLUR_PX) / COLOUR_UNIT
+    features = np.dstack([colour, np.minimum(far, FAR_PX)]).astype(np.float32)
     cluster = _clusters(features.reshape(-1, features.shape[2])).reshape(height, width)
     near = np.array([(cluster[far <= DOT_PX] == k).sum() for k in range(CLUSTERS)])
     nucleus = int(near.argmax())
