@@ -21,6 +21,7 @@ from wsi_nuc.models.base import ModelSpec, NucleiModel, check_geometry
 from wsi_nuc.models.hv import HvMaps, HvSettings, decode, hv_of
 from wsi_nuc.models.instances import Instances, InstancesLook, Labels
 from wsi_nuc.run import region, request
+from wsi_nuc.run.session import run_session
 from wsi_nuc.synth import SynthSpec, write_slide
 from wsi_nuc.types import Box, TileBatch
 

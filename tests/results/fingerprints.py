@@ -33,7 +33,6 @@ from wsi_nuc.models.registry import load_model
 from wsi_nuc.run.level0 import STEPS_PER_PX
 from wsi_nuc.safezarr import open_array
 from wsi_nuc.store.manifest import ROOT, read, sha256_of
-from wsi_nuc.types import MaskCrops
 
 Fingerprint = dict[str, Any]
 # Entries of a manifest that depend on weights, files, machines or times, and not on what the program computes.
@@ -78,15 +77,10 @@ def of_model(model: NucleiModel) -> Fingerprint:
         "number of masks": sum(len(crop.prompt) for crop in crops),
         "area of masks": float(sum(int(crop.mask.sum()) for crop in crops)),
         "masks": {
-            # NaN, where a model predicts no IoU, does not equal itself.
-            name: of_array(_joined(crops, name))
+            name: of_array(np.concatenate([getattr(crop, name) for crop in crops]).astype(np.float64))
             for name in ("origin_tile", "score", "predicted_iou", "class_probs")
         },
     }
-
-
-def _joined(crops: list[MaskCrops], name: str) -> Any:
-    return np.nan_to_num(np.concatenate([getattr(crop, name) for crop in crops]).astype(np.float64), nan=-1)
 
 
 def of_parquet(path: Path) -> Fingerprint:
