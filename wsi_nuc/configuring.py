@@ -6,7 +6,7 @@ Later sources win: defaults < ``--config FILE`` < ``--set`` < options. An unknow
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -50,7 +50,7 @@ def load_section(
     try:
         return schema(**merged)
     except ValidationError as error:
-        raise _first_problem(error) from None
+        raise _first_problem(error, options=options) from None
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -130,11 +130,14 @@ def _keys(schema: Any) -> dict[str, Any]:
     return {}
 
 
-def _first_problem(error: ValidationError, whose: str = "") -> UsageError:
+def _first_problem(error: ValidationError, whose: str = "", options: Collection[str] = ()) -> UsageError:
+    """`options`: keys that have an option of the command line, which is called like their last part."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "missing":
-        return UsageError(whose + key, "is missing", f"give --{key} or put it into the configuration file")
+        inner = "." in key and key not in options
+        given = f"--set {key}=..." if inner else f"--{key.rpartition('.')[2]}"
+        return UsageError(whose + key, "is missing", f"give {given} or put it into the configuration file")
     cause = first["msg"].removeprefix("Value error, ")
     if not key:
         return UsageError(f"{whose}configuration", cause, "correct the keys that it names")

@@ -47,3 +47,8 @@ def test_relative_paths_count_from_the_folder_of_the_data(tmp_path: Path) -> Non
 def test_dots_are_refused_by_a_family_that_does_not_learn_from_them() -> None:
     with pytest.raises(UsageError, match="--points: compact does not learn from dots"):
         load_train_config("compact", [], GIVEN | {"dots.points": Path("a.csv"), "dots.slide": None})
+
+
+def test_what_is_missing_is_named_as_the_option_that_gives_it() -> None:
+    with pytest.raises(UsageError, match=r"dots\.slide: is missing\. Give --slide or"):
+        load_train_config("instasam", [], {"out": Path("o"), "dots.points": Path("a.csv"), "dots.slide": None})
