@@ -269,3 +269,15 @@ def test_the_decoder_copies_and_does_not_share(net: VitNet) -> None:
     made = NucleiDecoder(net.sam.mask_decoder, 1)
     own = {tensor.data_ptr() for tensor in made.parameters()}
     assert not own & {tensor.data_ptr() for tensor in net.sam.parameters()}
+
+
+def test_the_mask_of_a_dot_does_not_depend_on_which_others_are_wanted(net: VitNet) -> None:
+    """Negative points come from all dots, so leaving out the masks of some changes nothing for the others."""
+    dots = asked(*[(20.0 + 41 * i % 230, 30.0 + 67 * i % 220) for i in range(9)])
+    wanted = torch.tensor([1, 2, 6])
+    seen = net(pixels(256, 256))
+    every, first = net.masks(seen, dots)
+    chosen, first_of_chosen = net.masks(seen, dots, wanted=wanted)
+    assert torch.allclose(chosen, every[wanted], atol=1e-3)
+    assert not torch.allclose(chosen, net.masks(seen, dots.select(wanted))[0], atol=1e-3)
+    assert torch.equal(first_of_chosen, first[wanted])

@@ -78,10 +78,13 @@ class InstaSamNet(nn.Module):
             classes = self.class_head(seen.float())
         return Seen(fine, classes, (seen, coarse))
 
-    def masks(self, seen: Seen, asked: Asked, at_once: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    def masks(
+        self, seen: Seen, asked: Asked, at_once: int = 0, wanted: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """N x s x s logits of the nuclei at the dots, and the first pixel (x, y) of each, N x 2. `at_once`: dots
-        in one call; 0: as many as there are."""
+        in one call; 0: as many as there are. `wanted`: the only dots whose masks are made, in ascending order."""
         parts = []
+        asked = asked if wanted is None else asked.select(wanted)
         for rows in torch.arange(len(asked.row)).split(at_once or len(asked.row)):  # type: ignore[no-untyped-call]
             chosen = asked.select(rows)
             embedding = self.decoder.embedding(seen.context, chosen)

@@ -171,15 +171,20 @@ class VitNet(nn.Module):
         image = embedding.flatten(2).transpose(1, 2) + no_mask.weight
         return embedding, self.nuclei(image, self.sam.image_pe())
 
-    def masks(self, seen: VitSeen, asked: Asked, at_once: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    def masks(
+        self, seen: VitSeen, asked: Asked, at_once: int = 0, wanted: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """N x s x s logits of the nuclei at the dots, and the first pixel (x, y) of each, N x 2. The other dots of
-        a window are where the negative points come from. `at_once`: dots in one call; 0: as many as there are."""
+        a window, wanted or not, are where the negative points come from. `at_once`: dots in one call; 0: as many
+        as there are. `wanted`: the only dots whose masks are made, in ascending order."""
         row, xy = asked.row.cpu().numpy(), asked.xy.detach().cpu().numpy()
-        owner = seen.layout.owner(xy)
+        owner, asked_for = seen.layout.owner(xy), np.full(len(row), wanted is None)
+        if wanted is not None:
+            asked_for[wanted.cpu().numpy()] = True
         parts, order = [], []
         for window, embedding in zip(seen.windows, seen.embedding, strict=True):
             corner = np.array([window.x0, window.y0])
-            own = np.flatnonzero((row == window.row) & (owner == corner).all(1))
+            own = np.flatnonzero(asked_for & (row == window.row) & (owner == corner).all(1))
             if not len(own):
                 continue
             inside = (xy >= corner) & (xy < corner + WINDOW_PX)
@@ -210,8 +215,8 @@ class VitNet(nn.Module):
 
 def prompts_of(xy: Float32, own: Int64, others: Int64) -> tuple[Float32, Int64]:
     """n x 5 x 2 points and n x 5 labels for the n dots `own`: the dot itself, and up to four of the `others` drawn
-    at random. The draw follows from the two lists alone."""
-    chance = np.random.default_rng(0).random((len(own), len(others)))
+    at random. `others` holds `own` too, in ascending order, and the draw of a dot follows from it alone."""
+    chance = np.random.default_rng(0).random((len(others), len(others)))[np.searchsorted(others, own)]
     chance[own[:, None] == others] = 2.0
     order = chance.argsort(1)[:, :NEGATIVES]
     members = np.full((len(own), 1 + NEGATIVES), -1, np.int64)

@@ -36,7 +36,7 @@ class LossNet(nn.Module):
         maps = seen.maps
         if len(batch.row):
             chosen = torch.nonzero(batch.learned)[:, 0]
-            wide, origin = self.net.masks(seen, asked.select(chosen))
+            wide, origin = self.net.masks(seen, asked, wanted=chosen)
             masks = mask_loss(
                 wide, *true_windows(batch.first, asked.row[chosen], chosen + 1, origin, wide.shape[1])
             )
