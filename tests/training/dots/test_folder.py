@@ -15,8 +15,9 @@ from tests.training.dots.drawn import box, point, write_csv, write_geojson
 from wsi_nuc.datasets.images import at_mpp
 from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.errors import UsageError
-from wsi_nuc.training.dots.config import DotsConfig, enough, images_of
+from wsi_nuc.training.dots.config import DotsConfig
 from wsi_nuc.training.dots.holdback import held_back
+from wsi_nuc.training.dots.images import enough, images_of
 
 RNG = np.random.default_rng(0)
 

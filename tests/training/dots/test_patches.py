@@ -24,7 +24,8 @@ from wsi_nuc.tiling.grid import TileGrid
 from wsi_nuc.tiling.plan import RegionTask
 from wsi_nuc.tiling.read import read_region
 from wsi_nuc.tiling.scale import choose_scale
-from wsi_nuc.training.dots.config import DotImages, DotsConfig, enough, images_of
+from wsi_nuc.training.dots.config import DotsConfig
+from wsi_nuc.training.dots.images import DotImages, enough, images_of
 from wsi_nuc.training.dots.patches import known_pixels
 from wsi_nuc.types import Box, SlideRef
 

@@ -29,7 +29,7 @@ from wsi_nuc.training.classes.config import ClassesConfig
 from wsi_nuc.training.classes.heads import Batch, Heads, Learned
 from wsi_nuc.training.classes.nuclei import inputs, look_at, looking
 from wsi_nuc.training.compact.tune import metrics_of
-from wsi_nuc.training.dots.config import enough, images_of
+from wsi_nuc.training.dots.images import enough, images_of
 from wsi_nuc.training.events import Emit, Noted
 from wsi_nuc.training.loop import Row, Stage, finite
 from wsi_nuc.training.ranks import Ranks

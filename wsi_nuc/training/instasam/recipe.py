@@ -26,8 +26,8 @@ from wsi_nuc.models.instasam.build import assemble, net_of, network, save_net
 from wsi_nuc.models.instasam.settings import Settings, spec_of
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.models.weights import open_checkpoint
-from wsi_nuc.training.dots.config import enough, images_of
 from wsi_nuc.training.dots.holdback import held_back
+from wsi_nuc.training.dots.images import enough, images_of
 from wsi_nuc.training.events import Emit, Noted
 from wsi_nuc.training.instasam.config import STAGE, InstaSamConfig
 from wsi_nuc.training.instasam.crops import Batch, Crops, collate
