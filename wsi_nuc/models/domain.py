@@ -6,7 +6,7 @@ put in a word: too pale, too dark, another hue, no contrast, blurred.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -51,6 +51,12 @@ def looks_of(rgb: UInt8) -> tuple[float, ...] | None:
     sharpness = float(edges.mean(dtype=np.float64)) / max(contrast, 1e-3)
     values = (total / 3, channels[0] / total, channels[2] / total, contrast, sharpness)
     return tuple(round(float(value), 4) for value in values)
+
+
+def domain_of(images: Iterable[UInt8]) -> dict[str, tuple[float, float]]:
+    """How images (each H x W x 3) look, as a model file says it of its training images."""
+    looks = (looks_of(rgb) for rgb in images)
+    return limits_of([numbers for numbers in looks if numbers is not None])
 
 
 def limits_of(looks: Sequence[tuple[float, ...]], slack: float = 1.2) -> dict[str, tuple[float, float]]:

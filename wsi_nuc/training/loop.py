@@ -15,6 +15,7 @@ from typing import Any, Protocol, Self
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from wsi_nuc.errors import ModelError
 from wsi_nuc.models.device import Device
@@ -82,6 +83,22 @@ class Stage:
     """Save the network of the best validation; otherwise that of each epoch, so that the last one stays."""
     steered: Collection[str] = ()
     """Settings that may change before a stopped stage goes on."""
+
+
+def batches(
+    items: Any, collate: Callable[[Any], Any], batch: int, steps: int, workers: int, ranks: Ranks, first: int
+) -> Iterator[Any]:
+    """This process's share of every batch from step `first` on, for `items` that follow from their numbers.
+
+    A batch has `batch` items over all processes. `workers`: processes that prepare batches ahead.
+    """
+    numbers = [
+        list(range(step * batch, (step + 1) * batch))[ranks.rank :: ranks.world] for step in range(first, steps)
+    ]
+    loader: Any = DataLoader(
+        items, batch_sampler=numbers, collate_fn=collate, num_workers=workers, generator=torch.Generator()
+    )
+    return iter(loader)
 
 
 def run_stage(stage: Stage, ranks: Ranks, emit: Emit) -> None:

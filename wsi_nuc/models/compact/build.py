@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from wsi_nuc.models.base import ModelSpec, NucleiModel
 from wsi_nuc.models.compact.look import look
@@ -55,7 +56,7 @@ def net_of(checkpoint: Checkpoint) -> CompactNet:
     return net
 
 
-def load_weights(net: CompactNet, state: Mapping[str, torch.Tensor]) -> None:
+def load_weights(net: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
     counters = {name: tensor for name, tensor in net.state_dict().items() if is_counter(name)}
     net.load_state_dict(counters | {name: tensor.float() for name, tensor in state.items()})
 

@@ -37,13 +37,18 @@ class Network:
     def maps(self, rgb: UInt8) -> Unchecked[Maps]:
         """The maps of one tile, H x W x 3. Every call of the network gets one tile, whatever else is in the
         batch."""
-        pixels = normalise(torch.tensor(rgb)[None].to(self.device.torch_device))
-        below, beside = (-length % STRIDES[-1] for length in rgb.shape[:2])
-        mode = "reflect" if min(rgb.shape[:2]) > STRIDES[-1] else "replicate"
-        pixels = F.pad(pixels, (0, beside, 0, below), mode=mode).contiguous(memory_format=torch.channels_last)
+        pixels = padded(rgb, self.device.torch_device)
         with torch.inference_mode():
             maps: Unchecked[Maps] = self.device.start(self.net, pixels)
         return maps
+
+
+def padded(rgb: UInt8, device: torch.device) -> torch.Tensor:
+    """1 x 3 x H x W normalised pixels of an image, continued to sides that the coarsest stride divides."""
+    pixels = normalise(torch.tensor(rgb)[None].to(device))
+    below, beside = (-length % STRIDES[-1] for length in rgb.shape[:2])
+    mode = "reflect" if min(rgb.shape[:2]) > STRIDES[-1] else "replicate"
+    return F.pad(pixels, (0, beside, 0, below), mode=mode).contiguous(memory_format=torch.channels_last)
 
 
 def cut(rgb: UInt8, tile: Tile) -> UInt8:

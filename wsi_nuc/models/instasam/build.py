@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from wsi_nuc.models.base import ModelSpec, NucleiModel
-from wsi_nuc.models.compact.build import is_counter
+from wsi_nuc.models.compact.build import is_counter, load_weights
 from wsi_nuc.models.compact.network import channels_last, fused
 from wsi_nuc.models.device import Device
 from wsi_nuc.models.instasam.look import look
@@ -55,8 +55,7 @@ def load_file(checkpoint: Checkpoint, device: str, options: Mapping[str, Any]) -
 def net_of(checkpoint: Checkpoint) -> Net:
     """The trained network, not fused, as training needs it."""
     net = network(_checked(checkpoint.info))
-    counters = {name: tensor for name, tensor in net.state_dict().items() if is_counter(name)}
-    net.load_state_dict(counters | {name: tensor.float() for name, tensor in checkpoint.tensors().items()})
+    load_weights(net, checkpoint.tensors())
     return net
 
 

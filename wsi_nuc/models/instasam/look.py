@@ -7,15 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from wsi_nuc.models.compact.network import cut
-from wsi_nuc.models.compact.settings import STRIDES
+from wsi_nuc.models.compact.network import cut, padded
 from wsi_nuc.models.device import Device
 from wsi_nuc.models.hv import HvMaps, HvSettings, decode
 from wsi_nuc.models.instances import InstancesLook
 from wsi_nuc.models.instasam.settings import Settings, UseSettings
-from wsi_nuc.models.torch_ops import normalise
 from wsi_nuc.types import TileBatch, UInt8
 
 
@@ -39,10 +36,7 @@ def look(net: Any, device: Device, settings: Settings, name: str, batch: TileBat
 def maps_of(net: Any, device: Device, rgb: UInt8) -> HvMaps:
     """What the network says of an image, H x W x 3, at each of its pixels."""
     height, width = rgb.shape[:2]
-    pixels = normalise(torch.tensor(rgb)[None].to(device.torch_device))
-    below, beside = (-length % STRIDES[-1] for length in (height, width))
-    mode = "reflect" if min(height, width) > STRIDES[-1] else "replicate"
-    pixels = F.pad(pixels, (0, beside, 0, below), mode=mode).contiguous(memory_format=torch.channels_last)
+    pixels = padded(rgb, device.torch_device)
     with torch.inference_mode():
         seen = device.infer(net, pixels)
         fine = seen.maps[0, :, :height, :width]

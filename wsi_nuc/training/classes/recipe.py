@@ -20,7 +20,7 @@ from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.errors import ModelError, UsageError
 from wsi_nuc.evaluation.evaluate import truth_of
 from wsi_nuc.models.compact import packaged
-from wsi_nuc.models.compact.build import load_weights, save_net
+from wsi_nuc.models.compact.build import load_weights, net_of, save_net
 from wsi_nuc.models.compact.net import CompactNet, PooledClasses
 from wsi_nuc.models.compact.settings import ARCHITECTURE, Settings
 from wsi_nuc.models.registry import is_file
@@ -177,8 +177,7 @@ def _finish(config: ClassesConfig, emit: Emit) -> None:
     """Write the learned file again, with the scores on the validation images, if there are any."""
     checkpoint = open_checkpoint(config.out / STAGE / LEARNED)
     settings, details = Settings.from_header(checkpoint.info.details), checkpoint.info.details
-    net = CompactNet(settings.net, len(settings.classes))
-    load_weights(net, checkpoint.tensors())
+    net = net_of(checkpoint)
     sources = () if config.data is None else config.data.validation
     validation = load_images(sources, config.classes, config.mpp)
     metrics = finite({**details["metrics"], **metrics_of(net, settings, validation.images)})

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from wsi_nuc.datasets.images import Loaded, load_images
 from wsi_nuc.datasets.record import LabelledImage
@@ -29,7 +28,7 @@ from wsi_nuc.training.compact.crops import Batch, Crops, collate
 from wsi_nuc.training.compact.losses import losses
 from wsi_nuc.training.compact.tune import finished
 from wsi_nuc.training.events import Emit, Noted
-from wsi_nuc.training.loop import Losses, Row, Stage, finite
+from wsi_nuc.training.loop import Losses, Row, Stage, batches, finite
 from wsi_nuc.training.ranks import Ranks
 from wsi_nuc.training.registry import MODEL
 
@@ -87,7 +86,7 @@ def stage_of(
         optimizer=_optimizer(net, config),
         lr=config.lr,
         rate=partial(rate, config),
-        batches=partial(batches, crops, config, ranks),
+        batches=partial(batches, crops, collate, config.batch, config.steps, config.data.workers, ranks),
         batch=config.batch,
         steps=config.steps,
         epoch_steps=config.report_every,
@@ -120,21 +119,6 @@ def rate(config: CompactTrainConfig, step: int) -> float:
     """Share of the learning rate at a step: it rises, is steady, then falls to 0 in a straight line."""
     left = (config.steps - step) / max(1.0, config.decay * config.steps)
     return min(1.0, (step + 1) / max(1, config.warmup), left)
-
-
-def batches(crops: Crops, config: CompactTrainConfig, ranks: Ranks, first: int) -> Iterator[Batch]:
-    numbers = [
-        list(range(step * config.batch, (step + 1) * config.batch))[ranks.rank :: ranks.world]
-        for step in range(first, config.steps)
-    ]
-    loader: Any = DataLoader(
-        crops,
-        batch_sampler=numbers,
-        collate_fn=collate,
-        num_workers=config.data.workers,
-        generator=torch.Generator(),
-    )
-    return iter(loader)
 
 
 def _optimizer(net: CompactNet, config: CompactTrainConfig) -> torch.optim.Optimizer:

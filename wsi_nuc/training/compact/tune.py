@@ -18,11 +18,11 @@ from wsi_nuc.datasets.record import DataError, LabelledImage
 from wsi_nuc.evaluation.evaluate import as_labels, evaluate_images, predict_table, truth_of
 from wsi_nuc.evaluation.metrics import panoptic
 from wsi_nuc.evaluation.protocol import image_means, mean
-from wsi_nuc.models.compact.build import assemble, load_weights, save_net
+from wsi_nuc.models.compact.build import assemble, net_of, save_net
 from wsi_nuc.models.compact.net import CompactNet
 from wsi_nuc.models.compact.segmentor import calibrated, logit
 from wsi_nuc.models.compact.settings import Settings, UseSettings, spec_of
-from wsi_nuc.models.domain import limits_of, looks_of
+from wsi_nuc.models.domain import domain_of
 from wsi_nuc.models.weights import open_checkpoint
 from wsi_nuc.nuclei import GridNuclei
 from wsi_nuc.quality.resolution import FEWEST_NUCLEI, Sample
@@ -121,14 +121,13 @@ def finished(
     """
     checkpoint = open_checkpoint(trained)
     settings = Settings.from_header(checkpoint.info.details)
-    net = CompactNet(settings.net, len(settings.classes))
-    load_weights(net, checkpoint.tensors())
+    net = net_of(checkpoint)
     use = settings.use
     if tuned_as is not None:
         use = Settings.from_header(open_checkpoint(tuned_as).info.details).use
     elif validation:
         use = tune(net, settings, validation, "cpu")
-    settings = replace(settings, use=use, domain=_domain(train))
+    settings = replace(settings, use=use, domain=domain_of(image.rgb for image in train))
     details = checkpoint.info.details
     about: dict[str, Any] = {
         "training_data": details["training_data"],
@@ -138,12 +137,6 @@ def finished(
     }
     save_net(out, net, settings, about)
     return use
-
-
-def _domain(images: Sequence[LabelledImage]) -> dict[str, tuple[float, float]]:
-    """How the training images looked."""
-    looks = (looks_of(image.rgb) for image in images)
-    return limits_of([numbers for numbers in looks if numbers is not None])
 
 
 def metrics_of(net: CompactNet, settings: Settings, validation: Sequence[LabelledImage]) -> dict[str, float]:

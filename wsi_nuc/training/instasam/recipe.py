@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from wsi_nuc.datasets.images import load_images
 from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.evaluation.evaluate import evaluate_images
 from wsi_nuc.evaluation.protocol import image_means
-from wsi_nuc.models.domain import limits_of, looks_of
+from wsi_nuc.models.domain import domain_of
 from wsi_nuc.models.instasam.build import assemble, net_of, network, save_net
 from wsi_nuc.models.instasam.settings import Settings, spec_of
 from wsi_nuc.models.registry import load_model
@@ -30,12 +29,12 @@ from wsi_nuc.training.dots.holdback import held_back
 from wsi_nuc.training.dots.images import enough, images_of
 from wsi_nuc.training.events import Emit, Noted
 from wsi_nuc.training.instasam.config import STAGE, InstaSamConfig
-from wsi_nuc.training.instasam.crops import Batch, Crops, collate
+from wsi_nuc.training.instasam.crops import Crops, collate
 from wsi_nuc.training.instasam.first import Dotted, first_labels
 from wsi_nuc.training.instasam.losses import LossNet
 from wsi_nuc.training.instasam.report import Dots, dots_found, write_report
 from wsi_nuc.training.instasam.start import load_frozen, settings_of
-from wsi_nuc.training.loop import Row, Stage, finite
+from wsi_nuc.training.loop import Row, Stage, batches, finite
 from wsi_nuc.training.ranks import Ranks
 from wsi_nuc.training.registry import MODEL
 
@@ -138,7 +137,7 @@ def stage_of(
         optimizer=torch.optim.AdamW(trained.values(), lr=config.lr, weight_decay=config.weight_decay),
         lr=config.lr,
         rate=partial(rate, config),
-        batches=partial(batches, crops, config, ranks),
+        batches=partial(batches, crops, collate, config.batch, config.steps, config.workers, ranks),
         batch=config.batch,
         steps=config.steps,
         epoch_steps=config.report_every,
@@ -159,21 +158,6 @@ def rate(config: InstaSamConfig, step: int) -> float:
     return (1 + math.cos(math.pi * done / whole)) / 2
 
 
-def batches(crops: Crops, config: InstaSamConfig, ranks: Ranks, first: int) -> Iterator[Batch]:
-    numbers = [
-        list(range(step * config.batch, (step + 1) * config.batch))[ranks.rank :: ranks.world]
-        for step in range(first, config.steps)
-    ]
-    loader: Any = DataLoader(
-        crops,
-        batch_sampler=numbers,
-        collate_fn=collate,
-        num_workers=config.workers,
-        generator=torch.Generator(),
-    )
-    return iter(loader)
-
-
 def _scores(
     config: InstaSamConfig, settings: Settings, ranks: Ranks, images: Sequence[LabelledImage], net: Any
 ) -> Row:
@@ -191,8 +175,7 @@ def _finish(config: InstaSamConfig, settings: Settings, material: Material) -> N
     """The averaged network once more, with how its training images looked."""
     checkpoint = open_checkpoint(config.average)
     about = {name: checkpoint.info.details[name] for name in ("training_data", "metrics")}
-    looks = (looks_of(image.rgb) for image in material.images)
-    domain = limits_of([numbers for numbers in looks if numbers is not None])
+    domain = domain_of(image.rgb for image in material.images)
     save_net(config.out / MODEL, net_of(checkpoint), replace(settings, domain=domain), about)
 
 
