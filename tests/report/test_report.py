@@ -85,7 +85,8 @@ def test_nuclei_that_were_cut_are_noticed() -> None:
 
 
 def command(*words: object) -> int:
-    return CliRunner().invoke(app, [str(word) for word in words]).exit_code
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    return int(getattr(done.exception, "exit_code", done.exit_code))
 
 
 @pytest.fixture(scope="module")

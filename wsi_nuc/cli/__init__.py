@@ -16,6 +16,7 @@ from wsi_nuc.cli.model_commands import models_app
 from wsi_nuc.cli.report_command import report
 from wsi_nuc.cli.run_command import run
 from wsi_nuc.cli.train_commands import data_app, evaluate, train
+from wsi_nuc.cli.try_command import try_
 from wsi_nuc.errors import WsiNucError
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app = typer.Typer(
 for command in (run, info, verify, pack, unpack, features, columns, export, report, synth, train, evaluate):
     app.command()(command)
 app.command("import")(import_)
+app.command("try")(try_)
 
 cohort_app = typer.Typer(
     no_args_is_help=True,

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import wsi_nuc
 from wsi_nuc.cohort.collect import Collected, gather
@@ -16,6 +18,7 @@ from wsi_nuc.cohort.records import DONE
 from wsi_nuc.cohort.report.figures import Outlier, figures_of, histogram, outliers, values_of
 from wsi_nuc.cohort.state import counts
 from wsi_nuc.cohort.tables import Row
+from wsi_nuc.report.page import report_path
 from wsi_nuc.report.pictures import data_uri, thumbnail
 from wsi_nuc.report.text import environment
 
@@ -49,6 +52,7 @@ def write_report(folder: CohortFolder) -> Collected:
             histograms=[(figure, histogram(figure, known)) for figure, known in values if known.any()],
             outliers=far,
             pictures=_pictures(folder, done, far),
+            pages=_pages(folder, done),
             patients=got.patients,
             done=done,
             most_rows=MOST_ROWS,
@@ -89,6 +93,12 @@ def _pictures(folder: CohortFolder, done: Sequence[Row], far: Sequence[Outlier])
     room = min(MOST_THUMBNAILS - len(chosen), len(others))
     chosen += [others[i * len(others) // room] for i in range(room)]
     return [(row, row["id"] in marked, _small(folder.store(row["id"]))) for row in chosen]
+
+
+def _pages(folder: CohortFolder, done: Sequence[Row]) -> dict[str, str]:
+    """The address of each slide's own page, from the page of the cohort, for those that have one."""
+    pages = ((row["id"], report_path(folder.store(row["id"]))) for row in done[:MOST_ROWS])
+    return {name: quote(os.path.relpath(page, folder.root)) for name, page in pages if page.is_file()}
 
 
 def _small(store: Path) -> str:
