@@ -21,7 +21,7 @@ from wsi_nuc.errors import StorageError, UsageError
 from wsi_nuc.exporting import export as exporting
 from wsi_nuc.exporting.export import Choice, export
 from wsi_nuc.exporting.registry import FORMATS
-from wsi_nuc.importing import qupath
+from wsi_nuc.importing import registry as importing
 from wsi_nuc.importing.record import Wanted
 from wsi_nuc.store import durable
 from wsi_nuc.store.nuclei_rows import NucleiReader
@@ -32,17 +32,32 @@ COUNT = 400
 Outlines = list[tuple[Any, str]]
 
 
-def read_qupath(path: Path) -> Outlines:
+def imported(path: Path) -> Outlines:
+    """As `wsi-nuc import` reads it, which finds out the format."""
+    reader = importing.reader(importing.format_of(path))
     return [
         (shape, name)
-        for cells in qupath.cells(path, Wanted())
+        for cells in reader.cells(path, Wanted())
         for shape, name in zip(cells.geometry, cells.names, strict=True)
+    ]
+
+
+def read_coco(path: Path) -> Outlines:
+    from pycocotools.coco import COCO
+
+    coco = COCO(path)
+    return [
+        (shapely.Polygon(np.reshape(a["segmentation"][0], (-1, 2))), coco.cats[a["category_id"]]["name"])
+        for a in coco.loadAnns(coco.getAnnIds())
     ]
 
 
 # format -> (name of the file, how it is read back, to which part of a pixel)
 FORMAT_TESTS: dict[str, tuple[str, Callable[[Path], Outlines], float]] = {
-    "qupath": ("cells.geojson", read_qupath, 1e-4),
+    "qupath": ("cells.geojson", imported, 1e-4),
+    "coco": ("coco.json", read_coco, 1e-4),
+    "cellvit": ("cells.json", imported, 1e-4),
+    "hovernet": ("hovernet.json", imported, 1e-4),
 }
 
 

@@ -50,7 +50,9 @@ def export(
     """
     choice, writer = choice or Choice(), format_of(format)
     manifest = manifests.read(store)
-    about = About(class_names(store), float(manifest["slide"]["mpp"]), str(manifest["slide"]["sha256"]))
+    slide = manifest["slide"]
+    size = (int(slide["width_px"]), int(slide["height_px"]))
+    about = About(class_names(store), float(slide["mpp"]), str(slide["sha256"]), str(slide["file"]), size)
     unknown = [name for name in choice.classes if name not in about.classes]
     if unknown:
         raise UsageError(

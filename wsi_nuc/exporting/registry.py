@@ -13,6 +13,9 @@ from wsi_nuc.store.nuclei_rows import NucleiRows
 
 FORMATS: dict[str, str] = {
     "qupath": "wsi_nuc.exporting.qupath",
+    "coco": "wsi_nuc.exporting.coco",
+    "cellvit": "wsi_nuc.exporting.cellvit",
+    "hovernet": "wsi_nuc.exporting.hovernet",
 }
 
 
@@ -26,6 +29,10 @@ class About:
     """Microns per level-0 pixel."""
     slide_sha256: str
     """Of the slide's content."""
+    slide_file: str
+    """The name of the slide's file."""
+    size_l0: tuple[int, int]
+    """Width and height of the slide."""
 
 
 class Format(Protocol):

@@ -1,0 +1,76 @@
+"""CellViT's and CellViT++'s cells.json: one cell per nucleus, with its box, centroid, contour and type.
+
+Contours are written as they are, in level-0 pixels counted from the corner of the first pixel: readers of this
+file, such as CellViT's own way to QuPath, take them so. CellViT's own contours run through the centres of the
+outermost pixels and name each pixel by whole numbers, so beside these they look half a pixel up and to the left.
+Boxes have rows before columns, as CellViT's do. Types have the numbers of the classes plus 1, since 0 is the
+background. `type_prob` is the score of the nucleus, as this program reads it back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from wsi_nuc.exporting.output import Output
+from wsi_nuc.exporting.registry import About
+from wsi_nuc.store.nuclei_rows import NucleiRows
+
+COLUMNS = ("class_id", "score")
+_DECIMALS = 4
+# What microns per pixel times magnification is, about: 0.25 at 40x.
+_MPP_AT_1X = 10.0
+_OBJECTIVES = (1.25, 2.5, 5, 10, 20, 40, 60, 100)
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
+
+def write(nuclei: Iterable[NucleiRows], about: About, output: Output) -> None:
+    power = magnification(about.mpp)
+    head = {
+        "wsi_metadata": {
+            "base_mpp": about.mpp,
+            "base_magnification": power,
+            "target_patch_mpp": about.mpp,
+            "magnification": power,
+            "downsampling": 1,
+            "level": 0,
+        },
+        "type_map": types(about.classes),
+    }
+    output.write(_ENCODER.encode(head)[:-1].encode() + b',"cells":[')
+    separator = b"\n"
+    for rows in nuclei:
+        for cell in cells(rows):
+            output.write(separator + _ENCODER.encode(cell).encode())
+            separator = b",\n"
+    output.write(b"\n]}\n")
+
+
+def types(classes: Iterable[str]) -> dict[str, str]:
+    """The name of each number of a type."""
+    return {"0": "Background"} | {str(number): name for number, name in enumerate(classes, 1)}
+
+
+def magnification(mpp: float) -> float:
+    """The usual objective that is nearest to the resolution."""
+    return min(_OBJECTIVES, key=lambda power: abs(np.log(_MPP_AT_1X / mpp / power)))
+
+
+def cells(rows: NucleiRows) -> Iterator[dict[str, Any]]:
+    """Box, centroid, contour, probability and type of each nucleus, as HoVer-Net and CellViT name them."""
+    starts, xy = rows.rings.offsets.tolist(), np.round(rows.rings.xy, _DECIMALS).tolist()
+    boxes = np.round(rows.rings.bounds()[:, [1, 0, 3, 2]].reshape(-1, 2, 2), _DECIMALS).tolist()
+    centres = np.round(rows.rings.areas_and_centres()[1], _DECIMALS).tolist()
+    scores = np.round(rows.columns["score"].astype(np.float64), _DECIMALS).tolist()
+    kinds = (rows.columns["class_id"].astype(np.int64) + 1).tolist()
+    for i in range(len(rows)):
+        yield {
+            "bbox": boxes[i],
+            "centroid": centres[i],
+            "contour": xy[starts[i] : starts[i + 1]],
+            "type_prob": scores[i],
+            "type": kinds[i],
+        }
