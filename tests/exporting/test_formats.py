@@ -18,12 +18,12 @@ import shapely
 from tests.features.build import publish_nuclei
 from tests.store.build import CLASSES, nuclei
 from wsi_nuc.errors import StorageError, UsageError
-from wsi_nuc.exporting import export as exporting
-from wsi_nuc.exporting.export import Choice, export
-from wsi_nuc.exporting.registry import FORMATS
+from wsi_nuc.exporting.export import Choice, export, export_all, targets
+from wsi_nuc.exporting.registry import FORMATS, format_of, kind_of
 from wsi_nuc.importing import registry as importing
 from wsi_nuc.importing.record import Wanted
 from wsi_nuc.store import durable
+from wsi_nuc.store import manifest as manifests
 from wsi_nuc.store.nuclei_rows import NucleiReader
 from wsi_nuc.store.packing import convert
 from wsi_nuc.store.tables import probability_name
@@ -61,6 +61,23 @@ FORMAT_TESTS: dict[str, tuple[str, Callable[[Path], Outlines], float]] = {
 }
 
 
+KINDS = {format: kind_of(format_of(format)) for format in FORMATS}
+BYTES = [format for format, kind in KINDS.items() if kind == "bytes"]
+# The calls of `store/durable.py` that an export of each kind makes.
+CALLS = {
+    "bytes": ("write", "fsync", "close", "rename"),
+    "file": ("write", "fsync", "rename"),
+    "folder": ("write", "fsync", "exchange"),
+}
+
+
+def content(path: Path) -> dict[str, bytes]:
+    """The bytes of a file, or of all files of a folder."""
+    if path.is_file():
+        return {"": path.read_bytes()}
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
 def test_every_format_has_its_row() -> None:
     assert set(FORMAT_TESTS) == set(FORMATS)
 
@@ -95,7 +112,7 @@ def test_a_packed_store_gives_the_same_file(format: str, store: Path, tmp_path: 
     shutil.copytree(store, tmp_path / store.name)
     packed = convert(tmp_path / store.name, packed=True)
     assert export(packed, format, tmp_path / name) == export(store, format, tmp_path / f"of-folder-{name}")
-    assert (tmp_path / name).read_bytes() == (tmp_path / f"of-folder-{name}").read_bytes()
+    assert content(tmp_path / name) == content(tmp_path / f"of-folder-{name}")
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -120,34 +137,59 @@ def test_a_store_without_nuclei_gives_a_valid_empty_file(format: str, tmp_path: 
     assert read(tmp_path / name) == []
 
 
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("operation", ["write", "fsync", "close", "rename"])
+@pytest.mark.parametrize(
+    ("format", "call"), [(format, call) for format, kind in KINDS.items() for call in CALLS[kind]]
+)
 def test_a_disk_that_fails_leaves_what_was_there(
-    format: str, operation: str, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    format: str, call: str, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = FORMAT_TESTS[format][0]
-    out = tmp_path / name
-    out.write_bytes(b"before")
+    out = tmp_path / FORMAT_TESTS[format][0]
+    export(store, format, out, Choice(min_score=0.9))
+    before, names = content(out), sorted(tmp_path.iterdir())
 
     def fail(what: str, path: Path) -> None:
-        if what == operation:
+        if what == call:
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(durable, "before", fail)
     with pytest.raises(StorageError, match="space"):
         export(store, format, out, overwrite=True)
-    assert out.read_bytes() == b"before"
-    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (content(out), sorted(tmp_path.iterdir())) == (before, names)
+    monkeypatch.setattr(durable, "before", None)
+    assert export(store, format, out, overwrite=True) == COUNT
+    assert content(out) != before
+    assert sorted(tmp_path.iterdir()) == names
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_the_same_nuclei_give_the_same_bytes_also_compressed(format: str, store: Path, tmp_path: Path) -> None:
+def test_the_same_nuclei_give_the_same_bytes(format: str, store: Path, tmp_path: Path) -> None:
+    name = FORMAT_TESTS[format][0]
+    for folder in ("first", "second"):
+        export(store, format, tmp_path / folder / name)
+    assert content(tmp_path / "first" / name) == content(tmp_path / "second" / name)
+
+
+@pytest.mark.parametrize("format", BYTES)
+def test_a_name_that_ends_in_gz_compresses(format: str, store: Path, tmp_path: Path) -> None:
     name = FORMAT_TESTS[format][0]
     plain, packed, again = tmp_path / name, tmp_path / f"{name}.gz", tmp_path / f"again.{name}.gz"
     for out in (plain, packed, again):
         export(store, format, out)
     assert packed.read_bytes() == again.read_bytes()
     assert gzip.decompress(packed.read_bytes()) == plain.read_bytes()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_several_stores_give_a_file_each_named_after_the_slide(format: str, store: Path, tmp_path: Path) -> None:
+    other = publish_nuclei(tmp_path, nuclei(5), name="y.tif.zarr")
+    out, suffix = tmp_path / "out", format_of(format).SUFFIX
+    written = list(export_all([store, other], format, out))
+    assert written == [(out / f"x.svs{suffix}", COUNT), (out / f"y.tif{suffix}", 5)]
+    read = FORMAT_TESTS[format][1]
+    assert [len(read(path)) for path, _ in written] == [COUNT, 5]
+    assert export(other, format, tmp_path / "alone") == 5
+    with pytest.raises(UsageError, match="--overwrite"):
+        list(export_all([other, store], format, out))
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -182,14 +224,68 @@ def test_mistakes_are_reported_before_a_file_is_made(store: Path, tmp_path: Path
     assert out.read_bytes() == b"mine"
 
 
-def test_a_store_that_lost_rows_is_not_exported(
+def test_out_is_the_file_of_one_store_and_a_folder_of_several(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    twin = publish_nuclei(tmp_path / "twin", nuclei(1))
+    assert targets([store], "qupath", tmp_path / "new") == [tmp_path / "new"]
+    assert targets([store], "qupath", tmp_path / "there") == [tmp_path / "there" / "x.svs.geojson"]
+    with pytest.raises(UsageError, match="two of the stores have this slide name"):
+        targets([store, twin], "qupath", tmp_path / "new")
+    with pytest.raises(UsageError, match="is a result of wsi-nuc"):
+        targets([store], "qupath", twin)
+
+
+def test_of_several_stores_one_may_lack_a_class_but_not_all(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manifest = exporting.manifests.read(store)
-    monkeypatch.setattr(exporting.manifests, "read", lambda _: manifest | {"counts": {"nuclei": COUNT + 1}})
-    with pytest.raises(StorageError, match=r"wsi-nuc verify"):
-        export(store, "qupath", tmp_path / "cells.geojson")
-    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr("tests.features.build.CLASSES", ("tumour", "gland", "vessel"))
+    other, out = publish_nuclei(tmp_path / "stores", nuclei(50), name="y.svs.zarr"), tmp_path / "out"
+    with pytest.raises(UsageError, match="Did you mean immune"):
+        list(export_all([other, store], "qupath", out, Choice(("imune",))))
+    assert not out.exists()
+    counts = [written for _, written in export_all([other, store], "qupath", out, Choice(("immune",)))]
+    assert counts[0] == 0 < counts[1]
+
+
+def _unfinished(store: Path) -> None:
+    (store / "manifest.json").unlink()
+
+
+def _newer(store: Path) -> None:
+    manifest = json.loads((store / "manifest.json").read_text()) | {"format": 99}
+    (store / "manifest.json").write_text(json.dumps(manifest | {"digest": manifests.digest(manifest)}))
+
+
+def _cut_off(store: Path) -> None:
+    parquet = store / "shapes/nuclei/shapes.parquet"
+    parquet.write_bytes(parquet.read_bytes()[:-1000])
+
+
+def _one_other_bit(store: Path) -> None:
+    parquet = store / "shapes/nuclei/shapes.parquet"
+    data = bytearray(parquet.read_bytes())
+    data[len(data) // 3] ^= 1
+    parquet.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (_unfinished, "is missing, so nothing says what was published"),
+        (_newer, "has format 99, which this version of wsi-nuc does not know"),
+        (_cut_off, "cannot be read"),
+        (_one_other_bit, "has other content than was published"),
+    ],
+)
+def test_a_store_that_is_not_whole_is_not_exported(
+    harm: Callable[[Path], None], said: str, store: Path, tmp_path: Path
+) -> None:
+    copy, out = tmp_path / store.name, tmp_path / "out"
+    shutil.copytree(store, copy)
+    harm(copy)
+    with pytest.raises(StorageError, match=said):
+        list(export_all([copy], "qupath", out / "cells.geojson"))
+    assert not out.exists()
 
 
 def test_qupath_gets_a_detection_with_class_colour_and_measurements(store: Path, tmp_path: Path) -> None:

@@ -2,44 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from wsi_nuc.cli.options import Option
 from wsi_nuc.errors import UsageError
 
-if TYPE_CHECKING:
-    pass
-
 
 def export(
-    store: Annotated[Path, typer.Argument(help="A published result, such as results/slide.svs.zarr.")],
+    stores: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="STORE...", help="Published results, such as results/slide.svs.zarr.", show_default=False
+        ),
+    ],
     to: Annotated[str, Option("--to", help="qupath: GeoJSON, one detection per nucleus.")],
-    out: Annotated[Path, Option("--out", "-o", help="The file to write; .gz compresses it.")],
+    out: Annotated[
+        Path, Option("--out", "-o", help="The file to write; .gz compresses it. For several stores a folder.")
+    ],
     classes: Annotated[list[str] | None, Option("--class", help="Only this class. May be repeated.")] = None,
     min_score: Annotated[float, Option(min=0, max=1, help="Only nuclei with at least this score.")] = 0.0,
     box: Annotated[str, Option(help="x0,y0,x1,y1 in level-0 pixels: only nuclei that reach into it.")] = "",
+    columns: Annotated[
+        str,
+        Option(help="Which columns of the table of nuclei, with * and ?, such as 'h_*,solidity'; none for none."),
+    ] = "*",
     overwrite: Annotated[bool, Option("--overwrite", help="Replace the file if it exists.")] = False,
     quiet: Annotated[bool, Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Write the nuclei of a store for another program. The file appears complete, or not at all."""
+    """Write the nuclei of stores for another program. A file appears complete, or not at all.
+
+    With one store, --out is the file. With several, or where --out is a folder that exists, each gets a file in
+    it, named after its slide.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
-    from wsi_nuc.exporting.export import Choice
-    from wsi_nuc.exporting.export import export as run_export
+    from wsi_nuc.exporting.export import Choice, export_all
 
-    choice = Choice(tuple(classes or ()), min_score, _box(box))
+    wanted = () if columns == "none" else tuple(name.strip() for name in columns.split(","))
+    choice = Choice(tuple(classes or ()), min_score, _box(box), wanted)
     with Progress(console=Console(stderr=True), disable=quiet, transient=True) as bar:
-        task = bar.add_task(out.name, total=None)
 
-        def show(done: int, of: int) -> None:
-            bar.update(task, completed=done, total=of)
+        def begin(file: Path) -> Callable[[int, int], None]:
+            task = bar.add_task(file.name, total=None)
+            return lambda done, of: bar.update(task, completed=done, total=of)
 
-        written = run_export(store, to, out.expanduser().absolute(), choice, overwrite, show)
-    typer.echo(f"{out}: {written:,} nuclei")
+        for file, written in export_all(stores, to, out.expanduser().absolute(), choice, overwrite, begin):
+            typer.echo(f"{file}: {written:,} nuclei")
 
 
 def _box(text: str) -> tuple[float, float, float, float] | None:

@@ -19,6 +19,7 @@ from wsi_nuc.exporting.output import Output
 from wsi_nuc.exporting.registry import About
 from wsi_nuc.store.nuclei_rows import NucleiRows
 
+SUFFIX = ".cells.json"
 COLUMNS = ("class_id", "score")
 _DECIMALS = 4
 # What microns per pixel times magnification is, about: 0.25 at 40x.

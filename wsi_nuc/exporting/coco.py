@@ -16,16 +16,17 @@ from wsi_nuc.exporting.output import Output
 from wsi_nuc.exporting.registry import About
 from wsi_nuc.store.nuclei_rows import NucleiRows
 
+SUFFIX = ".coco.json"
 COLUMNS = ("class_id", "score")
 _DECIMALS = 4
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 def write(nuclei: Iterable[NucleiRows], about: About, output: Output) -> None:
-    width, height = about.size_l0
+    size = {"width": about.slide["width_px"], "height": about.slide["height_px"]}
     head = {
         "info": {"description": "nuclei, in level-0 pixels", "mpp": about.mpp},
-        "images": [{"id": 1, "file_name": about.slide_file, "width": width, "height": height}],
+        "images": [{"id": 1, "file_name": about.slide["file"], **size}],
         "categories": [
             {"id": number, "name": name, "supercategory": "nucleus"}
             for number, name in enumerate(about.classes, 1)

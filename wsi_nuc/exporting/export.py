@@ -1,26 +1,31 @@
-"""Writes a published store to a file for another program, one row group at a time."""
+"""Writes published stores to files for another program, one row group at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from wsi_nuc.errors import StorageError, UsageError
-from wsi_nuc.exporting.output import atomic_output
-from wsi_nuc.exporting.registry import About, format_of
+from wsi_nuc.errors import StorageError, UsageError, choices
+from wsi_nuc.exporting.output import atomic_output, atomic_path
+from wsi_nuc.exporting.registry import MEASURED, About, Format, format_of, kind_of
+from wsi_nuc.store import durable, layout
 from wsi_nuc.store import manifest as manifests
 from wsi_nuc.store.nuclei_rows import NucleiReader, NucleiRows, of_classes
+from wsi_nuc.store.place import open_folder
 from wsi_nuc.store.reading import class_names
+from wsi_nuc.store.verify import is_result, refuse_damaged
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which nuclei are wanted; all by default."""
+    """Which nuclei are wanted, and what of them; all by default."""
 
     classes: tuple[str, ...] = ()
     """Names of classes; empty for all."""
@@ -28,12 +33,50 @@ class Choice:
     """0 to 1."""
     box_l0: tuple[float, float, float, float] | None = None
     """x0, y0, x1, y1 in level-0 pixels: only nuclei whose boxes meet it."""
+    measured: tuple[str, ...] = ("*",)
+    """Names of columns of the table of nuclei, or patterns with * and ?; for formats that write these columns."""
 
     def of(self, rows: NucleiRows) -> NucleiRows:
         wanted = rows.columns["score"] >= self.min_score
         if self.classes:
             wanted &= of_classes(rows.columns["class"], self.classes)
         return rows if wanted.all() else rows.select(np.flatnonzero(wanted))
+
+
+def export_all(
+    stores: Sequence[Path],
+    format: str,
+    out: Path,
+    choice: Choice | None = None,
+    overwrite: bool = False,
+    progress: Callable[[Path], Progress] = lambda out: lambda done, of: None,
+) -> Iterator[tuple[Path, int]]:
+    """Write a file (or folder) per store, at `out` or in the folder `out`; yields each with its number of nuclei.
+
+    Mistakes in the call are found before the first one is written. Of several stores, some may lack a class.
+    """
+    choice, places = choice or Choice(), targets(stores, format, out)
+    known = {store: class_names(store) for store in stores if manifests.read(store)}
+    _refuse_unknown("--class", choice.classes, [name for names in known.values() for name in names])
+    for place in places:
+        _refuse_existing(place, format_of(format), overwrite)
+    for store, place in zip(stores, places, strict=True):
+        yield place, _export(store, format_of(format), place, choice, progress(place))
+
+
+def targets(stores: Sequence[Path], format: str, out: Path) -> list[Path]:
+    """Where each store goes: to `out` itself if there is one store and `out` is not a folder yet; else into the
+    folder `out`, with the name of its slide. A folder that is an export of this format is `out` itself."""
+    writer = format_of(format)
+    if out.exists() and is_result(out):
+        raise UsageError(out, "is a result of wsi-nuc, and no export goes into one", "choose another --out")
+    if len(stores) == 1 and (not out.is_dir() or _is_export(writer, out)):
+        return [out]
+    names = [f"{_slide_name(store)}{writer.SUFFIX}" for store in stores]
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise UsageError(out / twice, "two of the stores have this slide name", "export them to different folders")
+    return [out / name for name in names]
 
 
 def export(
@@ -48,19 +91,12 @@ def export(
 
     `progress` is called with the number of row groups that are done, and of all.
     """
-    choice, writer = choice or Choice(), format_of(format)
-    manifest = manifests.read(store)
-    slide = manifest["slide"]
-    size = (int(slide["width_px"]), int(slide["height_px"]))
-    about = About(class_names(store), float(slide["mpp"]), str(slide["sha256"]), str(slide["file"]), size)
-    unknown = [name for name in choice.classes if name not in about.classes]
-    if unknown:
-        raise UsageError(
-            f"--class {unknown[0]}", "the store has no such class", f"it has {', '.join(about.classes)}"
-        )
-    if out.exists() and not overwrite:
-        raise UsageError(out, "exists", "give another name, or --overwrite")
-    written = 0
+    ((_, written),) = export_all([store], format, out, choice, overwrite, lambda _: progress)
+    return written
+
+
+def _export(store: Path, writer: Format, out: Path, choice: Choice, progress: Progress) -> int:
+    manifest, written = manifests.read(store), 0
 
     def rows(reader: NucleiReader) -> Iterator[NucleiRows]:
         nonlocal written
@@ -70,11 +106,73 @@ def export(
             progress(done, reader.groups)
             yield chosen
 
-    columns = list(dict.fromkeys(["class", "score", *writer.COLUMNS]))
-    with NucleiReader(store, columns) as reader:
+    with NucleiReader(store, _columns(store, writer, choice)) as reader:
+        refuse_damaged(store, manifest, [layout.NUCLEI_SHAPES, layout.NUCLEI_TABLE])
         if reader.rows != manifest["counts"]["nuclei"]:
             cause = f"holds {reader.rows:,} nuclei, its manifest says {manifest['counts']['nuclei']:,}"
             raise StorageError(store, cause, "`wsi-nuc verify` says what is wrong")
-        with atomic_output(out) as output:
-            writer.write(rows(reader), about, output)
+        about = _about(store, manifest, reader)
+        if kind_of(writer) == "bytes":
+            with atomic_output(out) as output:
+                writer.write(rows(reader), about, output)
+        else:
+            with atomic_path(out) as path:
+                writer.write_path(rows(reader), about, path)
+    if hasattr(writer, "beside"):
+        for name, data in writer.beside(about, out.name).items():
+            durable.atomic_write(open_folder(out.parent) / name, data)
     return written
+
+
+def _about(store: Path, manifest: dict[str, Any], reader: NucleiReader) -> About:
+    slide = manifest["slide"]
+    return About(
+        store=store,
+        classes=class_names(store),
+        mpp=float(slide["mpp"]),
+        slide_sha256=str(slide["sha256"]),
+        slide=slide,
+        columns=reader.columns,
+        units=reader.units,
+    )
+
+
+def _columns(store: Path, writer: Format, choice: Choice) -> list[str]:
+    """What to read: the columns of the format, with the measured ones that are wanted."""
+    with NucleiReader(store) as reader:
+        beside, table = reader.shape_columns, reader.measured_columns
+    _refuse_unknown("--columns", [name for name in choice.measured if not set("*?[") & set(name)], table)
+    measured = [
+        name
+        for name in table
+        if name not in beside and any(fnmatchcase(name, pattern) for pattern in choice.measured)
+    ]
+    names = [column for name in writer.COLUMNS for column in (measured if name == MEASURED else [name])]
+    return list(dict.fromkeys(["class", "score", *names]))
+
+
+def _refuse_unknown(option: str, wanted: Sequence[str], known: Sequence[str]) -> None:
+    for name in wanted:
+        if name not in known:
+            kind = "class" if option == "--class" else "column in its table of nuclei"
+            cause = f"the store has no such {kind}"
+            raise UsageError(f"{option} {name}", cause, choices(name, dict.fromkeys(known), "it has"))
+
+
+def _is_export(writer: Format, out: Path) -> bool:
+    return kind_of(writer) == "folder" and (out / writer.MARK).exists()
+
+
+def _refuse_existing(out: Path, writer: Format, overwrite: bool) -> None:
+    if kind_of(writer) != "bytes" and out.suffix == ".gz":
+        raise UsageError(out, "this format cannot be compressed by .gz", f"let the name end in {writer.SUFFIX}")
+    if not out.exists():
+        return
+    if out.is_dir() and not _is_export(writer, out):
+        raise UsageError(out, "is a folder with something else in it", "give another name")
+    if not overwrite:
+        raise UsageError(out, "exists", "give another name, or --overwrite")
+
+
+def _slide_name(store: Path) -> str:
+    return store.name.removesuffix(".zip").removesuffix(".zarr")

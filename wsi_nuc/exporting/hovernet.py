@@ -16,6 +16,7 @@ from wsi_nuc.exporting.output import Output
 from wsi_nuc.exporting.registry import About
 from wsi_nuc.store.nuclei_rows import NucleiRows
 
+SUFFIX = ".hovernet.json"
 COLUMNS = cellvit.COLUMNS
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 

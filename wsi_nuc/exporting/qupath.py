@@ -16,6 +16,7 @@ from wsi_nuc.exporting.output import Output
 from wsi_nuc.exporting.registry import About
 from wsi_nuc.store.nuclei_rows import NucleiRows
 
+SUFFIX = ".geojson"
 COLUMNS = ("class", "class_id", "score", "prompt_score", "predicted_iou", "area_um2")
 MEASUREMENTS = {
     "score": "Detection probability",
@@ -23,16 +24,6 @@ MEASUREMENTS = {
     "predicted_iou": "Predicted IoU",
     "area_um2": "Area um^2",
 }
-# One colour per class, in the order of the classes; also distinct for the colour-blind.
-COLOURS = [
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-    (204, 121, 167),
-]
 _DECIMALS = 4
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
@@ -49,7 +40,7 @@ def write(nuclei: Iterable[NucleiRows], about: About, output: Output) -> None:
 
 def features(rows: NucleiRows, about: About) -> Iterator[dict[str, Any]]:
     space = uuid.uuid5(uuid.NAMESPACE_OID, about.slide_sha256)
-    names, colours = rows.columns["class"], rows.columns["class_id"]
+    names, number, colours = rows.columns["class"], rows.columns["class_id"], about.colours
     measured = {label: np.round(rows.columns[name].astype(np.float64), _DECIMALS).tolist()
                 for name, label in MEASUREMENTS.items()}  # fmt: skip
     closed = rows.rings.closed()
@@ -61,7 +52,7 @@ def features(rows: NucleiRows, about: About) -> Iterator[dict[str, Any]]:
             "geometry": {"type": "Polygon", "coordinates": [xy[starts[i] : starts[i + 1]]]},
             "properties": {
                 "objectType": "detection",
-                "classification": {"name": names[i], "color": COLOURS[int(colours[i]) % len(COLOURS)]},
+                "classification": {"name": names[i], "color": colours[int(number[i])]},
                 # Not every model predicts an IoU, and JSON has no NaN.
                 "measurements": {label: values[i] for label, values in measured.items() if values[i] == values[i]},
             },
