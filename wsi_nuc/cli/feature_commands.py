@@ -99,15 +99,15 @@ def _slide_of(store: Path, given: str | None, reader: str) -> SlideRef:
     """The given slide, or the file that the manifest names: beside the store, one folder up, or here."""
     from wsi_nuc.slides.address import is_url
     from wsi_nuc.store import manifest as manifests
+    from wsi_nuc.store.reading import slide_beside
     from wsi_nuc.types import SlideRef
 
     facts = manifests.read(store)["slide"]
     if given is None:
-        places = [folder / str(facts["file"]) for folder in (store.parent, store.parent.parent, Path())]
-        files = [place for place in places if place.exists()]
-        if not files:
+        place = slide_beside(store, str(facts["file"]))
+        if place is None:
             raise UsageError(store, f"its slide {facts['file']} is not beside it", "pass it with --slide")
-        given = str(files[0])
+        given = str(place)
     return SlideRef(given if is_url(given) else os.path.abspath(given), reader, float(facts["mpp"]))
 
 
