@@ -18,6 +18,7 @@ FORMATS: dict[str, str] = {
     "cellvit": "wsi_nuc.exporting.cellvit",
     "hovernet": "wsi_nuc.exporting.hovernet",
     "dicom": "wsi_nuc.exporting.dicom",
+    "labels": "wsi_nuc.exporting.labels",
 }
 MEASURED = "*"
 """In `COLUMNS`: all columns of the table of nuclei, the probabilities of the classes and the features."""
