@@ -7,11 +7,14 @@ import json
 import shutil
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import geopandas
 import numpy as np
+import pandas
 import pytest
 import shapely
 
@@ -20,7 +23,7 @@ from tests.store.build import CLASSES, nuclei
 from wsi_nuc.errors import StorageError, UsageError
 from wsi_nuc.exporting.export import Choice, export, export_all, targets
 from wsi_nuc.exporting.registry import FORMATS, format_of, kind_of
-from wsi_nuc.importing import qupath
+from wsi_nuc.importing import qupath, tiatoolbox
 from wsi_nuc.importing.record import Wanted
 from wsi_nuc.store import durable
 from wsi_nuc.store import manifest as manifests
@@ -32,17 +35,38 @@ COUNT = 400
 Outlines = list[tuple[Any, str]]
 
 
-def read_qupath(path: Path) -> Outlines:
+def read_cells(reader: ModuleType, path: Path) -> Outlines:
+    """By one of the readers of `wsi-nuc import`."""
     return [
         (shape, name)
-        for cells in qupath.cells(path, Wanted())
+        for cells in reader.cells(path, Wanted())
         for shape, name in zip(cells.geometry, cells.names, strict=True)
     ]
 
 
+def read_gpkg(path: Path) -> Outlines:
+    layer = geopandas.read_file(path, layer="nuclei")
+    return list(zip(layer.geometry, layer["class"], strict=True))
+
+
+def read_table(read: Callable[[Path], Any]) -> Callable[[Path], Outlines]:
+    """A flat table has no outlines, so the centroid stands for each."""
+
+    def outlines(path: Path) -> Outlines:
+        table = read(path)
+        places = shapely.points(table[["x_px", "y_px"]].to_numpy(np.float64))
+        return list(zip(places, table["class"], strict=True))
+
+    return outlines
+
+
 # format -> (name of the file, how it is read back, to which part of a pixel)
 FORMAT_TESTS: dict[str, tuple[str, Callable[[Path], Outlines], float]] = {
-    "qupath": ("cells.geojson", read_qupath, 1e-4),
+    "qupath": ("cells.geojson", partial(read_cells, qupath), 1e-4),
+    "csv": ("cells.csv", read_table(partial(pandas.read_csv, float_precision="round_trip")), 0.0),
+    "parquet": ("cells.parquet", read_table(pandas.read_parquet), 0.0),
+    "gpkg": ("cells.gpkg", read_gpkg, 0.0),
+    "annotationstore": ("cells.db", partial(read_cells, tiatoolbox), 0.0),
 }
 
 
@@ -85,8 +109,10 @@ def test_a_round_trip_gives_the_same_outlines_and_classes_in_the_same_order(
     assert export(store, format, tmp_path / name) == COUNT
     nuclei = read(tmp_path / name)
     assert [name for _, name in nuclei] == truth["class"].astype(str).tolist()
+    centres = shapely.points(truth.x, truth.y)
     far = [
-        shapely.hausdorff_distance(shape, ours) for (shape, _), ours in zip(nuclei, truth.geometry, strict=True)
+        shapely.hausdorff_distance(shape, centre if shape.geom_type == "Point" else ours)
+        for (shape, _), ours, centre in zip(nuclei, truth.geometry, centres, strict=True)
     ]
     assert max(far) <= precision
 
