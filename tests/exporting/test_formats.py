@@ -7,11 +7,13 @@ import json
 import shutil
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import geopandas
 import numpy as np
+import pandas
 import pytest
 import shapely
 
@@ -59,14 +61,52 @@ def read_dicom(path: Path) -> Outlines:
     return [(shapely.Polygon(xy), group.label) for group in groups for xy in group.get_graphic_data("2D")]
 
 
+def read_gpkg(path: Path) -> Outlines:
+    layer = geopandas.read_file(path, layer="nuclei")
+    return list(zip(layer.geometry, layer["class"], strict=True))
+
+
+def read_table(read: Callable[[Path], Any]) -> Callable[[Path], Outlines]:
+    """A flat table has no outlines, so the centroid stands for each."""
+
+    def outlines(path: Path) -> Outlines:
+        table = read(path)
+        places = shapely.points(table[["x_px", "y_px"]].to_numpy(np.float64))
+        return list(zip(places, table["class"], strict=True))
+
+    return outlines
+
+
+def read_labels(path: Path) -> Outlines:
+    """Nuclei in the order of their numbers, as the boxes of their pixels."""
+    from ome_zarr.io import parse_url
+    from ome_zarr.reader import Reader
+
+    _, ids, classes = Reader(parse_url(path))()
+    names = {number: about["class"] for number, about in classes.metadata["properties"].items()}
+    ids, classes = ids.data[0].compute(), classes.data[0].compute()
+    y, x = np.nonzero(ids)
+    pixels = pandas.DataFrame({"id": ids[y, x], "kind": classes[y, x], "x": x, "y": y}).groupby("id")
+    low, high, kinds = pixels[["x", "y"]].min(), pixels[["x", "y"]].max() + 1, pixels.kind.agg(["min", "max"])
+    assert (kinds["min"] == kinds["max"]).all()
+    boxes = shapely.box(low.x, low.y, high.x, high.y)
+    return list(zip(boxes, kinds["min"].map(names), strict=True))
+
+
 # format -> (name of the file, how it is read back, to which part of a pixel)
 FORMAT_TESTS: dict[str, tuple[str, Callable[[Path], Outlines], float]] = {
     "qupath": ("cells.geojson", imported, 1e-4),
+    "csv": ("cells.csv", read_table(partial(pandas.read_csv, float_precision="round_trip")), 0.0),
+    "parquet": ("cells.parquet", read_table(pandas.read_parquet), 0.0),
+    "gpkg": ("cells.gpkg", read_gpkg, 0.0),
+    "annotationstore": ("cells.db", imported, 0.0),
     "coco": ("coco.json", read_coco, 1e-4),
     "cellvit": ("cells.json", imported, 1e-4),
     "hovernet": ("hovernet.json", imported, 1e-4),
     # Vertices of these tests do not lie on 1/64 px as those of a run do, so single precision is not exact.
     "dicom": ("cells.dcm", read_dicom, 4e-4),
+    # Nuclei of these tests overlap and hide each other. `test_labels` compares pixels.
+    "labels": ("labels.zarr", read_labels, 32.0),
 }
 # Formats with a group per class: the rows of a class keep their order.
 BY_CLASS = ("dicom",)
@@ -115,8 +155,10 @@ def test_a_round_trip_gives_the_same_outlines_and_classes_in_the_same_order(
     if format in BY_CLASS:
         truth = truth.sort_values("class_id", kind="stable")
     assert [name for _, name in nuclei] == truth["class"].astype(str).tolist()
+    centres = shapely.points(truth.x, truth.y)
     far = [
-        shapely.hausdorff_distance(shape, ours) for (shape, _), ours in zip(nuclei, truth.geometry, strict=True)
+        shapely.hausdorff_distance(shape, centre if shape.geom_type == "Point" else ours)
+        for (shape, _), ours, centre in zip(nuclei, truth.geometry, centres, strict=True)
     ]
     assert max(far) <= precision
 

@@ -9,14 +9,14 @@ import geopandas
 import numpy as np
 import pytest
 
-from tests.features.build import publish_nuclei
+from tests.features.build import made_from, publish_nuclei
 from tests.store.build import CLASSES, nuclei
 from wsi_nuc.exporting.export import export
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return publish_nuclei(tmp_path_factory.mktemp("store"), nuclei(200, size=1024))
+    return publish_nuclei(tmp_path_factory.mktemp("store"), nuclei(40, size=512), made=made_from(size=512))
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_coco_draws_the_pixels_of_the_polygon(store: Path, truth: geopandas.GeoD
     export(store, "coco", tmp_path / "coco.json")
     coco = COCO(tmp_path / "coco.json")
     (image,) = coco.dataset["images"]
-    assert (image["file_name"], image["width"], image["height"]) == ("x.svs", 4096, 4096)
+    assert (image["file_name"], image["width"], image["height"]) == ("x.svs", 512, 512)
     shifts = []
     for annotation, shape in zip(coco.dataset["annotations"], truth.geometry, strict=True):
         x0, y0, width, height = annotation["bbox"]

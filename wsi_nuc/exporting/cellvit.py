@@ -10,11 +10,12 @@ background. `type_prob` is the score of the nucleus, as this program reads it ba
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from wsi_nuc.exporting.columns import number_texts, ring_texts, write_items
 from wsi_nuc.exporting.output import Output
 from wsi_nuc.exporting.registry import About
 from wsi_nuc.store.nuclei_rows import NucleiRows
@@ -25,7 +26,6 @@ _DECIMALS = 4
 # What microns per pixel times magnification is, about: 0.25 at 40x.
 _MPP_AT_1X = 10.0
 _OBJECTIVES = (1.25, 2.5, 5, 10, 20, 40, 60, 100)
-_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 def write(nuclei: Iterable[NucleiRows], about: About, output: Output) -> None:
@@ -41,12 +41,8 @@ def write(nuclei: Iterable[NucleiRows], about: About, output: Output) -> None:
         },
         "type_map": types(about.classes),
     }
-    output.write(_ENCODER.encode(head)[:-1].encode() + b',"cells":[')
-    separator = b"\n"
-    for rows in nuclei:
-        for cell in cells(rows):
-            output.write(separator + _ENCODER.encode(cell).encode())
-            separator = b",\n"
+    output.write(json.dumps(head)[:-1].encode() + b',"cells":[')
+    write_items(nuclei, output, cells)
     output.write(b"\n]}\n")
 
 
@@ -60,18 +56,22 @@ def magnification(mpp: float) -> float:
     return min(_OBJECTIVES, key=lambda power: abs(np.log(_MPP_AT_1X / mpp / power)))
 
 
-def cells(rows: NucleiRows) -> Iterator[dict[str, Any]]:
-    """Box, centroid, contour, probability and type of each nucleus, as HoVer-Net and CellViT name them."""
-    starts, xy = rows.rings.offsets.tolist(), np.round(rows.rings.xy, _DECIMALS).tolist()
-    boxes = np.round(rows.rings.bounds()[:, [1, 0, 3, 2]].reshape(-1, 2, 2), _DECIMALS).tolist()
-    centres = np.round(rows.rings.areas_and_centres()[1], _DECIMALS).tolist()
-    scores = np.round(rows.columns["score"].astype(np.float64), _DECIMALS).tolist()
-    kinds = (rows.columns["class_id"].astype(np.int64) + 1).tolist()
-    for i in range(len(rows)):
-        yield {
-            "bbox": boxes[i],
-            "centroid": centres[i],
-            "contour": xy[starts[i] : starts[i + 1]],
-            "type_prob": scores[i],
-            "type": kinds[i],
-        }
+def cells(rows: NucleiRows) -> Any:
+    """The text of each nucleus, as an Arrow array: box, centroid, contour, probability and type.
+
+    HoVer-Net gives them the same names.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    left, top, right, bottom = number_texts(rows.rings.bounds(), _DECIMALS)
+    x, y = number_texts(rows.rings.areas_and_centres()[1], _DECIMALS)
+    (score,) = number_texts(rows.columns["score"][:, None], _DECIMALS)
+    kinds = pa.array(rows.columns["class_id"].astype(np.int64) + 1)
+    return pc.binary_join_element_wise(
+        *('{"bbox":[[', top, ",", left, "],[", bottom, ",", right, "]]"),
+        *(',"centroid":[', x, ",", y, "]"),
+        *(',"contour":[[', ring_texts(rows.rings, _DECIMALS), "]]"),
+        *(',"type_prob":', score, ',"type":', kinds.cast(pa.string()), "}"),
+        "",
+    )

@@ -2,16 +2,18 @@
 
 COCO counts from the corner of the first pixel, as this program does, so coordinates are written as they are.
 Categories have the numbers of the classes plus 1, since 0 is the background. Areas are in square pixels.
+Outlines are always polygons. pycocotools makes masks or RLE of them for slides of less than 2^32 pixels.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from wsi_nuc.exporting.columns import number_texts, ring_texts, write_items
 from wsi_nuc.exporting.output import Output
 from wsi_nuc.exporting.registry import About
 from wsi_nuc.store.nuclei_rows import NucleiRows
@@ -19,7 +21,6 @@ from wsi_nuc.store.nuclei_rows import NucleiRows
 SUFFIX = ".coco.json"
 COLUMNS = ("class_id", "score")
 _DECIMALS = 4
-_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 def write(nuclei: Iterable[NucleiRows], about: About, output: Output) -> None:
@@ -32,31 +33,27 @@ def write(nuclei: Iterable[NucleiRows], about: About, output: Output) -> None:
             for number, name in enumerate(about.classes, 1)
         ],
     }
-    output.write(_ENCODER.encode(head)[:-1].encode() + b',"annotations":[')
-    separator = b"\n"
-    for rows in nuclei:
-        for annotation in _annotations(rows):
-            output.write(separator + _ENCODER.encode(annotation).encode())
-            separator = b",\n"
+    output.write(json.dumps(head)[:-1].encode() + b',"annotations":[')
+    write_items(nuclei, output, _annotations)
     output.write(b"\n]}\n")
 
 
-def _annotations(rows: NucleiRows) -> Iterator[dict[str, Any]]:
-    starts = (rows.rings.offsets * 2).tolist()
-    xy = np.round(rows.rings.xy, _DECIMALS).ravel().tolist()
-    bounds = rows.rings.bounds()
-    boxes = np.round(np.hstack([bounds[:, :2], bounds[:, 2:] - bounds[:, :2]]), _DECIMALS).tolist()
-    areas = np.round(rows.rings.areas_and_centres()[0], _DECIMALS).tolist()
-    scores = np.round(rows.columns["score"].astype(np.float64), _DECIMALS).tolist()
-    categories = (rows.columns["class_id"].astype(np.int64) + 1).tolist()
-    for i, nucleus in enumerate(rows.rings.ids.tolist()):
-        yield {
-            "id": nucleus,
-            "image_id": 1,
-            "category_id": categories[i],
-            "segmentation": [xy[starts[i] : starts[i + 1]]],
-            "area": areas[i],
-            "bbox": boxes[i],
-            "iscrowd": 0,
-            "score": scores[i],
-        }
+def _annotations(rows: NucleiRows) -> Any:
+    """The text of each annotation, as an Arrow array."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    low, high = np.hsplit(rows.rings.bounds(), 2)
+    left, top, width, height = number_texts(np.hstack([low, high - low]), _DECIMALS)
+    area, score = number_texts(
+        np.column_stack([rows.rings.areas_and_centres()[0], rows.columns["score"]]), _DECIMALS
+    )
+    ids, categories = rows.rings.ids, rows.columns["class_id"].astype(np.int64) + 1
+    return pc.binary_join_element_wise(
+        *('{"id":', pa.array(ids).cast(pa.string()), ',"image_id":1,"iscrowd":0'),
+        *(',"category_id":', pa.array(categories).cast(pa.string())),
+        *(',"segmentation":[[', ring_texts(rows.rings, _DECIMALS, between=","), "]]"),
+        *(',"bbox":[', left, ",", top, ",", width, ",", height, "]"),
+        *(',"area":', area, ',"score":', score, "}"),
+        "",
+    )

@@ -100,6 +100,7 @@ def _export(store: Path, writer: Format, out: Path, choice: Choice, progress: Pr
 
     def rows(reader: NucleiReader) -> Iterator[NucleiRows]:
         nonlocal written
+        yield reader.none()
         for done, group in enumerate(reader.each(choice.box_l0), start=1):
             chosen = choice.of(group)
             written += len(chosen)

@@ -10,23 +10,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import Any
 
 from wsi_nuc.exporting import cellvit
+from wsi_nuc.exporting.columns import write_items
 from wsi_nuc.exporting.output import Output
 from wsi_nuc.exporting.registry import About
 from wsi_nuc.store.nuclei_rows import NucleiRows
 
 SUFFIX = ".hovernet.json"
 COLUMNS = cellvit.COLUMNS
-_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 def write(nuclei: Iterable[NucleiRows], about: About, output: Output) -> None:
     head = {"mag": cellvit.magnification(about.mpp), "type_map": cellvit.types(about.classes)}
-    output.write(_ENCODER.encode(head)[:-1].encode() + b',"nuc":{')
-    separator = b"\n"
-    for rows in nuclei:
-        for nucleus, cell in zip(rows.rings.ids.tolist(), cellvit.cells(rows), strict=True):
-            output.write(separator + b'"%d":' % nucleus + _ENCODER.encode(cell).encode())
-            separator = b",\n"
+    output.write(json.dumps(head)[:-1].encode() + b',"nuc":{')
+    write_items(nuclei, output, _named)
     output.write(b"\n}}\n")
+
+
+def _named(rows: NucleiRows) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    ids = pa.array(rows.rings.ids).cast(pa.string())
+    return pc.binary_join_element_wise('"', ids, '":', cellvit.cells(rows), "")

@@ -14,6 +14,10 @@ from wsi_nuc.store.nuclei_rows import NucleiRows
 
 FORMATS: dict[str, str] = {
     "qupath": "wsi_nuc.exporting.qupath",
+    "csv": "wsi_nuc.exporting.csv",
+    "parquet": "wsi_nuc.exporting.parquet",
+    "gpkg": "wsi_nuc.exporting.gpkg",
+    "annotationstore": "wsi_nuc.exporting.annotationstore",
     "coco": "wsi_nuc.exporting.coco",
     "cellvit": "wsi_nuc.exporting.cellvit",
     "hovernet": "wsi_nuc.exporting.hovernet",
@@ -70,7 +74,9 @@ class Format(Protocol):
     MARK: str
     """Of a folder: a file in it by which it is known. Only such a folder is ever replaced."""
 
-    def write(self, nuclei: Iterable[NucleiRows], about: About, output: Output) -> None: ...
+    def write(self, nuclei: Iterable[NucleiRows], about: About, output: Output) -> None:
+        """The first of the `nuclei` have no rows: they show the types of the columns, also for an empty store."""
+        ...
 
     def write_path(self, nuclei: Iterable[NucleiRows], about: About, path: Path) -> None:
         """Make the file or folder `path`, which does not exist. The caller gives it its name when it is whole."""

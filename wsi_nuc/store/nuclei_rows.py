@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_nuc.errors import StorageError, UsageError
+from wsi_nuc.rings import offsets_of
 from wsi_nuc.safezarr import open_array, read_array
 from wsi_nuc.safezip import Folder, contents
 from wsi_nuc.store import layout
@@ -35,6 +36,11 @@ class NucleiRows:
 
     def __len__(self) -> int:
         return len(self.rings)
+
+    def between(self, start: int, stop: int) -> NucleiRows:
+        """A run of rows without copying them."""
+        columns = {name: values[start:stop] for name, values in self.columns.items()}
+        return NucleiRows(self.rings.between(start, stop), columns)
 
     def select(self, rows: Int64) -> NucleiRows:
         return NucleiRows(self.rings.select(rows), {name: values[rows] for name, values in self.columns.items()})
@@ -77,6 +83,17 @@ class NucleiReader(NucleiFile):
         if measured:
             columns |= self._measured(group, measured)
         return NucleiRows(decode_rings(table), {name: columns[name] for name in self.columns})
+
+    def none(self) -> NucleiRows:
+        """No nuclei, with the types of all columns."""
+        table = self._file.schema_arrow.empty_table()
+        columns = {
+            name: _values(table.column(name)) if name in self.shape_columns else np.zeros(0, np.float32)
+            for name in self.columns
+        }
+        return NucleiRows(
+            StoredRings(np.zeros((0, 2)), offsets_of([]), np.zeros(0, np.int64), np.zeros((0, 4))), columns
+        )
 
     def each(self, box_l0: tuple[float, float, float, float] | None = None) -> Iterator[NucleiRows]:
         """The row groups, one after the other. With a box (x0, y0, x1, y1), only nuclei whose boxes meet it."""
