@@ -107,6 +107,7 @@ FORMAT_TESTS: dict[str, tuple[str, Callable[[Path], Outlines], float]] = {
     "dicom": ("cells.dcm", read_dicom, 4e-4),
     # Nuclei of these tests overlap and hide each other. `test_labels` compares pixels.
     "labels": ("labels.zarr", read_labels, 32.0),
+    "graph": ("graph", read_table(lambda path: pandas.read_parquet(path / "nodes.parquet")), 0.0),
 }
 # Formats with a group per class: the rows of a class keep their order.
 BY_CLASS = ("dicom",)

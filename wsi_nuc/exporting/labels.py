@@ -50,11 +50,11 @@ def write_path(nuclei: Iterable[NucleiRows], about: About, path: Path) -> None:
 
 def _spooled(nuclei: Iterable[NucleiRows], spool: Path) -> Float64:
     """Writes each group of rows to a file; gives the boxes of the groups, G x 4."""
-    boxes = []
+    boxes: list[list[float]] = []
     for rows in nuclei:
         if len(rows):
             rings, classes = rows.rings, rows.columns["class_id"].astype(np.int64) + 1
-            arrays = {"xy": rings.xy, "offsets": rings.offsets, "bounds": rings.bounds_l0}
+            arrays: Any = {"xy": rings.xy, "offsets": rings.offsets, "bounds": rings.bounds_l0}
             np.savez(spool / f"{len(boxes)}.npz", nuclei=rings.ids, classes=classes, **arrays)
             boxes.append([*rings.bounds_l0[:, :2].min(axis=0), *rings.bounds_l0[:, 2:].max(axis=0)])
     return np.array(boxes, np.float64).reshape(-1, 4)

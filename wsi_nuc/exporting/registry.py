@@ -23,6 +23,7 @@ FORMATS: dict[str, str] = {
     "hovernet": "wsi_nuc.exporting.hovernet",
     "dicom": "wsi_nuc.exporting.dicom",
     "labels": "wsi_nuc.exporting.labels",
+    "graph": "wsi_nuc.exporting.graph",
 }
 MEASURED = "*"
 """In `COLUMNS`: all columns of the table of nuclei, the probabilities of the classes and the features."""
