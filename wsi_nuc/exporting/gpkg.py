@@ -108,7 +108,7 @@ def write_path(nuclei: Iterable[NucleiRows], about: About, path: Path) -> None:
             LAYER,
             about_it,
             "1970-01-01T00:00:00.000Z",
-            *(extent.box or [None] * 4),
+            *(extent.box or (None, None, None, None)),
             _SYSTEM,
         )
         connection.execute("INSERT INTO gpkg_contents VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", contents)
