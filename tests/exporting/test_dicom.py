@@ -17,6 +17,7 @@ from tests.features.build import made_from, publish_nuclei
 from tests.slides.multifile import EDGE, dicom, element
 from tests.store.build import CLASSES, nuclei
 from wsi_nuc.errors import SlideError, UsageError
+from wsi_nuc.exporting.dicom import holds
 from wsi_nuc.exporting.export import Choice, export
 from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.slides.identity import content_sha256
@@ -130,16 +131,14 @@ def test_another_slide_of_that_name_is_refused(of_dicom: Path, tmp_path: Path) -
     assert not (tmp_path / "a.dcm").exists()
 
 
-@pytest.mark.parametrize("name", ["x" * 65, "a\\b", "two\nlines"])
-def test_a_class_that_is_no_label_of_dicom_is_refused(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_labels_are_unicode_of_up_to_64_characters_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tests.features.build.CLASSES", ("größer als 5 µm", "stroma", "immune"))
-    fine = publish_nuclei(tmp_path / "fine", nuclei(40))
-    assert "größer als 5 µm" in [g.label for g in annotations(fine, tmp_path / "a.dcm").get_annotation_groups()]
-    monkeypatch.setattr("tests.features.build.CLASSES", ("tumour", name, "immune"))
-    with pytest.raises(UsageError, match="cannot hold the class"):
-        export(publish_nuclei(tmp_path / "bad", nuclei(9)), "dicom", tmp_path / "b.dcm")
+    monkeypatch.setattr("tests.features.build.CLASSES", ("größer als 5 µm", "stroma", "x" * 64))
+    store = publish_nuclei(tmp_path, nuclei(60))
+    labels = [group.label for group in annotations(store, tmp_path / "a.dcm").get_annotation_groups()]
+    assert labels == ["größer als 5 µm", "stroma", "x" * 64]
+    assert [name for name in ("x" * 65, "a\\b", "two\nlines", " ", "größer") if holds(name)] == ["größer"]
 
 
 def test_without_the_library_the_remedy_is_the_extra(

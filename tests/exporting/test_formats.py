@@ -351,26 +351,6 @@ def test_a_store_that_is_not_whole_is_not_exported(
     assert not out.exists()
 
 
-def test_qupath_gets_a_detection_with_class_colour_and_measurements(store: Path, tmp_path: Path) -> None:
-    export(store, "qupath", tmp_path / "cells.geojson")
-    document = json.loads((tmp_path / "cells.geojson").read_text())
-    assert document["type"] == "FeatureCollection"
-    first, second = document["features"][:2]
-    assert first["properties"]["objectType"] == "detection"
-    assert first["properties"]["classification"]["name"] in CLASSES
-    assert len(first["properties"]["classification"]["color"]) == 3
-    ring = first["geometry"]["coordinates"][0]
-    assert ring[0] == ring[-1]
-    known = [set(feature["properties"]["measurements"]) for feature in (first, second)]
-    assert {"Detection probability", "Area um^2"} <= known[0] & known[1]
-    assert (
-        sum("Predicted IoU" in feature["properties"]["measurements"] for feature in document["features"])
-        == COUNT / 2
-    )
-    ids = [feature["id"] for feature in document["features"]]
-    assert len(set(ids)) == COUNT
-
-
 def test_any_column_is_read_beside_the_outline(store: Path, truth: geopandas.GeoDataFrame) -> None:
     with NucleiReader(store, ["probability_immune", "class", "area_um2", "seam"]) as reader:
         assert reader.measured_columns == tuple(map(probability_name, CLASSES))

@@ -31,5 +31,5 @@ def database(path: Path) -> Iterator[sqlite3.Connection]:
 def wkb_blobs(rings: Rings) -> list[memoryview]:
     """The polygon of each ring as well-known binary."""
     data, offsets = polygons_wkb(rings)
-    view, ends = memoryview(data), offsets.tolist()
+    view, ends = data.data, offsets.tolist()
     return [view[start:stop] for start, stop in itertools.pairwise(ends)]

@@ -62,10 +62,6 @@ _UTF8, _NO_DATE, _NO_TIME = "ISO_IR 192", "19700101", "000000"
 
 def write_path(nuclei: Iterable[NucleiRows], about: About, path: Path) -> None:
     highdicom = library("highdicom", "dicom")
-    for name in about.classes:
-        if len(name) > _LONGEST_LABEL or "\\" in name or not name.isprintable():
-            cause = f"DICOM cannot hold the class {name[:80]!r} as a label"
-            raise UsageError(about.store, cause, f"labels have up to {_LONGEST_LABEL} characters, no backslash")
     source = _source(about)
     double = max(about.slide["width_px"], about.slide["height_px"]) > _EXACT_PX
     # The file has no name, so that nothing stays after a kill.
@@ -83,6 +79,11 @@ def write_path(nuclei: Iterable[NucleiRows], about: About, path: Path) -> None:
                 cause = f"its outlines of {about.classes[kind]} are more than the 4 GiB that DICOM holds"
                 raise UsageError(about.store, cause, "export parts of it with --box")
         _write_file(_annotations(highdicom, about, source, held), held, out)
+
+
+def holds(name: str) -> bool:
+    """Whether DICOM can have it as a label (its LO)."""
+    return bool(name.strip()) and len(name) <= _LONGEST_LABEL and "\\" not in name and name.isprintable()
 
 
 class _Held:

@@ -56,9 +56,11 @@ def export_all(
     Mistakes in the call are found before the first one is written. Of several stores, some may lack a class.
     """
     choice, places = choice or Choice(), targets(stores, format, out)
-    known = {store: class_names(store) for store in stores if manifests.read(store)}
-    _refuse_unknown("--class", choice.classes, [name for names in known.values() for name in names])
-    for place in places:
+    for store in stores:
+        manifests.read(store)
+    _refuse_unknown("--class", choice.classes, [name for store in stores for name in class_names(store)])
+    for store, place in zip(stores, places, strict=True):
+        _refuse_classes(store, format, choice)
         _refuse_existing(place, format_of(format), overwrite)
     for store, place in zip(stores, places, strict=True):
         yield place, _export(store, format_of(format), place, choice, progress(place))
@@ -158,6 +160,16 @@ def _refuse_unknown(option: str, wanted: Sequence[str], known: Sequence[str]) ->
             kind = "class" if option == "--class" else "column in its table of nuclei"
             cause = f"the store has no such {kind}"
             raise UsageError(f"{option} {name}", cause, choices(name, dict.fromkeys(known), "it has"))
+
+
+def _refuse_classes(store: Path, format: str, choice: Choice) -> None:
+    """Refuse a class that nuclei have and that the format cannot hold."""
+    counts, holds = manifests.read(store)["counts"].get("classes", {}), getattr(format_of(format), "holds", None)
+    for name in class_names(store):
+        if holds is None or holds(name) or counts.get(name, 1) == 0 or name not in (choice.classes or [name]):
+            continue
+        remedy = "choose other classes with --class, or another format"
+        raise UsageError(f"--to {format}", f"cannot hold a class called {name!r}", remedy)
 
 
 def _is_export(writer: Format, out: Path) -> bool:

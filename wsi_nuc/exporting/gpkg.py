@@ -1,4 +1,4 @@
-"""GeoPackage: a layer `nuclei` of polygons, with all columns of the table and an index of places.
+"""GeoPackage 1.2: a layer `nuclei` of polygons, with all columns of the table and an index of places.
 
 Coordinates are pixels of level 0 from the corner of the first one, and y points down, as in the store. They have
 no place on Earth, so the layer says that its reference system is undefined. `id` is the number of the nucleus.
@@ -33,7 +33,7 @@ _SYSTEM = -1
 _HEAD = np.dtype([("magic", "S2"), ("version", "u1"), ("flags", "u1"), ("system", "<i4"), ("envelope", "<f8", 4)])
 _BEFORE = """
 PRAGMA application_id = 0x47504B47;
-PRAGMA user_version = 10400;
+PRAGMA user_version = 10200;
 CREATE TABLE gpkg_spatial_ref_sys (srs_name TEXT NOT NULL, srs_id INTEGER NOT NULL PRIMARY KEY,
     organization TEXT NOT NULL, organization_coordsys_id INTEGER NOT NULL, definition TEXT NOT NULL,
     description TEXT);
@@ -63,16 +63,17 @@ CREATE VIRTUAL TABLE "rtree_nuclei_geom" USING rtree(id, minx, maxx, miny, maxy)
 """
 # What keeps the index of places up to date when somebody edits the layer: the triggers of the standard.
 _BOX = 'ST_MinX(NEW."geom"), ST_MaxX(NEW."geom"), ST_MinY(NEW."geom"), ST_MaxY(NEW."geom")'
-_OLD, _NEW = (f'({row}."geom" NOTNULL AND NOT ST_IsEmpty({row}."geom"))' for row in ("OLD", "NEW"))
-_NO_OLD, _NO_NEW = (f'({row}."geom" ISNULL OR ST_IsEmpty({row}."geom"))' for row in ("OLD", "NEW"))
+_NEW, _NO_NEW = (
+    '(NEW."geom" NOTNULL AND NOT ST_IsEmpty(NEW."geom"))',
+    '(NEW."geom" ISNULL OR ST_IsEmpty(NEW."geom"))',
+)
 _ADD = f'INSERT OR REPLACE INTO "rtree_nuclei_geom" VALUES (NEW."id", {_BOX})'
 _DROP = 'DELETE FROM "rtree_nuclei_geom" WHERE id = OLD."id"'
 _TRIGGERS = {
     "insert": ("INSERT", _NEW, _ADD),
-    "update6": ("UPDATE OF geom", f'OLD."id" = NEW."id" AND {_NEW} AND {_OLD}', _ADD),
-    "update7": ("UPDATE OF geom", f'OLD."id" = NEW."id" AND {_NEW} AND {_NO_OLD}', _ADD),
+    "update1": ("UPDATE OF geom", f'OLD."id" = NEW."id" AND {_NEW}', _ADD),
     "update2": ("UPDATE OF geom", f'OLD."id" = NEW."id" AND {_NO_NEW}', _DROP),
-    "update5": ("UPDATE", f'OLD."id" != NEW."id" AND {_NEW}', f"{_DROP}; {_ADD}"),
+    "update3": ("UPDATE", f'OLD."id" != NEW."id" AND {_NEW}', f"{_DROP}; {_ADD}"),
     "update4": ("UPDATE", f'OLD."id" != NEW."id" AND {_NO_NEW}', f'{_DROP} OR id = NEW."id"'),
     "delete": ("DELETE", 'OLD."geom" NOT NULL', _DROP),
 }
@@ -108,7 +109,7 @@ def write_path(nuclei: Iterable[NucleiRows], about: About, path: Path) -> None:
             LAYER,
             about_it,
             "1970-01-01T00:00:00.000Z",
-            *(extent.box or [None] * 4),
+            *(extent.box or (None, None, None, None)),
             _SYSTEM,
         )
         connection.execute("INSERT INTO gpkg_contents VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", contents)

@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from wsi_nuc.errors import UsageError
 from wsi_nuc.exporting.columns import classes, keys, labels, members, ring_texts, write_items
 from wsi_nuc.exporting.output import Output
 from wsi_nuc.exporting.registry import MEASURED, About
@@ -28,17 +27,18 @@ MEASUREMENTS = {
 }
 _DECIMALS = 4
 _SCRIPT = """\
-// Adds the nuclei of {name} to the image that is open in QuPath (0.4 or later).
-// Open this file in the script editor, and run it.
-// The file is looked for in the folder of the project. If it is not there, QuPath asks for it.
+// Adds the nuclei of {name} to the image that is open in QuPath (0.5 or later).
+// Open this file in the script editor, and run it. The nuclei are looked for in the folder of the project;
+// if they are not there, QuPath asks where they are.
 import java.util.zip.GZIPInputStream
+import qupath.fx.dialogs.FileChoosers
 import qupath.lib.io.PathIO
 
 def name = {text}
-def folder = getProject()?.getPath()?.getParent()?.toFile()
-def file = args ? new File(args[0] as String) : new File(folder, name)
+def folder = getProject()?.getPath()?.getParent()?.toString() ?: "."
+def file = new File(folder, name)
 if (!file.exists())
-    file = qupath.fx.dialogs.FileChoosers.promptForFile("Where is " + name + "?")
+    file = FileChoosers.promptForFile("Where is " + name + "?")
 if (file == null)
     return
 def objects = file.withInputStream {{ stream ->
@@ -50,22 +50,23 @@ println objects.size() + " nuclei were added"
 
 
 def write(nuclei: Iterable[NucleiRows], about: About, output: Output) -> None:
-    styles = [_classification(*style) for style in zip(about.classes, about.colours, strict=True)]
+    styles = [
+        json.dumps({"name": name, "color": list(colour)}, separators=(",", ":"))
+        for name, colour in zip(about.classes, about.colours, strict=True)
+    ]
     output.write(b'{"type":"FeatureCollection","features":[')
     write_items(nuclei, output, lambda rows: _features(rows, about, styles))
     output.write(b"\n]}\n")
 
 
+def holds(name: str) -> bool:
+    """QuPath refuses other names of classes."""
+    return bool(name.strip()) and "\n" not in name
+
+
 def beside(about: About, name: str) -> dict[str, bytes]:
     text = json.dumps(name).replace("$", "\\$")
     return {f"{name}.groovy": _SCRIPT.format(name=json.dumps(name)[1:-1], text=text).encode()}
-
-
-def _classification(name: str, colour: tuple[int, int, int]) -> str:
-    if not name.strip() or "\n" in name:
-        cause = f"QuPath cannot hold a class called {name!r}"
-        raise UsageError("--to qupath", cause, "leave it out with --class, or use another format")
-    return json.dumps({"name": name, "color": list(colour)}, separators=(",", ":"))
 
 
 def _features(rows: NucleiRows, about: About, styles: list[str]) -> Any:

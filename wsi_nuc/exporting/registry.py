@@ -83,6 +83,10 @@ class Format(Protocol):
         """Make the file or folder `path`, which does not exist. The caller gives it its name when it is whole."""
         ...
 
+    def holds(self, name: str) -> bool:
+        """Optional: whether a class can have this name in the format."""
+        ...
+
     def beside(self, about: About, name: str) -> Mapping[str, bytes]:
         """Optional: small files by their names that come along with the file called `name`."""
         ...
