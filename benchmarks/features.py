@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -220,16 +220,18 @@ def white_slide(path: Path, edge_px: int) -> SlideRef:
     return SlideRef(str(path))
 
 
-def write_store(store: Path, slide: SlideRef, edge: int, features: int = 0) -> int:
-    """Publishes the stitched nuclei of the regions as a run does, with as many random features. Returns how many
-    nuclei there are."""
+def write_store(
+    store: Path, slide: SlideRef, edge: int, tables: Iterable[NucleiTable] | None = None, features: int = 0
+) -> int:
+    """Publishes the stitched nuclei of `edge` x `edge` regions, or those of the tables, as a run does. Returns how
+    many nuclei there are. `features`: how many random ones they get."""
     sha256, edge_px = content_sha256(slide), edge * REGION
     facts = {"file": "x.zarr", "sha256": sha256, "mpp": MPP / 2, "width_px": edge_px, "height_px": edge_px}
     origin = Origin(identity_key(sha256, "", {}, {}), facts, {})
     with Staging(made_folder(store.parent), store.name) as staging:
         folder = ZarrFolder(staging.root)
         with NucleiWriter(folder, CLASSES, MPP / 2, lambda tile: np.zeros((len(tile), 4))) as writer:
-            for table in stitch(regions(edge, edge), GEOMETRY):
+            for table in tables or stitch(regions(edge, edge), GEOMETRY):
                 writer.append(table)
             summary = writer.finish(1.0)
         if features:

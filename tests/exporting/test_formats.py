@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 import tracemalloc
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -132,8 +134,14 @@ def content(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
-def test_every_format_has_its_row() -> None:
+def test_every_format_has_its_row_here_and_in_the_document() -> None:
     assert set(FORMAT_TESTS) == set(FORMATS)
+    document = Path(__file__).parents[2] / "docs/exports.md"
+    rows = re.findall(r"^\| (`.+?) \|", document.read_text(encoding="utf-8"), re.MULTILINE)
+    named = Counter(name for row in rows for name in re.findall("`(.+?)`", row))
+    assert {name: named[name] for name in FORMATS} == dict.fromkeys(FORMATS, 2), (
+        "what it is, and where a pixel begins"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -255,16 +263,20 @@ def test_several_stores_give_a_file_each_named_after_the_slide(format: str, stor
         list(export_all([other, store], format, out))
 
 
+@pytest.fixture(scope="module")
+def few_and_many(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two stores, one with eight times the nuclei of the other, in row groups of 256."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wsi_nuc.store.nuclei_columns.ROW_GROUP_ROWS", 256)
+        return [publish_nuclei(tmp_path_factory.mktemp("size"), nuclei(count)) for count in (1_000, 8_000)]
+
+
 @pytest.mark.parametrize("format", FORMATS)
-def test_memory_does_not_grow_with_the_nuclei(
-    format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("wsi_nuc.store.nuclei_columns.ROW_GROUP_ROWS", 256, raising=False)
+def test_memory_does_not_grow_with_the_nuclei(format: str, few_and_many: list[Path], tmp_path: Path) -> None:
     peaks = []
-    for count in (1_000, 8_000):
-        store = publish_nuclei(tmp_path / str(count), nuclei(count))
+    for number, store in enumerate(few_and_many):
         tracemalloc.start()
-        export(store, format, tmp_path / f"{count}.out")
+        export(store, format, tmp_path / f"{number}.out")
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 10 * peaks[0] / 2
@@ -294,8 +306,9 @@ def test_out_is_the_file_of_one_store_and_a_folder_of_several(store: Path, tmp_p
     assert targets([store], "qupath", tmp_path / "there") == [tmp_path / "there" / "x.svs.geojson"]
     with pytest.raises(UsageError, match="two of the stores have this slide name"):
         targets([store, twin], "qupath", tmp_path / "new")
-    with pytest.raises(UsageError, match="is a result of wsi-nuc"):
-        targets([store], "qupath", twin)
+    for place in (twin, twin / "new", twin / "tables" / "new", store / "zarr.json"):
+        with pytest.raises(UsageError, match="is a result of wsi-nuc"):
+            targets([store], "qupath", place)
 
 
 def test_of_several_stores_one_may_lack_a_class_but_not_all(

@@ -10,6 +10,7 @@ import typer
 
 from wsi_nuc.cli.options import Option
 from wsi_nuc.errors import UsageError
+from wsi_nuc.exporting.registry import FORMATS
 
 
 def export(
@@ -19,9 +20,10 @@ def export(
             metavar="STORE...", help="Published results, such as results/slide.svs.zarr.", show_default=False
         ),
     ],
-    to: Annotated[str, Option("--to", help="qupath: GeoJSON, one detection per nucleus.")],
+    to: Annotated[str, Option("--to", metavar="FORMAT", help=f"One of {', '.join(FORMATS)}.", show_default=False)],
     out: Annotated[
-        Path, Option("--out", "-o", help="The file to write; .gz compresses it. For several stores a folder.")
+        Path,
+        Option("--out", "-o", help="The file to write; .gz compresses text. For several stores a folder."),
     ],
     classes: Annotated[list[str] | None, Option("--class", help="Only this class. May be repeated.")] = None,
     min_score: Annotated[float, Option(min=0, max=1, help="Only nuclei with at least this score.")] = 0.0,
@@ -30,13 +32,13 @@ def export(
         str,
         Option(help="Which columns of the table of nuclei, with * and ?, such as 'h_*,solidity'; none for none."),
     ] = "*",
-    overwrite: Annotated[bool, Option("--overwrite", help="Replace the file if it exists.")] = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace what exists.")] = False,
     quiet: Annotated[bool, Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Write the nuclei of stores for another program. A file appears complete, or not at all.
 
     With one store, --out is the file. With several, or where --out is a folder that exists, each gets a file in
-    it, named after its slide.
+    it, named after its slide. docs/exports.md says what each format is and how to open it.
     """
     from rich.console import Console
     from rich.progress import Progress

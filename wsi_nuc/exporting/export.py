@@ -70,8 +70,9 @@ def targets(stores: Sequence[Path], format: str, out: Path) -> list[Path]:
     """Where each store goes: to `out` itself if there is one store and `out` is not a folder yet; else into the
     folder `out`, with the name of its slide. A folder that is an export of this format is `out` itself."""
     writer = format_of(format)
-    if out.exists() and is_result(out):
-        raise UsageError(out, "is a result of wsi-nuc, and no export goes into one", "choose another --out")
+    for folder in (out, *out.parents):
+        if folder.exists() and is_result(folder):
+            raise UsageError(folder, "is a result of wsi-nuc, and no export goes into one", "choose another --out")
     if len(stores) == 1 and (not out.is_dir() or _is_export(writer, out)):
         return [out]
     names = [f"{_slide_name(store)}{writer.SUFFIX}" for store in stores]
@@ -103,10 +104,11 @@ def _export(store: Path, writer: Format, out: Path, choice: Choice, progress: Pr
     def rows(reader: NucleiReader) -> Iterator[NucleiRows]:
         nonlocal written
         yield reader.none()
+        groups = reader.groups if choice.box_l0 is None else len(reader.meeting(choice.box_l0))
         for done, group in enumerate(reader.each(choice.box_l0), start=1):
             chosen = choice.of(group)
             written += len(chosen)
-            progress(done, reader.groups)
+            progress(done, groups)
             yield chosen
 
     with NucleiReader(store, _columns(store, writer, choice)) as reader:

@@ -6,11 +6,14 @@ import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from wsi_nuc.errors import UsageError, choices
-from wsi_nuc.exporting.output import Output
-from wsi_nuc.store.nuclei_rows import NucleiRows
+
+if TYPE_CHECKING:
+    # The command line lists the formats, so this module has to import within no time.
+    from wsi_nuc.exporting.output import Output
+    from wsi_nuc.store.nuclei_rows import NucleiRows
 
 FORMATS: dict[str, str] = {
     "qupath": "wsi_nuc.exporting.qupath",
