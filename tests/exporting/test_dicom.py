@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -129,6 +131,18 @@ def test_another_slide_of_that_name_is_refused(of_dicom: Path, tmp_path: Path) -
     with pytest.raises(SlideError, match="not the slide that the nuclei were found on"):
         export(of_dicom, "dicom", tmp_path / "a.dcm")
     assert not (tmp_path / "a.dcm").exists()
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (dicom3tools) is not installed")
+def test_dciodvfy_finds_no_error(of_dicom: Path, store: Path, tmp_path: Path) -> None:
+    for number, path in enumerate((of_dicom, store)):
+        out = tmp_path / f"{number}.dcm"
+        annotations(path, out)
+        said = subprocess.run(["dciodvfy", "-new", out], capture_output=True, text=True, check=False).stderr
+        assert "MicroscopyBulkSimpleAnnotations" in said
+        errors = [line for line in said.splitlines() if line.startswith("Error")]
+        # It says this of any file with 2D coordinates, although none has this element.
+        assert [line for line in errors if "CommonZCoordinateValue" not in line] == []
 
 
 def test_labels_are_unicode_of_up_to_64_characters_in_a_line(

@@ -1,8 +1,8 @@
 """CellViT's and CellViT++'s cells.json: one cell per nucleus, with its box, centroid, contour and type.
 
-Contours are written as they are, in level-0 pixels counted from the corner of the first pixel: readers of this
-file, such as CellViT's own way to QuPath, take them so. CellViT's own contours run through the centres of the
-outermost pixels and name each pixel by whole numbers, so beside these they look half a pixel up and to the left.
+Contours are written as they are, in level-0 pixels from the corner of the first pixel: programs that take this
+file, such as QuPath and `wsi-nuc import`, read it so. (CellViT's own contours run through the middles of the
+outermost pixels and name each pixel by whole numbers. On top of those, ours lie half a pixel right and down.)
 Boxes have rows before columns, as CellViT's do. Types have the numbers of the classes plus 1, since 0 is the
 background. `type_prob` is the score of the nucleus, as this program reads it back.
 """

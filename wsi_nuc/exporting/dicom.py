@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import uuid
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -62,10 +63,11 @@ _UTF8, _NO_DATE, _NO_TIME = "ISO_IR 192", "19700101", "000000"
 
 def write_path(nuclei: Iterable[NucleiRows], about: About, path: Path) -> None:
     highdicom = library("highdicom", "dicom")
-    source = _source(about)
     double = max(about.slide["width_px"], about.slide["height_px"]) > _EXACT_PX
     # The file has no name, so that nothing stays after a kill.
-    with tempfile.TemporaryFile(dir=path.parent) as file, path.open("wb") as out:
+    with tempfile.TemporaryFile(dir=path.parent) as file, path.open("wb") as out, warnings.catch_warnings():
+        # Of values in the slide's header that are not quite as DICOM wants them, and are taken over all the same.
+        warnings.simplefilter("ignore")
         held = _Held(file, np.float64 if double else np.float32)
         for rows in nuclei:
             kinds = rows.columns["class_id"].astype(np.int64)
@@ -78,7 +80,7 @@ def write_path(nuclei: Iterable[NucleiRows], about: About, path: Path) -> None:
             if held.size((kind, "xy")) > _MOST_BYTES:
                 cause = f"its outlines of {about.classes[kind]} are more than the 4 GiB that DICOM holds"
                 raise UsageError(about.store, cause, "export parts of it with --box")
-        _write_file(_annotations(highdicom, about, source, held), held, out)
+        _write_file(_annotations(highdicom, about, _source(about), held), held, out)
 
 
 def holds(name: str) -> bool:

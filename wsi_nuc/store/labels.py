@@ -36,13 +36,13 @@ class RingGroups:
 
     def fill(self, box_l0: Box) -> Labels:
         """Labels of a box: the ids of the rings. A later row covers an earlier one."""
-        out = np.zeros((box_l0.height, box_l0.width), np.int32)
+        out = np.zeros(box_l0.height * box_l0.width, np.int32)
         box = (box_l0.x0, box_l0.y0, box_l0.x1, box_l0.y1)
         for group in np.flatnonzero(meet(self._boxes, box)):
             rings = self._rings(int(group)).within(box)
-            filled = rings.fill(rings.ids, box_l0)
-            np.copyto(out, filled, where=filled > 0)
-        return out
+            pixel, owner = rings.covered(box_l0)
+            out[pixel] = rings.ids.astype(np.int32)[owner]
+        return out.reshape(box_l0.height, box_l0.width)
 
 
 class _Pyramid:
