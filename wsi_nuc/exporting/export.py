@@ -153,7 +153,7 @@ def _columns(store: Path, writer: Format, choice: Choice) -> list[str]:
         if name not in beside and any(fnmatchcase(name, pattern) for pattern in choice.measured)
     ]
     names = [column for name in writer.COLUMNS for column in (measured if name == MEASURED else [name])]
-    return list(dict.fromkeys(["class", "score", *names]))
+    return list(dict.fromkeys([*names, "class", "score"]))
 
 
 def _refuse_unknown(option: str, wanted: Sequence[str], known: Sequence[str]) -> None:
