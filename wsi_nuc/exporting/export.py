@@ -20,8 +20,6 @@ from wsi_nuc.store.place import open_folder
 from wsi_nuc.store.reading import class_names
 from wsi_nuc.store.verify import is_result, refuse_damaged
 
-Progress = Callable[[int, int], None]
-
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -43,27 +41,22 @@ class Choice:
         return rows if wanted.all() else rows.select(np.flatnonzero(wanted))
 
 
-def export_all(
-    stores: Sequence[Path],
-    format: str,
-    out: Path,
-    choice: Choice | None = None,
-    overwrite: bool = False,
-    progress: Callable[[Path], Progress] = lambda out: lambda done, of: None,
-) -> Iterator[tuple[Path, int]]:
-    """Write a file (or folder) per store, at `out` or in the folder `out`; yields each with its number of nuclei.
+def planned(
+    stores: Sequence[Path], format: str, out: Path, choice: Choice | None = None, overwrite: bool = False
+) -> list[tuple[Path, Path]]:
+    """Each store and the place of its file. Mistakes in the call are found here, before anything is written.
 
-    Mistakes in the call are found before the first one is written. Of several stores, some may lack a class.
+    Of several stores, some may lack a class that is asked for. A store that cannot be read is left to `export_to`.
     """
-    choice, places = choice or Choice(), targets(stores, format, out)
-    for store in stores:
-        manifests.read(store)
-    _refuse_unknown("--class", choice.classes, [name for store in stores for name in class_names(store)])
-    for store, place in zip(stores, places, strict=True):
+    choice, plan = choice or Choice(), list(zip(stores, targets(stores, format, out), strict=True))
+    readable = [store for store in stores if not manifests.load(store)[1]]
+    if readable:
+        _refuse_unknown("--class", choice.classes, [name for store in readable for name in class_names(store)])
+    for store in readable:
         _refuse_classes(store, format, choice)
+    for _, place in plan:
         _refuse_existing(place, format_of(format), overwrite)
-    for store, place in zip(stores, places, strict=True):
-        yield place, _export(store, format_of(format), place, choice, progress(place))
+    return plan
 
 
 def targets(stores: Sequence[Path], format: str, out: Path) -> list[Path]:
@@ -82,23 +75,24 @@ def targets(stores: Sequence[Path], format: str, out: Path) -> list[Path]:
     return [out / name for name in names]
 
 
-def export(
+def export(store: Path, format: str, out: Path, choice: Choice | None = None, overwrite: bool = False) -> int:
+    """Write the chosen nuclei of one store to `out` and return their number."""
+    ((_, place),) = planned([store], format, out, choice, overwrite)
+    return export_to(store, format, place, choice)
+
+
+def export_to(
     store: Path,
     format: str,
     out: Path,
     choice: Choice | None = None,
-    overwrite: bool = False,
-    progress: Progress = lambda done, of: None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> int:
-    """Write the chosen nuclei of `store` to `out` and return their number.
+    """The same for a store and a place of a plan, whatever is there.
 
     `progress` is called with the number of row groups that are done, and of all.
     """
-    ((_, written),) = export_all([store], format, out, choice, overwrite, lambda _: progress)
-    return written
-
-
-def _export(store: Path, writer: Format, out: Path, choice: Choice, progress: Progress) -> int:
+    writer, choice = format_of(format), choice or Choice()
     manifest, written = manifests.read(store), 0
 
     def rows(reader: NucleiReader) -> Iterator[NucleiRows]:
