@@ -117,9 +117,9 @@ def export_to(
         else:
             with atomic_path(out) as path:
                 writer.write_path(rows(reader), about, path)
-    if hasattr(writer, "beside"):
-        for name, data in writer.beside(about, out.name).items():
-            durable.atomic_write(open_folder(out.parent) / name, data)
+    if beside := _beside(writer, out):
+        for path, data in zip(beside, writer.beside(about, out.name), strict=True):
+            durable.atomic_write(open_folder(path.parent) / path.name, data)
     return written
 
 
@@ -175,12 +175,15 @@ def _is_export(writer: Format, out: Path) -> bool:
 def _refuse_existing(out: Path, writer: Format, overwrite: bool) -> None:
     if kind_of(writer) != "bytes" and out.suffix == ".gz":
         raise UsageError(out, "this format cannot be compressed by .gz", f"let the name end in {writer.SUFFIX}")
-    if not out.exists():
-        return
     if out.is_dir() and not _is_export(writer, out):
         raise UsageError(out, "is a folder with something else in it", "give another name")
-    if not overwrite:
-        raise UsageError(out, "exists", "give another name, or --overwrite")
+    for path in (out, *_beside(writer, out)):
+        if path.exists() and not overwrite:
+            raise UsageError(path, "exists", "give another name, or --overwrite")
+
+
+def _beside(writer: Format, out: Path) -> list[Path]:
+    return [out.with_name(out.name + suffix) for suffix in getattr(writer, "BESIDE", ())]
 
 
 def _slide_name(store: Path) -> str:

@@ -18,6 +18,7 @@ from wsi_nuc.store.nuclei_rows import NucleiRows
 
 COLUMNS = ("score", "prompt_score", "predicted_iou", "area_um2", MEASURED, "class", "class_id")
 SUFFIX = ".geojson"
+BESIDE = (".groovy",)
 # The names that QuPath gives them. Others have the names of the columns.
 MEASUREMENTS = {
     "score": "Detection probability",
@@ -69,9 +70,9 @@ def holds(name: str) -> bool:
     return bool(name.strip()) and "\n" not in name
 
 
-def beside(about: About, name: str) -> dict[str, bytes]:
+def beside(about: About, name: str) -> list[bytes]:
     text = json.dumps(name).replace("$", "\\$")
-    return {f"{name}.groovy": _SCRIPT.format(name=json.dumps(name)[1:-1], text=text).encode()}
+    return [_SCRIPT.format(name=json.dumps(name)[1:-1], text=text).encode()]
 
 
 def _features(rows: NucleiRows, about: About, styles: list[str]) -> Any:
