@@ -18,7 +18,7 @@ def export(
     stores: Annotated[
         list[Path],
         typer.Argument(
-            metavar="STORE...", help="Published results, such as results/slide.svs.zarr.", show_default=False
+            metavar="STORE", help="Published results, such as results/slide.svs.zarr.", show_default=False
         ),
     ],
     to: Annotated[str, Option("--to", metavar="FORMAT", help=f"One of {', '.join(FORMATS)}.", show_default=False)],

@@ -1,8 +1,9 @@
 """QuPath's GeoJSON: one detection per nucleus, with its class, colour, scores and everything that was measured.
 
 Both programs count from the corner of the first level-0 pixel, so coordinates are written as they are, to 1/10,000
-of a pixel. Without a value, as for an IoU that the model does not predict, a measurement is left out. A script for
-QuPath's script editor comes along, which adds the nuclei to the open image, also from a compressed file.
+of a pixel. Without a value, as for an IoU that the model does not predict, a measurement is left out. QuPath takes
+a class `a: b` for class a with the addition b. A script for QuPath's script editor comes along, which adds the
+nuclei to the open image, also from a compressed file.
 """
 
 from __future__ import annotations
