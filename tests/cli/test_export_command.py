@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from typer.testing import CliRunner
 
 from tests.exporting.build import known_store
 from wsi_nuc.cli import app
-from wsi_nuc.errors import UsageError
+from wsi_nuc.errors import INTERRUPTED, STORAGE, USAGE, UsageError
 from wsi_nuc.exporting.registry import FORMATS
 
 runner = CliRunner()
@@ -49,6 +51,32 @@ def test_several_stores_go_into_a_folder_under_the_names_of_their_slides(store: 
     assert sorted(path.name for path in out.iterdir()) == ["x.svs.csv", "y.svs.csv"]
 
 
+def test_a_damaged_store_is_named_and_the_others_are_exported(store: Path, tmp_path: Path) -> None:
+    other, out = store.rename(store.with_name("y.svs.zarr")), tmp_path / "tables"
+    (other / "manifest.json").unlink()
+    again = known_store(store.parent)
+    done = runner.invoke(app, ["export", str(other), str(again), "--to", "csv", "--out", str(out)])
+    assert done.exit_code == STORAGE
+    assert done.stdout.splitlines() == [f"{out}/x.svs.csv: 3 nuclei"]
+    assert f"{other}/manifest.json: is missing" in done.stderr
+    assert [path.name for path in out.iterdir()] == ["x.svs.csv"]
+
+
+def test_a_stop_leaves_nothing_half_written(store: Path, tmp_path: Path) -> None:
+    """In a process of its own, which gets SIGTERM while it writes."""
+    out = tmp_path / "out"
+    code = (
+        "import os, signal, sys; from wsi_nuc.store import durable; from wsi_nuc.cli import main\n"
+        "durable.before = lambda call, path: call == 'write' and os.kill(os.getpid(), signal.SIGTERM)\n"
+        "main()"
+    )
+    command = [sys.executable, "-c", code, "export", str(store), "--to", "csv", "--out", str(out / "cells.csv")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == INTERRUPTED
+    assert "stopped by SIGTERM. Finished files are kept" in done.stderr
+    assert list(out.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -63,9 +91,9 @@ def test_a_slip_is_met_before_anything_is_written(
     words: tuple[str, ...], said: str, store: Path, tmp_path: Path
 ) -> None:
     call = ["export", str(store), "--out", str(tmp_path / "out" / "cells"), *words]
-    error = runner.invoke(app, call).exception
-    assert isinstance(error, UsageError)
-    assert said in str(error).lower()
+    done = runner.invoke(app, call)
+    assert said in (str(done.exception) + done.stderr).lower()
+    assert isinstance(done.exception, UsageError) or done.exit_code == USAGE
     assert not (tmp_path / "out").exists()
 
 

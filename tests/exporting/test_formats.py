@@ -22,7 +22,7 @@ import shapely
 from tests.features.build import publish_nuclei
 from tests.store.build import CLASSES, nuclei
 from wsi_nuc.errors import StorageError, UsageError
-from wsi_nuc.exporting.export import Choice, export, export_all, targets
+from wsi_nuc.exporting.export import Choice, export, export_to, planned, targets
 from wsi_nuc.exporting.registry import FORMATS, format_of, kind_of
 from wsi_nuc.importing import registry as importing
 from wsi_nuc.importing.record import Wanted
@@ -254,13 +254,14 @@ def test_a_name_that_ends_in_gz_compresses(format: str, store: Path, tmp_path: P
 def test_several_stores_give_a_file_each_named_after_the_slide(format: str, store: Path, tmp_path: Path) -> None:
     other = publish_nuclei(tmp_path, nuclei(5), name="y.tif.zarr")
     out, suffix = tmp_path / "out", format_of(format).SUFFIX
-    written = list(export_all([store, other], format, out))
-    assert written == [(out / f"x.svs{suffix}", COUNT), (out / f"y.tif{suffix}", 5)]
+    plan = planned([store, other], format, out)
+    assert plan == [(store, out / f"x.svs{suffix}"), (other, out / f"y.tif{suffix}")]
+    assert [export_to(source, format, path) for source, path in plan] == [COUNT, 5]
     read = FORMAT_TESTS[format][1]
-    assert [len(read(path)) for path, _ in written] == [COUNT, 5]
+    assert [len(read(path)) for _, path in plan] == [COUNT, 5]
     assert export(other, format, tmp_path / "alone") == 5
     with pytest.raises(UsageError, match="--overwrite"):
-        list(export_all([other, store], format, out))
+        planned([other, store], format, out)
 
 
 @pytest.fixture(scope="module")
@@ -317,9 +318,10 @@ def test_of_several_stores_one_may_lack_a_class_but_not_all(
     monkeypatch.setattr("tests.features.build.CLASSES", ("tumour", "gland", "vessel"))
     other, out = publish_nuclei(tmp_path / "stores", nuclei(50), name="y.svs.zarr"), tmp_path / "out"
     with pytest.raises(UsageError, match="Did you mean immune"):
-        list(export_all([other, store], "qupath", out, Choice(("imune",))))
-    assert not out.exists()
-    counts = [written for _, written in export_all([other, store], "qupath", out, Choice(("immune",)))]
+        planned([other, store], "qupath", out, Choice(("imune",)))
+    choice = Choice(("immune",))
+    plan = planned([other, store], "qupath", out, choice)
+    counts = [export_to(source, "qupath", path, choice) for source, path in plan]
     assert counts[0] == 0 < counts[1]
 
 
@@ -360,7 +362,7 @@ def test_a_store_that_is_not_whole_is_not_exported(
     shutil.copytree(store, copy)
     harm(copy)
     with pytest.raises(StorageError, match=said):
-        list(export_all([copy], "qupath", out / "cells.geojson"))
+        export(copy, "qupath", out / "cells.geojson")
     assert not out.exists()
 
 

@@ -160,6 +160,9 @@ def test_groovy_parses_the_script_that_comes_along(name: str, store: Path, tmp_p
     export(store, "qupath", tmp_path / name)
     script = tmp_path / f"{name}.groovy"
     assert f"def name = {json.dumps(name)}".replace("$", "\\$") in script.read_text(encoding="ascii")
+    (tmp_path / name).unlink()
+    with pytest.raises(UsageError, match=r"\.groovy: exists"):
+        export(store, "qupath", tmp_path / name)
     java, groovy = shutil.which("java"), shutil.which("groovy")
     if java is None or groovy is None:
         pytest.skip("Groovy or Java is not installed")

@@ -65,6 +65,7 @@ def test_a_flat_table_has_places_in_um_too(format: str, store: Path, tmp_path: P
     export(store, format, tmp_path / "cells")
     table = READ[format](tmp_path / "cells")
     np.testing.assert_allclose(table[["x_um", "y_um"]], MPP * table[["x_px", "y_px"]].to_numpy(), rtol=1e-15)
+    assert list(table)[:5] == ["id", "class", "class_id", "score", "prompt_score"]
     assert "geometry" not in table
 
 

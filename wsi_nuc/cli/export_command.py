@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from wsi_nuc.cli.commands import code_of_all
 from wsi_nuc.cli.options import Option
-from wsi_nuc.errors import UsageError
+from wsi_nuc.cli.stopping import stoppable
+from wsi_nuc.errors import OK, UsageError
 from wsi_nuc.exporting.registry import FORMATS
 
 
@@ -17,7 +18,7 @@ def export(
     stores: Annotated[
         list[Path],
         typer.Argument(
-            metavar="STORE...", help="Published results, such as results/slide.svs.zarr.", show_default=False
+            metavar="STORE", help="Published results, such as results/slide.svs.zarr.", show_default=False
         ),
     ],
     to: Annotated[str, Option("--to", metavar="FORMAT", help=f"One of {', '.join(FORMATS)}.", show_default=False)],
@@ -43,18 +44,26 @@ def export(
     from rich.console import Console
     from rich.progress import Progress
 
-    from wsi_nuc.exporting.export import Choice, export_all
+    from wsi_nuc.exporting.export import Choice, export_to, planned
 
     wanted = () if columns == "none" else tuple(name.strip() for name in columns.split(","))
     choice = Choice(tuple(classes or ()), min_score, _box(box), wanted)
-    with Progress(console=Console(stderr=True), disable=quiet, transient=True) as bar:
+    with (
+        stoppable("Finished files are kept: name the other stores, and the command goes on"),
+        Progress(console=Console(stderr=True), disable=quiet, transient=True) as bar,
+    ):
 
-        def begin(file: Path) -> Callable[[int, int], None]:
+        def write(pair: tuple[Path, Path]) -> int:
+            store, file = pair
             task = bar.add_task(file.name, total=None)
-            return lambda done, of: bar.update(task, completed=done, total=of)
+            nuclei = export_to(
+                store, to, file, choice, lambda done, of: bar.update(task, completed=done, total=of)
+            )
+            typer.echo(f"{file}: {nuclei:,} nuclei")
+            return OK
 
-        for file, written in export_all(stores, to, out.expanduser().absolute(), choice, overwrite, begin):
-            typer.echo(f"{file}: {written:,} nuclei")
+        code = code_of_all(planned(stores, to, out.expanduser().absolute(), choice, overwrite), write)
+    raise typer.Exit(code)
 
 
 def _box(text: str) -> tuple[float, float, float, float] | None:

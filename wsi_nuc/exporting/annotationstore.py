@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
-from wsi_nuc.exporting.columns import classes, keys, labels, members
+from wsi_nuc.exporting.columns import classes, keys, labels, members, pieces
 from wsi_nuc.exporting.database import database, wkb_blobs
 from wsi_nuc.exporting.registry import MEASURED, About
 from wsi_nuc.store.nuclei_rows import NucleiRows
@@ -36,7 +37,7 @@ def write_path(nuclei: Iterable[NucleiRows], about: About, path: Path) -> None:
         metadata = [(key, json.dumps(value)) for key, value in METADATA.items()]
         connection.executemany("INSERT INTO metadata VALUES(?, ?)", metadata)
         first = 1
-        for rows in nuclei:
+        for rows in chain.from_iterable(map(pieces, nuclei)):
             numbers = range(first, first + len(rows))
             annotations = zip(
                 numbers,

@@ -20,8 +20,6 @@ from wsi_nuc.store.place import open_folder
 from wsi_nuc.store.reading import class_names
 from wsi_nuc.store.verify import is_result, refuse_damaged
 
-Progress = Callable[[int, int], None]
-
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -43,27 +41,22 @@ class Choice:
         return rows if wanted.all() else rows.select(np.flatnonzero(wanted))
 
 
-def export_all(
-    stores: Sequence[Path],
-    format: str,
-    out: Path,
-    choice: Choice | None = None,
-    overwrite: bool = False,
-    progress: Callable[[Path], Progress] = lambda out: lambda done, of: None,
-) -> Iterator[tuple[Path, int]]:
-    """Write a file (or folder) per store, at `out` or in the folder `out`; yields each with its number of nuclei.
+def planned(
+    stores: Sequence[Path], format: str, out: Path, choice: Choice | None = None, overwrite: bool = False
+) -> list[tuple[Path, Path]]:
+    """Each store and the place of its file. Mistakes in the call are found here, before anything is written.
 
-    Mistakes in the call are found before the first one is written. Of several stores, some may lack a class.
+    Of several stores, some may lack a class that is asked for. A store that cannot be read is left to `export_to`.
     """
-    choice, places = choice or Choice(), targets(stores, format, out)
-    for store in stores:
-        manifests.read(store)
-    _refuse_unknown("--class", choice.classes, [name for store in stores for name in class_names(store)])
-    for store, place in zip(stores, places, strict=True):
+    choice, plan = choice or Choice(), list(zip(stores, targets(stores, format, out), strict=True))
+    readable = [store for store in stores if not manifests.load(store)[1]]
+    if readable:
+        _refuse_unknown("--class", choice.classes, [name for store in readable for name in class_names(store)])
+    for store in readable:
         _refuse_classes(store, format, choice)
+    for _, place in plan:
         _refuse_existing(place, format_of(format), overwrite)
-    for store, place in zip(stores, places, strict=True):
-        yield place, _export(store, format_of(format), place, choice, progress(place))
+    return plan
 
 
 def targets(stores: Sequence[Path], format: str, out: Path) -> list[Path]:
@@ -82,23 +75,24 @@ def targets(stores: Sequence[Path], format: str, out: Path) -> list[Path]:
     return [out / name for name in names]
 
 
-def export(
+def export(store: Path, format: str, out: Path, choice: Choice | None = None, overwrite: bool = False) -> int:
+    """Write the chosen nuclei of one store to `out` and return their number."""
+    ((_, place),) = planned([store], format, out, choice, overwrite)
+    return export_to(store, format, place, choice)
+
+
+def export_to(
     store: Path,
     format: str,
     out: Path,
     choice: Choice | None = None,
-    overwrite: bool = False,
-    progress: Progress = lambda done, of: None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> int:
-    """Write the chosen nuclei of `store` to `out` and return their number.
+    """The same for a store and a place of a plan, whatever is there.
 
     `progress` is called with the number of row groups that are done, and of all.
     """
-    ((_, written),) = export_all([store], format, out, choice, overwrite, lambda _: progress)
-    return written
-
-
-def _export(store: Path, writer: Format, out: Path, choice: Choice, progress: Progress) -> int:
+    writer, choice = format_of(format), choice or Choice()
     manifest, written = manifests.read(store), 0
 
     def rows(reader: NucleiReader) -> Iterator[NucleiRows]:
@@ -123,9 +117,9 @@ def _export(store: Path, writer: Format, out: Path, choice: Choice, progress: Pr
         else:
             with atomic_path(out) as path:
                 writer.write_path(rows(reader), about, path)
-    if hasattr(writer, "beside"):
-        for name, data in writer.beside(about, out.name).items():
-            durable.atomic_write(open_folder(out.parent) / name, data)
+    if beside := _beside(writer, out):
+        for path, data in zip(beside, writer.beside(about, out.name), strict=True):
+            durable.atomic_write(open_folder(path.parent) / path.name, data)
     return written
 
 
@@ -153,7 +147,7 @@ def _columns(store: Path, writer: Format, choice: Choice) -> list[str]:
         if name not in beside and any(fnmatchcase(name, pattern) for pattern in choice.measured)
     ]
     names = [column for name in writer.COLUMNS for column in (measured if name == MEASURED else [name])]
-    return list(dict.fromkeys(["class", "score", *names]))
+    return list(dict.fromkeys([*names, "class", "score"]))
 
 
 def _refuse_unknown(option: str, wanted: Sequence[str], known: Sequence[str]) -> None:
@@ -181,12 +175,15 @@ def _is_export(writer: Format, out: Path) -> bool:
 def _refuse_existing(out: Path, writer: Format, overwrite: bool) -> None:
     if kind_of(writer) != "bytes" and out.suffix == ".gz":
         raise UsageError(out, "this format cannot be compressed by .gz", f"let the name end in {writer.SUFFIX}")
-    if not out.exists():
-        return
     if out.is_dir() and not _is_export(writer, out):
         raise UsageError(out, "is a folder with something else in it", "give another name")
-    if not overwrite:
-        raise UsageError(out, "exists", "give another name, or --overwrite")
+    for path in (out, *_beside(writer, out)):
+        if path.exists() and not overwrite:
+            raise UsageError(path, "exists", "give another name, or --overwrite")
+
+
+def _beside(writer: Format, out: Path) -> list[Path]:
+    return [out.with_name(out.name + suffix) for suffix in getattr(writer, "BESIDE", ())]
 
 
 def _slide_name(store: Path) -> str:

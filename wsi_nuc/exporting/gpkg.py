@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from wsi_nuc.errors import UsageError
-from wsi_nuc.exporting.columns import FLAT, labels
+from wsi_nuc.exporting.columns import FLAT, labels, pieces
 from wsi_nuc.exporting.database import database, wkb_blobs
 from wsi_nuc.exporting.registry import About
 from wsi_nuc.store.geoparquet import Extent
@@ -68,6 +68,7 @@ _NEW, _NO_NEW = (
     '(NEW."geom" ISNULL OR ST_IsEmpty(NEW."geom"))',
 )
 _ADD = f'INSERT OR REPLACE INTO "rtree_nuclei_geom" VALUES (NEW."id", {_BOX})'
+_INDEX = "INSERT INTO rtree_nuclei_geom VALUES(?, ?, ?, ?, ?)"
 _DROP = 'DELETE FROM "rtree_nuclei_geom" WHERE id = OLD."id"'
 _TRIGGERS = {
     "insert": ("INSERT", _NEW, _ADD),
@@ -86,33 +87,24 @@ def write_path(nuclei: Iterable[NucleiRows], about: About, path: Path) -> None:
         for statement in _BEFORE.split(";\n"):
             connection.execute(statement)
         for rows in nuclei:
-            if not insert:
-                insert = _layer(connection, {label: rows.columns[name] for name, label in names.items()})
-            columns = [rows.columns[name].tolist() for name in names]
-            ids = rows.rings.ids.tolist()
-            connection.executemany(insert, zip(ids, _blobs(rows.rings), *columns, strict=True))
-            boxes = rows.rings.bounds_l0[:, [0, 2, 1, 3]].T.tolist()
-            connection.executemany(
-                "INSERT INTO rtree_nuclei_geom VALUES(?, ?, ?, ?, ?)", zip(ids, *boxes, strict=True)
-            )
+            insert = insert or _layer(connection, {label: rows.columns[name] for name, label in names.items()})
+            for piece in pieces(rows):
+                columns = [piece.columns[name].tolist() for name in names]
+                ids, boxes = piece.rings.ids.tolist(), piece.rings.bounds_l0[:, [0, 2, 1, 3]].T.tolist()
+                connection.executemany(insert, zip(ids, _blobs(piece.rings), *columns, strict=True))
+                connection.executemany(_INDEX, zip(ids, *boxes, strict=True))
             extent.add(rows.rings.bounds_l0)
         for name, (event, when, then) in _TRIGGERS.items():
             trigger = f'"rtree_nuclei_geom_{name}" AFTER {event} ON "nuclei" WHEN {when} BEGIN {then}; END'
             connection.execute(f"CREATE TRIGGER {trigger}")
-        about_it = (
-            f"nuclei of {about.slide.get('file', 'a slide')} in pixels of level 0, {about.mpp:g} um each; y down"
-        )
+        slide = about.slide.get("file", "a slide")
+        description = f"nuclei of {slide} in pixels of level 0, {about.mpp:g} um each; y down"
         # The same nuclei give the same bytes, so the time of the last change is not now.
-        contents = (
-            LAYER,
-            "features",
-            LAYER,
-            about_it,
-            "1970-01-01T00:00:00.000Z",
-            *(extent.box or (None, None, None, None)),
-            _SYSTEM,
+        facts = (LAYER, "features", LAYER, description, "1970-01-01T00:00:00.000Z")
+        box = extent.box or (None, None, None, None)
+        connection.execute(
+            "INSERT INTO gpkg_contents VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*facts, *box, _SYSTEM)
         )
-        connection.execute("INSERT INTO gpkg_contents VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", contents)
 
 
 def _layer(connection: sqlite3.Connection, columns: dict[str, Any]) -> str:

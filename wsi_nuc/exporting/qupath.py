@@ -1,8 +1,9 @@
 """QuPath's GeoJSON: one detection per nucleus, with its class, colour, scores and everything that was measured.
 
 Both programs count from the corner of the first level-0 pixel, so coordinates are written as they are, to 1/10,000
-of a pixel. Without a value, as for an IoU that the model does not predict, a measurement is left out. A script for
-QuPath's script editor comes along, which adds the nuclei to the open image, also from a compressed file.
+of a pixel. Without a value, as for an IoU that the model does not predict, a measurement is left out. QuPath takes
+a class `a: b` for class a with the addition b. A script for QuPath's script editor comes along, which adds the
+nuclei to the open image, also from a compressed file.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from wsi_nuc.store.nuclei_rows import NucleiRows
 
 COLUMNS = ("score", "prompt_score", "predicted_iou", "area_um2", MEASURED, "class", "class_id")
 SUFFIX = ".geojson"
+BESIDE = (".groovy",)
 # The names that QuPath gives them. Others have the names of the columns.
 MEASUREMENTS = {
     "score": "Detection probability",
@@ -64,9 +66,9 @@ def holds(name: str) -> bool:
     return bool(name.strip()) and "\n" not in name
 
 
-def beside(about: About, name: str) -> dict[str, bytes]:
+def beside(about: About, name: str) -> list[bytes]:
     text = json.dumps(name).replace("$", "\\$")
-    return {f"{name}.groovy": _SCRIPT.format(name=json.dumps(name)[1:-1], text=text).encode()}
+    return [_SCRIPT.format(name=json.dumps(name)[1:-1], text=text).encode()]
 
 
 def _features(rows: NucleiRows, about: About, styles: list[str]) -> Any:

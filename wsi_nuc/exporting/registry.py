@@ -90,8 +90,11 @@ class Format(Protocol):
         """Optional: whether a class can have this name in the format."""
         ...
 
-    def beside(self, about: About, name: str) -> Mapping[str, bytes]:
-        """Optional: small files by their names that come along with the file called `name`."""
+    BESIDE: Sequence[str]
+    """Optional: how the names of small files end that come along with the file."""
+
+    def beside(self, about: About, name: str) -> Sequence[bytes]:
+        """With `BESIDE`: the content of these files, for the file called `name`."""
         ...
 
 
