@@ -101,18 +101,29 @@ def test_a_slide_that_is_not_dicom_gets_identifiers_of_its_hash(store: Path, tmp
     assert (first.PatientName, first.PatientID) == ("", "")
 
 
-@pytest.fixture
-def of_dicom(tmp_path: Path) -> Path:
+def store_of_dicom(folder: Path, sex: str = "F") -> Path:
     """A store of a DICOM slide with two levels, which lies beside it."""
-    named = element(0x00080005, b"CS", "ISO_IR 100") + PATIENT + STUDY
-    slide = tmp_path / "slide"
+    patient = PATIENT + element(0x00100040, b"CS", sex)
+    named = element(0x00080005, b"CS", "ISO_IR 100") + patient + STUDY
+    slide = folder / "slide"
     slide.mkdir()
     # Another level of the same series, first by name.
     dicom(slide / "a.dcm", np.zeros((EDGE // 2, EDGE // 2, 3), np.uint8), before=named)
     dicom(slide / "base.dcm", before=named)
     origin = made_from(content_sha256(SlideRef(str(slide))), size=EDGE)
     origin.slide["file"] = "slide"
-    return publish_nuclei(tmp_path, nuclei(20, size=EDGE), made=origin, name="slide.zarr")
+    return publish_nuclei(folder, nuclei(20, size=EDGE), made=origin, name="slide.zarr")
+
+
+@pytest.fixture
+def of_dicom(tmp_path: Path) -> Path:
+    return store_of_dicom(tmp_path)
+
+
+def test_a_header_that_is_against_dicom_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"value that DICOM does not allow .*UNKNOWN"):
+        export(store_of_dicom(tmp_path, sex="UNKNOWN"), "dicom", tmp_path / "a.dcm")
+    assert not (tmp_path / "a.dcm").exists()
 
 
 def test_a_dicom_slide_is_referred_to_by_its_level_0_and_gives_the_patient(of_dicom: Path, tmp_path: Path) -> None:
@@ -153,6 +164,16 @@ def test_labels_are_unicode_of_up_to_64_characters_in_a_line(
     labels = [group.label for group in annotations(store, tmp_path / "a.dcm").get_annotation_groups()]
     assert labels == ["größer als 5 µm", "stroma", "x" * 64]
     assert [name for name in ("x" * 65, "a\\b", "two\nlines", " ", "größer") if holds(name)] == ["größer"]
+
+
+def test_more_outlines_of_a_class_than_dicom_holds_are_refused(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsi_nuc.exporting.dicom._MOST_BYTES", 1000)
+    with pytest.raises(UsageError, match="outlines of tumour are more than") as caught:
+        export(store, "dicom", tmp_path / "a.dcm")
+    assert "--box" in caught.value.remedy
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_the_library_the_remedy_is_the_extra(

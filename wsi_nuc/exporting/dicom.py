@@ -68,6 +68,7 @@ def write_path(nuclei: Iterable[NucleiRows], about: About, path: Path) -> None:
     with tempfile.TemporaryFile(dir=path.parent) as file, path.open("wb") as out, warnings.catch_warnings():
         # Of values in the slide's header that are not quite as DICOM wants them, and are taken over all the same.
         warnings.simplefilter("ignore")
+        source = _source(about)
         held = _Held(file, np.float64 if double else np.float32)
         for rows in nuclei:
             kinds = rows.columns["class_id"].astype(np.int64)
@@ -80,7 +81,12 @@ def write_path(nuclei: Iterable[NucleiRows], about: About, path: Path) -> None:
             if held.size((kind, "xy")) > _MOST_BYTES:
                 cause = f"its outlines of {about.classes[kind]} are more than the 4 GiB that DICOM holds"
                 raise UsageError(about.store, cause, "export parts of it with --box")
-        _write_file(_annotations(highdicom, about, _source(about), held), held, out)
+        try:
+            dataset = _annotations(highdicom, about, source, held)
+        except (TypeError, ValueError) as error:
+            cause = f"its slide has a value that DICOM does not allow ({error})"
+            raise UsageError(about.store, cause, "mend the slide's header, or move the slide away") from error
+        _write_file(dataset, held, out)
 
 
 def holds(name: str) -> bool:
