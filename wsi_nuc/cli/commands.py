@@ -58,13 +58,12 @@ def slide_of(store: Path, given: str | None, reader: str) -> SlideRef | None:
     is in none of these places."""
     from wsi_nuc.slides.address import is_url
     from wsi_nuc.store import manifest as manifests
+    from wsi_nuc.store.reading import slide_beside
     from wsi_nuc.types import SlideRef
 
     facts = manifests.read(store)["slide"]
-    if given is None:
-        places = [folder / str(facts["file"]) for folder in (store.parent, store.parent.parent, Path())]
-        given = next((str(place) for place in places if place.exists()), None)
-    if given is None:
+    given = given or str(slide_beside(store, str(facts["file"])) or "")
+    if not given:
         return None
     return SlideRef(given if is_url(given) else os.path.abspath(given), reader, float(facts["mpp"]))
 
