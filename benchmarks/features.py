@@ -29,7 +29,7 @@ import numpy as np
 import shapely
 
 from benchmarks.child import peak_mib
-from benchmarks.stitching import GEOMETRY, REGION, regions
+from benchmarks.stitching import CORE, GEOMETRY, REGION, regions
 from benchmarks.table import Row, print_rows
 from wsi_nuc import RunConfig, run_slides
 from wsi_nuc.features import measure as measuring
@@ -238,8 +238,8 @@ def write_store(
             write_random(folder, summary.nuclei, features)
         write_tissue(folder, shapely.box(0, 0, edge * REGION, edge * REGION), MPP / 2)
         layout.seal(folder, origin.key)
-        counts = {"nuclei": summary.nuclei}
-        publish(staging, origin, lambda root: build(root, origin, Accounting(TileCounts()), counts, {}))
+        counts, run = {"nuclei": summary.nuclei}, {"tile_l0": CORE}
+        publish(staging, origin, lambda root: build(root, origin, Accounting(TileCounts()), counts, run))
         return summary.nuclei
 
 

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from wsi_nuc.cli import app
 from wsi_nuc.config import RunConfig
 from wsi_nuc.features.running import run_slides
-from wsi_nuc.models.registry import load_model
-from wsi_nuc.quality.trial import field_at, most_cellular, tried
+from wsi_nuc.models.registry import load_model, model_spec
+from wsi_nuc.quality.trial import field_at, most_cellular, tried, within_a_tile
 from wsi_nuc.slides.overview import overview
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.store.nuclei_rows import NucleiReader
@@ -55,6 +55,17 @@ def test_the_field_is_moved_into_the_slide_and_refused_outside(slide: Path) -> N
     assert command("try", slide, "--at", "1600,10") == 2
     assert command("try", slide, "--at", "10") == 2
     assert command("try", slide, "--at", "10,10", "--most-cellular") == 2
+
+
+@pytest.mark.parametrize("xy", [(5, 5), (760, 800), (1530, 1530)])
+def test_a_field_that_fits_into_a_tile_is_moved_into_it(slide: Path, xy: tuple[int, int]) -> None:
+    source, spec = open_slide(SlideRef(str(slide), "auto", None)), model_spec("default")
+    field = within_a_tile(source, MPP, field_at(source, MPP, xy, 100), spec)
+    core = spec.core_px * spec.mpp / MPP
+    assert (field.x0 // core, field.y0 // core) == ((field.x1 - 1) // core, (field.y1 - 1) // core)
+    assert min(field.x0, field.y0) >= 0
+    assert max(field.x1, field.y1) <= 1536
+    assert field.x1 - field.x0 == field.y1 - field.y0 == 400
 
 
 def test_the_most_cellular_field_has_more_nuclei_than_most(slide: Path) -> None:

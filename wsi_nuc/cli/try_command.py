@@ -17,7 +17,7 @@ def try_(
     cellular: Annotated[
         bool, Option("--most-cellular", help="The field with the most haematoxylin; the default without --at.")
     ] = False,
-    model: Annotated[list[str] | None, Option("--model", help="Name or file; several stand side by side.")] = None,
+    names: Annotated[list[str] | None, Option("--model", help="Name or file; several stand side by side.")] = None,
     mpp: Annotated[float | None, Option(help="Microns per level-0 pixel, if the header has none or lies.")] = None,
     field: Annotated[float, Option(min=20, max=2000, help="Edge of the field in um.")] = 200.0,
     out: Annotated[Path | None, Option("--out", "-o", help="The picture; default: SLIDE.try.png here.")] = None,
@@ -35,7 +35,7 @@ def try_(
     from contextlib import closing
 
     from wsi_nuc.models.registry import load_model
-    from wsi_nuc.quality.trial import field_at, most_cellular, tried
+    from wsi_nuc.quality.trial import field_at, most_cellular, tried, within_a_tile
     from wsi_nuc.report.overlay import in_words, overlay
     from wsi_nuc.run.resources import usable_cpus
     from wsi_nuc.slides.mpp import require_mpp
@@ -52,8 +52,13 @@ def try_(
         um = require_mpp(source.info)
         view = overview(source, um)
         area = tissue_for(view, tissue)
-        box = field_at(source, um, _point(at), field) if at else most_cellular(source, view, area, field)
-        trials = [tried(source, um, area, box, load_model(name, device or "cpu")) for name in model or ["default"]]
+        models = [load_model(name, device or "cpu") for name in names or ["default"]]
+        if at:
+            box = field_at(source, um, _point(at), field)
+        else:
+            box = within_a_tile(source, um, most_cellular(source, view, area, field), models[0].spec)
+        warm_up = device not in (None, "cpu")
+        trials = [tried(source, um, area, box, model, warm_up) for model in models]
         picture = overlay(source, box, um, trials, many)
     atomic_write(made_folder(target.parent) / target.name, picture)
     for trial in trials:

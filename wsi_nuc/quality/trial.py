@@ -11,17 +11,18 @@ import shapely
 
 from wsi_nuc.errors import UsageError
 from wsi_nuc.inference.predict import predict_counted
-from wsi_nuc.models.base import NucleiModel
+from wsi_nuc.models.base import ModelSpec, NucleiModel
 from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.quality.resolution import read_tile
 from wsi_nuc.run.level0 import inside_and_valid, to_level0
 from wsi_nuc.tiling.plan import TilePlan, make_plan
+from wsi_nuc.tiling.scale import choose_scale
 from wsi_nuc.tissue.find import Tissue
 from wsi_nuc.types import Box, Overview, SlideSource
 
 FIELD_UM = 200.0
-# Of the overview: what is darker than this in red is not glass.
-_STAINED = 0.15
+# Optical density in red, on the overview: glass is below the first, folds, ink and pigment are above the second.
+_STAINED, _TOO_DARK = 0.15, 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,8 @@ def most_cellular(source: SlideSource, view: Overview, tissue: Tissue, field_um:
         ring = np.round(np.array(polygon.exterior.coords) / view.l0_per_px - 0.5).astype(np.int32)
         cv2.fillPoly(inside, [ring], 1.0)
     share = cv2.blur(inside * (red > _STAINED), (edge, edge), borderType=cv2.BORDER_CONSTANT)
-    amount = cv2.blur(red * inside, (edge, edge), borderType=cv2.BORDER_CONSTANT)
+    usable = inside * (red < _TOO_DARK)
+    amount = cv2.blur(red * usable, (edge, edge), borderType=cv2.BORDER_CONSTANT)
     amount[share < 0.8 * share.max(initial=0.0)] = 0
     y, x = np.unravel_index(int(amount.argmax()), amount.shape)
     middle = ((float(x) + 0.5) * view.l0_per_px, (float(y) + 0.5) * view.l0_per_px)
@@ -78,8 +80,22 @@ def most_cellular(source: SlideSource, view: Overview, tissue: Tissue, field_um:
     return field_at(source, view.mpp, (min(middle[0], limit[0]), min(middle[1], limit[1])), field_um)
 
 
-def tried(source: SlideSource, mpp: float, tissue: Tissue, field: Box, model: NucleiModel) -> Trial:
-    """Look at the tiles that the field meets, as a run would."""
+def within_a_tile(source: SlideSource, mpp: float, field: Box, spec: ModelSpec) -> Box:
+    """The field, moved into the core of the tile that holds its middle, if it fits: then one look is enough."""
+    scale = choose_scale(source.info, mpp, spec.mpp)
+    core, moved = spec.core_px * scale.l0_per_grid, []
+    for low, high, side in ((field.x0, field.x1, source.info.width), (field.y0, field.y1, source.info.height)):
+        first = (low + high) / 2 // core * core
+        last = min(first + core, side) - (high - low)
+        moved.append(int(min(max(low, np.ceil(first)), max(last, first))) if last >= first else low)
+    return Box(moved[0], moved[1], moved[0] + field.x1 - field.x0, moved[1] + field.y1 - field.y0)
+
+
+def tried(
+    source: SlideSource, mpp: float, tissue: Tissue, field: Box, model: NucleiModel, warm_up: bool = False
+) -> Trial:
+    """Look at the tiles that the field meets, as a run would. `warm_up`: look once before the time is taken, since
+    a GPU's first look takes longer."""
     spec = model.spec
     plan = make_plan(source.info, mpp, spec, tissue.polygons)
     parts, seconds = [NucleiTable.empty(len(spec.classes))], list[float]()
@@ -88,8 +104,7 @@ def tried(source: SlideSource, mpp: float, tissue: Tissue, field: Box, model: Nu
         batch = read_tile(source, plan, index)
         if batch is None:
             continue
-        if spec.uses_torch and not seconds:
-            # A network's first look also prepares it.
+        if warm_up and not seconds:
             predict_counted(model, batch)
             start = time.perf_counter()
         prediction = predict_counted(model, batch)

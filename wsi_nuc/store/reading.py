@@ -162,7 +162,7 @@ def class_names(store: Path) -> tuple[str, ...]:
 def slide_beside(store: Path, name: str) -> Path | None:
     """The slide that a store names, if it lies beside the store, one folder up, or here."""
     places = (folder / name for folder in (store.parent, store.parent.parent, Path()))
-    return next((place for place in places if place.exists()), None)
+    return next((place for place in places if place.exists() and not place.samefile(store)), None)
 
 
 def read_tissue(store: Path) -> tuple[Any, float]:
