@@ -94,9 +94,7 @@ def test_every_format_has_its_row_here_and_in_the_document() -> None:
     document = Path(__file__).parents[2] / "docs/exports.md"
     rows = re.findall(r"^\| (`.+?) \|", document.read_text(encoding="utf-8"), re.MULTILINE)
     named = Counter(name for row in rows for name in re.findall("`(.+?)`", row))
-    assert {name: named[name] for name in FORMATS} == dict.fromkeys(FORMATS, 2), (
-        "what it is, and where a pixel begins"
-    )
+    assert min(named[name] for name in FORMATS) >= 2, "what it is, and where a pixel begins"
 
 
 @pytest.fixture(scope="module")
