@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import geopandas
@@ -25,7 +24,7 @@ from tests.store.build import CLASSES, nuclei
 from wsi_nuc.errors import StorageError, UsageError
 from wsi_nuc.exporting.export import Choice, export, export_to, planned, targets
 from wsi_nuc.exporting.registry import FORMATS, format_of, kind_of
-from wsi_nuc.importing import qupath, tiatoolbox
+from wsi_nuc.importing import registry as importing
 from wsi_nuc.importing.record import Wanted
 from wsi_nuc.store import durable
 from wsi_nuc.store import manifest as manifests
@@ -37,13 +36,31 @@ COUNT = 400
 Outlines = list[tuple[Any, str]]
 
 
-def read_cells(reader: ModuleType, path: Path) -> Outlines:
-    """By one of the readers of `wsi-nuc import`."""
+def imported(path: Path) -> Outlines:
+    """As `wsi-nuc import` reads it, which finds out the format."""
+    reader = importing.reader(importing.format_of(path))
     return [
         (shape, name)
         for cells in reader.cells(path, Wanted())
         for shape, name in zip(cells.geometry, cells.names, strict=True)
     ]
+
+
+def read_coco(path: Path) -> Outlines:
+    from pycocotools.coco import COCO
+
+    coco = COCO(path)
+    return [
+        (shapely.Polygon(np.reshape(a["segmentation"][0], (-1, 2))), coco.cats[a["category_id"]]["name"])
+        for a in coco.loadAnns(coco.getAnnIds())
+    ]
+
+
+def read_dicom(path: Path) -> Outlines:
+    import highdicom
+
+    groups = highdicom.ann.annread(path).get_annotation_groups()
+    return [(shapely.Polygon(xy), group.label) for group in groups for xy in group.get_graphic_data("2D")]
 
 
 def read_gpkg(path: Path) -> Outlines:
@@ -62,14 +79,42 @@ def read_table(read: Callable[[Path], Any]) -> Callable[[Path], Outlines]:
     return outlines
 
 
+def read_labels(path: Path) -> Outlines:
+    """Nuclei in the order of their numbers, as the boxes of their pixels."""
+    from ome_zarr.io import parse_url
+    from ome_zarr.reader import Reader
+
+    _, ids, classes = Reader(parse_url(path))()
+    names = {number: about["class"] for number, about in classes.metadata["properties"].items()}
+    ids, classes = ids.data[0].compute(), classes.data[0].compute()
+    y, x = np.nonzero(ids)
+    pixels = pandas.DataFrame({"id": ids[y, x], "kind": classes[y, x], "x": x, "y": y}).groupby("id")
+    low, high, kinds = pixels[["x", "y"]].min(), pixels[["x", "y"]].max() + 1, pixels.kind.agg(["min", "max"])
+    assert (kinds["min"] == kinds["max"]).all()
+    boxes = shapely.box(low.x, low.y, high.x, high.y)
+    return list(zip(boxes, kinds["min"].map(names), strict=True))
+
+
 # format -> (name of the file, how it is read back, to which part of a pixel)
 FORMAT_TESTS: dict[str, tuple[str, Callable[[Path], Outlines], float]] = {
-    "qupath": ("cells.geojson", partial(read_cells, qupath), 1e-4),
+    "qupath": ("cells.geojson", imported, 1e-4),
     "csv": ("cells.csv", read_table(partial(pandas.read_csv, float_precision="round_trip")), 0.0),
     "parquet": ("cells.parquet", read_table(pandas.read_parquet), 0.0),
     "gpkg": ("cells.gpkg", read_gpkg, 0.0),
-    "annotationstore": ("cells.db", partial(read_cells, tiatoolbox), 0.0),
+    "annotationstore": ("cells.db", imported, 0.0),
+    "coco": ("coco.json", read_coco, 1e-4),
+    "cellvit": ("cells.json", imported, 1e-4),
+    "hovernet": ("hovernet.json", imported, 1e-4),
+    # Vertices of these tests do not lie on 1/64 px as those of a run do, so single precision is not exact.
+    "dicom": ("cells.dcm", read_dicom, 4e-4),
+    # Nuclei of these tests overlap and hide each other. `test_labels` compares pixels.
+    "labels": ("labels.zarr", read_labels, 32.0),
+    "graph": ("graph", read_table(lambda path: pandas.read_parquet(path / "nodes.parquet")), 0.0),
 }
+# Formats with a group per class: the rows of a class keep their order.
+BY_CLASS = ("dicom",)
+# Formats that have no file without nuclei.
+NEVER_EMPTY = ("dicom",)
 
 
 KINDS = {format: kind_of(format_of(format)) for format in FORMATS}
@@ -114,6 +159,8 @@ def test_a_round_trip_gives_the_same_outlines_and_classes_in_the_same_order(
     name, read, precision = FORMAT_TESTS[format]
     assert export(store, format, tmp_path / name) == COUNT
     nuclei = read(tmp_path / name)
+    if format in BY_CLASS:
+        truth = truth.sort_values("class_id", kind="stable")
     assert [name for _, name in nuclei] == truth["class"].astype(str).tolist()
     centres = shapely.points(truth.x, truth.y)
     far = [
@@ -150,6 +197,11 @@ def test_choices_are_those_of_the_store(
 def test_a_store_without_nuclei_gives_a_valid_empty_file(format: str, tmp_path: Path) -> None:
     name, read, _ = FORMAT_TESTS[format]
     empty = publish_nuclei(tmp_path / "store", nuclei(0))
+    if format in NEVER_EMPTY:
+        with pytest.raises(UsageError, match="no such nuclei"):
+            export(empty, format, tmp_path / name)
+        assert not (tmp_path / name).exists()
+        return
     assert export(empty, format, tmp_path / name) == 0
     assert read(tmp_path / name) == []
 

@@ -60,6 +60,6 @@ def publish_nuclei(
         counts = {"nuclei": summary.nuclei, "classes": summary.counts}
 
         def finish(root: Path) -> Json:
-            return build(root, made, Accounting(TileCounts(processed=256)), counts, {"seconds": 1.0})
+            return build(root, made, Accounting(TileCounts(processed=256)), counts, {"seconds": {"predict": 1.0}})
 
         return publish(staging, made, finish).path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsi_nuc.cli.commands import code_of_all
+from wsi_nuc.cli.commands import code_of_all, slide_of
 from wsi_nuc.cli.options import Option, Workers
 from wsi_nuc.cli.stopping import stoppable
 from wsi_nuc.errors import UsageError
@@ -18,7 +17,6 @@ from wsi_nuc.errors import UsageError
 if TYPE_CHECKING:
     from wsi_nuc.executors.base import Execute
     from wsi_nuc.features.job import ModelRef
-    from wsi_nuc.types import SlideRef
 
 
 def features(
@@ -84,31 +82,18 @@ def _measure(store: Path, slide: str | None, reader: str, workers: int | None, m
     from wsi_nuc.features.running import add_features
     from wsi_nuc.store.folders import place_of
 
+    ref = slide_of(store, slide, reader)
+    if ref is None:
+        raise UsageError(store, "its slide is not beside it", "pass it with --slide")
     with progress(quiet=True) as emit:
         place = place_of(store, emit)
     with _executing(store, workers) as execute:
-        done = add_features(place, _slide_of(store, slide, reader), execute, model)
+        done = add_features(place, ref, execute, model)
     count = done.manifest["counts"]["nuclei"]
     for text in done.manifest["counts"].get("not_measured", []):
         typer.echo(f"wsi-nuc: {store}: left empty: {text}", err=True)
     typer.echo(f"{store}: {count:,} nuclei measured" if done.new else f"{store}: has these features already")
     return 0
-
-
-def _slide_of(store: Path, given: str | None, reader: str) -> SlideRef:
-    """The given slide, or the file that the manifest names: beside the store, one folder up, or here."""
-    from wsi_nuc.slides.address import is_url
-    from wsi_nuc.store import manifest as manifests
-    from wsi_nuc.types import SlideRef
-
-    facts = manifests.read(store)["slide"]
-    if given is None:
-        places = [folder / str(facts["file"]) for folder in (store.parent, store.parent.parent, Path())]
-        files = [place for place in places if place.exists()]
-        if not files:
-            raise UsageError(store, f"its slide {facts['file']} is not beside it", "pass it with --slide")
-        given = str(files[0])
-    return SlideRef(given if is_url(given) else os.path.abspath(given), reader, float(facts["mpp"]))
 
 
 @contextmanager

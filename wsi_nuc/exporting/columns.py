@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from wsi_nuc.exporting.output import Output
 from wsi_nuc.exporting.registry import MEASURED, About
 from wsi_nuc.rings import Rings
 from wsi_nuc.store.nuclei_rows import Column, NucleiRows
@@ -105,12 +107,32 @@ def members(columns: Mapping[str, Column]) -> list[Any]:
     return texts
 
 
-def ring_texts(rings: Rings, decimals: int) -> Any:
-    """Per ring the text `x,y],[x,y],[x,y`, with the first vertex again at its end, as an Arrow array."""
+def ring_texts(rings: Rings, decimals: int, between: str = "],[") -> Any:
+    """Per ring the text `x,y],[x,y],[x,y`, or with another text between the vertices, as an Arrow array."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    closed = rings.closed()
-    x, y = (pa.array(np.round(closed.xy[:, axis], decimals)).cast(pa.string()) for axis in (0, 1))
-    vertices = pc.binary_join_element_wise(x, y, ",")
-    return pc.binary_join(pa.ListArray.from_arrays(pa.array(closed.offsets.astype(np.int32)), vertices), "],[")
+    vertices = pc.binary_join_element_wise(*number_texts(rings.xy, decimals), ",")
+    return pc.binary_join(pa.ListArray.from_arrays(pa.array(rings.offsets.astype(np.int32)), vertices), between)
+
+
+def number_texts(table: npt.NDArray[Any], decimals: int) -> list[Any]:
+    """The text of each number, as an Arrow array per column of the table (N x K)."""
+    import pyarrow as pa
+
+    return [pa.array(np.round(column.astype(np.float64), decimals)).cast(pa.string()) for column in table.T]
+
+
+def write_items(nuclei: Iterable[NucleiRows], output: Output, texts: Callable[[NucleiRows], Any]) -> None:
+    """The text of each nucleus in a line of its own, with commas between them. `texts`: an Arrow array of some."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    separator = b"\n"
+    for rows in nuclei:
+        for piece in pieces(rows):
+            items = texts(piece)
+            whole = pa.ListArray.from_arrays(pa.array([0, len(items)], pa.int32()), items)
+            output.write(separator)
+            output.write(pc.binary_join(whole, ",\n")[0].as_buffer())
+            separator = b",\n"

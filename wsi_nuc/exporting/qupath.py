@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from wsi_nuc.exporting.columns import classes, keys, labels, members, pieces, ring_texts
+from wsi_nuc.exporting.columns import classes, keys, labels, members, ring_texts, write_items
 from wsi_nuc.exporting.output import Output
 from wsi_nuc.exporting.registry import MEASURED, About
 from wsi_nuc.store.nuclei_rows import NucleiRows
@@ -57,12 +57,7 @@ def write(nuclei: Iterable[NucleiRows], about: About, output: Output) -> None:
         for name, colour in zip(about.classes, about.colours, strict=True)
     ]
     output.write(b'{"type":"FeatureCollection","features":[')
-    separator = b"\n"
-    for rows in nuclei:
-        for piece in pieces(rows):
-            output.write(separator)
-            output.write(_features(piece, about, styles))
-            separator = b",\n"
+    write_items(nuclei, output, lambda rows: _features(rows, about, styles))
     output.write(b"\n]}\n")
 
 
@@ -77,8 +72,7 @@ def beside(about: About, name: str) -> list[bytes]:
 
 
 def _features(rows: NucleiRows, about: About, styles: list[str]) -> Any:
-    """The text of all features, with a comma between them."""
-    import pyarrow as pa
+    """The text of each feature, as an Arrow array."""
     import pyarrow.compute as pc
 
     measured = {
@@ -86,11 +80,11 @@ def _features(rows: NucleiRows, about: About, styles: list[str]) -> Any:
         for name, label in labels(about).items()
         if name not in ("class", "class_id")
     }
-    features = pc.binary_join_element_wise(
+    return pc.binary_join_element_wise(
         '{"type":"Feature","id":"',
         keys(rows, about),
         '","geometry":{"type":"Polygon","coordinates":[[[',
-        ring_texts(rows.rings, _DECIMALS),
+        ring_texts(rows.rings.closed(), _DECIMALS),
         ']]]},"properties":{"objectType":"detection","classification":',
         classes(rows, styles),
         ',"measurements":{',
@@ -98,5 +92,3 @@ def _features(rows: NucleiRows, about: About, styles: list[str]) -> Any:
         "}}}",
         "",
     )
-    whole = pa.ListArray.from_arrays(pa.array([0, len(features)], pa.int32()), features)
-    return pc.binary_join(whole, ",\n")[0].as_buffer()

@@ -21,6 +21,12 @@ FORMATS: dict[str, str] = {
     "parquet": "wsi_nuc.exporting.parquet",
     "gpkg": "wsi_nuc.exporting.gpkg",
     "annotationstore": "wsi_nuc.exporting.annotationstore",
+    "coco": "wsi_nuc.exporting.coco",
+    "cellvit": "wsi_nuc.exporting.cellvit",
+    "hovernet": "wsi_nuc.exporting.hovernet",
+    "dicom": "wsi_nuc.exporting.dicom",
+    "labels": "wsi_nuc.exporting.labels",
+    "graph": "wsi_nuc.exporting.graph",
 }
 MEASURED = "*"
 """In `COLUMNS`: all columns of the table of nuclei, the probabilities of the classes and the features."""
@@ -101,3 +107,12 @@ def format_of(name: str) -> Format:
 def kind_of(format: Format) -> str:
     """ "bytes", "file" or "folder"."""
     return getattr(format, "KIND", "bytes")
+
+
+def library(name: str, extra: str) -> Any:
+    """The module of a library that only the package's `extra` installs."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        remedy = f"pip install 'wsi-nuc[{extra}]'"
+        raise UsageError(f"--to {extra}", f"needs {name}, which is not installed", remedy) from None

@@ -159,6 +159,12 @@ def class_names(store: Path) -> tuple[str, ...]:
         raise StorageError(path, f"cannot be read ({error})", _VERIFY) from None
 
 
+def slide_beside(store: Path, name: str) -> Path | None:
+    """The slide that a store names, if it lies beside the store, one folder up, or here."""
+    places = (folder / name for folder in (store.parent, store.parent.parent, Path()))
+    return next((place for place in places if place.exists()), None)
+
+
 def read_tissue(store: Path) -> tuple[Any, float]:
     """The searched polygons as an array of Shapely geometries in level-0 pixels, and their area in mm2."""
     import pyarrow as pa
