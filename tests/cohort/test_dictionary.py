@@ -35,7 +35,7 @@ def files(slides: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[
     """A cohort with features, a patient, a column of the list, and a slide that fails."""
     place = tmp_path_factory.mktemp("dictionary")
     lines = ["slide,id,patient,stage", f"{slides[2]},a,P1,II", f"{slides[3]},b,P1,II", "gone.svs,c,P1,"]
-    folder, _ = planned(place / "cohort", write_list(place / "list.csv", *lines), features=True)
+    folder, _ = planned(place / "cohort", write_list(place / "list.csv", *lines), features=True, dab=True)
     list(run_cohort(folder, execution={"scheduler": "serial"}))
     collect(folder, csv=True)
     return {"store": folder.store("b"), "table": folder.table, "csv": folder.csv, "anndata": folder.anndata}

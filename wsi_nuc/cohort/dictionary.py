@@ -56,9 +56,10 @@ SECTIONS = (
     Section(
         "classes",
         "One row per class, in the attributes of the store's root: `slide.attrs['wsi_nuc']['classes']` in "
-        "SpatialData. What is empty is null. In stores that were made before the results number `pipeline` was 3, "
-        "quantiles come from a histogram and are off by up to a fifth for classes of few nuclei; tables of "
-        "cohorts compute them anew.",
+        "SpatialData. What is empty is null. After `wsi-nuc run` the same table lies beside the store as "
+        "`SLIDE.classes.csv`; where DAB was measured, it also has `positive_share`. In stores that were made before "
+        "the results number `pipeline` was 3, quantiles come from a histogram and are off by up to a fifth for "
+        "classes of few nuclei; tables of cohorts compute them anew.",
         (classes.CLASS, *classes.FIGURES, *classes.TISSUE),
     ),
     Section(

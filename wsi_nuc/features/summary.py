@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from wsi_nuc.features import squares
+from wsi_nuc.features import dab, squares
 from wsi_nuc.features.job import has_features
 from wsi_nuc.features.means import feature_means
 from wsi_nuc.features.neighbourhood import (
@@ -121,6 +121,7 @@ FIGURES: tuple[Column, ...] = (
     ),
     replace(ENRICHMENT_FIGURE, family="neighbourhood"),
     *(replace(column, family="spread") for column in squares.FIGURES),
+    *dab.FIGURES,
     *_OF_FEATURES,
 )
 """The figures of a slide, in the order of `slide_summary`."""
@@ -165,6 +166,7 @@ def slide_summary(store: Path) -> dict[str, Figure]:
         **_of_classes(areas.rows(usable_mm2)),
         **_of_pairs(counted.pairs, counts),
         **counted.squares.figures(usable, mpp),
+        **(dab.positive_figures(store) if dab.is_measured(store) else {}),
         **(feature_means(store, total) if has_features(manifest["made_from"]) else {}),
     }
 

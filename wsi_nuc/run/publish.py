@@ -72,6 +72,7 @@ def publish_slide(
             "regions": len(parts),
             "stitched_from": stats.candidates,
             **_doubts(job, summary),
+            **({"stain": job.stain} if job.stain else {}),
         }
 
         def finish(root: Path) -> dict[str, Any]:

@@ -57,13 +57,17 @@ class NucleiReader(NucleiFile):
 
     def nuclei(self, group: int) -> NucleiRows:
         """All nuclei of a row group."""
+        return NucleiRows(decode_rings(self.table(group, [*_OUTLINE])), self.values(group))
+
+    def values(self, group: int) -> dict[str, Column]:
+        """The columns of a row group, without the outlines."""
         beside = [name for name in self._columns if name in self.shape_columns]
         measured = [name for name in self._columns if name not in self.shape_columns]
-        table = self.table(group, [*_OUTLINE, *beside])
+        table = self.table(group, beside)
         columns = {name: _values(table.column(name)) for name in beside}
         if measured:
             columns |= self._measured(group, measured)
-        return NucleiRows(decode_rings(table), {name: columns[name] for name in self._columns})
+        return {name: columns[name] for name in self._columns}
 
     def each(self, box_l0: tuple[float, float, float, float] | None = None) -> Iterator[NucleiRows]:
         """The row groups, one after the other. With a box (x0, y0, x1, y1), only nuclei whose boxes meet it."""

@@ -22,16 +22,13 @@ from wsi_nuc.cohort.report.figures import Outlier, figures_of, histogram, outlie
 from wsi_nuc.cohort.state import counts
 from wsi_nuc.cohort.tables import Row
 from wsi_nuc.errors import StorageError
-from wsi_nuc.safezarr import read_array
-from wsi_nuc.safezip import contents
-from wsi_nuc.store import layout
+from wsi_nuc.store.reading import read_thumbnail
 
 UNLIKE = "unlike_training_images"
 MOST_THUMBNAILS, MOST_ROWS = 240, 2000
 # Of a thumbnail, and of a histogram with its foot line.
 EDGE_PX, QUALITY = 168, 72
 WIDTH, HEIGHT, FOOT = 320, 110, 18
-MOST_VALUES = 2**25
 
 
 def write_report(folder: CohortFolder) -> Collected:
@@ -123,10 +120,9 @@ def _pictures(folder: CohortFolder, done: Sequence[Row], far: Sequence[Outlier])
 def data_uri(store: Path) -> str:
     """The slide's thumbnail as text for the page, at most `EDGE_PX` wide and high; "" if it cannot be read."""
     try:
-        planes = read_array(contents(store) / layout.THUMBNAIL / "s0", MOST_VALUES)
-    except (OSError, StorageError, ValueError, KeyError):
+        rgb = read_thumbnail(store)
+    except StorageError:
         return ""
-    rgb = np.moveaxis(planes, 0, 2)
     scale = min(1.0, EDGE_PX / max(rgb.shape[:2]))
     size = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
     small = cv2.resize(np.ascontiguousarray(rgb[:, :, ::-1]), size, interpolation=cv2.INTER_AREA)
