@@ -150,7 +150,7 @@ def slide_summary(store: Path) -> dict[str, Figure]:
     manifest = manifests.read(store)
     mpp, classes = float(manifest["slide"]["mpp"]), class_names(store)
     tissue, tissue_mm2 = read_tissue(store)
-    usable = _usable(tissue, manifest)
+    usable = usable_tissue(tissue, manifest)
     usable_mm2 = _usable_mm2(manifest, tissue_mm2, usable, mpp)
     counted = _count(store, mpp, classes)
     areas, counts = counted.areas, counted.areas.counts
@@ -191,7 +191,7 @@ def _count(store: Path, mpp: float, classes: Sequence[str]) -> _Counted:
     return counted
 
 
-def _usable(tissue: Any, manifest: dict[str, Any]) -> Any:
+def usable_tissue(tissue: Any, manifest: dict[str, Any]) -> Any:
     """The polygons without the places that could not be analysed, since a square there is not an empty one."""
     boxes = manifests.lost_boxes(manifest["tiles"])
     if not boxes:
