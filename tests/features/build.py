@@ -28,7 +28,12 @@ def made_from(slide_sha256: str = "a" * 64, mpp: float = MPP, size: int = 4096, 
 
 
 def publish_nuclei(
-    out: Path, table: NucleiTable, tissue: Any = None, made: Origin | None = None, name: str = "x.svs.zarr"
+    out: Path,
+    table: NucleiTable,
+    tissue: Any = None,
+    made: Origin | None = None,
+    name: str = "x.svs.zarr",
+    accounting: Accounting | None = None,
 ) -> Path:
     """A store of these nuclei, published as by a run."""
     made = made or made_from()
@@ -44,6 +49,7 @@ def publish_nuclei(
         counts = {"nuclei": summary.nuclei, "classes": summary.counts}
 
         def finish(root: Path) -> Json:
-            return build(root, made, Accounting(TileCounts(processed=256)), counts, {"seconds": 1.0})
+            whole = Accounting(TileCounts(processed=256))
+            return build(root, made, accounting or whole, counts, {"seconds": 1.0})
 
         return publish(staging, made, finish).path

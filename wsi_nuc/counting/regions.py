@@ -59,8 +59,13 @@ class Regions:
         boxes = shapely.bounds(self.shapes)
         near = np.flatnonzero(meet(boxes, (low[0] - 1, low[1] - 1, high[0] + 1, high[1] + 1)))
         rows, regions = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        # From left to right, so that only the points of a stripe are looked at.
+        order = np.argsort(xy[:, 0])
+        x, y = xy[order, 0], xy[order, 1]
+        first, last = np.searchsorted(x, boxes[:, 0], "left"), np.searchsorted(x, boxes[:, 2], "right")
         for region in near.tolist():
-            close = np.flatnonzero(((xy >= boxes[region, :2]) & (xy <= boxes[region, 2:])).all(axis=1))
+            stripe = slice(first[region], last[region])
+            close = order[stripe][(y[stripe] >= boxes[region, 1]) & (y[stripe] <= boxes[region, 3])]
             held = close[holds(self.shapes[region], xy[close])]
             rows.append(held)
             regions.append(np.full(len(held), region))
