@@ -36,7 +36,7 @@ from wsi_nuc.synth import SynthSpec, truth_path, write_slide
 from wsi_nuc.tissue.stain import LEAST_BROWN, brown_share
 from wsi_nuc.types import Box, SlideRef, UInt8
 
-SIZE, MPP = 1024, 0.5
+SIZE, MPP = 640, 0.5
 UNIT = [np.array(vector) / np.linalg.norm(vector) for vector in DEFAULT]
 # Density of DAB in positive nuclei, and elsewhere.
 BROWN, PALE = 0.9, 0.03
@@ -52,7 +52,7 @@ def recoloured(rgb: UInt8, positive: np.ndarray) -> UInt8:
 
 @pytest.fixture(scope="module")
 def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A drawn slide whose left half has brown nuclei."""
+    """A drawn slide whose left half has brown nuclei, and beside it the slide as it was drawn."""
     path = tmp_path_factory.mktemp("dab") / "x.svs"
     write_slide(path, SynthSpec(size=SIZE, mpp=MPP, seed=4, tissue=1.0))
     source = open_slide(SlideRef(str(path)))
@@ -62,7 +62,6 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     left = nuclei[nuclei.geometry.centroid.x < SIZE / 2]
     outlines = Rings.of_polygons(left.geometry.to_numpy())
     inside = outlines.fill(np.arange(1, len(left) + 1), Box(0, 0, SIZE, SIZE)) > 0
-    # The default vectors leave a shadow of haematoxylin, so the background stays white.
     brown = path.with_name("ihc.png")
     Image.fromarray(recoloured(rgb, inside)).save(brown)
     return brown
@@ -85,7 +84,7 @@ def test_brown_nuclei_are_positive_and_blue_ones_are_not(store: Path, tmp_path: 
     dab = table.to_df()
     left = (table.obs["x"] < SIZE / 2 - 10).to_numpy()
     right = (table.obs["x"] > SIZE / 2 + 10).to_numpy()
-    assert min(left.sum(), right.sum()) > 100
+    assert min(left.sum(), right.sum()) > 50
     assert (dab.dab_mean > 0.2)[left].mean() > 0.95
     assert (dab.dab_mean > 0.2)[right].mean() < 0.02
     assert dab.dab_max[left].median() == pytest.approx(BROWN, abs=0.1)

@@ -1,1 +1,1 @@
-"""The public Python interface: `wsi_nuc.open` and `wsi_nuc.segment`."""
+"""The public Python interface: a published result in memory, and a slide or an array from start to end."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,7 +17,6 @@ from wsi_nuc.errors import UsageError
 if TYPE_CHECKING:
     from wsi_nuc.executors.base import Execute
     from wsi_nuc.features.job import ModelRef
-    from wsi_nuc.types import SlideRef
 
 
 def features(
@@ -89,6 +87,7 @@ def _measure(
     store: Path, slide: str | None, reader: str, workers: int | None, further: tuple[ModelRef | None, str]
 ) -> int:
     """Measure one store and return its exit code. `further`: the model of an embedding, and the vectors of DAB."""
+    from wsi_nuc.api.result import find_slide
     from wsi_nuc.cli.progress import progress
     from wsi_nuc.features.class_table import write_class_table
     from wsi_nuc.features.running import add_features
@@ -99,7 +98,7 @@ def _measure(
         place = place_of(store, emit)
     tabled = class_table_of(place).exists()
     with _executing(store, workers) as execute:
-        done = add_features(place, _slide_of(store, slide, reader), execute, *further)
+        done = add_features(place, find_slide(store, slide, reader), execute, *further)
     if tabled:
         write_class_table(place)
     count = done.manifest["counts"]["nuclei"]
@@ -107,22 +106,6 @@ def _measure(
         typer.echo(f"wsi-nuc: {store}: left empty: {text}", err=True)
     typer.echo(f"{store}: {count:,} nuclei measured" if done.new else f"{store}: has these features already")
     return 0
-
-
-def _slide_of(store: Path, given: str | None, reader: str) -> SlideRef:
-    """The given slide, or the file that the manifest names: beside the store, one folder up, or here."""
-    from wsi_nuc.slides.address import is_url
-    from wsi_nuc.store import manifest as manifests
-    from wsi_nuc.types import SlideRef
-
-    facts = manifests.read(store)["slide"]
-    if given is None:
-        places = [folder / str(facts["file"]) for folder in (store.parent, store.parent.parent, Path())]
-        files = [place for place in places if place.exists()]
-        if not files:
-            raise UsageError(store, f"its slide {facts['file']} is not beside it", "pass it with --slide")
-        given = str(files[0])
-    return SlideRef(given if is_url(given) else os.path.abspath(given), reader, float(facts["mpp"]))
 
 
 @contextmanager
