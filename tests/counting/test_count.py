@@ -243,9 +243,12 @@ def test_a_file_of_regions_that_does_not_fit_is_named_and_nothing_is_written(
 def test_a_store_or_a_question_that_does_not_fit_is_named(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    damaged, newer = tmp_path / "damaged.zarr", tmp_path / "newer.zarr"
-    for copy in (damaged, newer):
+    damaged, newer, flipped = (tmp_path / f"{name}.zarr" for name in ("damaged", "newer", "flipped"))
+    for copy in (damaged, newer, flipped):
         shutil.copytree(store, copy)
+    with (flipped / "shapes/nuclei/shapes.parquet").open("r+b") as file:
+        file.seek(40)
+        file.write(b"\xff")
     (damaged / "manifest.json").unlink()
     manifest = json.loads((newer / "manifest.json").read_text()) | {"format": 99}
     manifest["digest"] = manifests.digest(manifest)
@@ -255,13 +258,14 @@ def test_a_store_or_a_question_that_does_not_fit_is_named(
     for subject, question, said in (
         (damaged, Question(), "is missing"),
         (newer, Question(), "has format 99"),
+        (flipped, Question(), "other content than was published"),
         (store, Question(("imune",)), "no such class"),
         (store, Question(positive_above=0.2), "features STORE --dab"),
         (store, Question(grid_um=0.01), "more than"),
     ):
         with pytest.raises((UsageError, StorageError), match=said):
             write_counts([Subject(store, "ok", Question()), Subject(subject, "x", question)], out)
-    monkeypatch.setattr("wsi_nuc.counting.count.manifests.read", lambda _: lost | {"counts": {"nuclei": 12}})
+    monkeypatch.setattr("wsi_nuc.counting.count.verified_manifest", lambda _: lost | {"counts": {"nuclei": 12}})
     with pytest.raises(StorageError, match="wsi-nuc verify"):
         write_counts([Subject(store, "x", Question())], out)
     assert not out.exists()

@@ -20,9 +20,9 @@ from wsi_nuc.counting.regions import WRONG_PIXELS, Regions, read_regions, whole_
 from wsi_nuc.errors import StorageError, UsageError
 from wsi_nuc.features.dab import MEAN, is_measured
 from wsi_nuc.features.summary import usable_tissue
-from wsi_nuc.store import manifest as manifests
 from wsi_nuc.store.nuclei_rows import NucleiReader
 from wsi_nuc.store.reading import class_names, read_tissue
+from wsi_nuc.store.verify import verified_manifest
 from wsi_nuc.tissue.area import pieces
 from wsi_nuc.types import Float64, Int64
 
@@ -93,7 +93,7 @@ class Counted:
 
 def count(store: Path, question: Question) -> Counted:
     """One row per region, or per cell with tissue or nuclei."""
-    manifest = manifests.read(store)
+    manifest = verified_manifest(store)
     mpp, size = float(manifest["slide"]["mpp"]), _size(store, manifest)
     names = class_names(store)
     wanted = _wanted(names, question)
