@@ -46,7 +46,7 @@ FIGURES = tuple(
     for ending, of, weight in (("", "", "nuclei"), ("_{class}", " of the class", "count_{class}"))
 )
 # Pixels of a calibration: dense enough to have a colour, and so many that percentiles say something.
-STAINED_OD, FEWEST_PIXELS = 0.15, 500
+STAINED_OD, FEWEST_PIXELS = 0.065, 500
 # Of the directions of the pixels' densities: a few pixels beyond these are dirt and noise.
 PERCENTILES = (1.0, 99.0)
 # Two vectors that are closer than this (radians) cannot be told apart.
