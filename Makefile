@@ -4,8 +4,9 @@ EXTRAS ?= all
 
 COMPAT := .venv-compat
 TOOLS := tests/compat/requirements.txt
+TIATOOLBOX := .venv-tiatoolbox
 
-.PHONY: setup demo test nightly check lint bench compat clean
+.PHONY: setup demo test nightly check lint bench compat compat-tiatoolbox clean
 
 setup: $(STAMP)
 
@@ -46,6 +47,15 @@ $(COMPAT)/.installed: $(TOOLS)
 
 compat: setup $(COMPAT)/.installed
 	$(PY) -m pytest -q -n 0 tests/compat
+
+# An export to TIAToolbox, opened by TIAToolbox itself.
+$(TIATOOLBOX)/.installed: tests/compat/tiatoolbox.txt
+	@test -x $(TIATOOLBOX)/bin/python || python3 -m venv $(TIATOOLBOX)
+	@$(TIATOOLBOX)/bin/python -m pip install -qq -r tests/compat/tiatoolbox.txt
+	@touch $@
+
+compat-tiatoolbox: setup $(TIATOOLBOX)/.installed
+	$(PY) -m pytest -q -n 0 tests/compat/test_tiatoolbox.py
 
 clean:
 	rm -rf build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

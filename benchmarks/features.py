@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ import numpy as np
 import shapely
 
 from benchmarks.child import peak_mib
-from benchmarks.stitching import GEOMETRY, REGION, regions
+from benchmarks.stitching import CORE, GEOMETRY, REGION, regions
 from benchmarks.table import Row, print_rows
 from wsi_nuc import RunConfig, run_slides
 from wsi_nuc.features import measure as measuring
@@ -43,12 +43,15 @@ from wsi_nuc.rings import Rings
 from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.stitch import stitch
 from wsi_nuc.store import layout
+from wsi_nuc.store.column_record import Column
 from wsi_nuc.store.commit import Staging, publish
+from wsi_nuc.store.durable import remove_tree
 from wsi_nuc.store.folders import made_folder
 from wsi_nuc.store.manifest import Accounting, Origin, build, identity_key
 from wsi_nuc.store.nuclei_columns import NucleiWriter
 from wsi_nuc.store.place import open_folder
 from wsi_nuc.store.reading import NucleiFile, StoredRings, class_names
+from wsi_nuc.store.tables import write_columns
 from wsi_nuc.store.tissue import write_tissue
 from wsi_nuc.store.zarrfile import ZarrFolder
 from wsi_nuc.synth import SynthSpec, write_slide
@@ -217,20 +220,37 @@ def white_slide(path: Path, edge_px: int) -> SlideRef:
     return SlideRef(str(path))
 
 
-def write_store(store: Path, slide: SlideRef, edge: int) -> int:
-    """Publishes the stitched nuclei of the regions as a run does. Returns how many there are."""
-    origin = Origin(identity_key(content_sha256(slide), "", {}, {}), {"mpp": MPP / 2}, {})
+def write_store(
+    store: Path, slide: SlideRef, edge: int, tables: Iterable[NucleiTable] | None = None, features: int = 0
+) -> int:
+    """Publishes the stitched nuclei of `edge` x `edge` regions, or those of the tables, as a run does. Returns how
+    many nuclei there are. `features`: how many random ones they get."""
+    sha256, edge_px = content_sha256(slide), edge * REGION
+    facts = {"file": "x.zarr", "sha256": sha256, "mpp": MPP / 2, "width_px": edge_px, "height_px": edge_px}
+    origin = Origin(identity_key(sha256, "", {}, {}), facts, {})
     with Staging(made_folder(store.parent), store.name) as staging:
         folder = ZarrFolder(staging.root)
         with NucleiWriter(folder, CLASSES, MPP / 2, lambda tile: np.zeros((len(tile), 4))) as writer:
-            for table in stitch(regions(edge, edge), GEOMETRY):
+            for table in tables or stitch(regions(edge, edge), GEOMETRY):
                 writer.append(table)
             summary = writer.finish(1.0)
+        if features:
+            write_random(folder, summary.nuclei, features)
         write_tissue(folder, shapely.box(0, 0, edge * REGION, edge * REGION), MPP / 2)
         layout.seal(folder, origin.key)
-        counts = {"nuclei": summary.nuclei}
-        publish(staging, origin, lambda root: build(root, origin, Accounting(TileCounts()), counts, {}))
+        counts, run = {"nuclei": summary.nuclei}, {"tile_l0": CORE}
+        publish(staging, origin, lambda root: build(root, origin, Accounting(TileCounts()), counts, run))
         return summary.nuclei
+
+
+def write_random(folder: ZarrFolder, nuclei: int, features: int) -> None:
+    """Replaces the table of nuclei by one with random features."""
+    columns = [Column(f"feature_{i}", "um", "a random number", "0 to 1", family="shape") for i in range(features)]
+    dice = np.random.default_rng(0)
+    for part in ("X", "var"):
+        remove_tree(folder.root / layout.NUCLEI_TABLE / part)
+    sizes = [min(16_384, nuclei - start) for start in range(0, nuclei, 16_384)]
+    write_columns(folder, CLASSES, columns, (dice.random((n, len(CLASSES) + features), np.float32) for n in sizes))
 
 
 def peak(edge: int) -> tuple[int, float]:

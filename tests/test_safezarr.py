@@ -14,10 +14,10 @@ import pytest
 
 import wsi_nuc
 from tests.slides.make import zarr_folder
-from wsi_nuc.cohort.report.page import data_uri
 from wsi_nuc.errors import SlideError, StorageError, WsiNucError
 from wsi_nuc.features.means import feature_means
 from wsi_nuc.features.write import Nuclei, _rows
+from wsi_nuc.report.pictures import thumbnail
 from wsi_nuc.safezarr import RefusedZarr, attributes, below, open_array, read_array
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.store import layout
@@ -192,7 +192,7 @@ def read_probabilities(root: Path, mark: Path) -> None:
 
 def read_thumbnail(root: Path, mark: Path) -> None:
     pickled(root / layout.THUMBNAIL / "s0", mark, (3, 4, 4))
-    assert data_uri(root) == ""
+    assert thumbnail(root, 100) is None
     raise StorageError(root, "no thumbnail is shown: this reader leaves out what it cannot read")
 
 

@@ -17,6 +17,7 @@ EXECUTION = frozenset(
         "scheduler",
         "overwrite",
         "pack",
+        "report",
         "keep_parts",
         "scratch",
         "stage",
@@ -119,6 +120,8 @@ class RunConfig(Section):
     """Replace a result that was made with other settings."""
     pack: bool = False
     """Publish each result as one file, SLIDE.zarr.zip."""
+    report: bool = False
+    """Write a page about each result beside it."""
     keep_parts: bool = False
     """Do not remove the parts of the regions when the result is published."""
     scratch: Path | None = None

@@ -19,6 +19,7 @@ from wsi_nuc.cohort.report import write_report
 from wsi_nuc.cohort.report.figures import BINS, Figure, figures_of, histogram, outliers
 from wsi_nuc.cohort.work import run_cohort
 from wsi_nuc.config import RunConfig
+from wsi_nuc.report import page as report_page
 
 
 class _Page(HTMLParser):
@@ -51,6 +52,15 @@ def done(slides: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Cohort
     folder, _ = planned(root / "cohort", write_list(root / "list.csv", *lines))
     list(run_cohort(folder, execution={"scheduler": "serial"}))
     return folder
+
+
+def test_a_slide_with_a_page_of_its_own_is_linked(done: CohortFolder) -> None:
+    links = [attrs["href"] for tag, attrs in _read(done).tags if tag == "a"]
+    assert links == []
+    page = report_page.write_report(done.store("a"), None)
+    links = [attrs["href"] for tag, attrs in _read(done).tags if tag == "a"]
+    assert [(done.root / str(link)).resolve() for link in links] == [page.resolve()]
+    page.unlink()
 
 
 def test_the_page_asks_for_nothing_and_runs_nothing(done: CohortFolder) -> None:

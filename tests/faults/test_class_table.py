@@ -1,4 +1,4 @@
-"""Row 36: the table beside a store is that of the store, whatever happens while either is written."""
+"""Row 37: the table beside a store is that of the store, whatever happens while either is written."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_it_says_what_the_store_says_and_a_run_restores_it(slide: Path, in_memor
         assert (in_memory / TABLE).read_bytes() == whole
 
 
-def test_row_36_table_is_never_that_of_another_store(slide: Path, in_memory: Path) -> None:
+def test_row_37_table_is_never_that_of_another_store(slide: Path, in_memory: Path) -> None:
     run(slide, in_memory)
     first, seen = digest_of(in_memory), []
     with before_call(lambda operation, path: seen.append((read(in_memory / STORE)["digest"], state(in_memory)))):

@@ -63,6 +63,23 @@ def cellvit_map_last(path: Path, cells: Named) -> Path:
     return cellvit(path, cells, map_first=False)
 
 
+def hovernet(path: Path, cells: Named, named: bool = True) -> Path:
+    names = sorted({name for _, name in cells})
+    nuclei = {
+        str(i): {
+            "bbox": [[shape.bounds[1], shape.bounds[0]], [shape.bounds[3], shape.bounds[2]]],
+            "centroid": list(shape.centroid.coords[0]),
+            "contour": [list(xy) for xy in shape.exterior.coords[:-1]],
+            "type_prob": 0.75,
+            "type": names.index(name) + 1,
+        }
+        for i, (shape, name) in enumerate(cells, 1)
+    }
+    type_map = {"type_map": {str(i + 1): name for i, name in enumerate(names)}} if named else {}
+    path.write_text(json.dumps({"mag": 40, "nuc": nuclei} | type_map))
+    return path
+
+
 def tiatoolbox(path: Path, cells: Named, packed: bool = True) -> Path:
     with sqlite3.connect(path) as connection:
         connection.execute(
@@ -119,6 +136,7 @@ WRITERS = {
     "qupath, packed list": (qupath_packed, "cells.geojson.gz"),
     "cellvit": (cellvit, "cells.json"),
     "cellvit, map last": (cellvit_map_last, "cells.json"),
+    "hovernet": (hovernet, "cells.json"),
     "tiatoolbox": (tiatoolbox, "store.db"),
     "tiatoolbox, unpacked": (tiatoolbox_plain, "store.db"),
     "spatialdata": (spatialdata, "cells.zarr"),

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.e2e.command import answers, manifest, wsi_nuc
-from tests.importing.foreign import WRITERS, cellvit, lattice, qupath, spatialdata, tiatoolbox
+from tests.importing.foreign import WRITERS, cellvit, hovernet, lattice, qupath, spatialdata, tiatoolbox
 from wsi_nuc.datasets.jsonstream import objects, value_of
 from wsi_nuc.errors import UsageError
 from wsi_nuc.importing.build import Imported, ImportRequest, import_cells
@@ -94,6 +94,12 @@ def test_a_packed_store_is_read_where_it_lies(slide: Path, tmp_path: Path) -> No
     first, second = (geopandas.read_parquet(path / SHAPES) for path in (made, again.published.path))
     assert first.geometry.equals(second.geometry)
     assert first["class"].tolist() == second["class"].tolist()
+
+
+def test_types_without_names_keep_their_numbers(slide: Path, tmp_path: Path) -> None:
+    cells = hovernet(tmp_path / "cells.json", lattice(30), named=False)
+    done = imported(cells, slide, tmp_path / "out")
+    assert done.published.manifest["counts"]["classes"] == {"type 1": 10, "type 2": 10, "type 3": 10}
 
 
 def test_the_same_import_twice_is_one_store(slide: Path, tmp_path: Path) -> None:
@@ -211,6 +217,8 @@ FEATURE = b'{"type": "FeatureCollection", "features": [{"type": "Feature", "geom
         (b"", "format is not known"),
         (b"x,y,class\n1,2,a\n", "format is not known"),
         (b'{"cells": [{"centroid": [1, 2]}], "type_map": {}}', "without a contour"),
+        (b'{"mag": 40, "nuc": {"1": {"centroid": [1, 2]}}}', "without a contour"),
+        (b'{"mag": 40, "nuc": {"1": {"contour": [[1, 2]', "cut off"),
         (b'{"type": "FeatureCollection", "features": [{"type": "Feature", "geom', "cut off"),
         (b'{"type": "FeatureCollection", "features": [3]}', "where an object is expected"),
         (FEATURE % b"[1]" + b" and more", "not valid JSON"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from wsi_nuc.exporting.qupath import COLOURS
+from wsi_nuc.exporting.registry import COLOURS
 from wsi_nuc.store.nuclei_rows import NucleiReader
 from wsi_nuc.types import UInt8
 

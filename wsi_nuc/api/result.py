@@ -27,7 +27,7 @@ from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.store import layout
 from wsi_nuc.store import manifest as manifests
 from wsi_nuc.store.nuclei_rows import NucleiReader, of_classes
-from wsi_nuc.store.reading import class_names, read_thumbnail, read_tissue
+from wsi_nuc.store.reading import class_names, read_thumbnail, read_tissue, slide_beside
 from wsi_nuc.tiling.scale import choose_scale
 from wsi_nuc.types import Box, SlideRef, UInt8
 
@@ -211,10 +211,9 @@ def open(store: str | Path, slide: str | Path | None = None) -> Result:
 def find_slide(store: Path, given: str | None = None, reader: str = "auto") -> SlideRef:
     """The given slide, or the file that the manifest names: beside the store, one folder up, or here."""
     facts = manifests.read(store)["slide"]
-    if given is None:
-        places = [folder / str(facts["file"]) for folder in (store.parent, store.parent.parent, Path())]
-        files = [place for place in places if place.exists()]
-        if not files:
-            raise UsageError(store, f"its slide {facts['file']} is not beside it", "pass it with --slide")
-        given = str(files[0])
+    given = given or str(slide_beside(store, str(facts["file"])) or "")
+    if not given:
+        raise UsageError(
+            store, f"its slide {facts['file']} is not beside it", "pass it: wsi_nuc.open(store, slide)"
+        )
     return SlideRef(given if is_url(given) else os.path.abspath(given), reader, float(facts["mpp"]))

@@ -14,8 +14,10 @@ from wsi_nuc.cli.export_command import export
 from wsi_nuc.cli.feature_commands import columns, features
 from wsi_nuc.cli.import_command import import_
 from wsi_nuc.cli.model_commands import models_app
+from wsi_nuc.cli.report_command import report
 from wsi_nuc.cli.run_command import run
 from wsi_nuc.cli.train_commands import data_app, evaluate, train
+from wsi_nuc.cli.try_command import try_
 from wsi_nuc.errors import WsiNucError
 
 app = typer.Typer(
@@ -26,9 +28,10 @@ app = typer.Typer(
     epilog="Exit codes: 0 all done, 2 usage, 3 some slides failed (each named), 4 model, 5 storage, "
     "75 interrupted (the same command resumes).",
 )
-for command in (run, info, verify, pack, unpack, features, columns, export, count, synth, train, evaluate):
+for command in (run, info, verify, pack, unpack, features, columns, export, count, report, synth, train, evaluate):
     app.command()(command)
 app.command("import")(import_)
+app.command("try")(try_)
 
 cohort_app = typer.Typer(
     no_args_is_help=True,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsi_nuc.cli.commands import code_of_all
+from wsi_nuc.cli.commands import code_of_all, slide_of
 from wsi_nuc.cli.options import Dab, DabVectors, Option, Workers
 from wsi_nuc.cli.stopping import stoppable
 from wsi_nuc.errors import UsageError
@@ -87,18 +87,20 @@ def _measure(
     store: Path, slide: str | None, reader: str, workers: int | None, further: tuple[ModelRef | None, str]
 ) -> int:
     """Measure one store and return its exit code. `further`: the model of an embedding, and the vectors of DAB."""
-    from wsi_nuc.api.result import find_slide
     from wsi_nuc.cli.progress import progress
     from wsi_nuc.features.class_table import write_class_table
     from wsi_nuc.features.running import add_features
     from wsi_nuc.store.flat import class_table_of
     from wsi_nuc.store.folders import place_of
 
+    ref = slide_of(store, slide, reader)
+    if ref is None:
+        raise UsageError(store, "its slide is not beside it", "pass it with --slide")
     with progress(quiet=True) as emit:
         place = place_of(store, emit)
     tabled = class_table_of(place).exists()
     with _executing(store, workers) as execute:
-        done = add_features(place, find_slide(store, slide, reader), execute, *further)
+        done = add_features(place, ref, execute, *further)
     if tabled:
         write_class_table(place)
     count = done.manifest["counts"]["nuclei"]

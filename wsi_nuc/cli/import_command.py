@@ -19,13 +19,15 @@ def import_(
     cells: Annotated[
         Path,
         typer.Argument(
-            help="QuPath GeoJSON, CellViT cells.json, TIAToolbox store (.db), SpatialData zarr or GeoParquet.",
+            help="QuPath, CellViT or HoVer-Net JSON, TIAToolbox store (.db), SpatialData zarr or GeoParquet.",
             show_default=False,
         ),
     ],
     slide: Annotated[str, Option(help="The slide that the cells belong to.")],
     out: Annotated[Path, Option("--out", "-o", help="Folder that gets the SLIDE.zarr.")],
-    format: Annotated[str, Option(help="auto, qupath, cellvit, tiatoolbox, spatialdata or geoparquet.")] = "auto",
+    format: Annotated[
+        str, Option(help="auto, qupath, cellvit, hovernet, tiatoolbox, spatialdata or geoparquet.")
+    ] = "auto",
     class_column: Annotated[str, Option(help="The property or column that names the class.")] = "",
     element: Annotated[str, Option(help="The shapes to take from a SpatialData zarr.")] = "",
     scale: Annotated[

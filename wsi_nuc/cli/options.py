@@ -17,6 +17,9 @@ Reader = Annotated[str | None, Option(help="Force a slide reader instead of choo
 Pack = Annotated[bool | None, Option("--pack", help="Publish each result as one file, SLIDE.zarr.zip.")]
 
 # Of `run` alone.
+Report = Annotated[
+    bool | None, Option("--report", help="Also write SLIDE.report.html: figures, pictures and quality checks.")
+]
 Slides = Annotated[list[str], typer.Argument(help="Slides: files, DICOM or OME-Zarr folders, URLs.")]
 Out = Annotated[
     Path | None, Option("--out", "-o", help="Folder that gets a SLIDE.zarr per slide; default: results.")

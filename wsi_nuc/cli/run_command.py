@@ -27,6 +27,7 @@ from wsi_nuc.cli.options import (
     Quiet,
     Reader,
     RegionSize,
+    Report,
     Roi,
     Scheduler,
     Slides,
@@ -35,7 +36,7 @@ from wsi_nuc.cli.options import (
     Workers,
 )
 from wsi_nuc.cli.stopping import answer, stoppable
-from wsi_nuc.errors import OK, Interrupted, overall_code
+from wsi_nuc.errors import OK, Interrupted, WsiNucError, overall_code
 
 if TYPE_CHECKING:
     from wsi_nuc.config import RunConfig
@@ -62,6 +63,7 @@ def run(
     dab_vectors: DabVectors = None,
     allow_bad_tiles: AllowBadTiles = None,
     pack: Pack = None,
+    report: Report = None,
     overwrite: Overwrite = None,
     config: Config = None,
     assign: Assign = None,
@@ -106,6 +108,24 @@ def _run_all(settings: RunConfig, slides: Sequence[str], results: list[SlideResu
 
     with progress(settings.quiet) as emit, closing(run_slides(settings, slides, emit)) as finished:
         for result in finished:
-            results.append(result)
+            results.append(_reported(settings, result) if settings.report else result)
             if settings.answers:
-                answer(result.as_json())
+                answer(results[-1].as_json())
+
+
+def _reported(settings: RunConfig, result: SlideResult) -> SlideResult:
+    """The result, with its page beside it. Where the page cannot be written, the result says so."""
+    from dataclasses import replace
+    from pathlib import Path
+
+    from wsi_nuc.report.page import write_report
+    from wsi_nuc.run.job import reference
+
+    if result.exit_code != OK:
+        return result
+    try:
+        write_report(Path(result.store), reference(result.slide, settings))
+    except WsiNucError as error:
+        typer.echo(f"wsi-nuc: {error}", err=True)
+        return replace(result, error=str(error), exit_code=error.exit_code)
+    return result

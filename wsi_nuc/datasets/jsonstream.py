@@ -53,10 +53,19 @@ def value_of(path: Path, key: str) -> Any:
         return next(_items(source, key), None)
 
 
-def _items(source: _Source, prefix: str) -> Iterator[Any]:
+def members(path: Path, key: str) -> Iterator[tuple[str, Any]]:
+    """The names and values of the top-level object `key`, one by one; none if there is no such object."""
+    with _opened(path) as source:
+        for name, value in _items(source, key, "kvitems"):
+            source.pending = 0
+            yield name, value
+
+
+def _items(source: _Source, prefix: str, kind: str = "items") -> Iterator[Any]:
+    """The values at `prefix`, or with "kvitems" the names and values in the objects there."""
     import ijson
 
-    values = ijson.items(source, prefix, use_float=True, buf_size=CHUNK)
+    values = getattr(ijson, kind)(source, prefix, use_float=True, buf_size=CHUNK)
     try:
         for value in values:  # noqa: UP028 - yield from would close the parser
             yield value

@@ -1,68 +1,94 @@
-"""QuPath's GeoJSON: one detection per nucleus, with its class, its scores and its area.
+"""QuPath's GeoJSON: one detection per nucleus, with its class, colour, scores and everything that was measured.
 
-Both programs count from the corner of the first level-0 pixel, so coordinates are written as they are.
+Both programs count from the corner of the first level-0 pixel, so coordinates are written as they are, to 1/10,000
+of a pixel. Without a value, as for an IoU that the model does not predict, a measurement is left out. QuPath takes
+a class `a: b` for class a with the addition b. A script for QuPath's script editor comes along, which adds the
+nuclei to the open image, also from a compressed file.
 """
 
 from __future__ import annotations
 
 import json
-import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
+from wsi_nuc.exporting.columns import classes, keys, labels, members, ring_texts, write_items
 from wsi_nuc.exporting.output import Output
-from wsi_nuc.exporting.registry import About
+from wsi_nuc.exporting.registry import MEASURED, About
 from wsi_nuc.store.nuclei_rows import NucleiRows
 
-COLUMNS = ("class", "class_id", "score", "prompt_score", "predicted_iou", "area_um2")
+COLUMNS = ("score", "prompt_score", "predicted_iou", "area_um2", MEASURED, "class", "class_id")
+SUFFIX = ".geojson"
+BESIDE = (".groovy",)
+# The names that QuPath gives them. Others have the names of the columns.
 MEASUREMENTS = {
     "score": "Detection probability",
     "prompt_score": "Prompt score",
     "predicted_iou": "Predicted IoU",
     "area_um2": "Area um^2",
 }
-# One colour per class, in the order of the classes; also distinct for the colour-blind.
-COLOURS = [
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-    (204, 121, 167),
-]
 _DECIMALS = 4
-_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+_SCRIPT = """\
+// Adds the nuclei of {name} to the image that is open in QuPath (0.5 or later).
+// Open this file in the script editor, and run it. The nuclei are looked for in the folder of the project;
+// if they are not there, QuPath asks where they are.
+import java.util.zip.GZIPInputStream
+import qupath.fx.dialogs.FileChoosers
+import qupath.lib.io.PathIO
+
+def name = {text}
+def folder = getProject()?.getPath()?.getParent()?.toString() ?: "."
+def file = new File(folder, name)
+if (!file.exists())
+    file = FileChoosers.promptForFile("Where is " + name + "?")
+if (file == null)
+    return
+def objects = file.withInputStream {{ stream ->
+    PathIO.readObjectsFromGeoJSON(file.name.endsWith(".gz") ? new GZIPInputStream(stream) : stream)
+}}
+addObjects(objects)
+println objects.size() + " nuclei were added"
+"""
 
 
 def write(nuclei: Iterable[NucleiRows], about: About, output: Output) -> None:
+    styles = [
+        json.dumps({"name": name, "color": list(colour)}, separators=(",", ":"))
+        for name, colour in zip(about.classes, about.colours, strict=True)
+    ]
     output.write(b'{"type":"FeatureCollection","features":[')
-    separator = b"\n"
-    for rows in nuclei:
-        for feature in features(rows, about):
-            output.write(separator + _ENCODER.encode(feature).encode())
-            separator = b",\n"
+    write_items(nuclei, output, lambda rows: _features(rows, about, styles))
     output.write(b"\n]}\n")
 
 
-def features(rows: NucleiRows, about: About) -> Iterator[dict[str, Any]]:
-    space = uuid.uuid5(uuid.NAMESPACE_OID, about.slide_sha256)
-    names, colours = rows.columns["class"], rows.columns["class_id"]
-    measured = {label: np.round(rows.columns[name].astype(np.float64), _DECIMALS).tolist()
-                for name, label in MEASUREMENTS.items()}  # fmt: skip
-    closed = rows.rings.closed()
-    starts, xy = closed.offsets.tolist(), np.round(closed.xy, _DECIMALS).tolist()
-    for i, nucleus in enumerate(rows.rings.ids.tolist()):
-        yield {
-            "type": "Feature",
-            "id": str(uuid.uuid5(space, str(nucleus))),
-            "geometry": {"type": "Polygon", "coordinates": [xy[starts[i] : starts[i + 1]]]},
-            "properties": {
-                "objectType": "detection",
-                "classification": {"name": names[i], "color": COLOURS[int(colours[i]) % len(COLOURS)]},
-                # Not every model predicts an IoU, and JSON has no NaN.
-                "measurements": {label: values[i] for label, values in measured.items() if values[i] == values[i]},
-            },
-        }
+def holds(name: str) -> bool:
+    """QuPath refuses other names of classes."""
+    return bool(name.strip()) and "\n" not in name
+
+
+def beside(about: About, name: str) -> list[bytes]:
+    text = json.dumps(name).replace("$", "\\$")
+    return [_SCRIPT.format(name=json.dumps(name)[1:-1], text=text).encode()]
+
+
+def _features(rows: NucleiRows, about: About, styles: list[str]) -> Any:
+    """The text of each feature, as an Arrow array."""
+    import pyarrow.compute as pc
+
+    measured = {
+        MEASUREMENTS.get(name, label): rows.columns[name]
+        for name, label in labels(about).items()
+        if name not in ("class", "class_id")
+    }
+    return pc.binary_join_element_wise(
+        '{"type":"Feature","id":"',
+        keys(rows, about),
+        '","geometry":{"type":"Polygon","coordinates":[[[',
+        ring_texts(rows.rings.closed(), _DECIMALS),
+        ']]]},"properties":{"objectType":"detection","classification":',
+        classes(rows, styles),
+        ',"measurements":{',
+        *members(measured),
+        "}}}",
+        "",
+    )

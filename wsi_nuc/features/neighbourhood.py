@@ -192,7 +192,7 @@ def _composition(pairs: Int64, scene: Scene, classes: Sequence[str], radius: int
 
 def _delaunay(xy: Float64, own: int) -> Columns:
     """Edges of the triangles whose circumcircle is small enough; each edge counts at both of its ends."""
-    edges = _edges(xy)
+    edges = edges_between(xy)
     length = np.hypot(*(xy[edges[:, 0]] - xy[edges[:, 1]]).T)
     ends = edges.ravel()
     degree, total, squares = (
@@ -207,19 +207,22 @@ def _delaunay(xy: Float64, own: int) -> Columns:
     }
 
 
-def _edges(xy: Float64) -> Int64:
-    """E x 2, each edge once."""
+def edges_between(xy_um: Float64) -> Int64:
+    """E x 2: the rows of the ends of each Delaunay edge of the points (N x 2), each edge once.
+
+    An edge counts if the circumcircle of one of its triangles is small enough.
+    """
     from scipy.spatial import Delaunay, QhullError
 
     try:
-        corners = Delaunay(xy).simplices.astype(np.int64)
+        corners = Delaunay(xy_um).simplices.astype(np.int64)
     except (QhullError, ValueError):
         # Fewer than three nuclei, or all on one line: no triangle.
         return np.zeros((0, 2), np.int64)
-    small = corners[_circumradius(xy[corners]) <= LARGEST_CIRCLE_UM]
+    small = corners[_circumradius(xy_um[corners]) <= LARGEST_CIRCLE_UM]
     every = np.sort(small[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
-    codes = np.unique(every[:, 0] * len(xy) + every[:, 1])
-    return np.stack(np.divmod(codes, len(xy)), axis=1)
+    codes = np.unique(every[:, 0] * len(xy_um) + every[:, 1])
+    return np.stack(np.divmod(codes, len(xy_um)), axis=1)
 
 
 def _circumradius(triangles: Float64) -> Float64:

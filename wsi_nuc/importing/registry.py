@@ -16,11 +16,12 @@ READERS: dict[str, str] = {
     "geoparquet": "wsi_nuc.importing.geoparquet",
     "tiatoolbox": "wsi_nuc.importing.tiatoolbox",
     "cellvit": "wsi_nuc.importing.cellvit",
+    "hovernet": "wsi_nuc.importing.hovernet",
     "qupath": "wsi_nuc.importing.qupath",
 }
 KNOWN = (
-    "QuPath's GeoJSON, CellViT's cells.json, TIAToolbox's AnnotationStore, SpatialData's zarr "
-    "and GeoParquet are read"
+    "QuPath's GeoJSON, CellViT's cells.json, HoVer-Net's JSON, TIAToolbox's AnnotationStore, "
+    "SpatialData's zarr and GeoParquet are read"
 )
 
 

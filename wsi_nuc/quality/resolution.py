@@ -92,16 +92,23 @@ def _geometry(spec: ModelSpec) -> ModelSpec:
 def _batches(source: SlideSource, plan: TilePlan) -> Iterator[TileBatch]:
     """One tile at a time; places that cannot be decoded or hold no data are passed over."""
     for index in _places(plan):
-        tile = plan.grid.tile(int(index))
-        region = Region(0, (tile.index,), tile.core_box, tile.read_box)
         try:
-            pixels = next(iter(read_region(source, RegionTask(region, plan.grid, plan.scale, (plan.area,)))))
-        except DamagedPixels:
-            continue
+            batch = read_tile(source, plan, int(index))
         except SlideError:
             return
-        if pixels.rgb is not None:
-            yield TileBatch(pixels.rgb[None], (tile,))
+        if batch is not None:
+            yield batch
+
+
+def read_tile(source: SlideSource, plan: TilePlan, index: int) -> TileBatch | None:
+    """A single tile; None where it cannot be decoded or holds no data."""
+    tile = plan.grid.tile(index)
+    region = Region(0, (index,), tile.core_box, tile.read_box)
+    try:
+        pixels = next(iter(read_region(source, RegionTask(region, plan.grid, plan.scale, (plan.area,)))))
+    except DamagedPixels:
+        return None
+    return TileBatch(pixels.rgb[None], (tile,)) if pixels.rgb is not None else None
 
 
 def _places(plan: TilePlan) -> Int64:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_nuc.errors import StorageError, UsageError
+from wsi_nuc.rings import offsets_of
 from wsi_nuc.safezarr import open_array, read_array
 from wsi_nuc.safezip import Folder, contents
 from wsi_nuc.store import layout
+from wsi_nuc.store.nuclei_columns import NUCLEI
 from wsi_nuc.store.reading import NucleiFile, StoredRings, class_names, decode_rings
 from wsi_nuc.store.tables import probability_name
 from wsi_nuc.types import Bool, Int64
@@ -34,6 +37,11 @@ class NucleiRows:
     def __len__(self) -> int:
         return len(self.rings)
 
+    def between(self, start: int, stop: int) -> NucleiRows:
+        """A run of rows without copying them."""
+        columns = {name: values[start:stop] for name, values in self.columns.items()}
+        return NucleiRows(self.rings.between(start, stop), columns)
+
     def select(self, rows: Int64) -> NucleiRows:
         return NucleiRows(self.rings.select(rows), {name: values[rows] for name, values in self.columns.items()})
 
@@ -43,7 +51,7 @@ class NucleiReader(NucleiFile):
 
     def __init__(self, store: Path, columns: Sequence[str] = ()) -> None:
         super().__init__(store)
-        self.store, self._columns = Path(store), tuple(columns)
+        self.store, self.columns = Path(store), tuple(columns)
         self._inside = contents(self.store)
         self.shape_columns = tuple(name for name in self.column_names if name not in _OUTLINE)
         """The columns beside the outlines."""
@@ -55,19 +63,41 @@ class NucleiReader(NucleiFile):
             self.close()
             raise UsageError(self.store, f"has no column {unknown[0]}", f"its columns are {known}")
 
+    @property
+    def units(self) -> dict[str, str]:
+        """Of each of the wanted columns; "" where there is none, and for features of early versions."""
+        path = self._inside / layout.NUCLEI_TABLE / "var/unit"
+        known = {column.name: column.unit for column in NUCLEI}
+        with suppress(OSError, KeyError, ValueError):
+            known = (
+                dict(zip(self.measured_columns, map(str, read_array(path, _MOST_COLUMNS)), strict=True)) | known
+            )
+        return {name: known.get(name, "") for name in self.columns}
+
     def nuclei(self, group: int) -> NucleiRows:
         """All nuclei of a row group."""
         return NucleiRows(decode_rings(self.table(group, [*_OUTLINE])), self.values(group))
 
     def values(self, group: int) -> dict[str, Column]:
         """The columns of a row group, without the outlines."""
-        beside = [name for name in self._columns if name in self.shape_columns]
-        measured = [name for name in self._columns if name not in self.shape_columns]
+        beside = [name for name in self.columns if name in self.shape_columns]
+        measured = [name for name in self.columns if name not in self.shape_columns]
         table = self.table(group, beside)
         columns = {name: _values(table.column(name)) for name in beside}
         if measured:
             columns |= self._measured(group, measured)
-        return {name: columns[name] for name in self._columns}
+        return {name: columns[name] for name in self.columns}
+
+    def none(self) -> NucleiRows:
+        """No nuclei, with the types of all columns."""
+        table = self._file.schema_arrow.empty_table()
+        columns = {
+            name: _values(table.column(name)) if name in self.shape_columns else np.zeros(0, np.float32)
+            for name in self.columns
+        }
+        return NucleiRows(
+            StoredRings(np.zeros((0, 2)), offsets_of([]), np.zeros(0, np.int64), np.zeros((0, 4))), columns
+        )
 
     def each(self, box_l0: tuple[float, float, float, float] | None = None) -> Iterator[NucleiRows]:
         """The row groups, one after the other. With a box (x0, y0, x1, y1), only nuclei whose boxes meet it."""

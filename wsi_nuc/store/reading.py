@@ -21,6 +21,7 @@ from wsi_nuc.types import Float64, Int64, UInt8
 
 _MOST_CLASSES = 100_000
 _MOST_VALUES = 2**25
+_VERIFY = "`wsi-nuc verify` says what is wrong"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +75,9 @@ class NucleiFile:
 
         path = contents(store) / layout.NUCLEI_SHAPES / layout.PARQUET
         try:
-            self._file = pq.ParquetFile(for_arrow(path))
+            self.path, self._file = path, pq.ParquetFile(for_arrow(path))
         except (OSError, pa.ArrowException) as error:
-            raise StorageError(path, f"cannot be read ({error})", "`wsi-nuc verify` says what is wrong") from None
+            raise StorageError(path, f"cannot be read ({error})", _VERIFY) from None
         meta = self._file.metadata
         self.rows = int(meta.num_rows)
         sizes = [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
@@ -96,7 +97,12 @@ class NucleiFile:
 
     def table(self, group: int, columns: list[str]) -> Any:
         """An Arrow table with these columns of a row group."""
-        return self._file.read_row_group(group, columns=columns)
+        import pyarrow as pa
+
+        try:
+            return self._file.read_row_group(group, columns=columns)
+        except (OSError, pa.ArrowException) as error:
+            raise StorageError(self.path, f"cannot be read ({error})", _VERIFY) from error
 
     def rings(self, group: int) -> StoredRings:
         return decode_rings(self.table(group, ["id", "bbox", "geometry"]))
@@ -151,7 +157,13 @@ def class_names(store: Path) -> tuple[str, ...]:
     try:
         return tuple(str(name) for name in read_array(path, _MOST_CLASSES))
     except (OSError, KeyError, ValueError) as error:
-        raise StorageError(path, f"cannot be read ({error})", "`wsi-nuc verify` says what is wrong") from None
+        raise StorageError(path, f"cannot be read ({error})", _VERIFY) from None
+
+
+def slide_beside(store: Path, name: str) -> Path | None:
+    """The slide that a store names, if it lies beside the store, one folder up, or here."""
+    places = (folder / name for folder in (store.parent, store.parent.parent, Path()))
+    return next((place for place in places if place.exists() and not place.samefile(store)), None)
 
 
 def read_tissue(store: Path) -> tuple[Any, float]:
@@ -164,7 +176,7 @@ def read_tissue(store: Path) -> tuple[Any, float]:
     try:
         table = pq.read_table(for_arrow(path), columns=["area_mm2", "geometry"])
     except (OSError, pa.ArrowException) as error:
-        raise StorageError(path, f"cannot be read ({error})", "`wsi-nuc verify` says what is wrong") from None
+        raise StorageError(path, f"cannot be read ({error})", _VERIFY) from None
     polygons = shapely.from_wkb(np.array(table.column("geometry").to_pylist(), dtype=object))
     return polygons, float(sum(table.column("area_mm2").to_pylist()))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,14 @@ def _examine(store: Folder, name: str, expected: dict[str, Any]) -> str:
     except OSError as error:
         problem = f"cannot be read ({error.strerror})"
     return problem
+
+
+def refuse_damaged(store: Path, manifest: manifests.Json, below: Sequence[str]) -> None:
+    """Raise unless all files below these folders of the store are as the manifest says."""
+    inside = contents(store)
+    for name, entry in manifest["files"].items():
+        if name.startswith(tuple(f"{folder}/" for folder in below)) and (problem := _examine(inside, name, entry)):
+            raise StorageError(f"{store}/{name}", problem, RESTORE)
 
 
 def is_result(path: Path) -> bool:

@@ -5,13 +5,10 @@
 
 from __future__ import annotations
 
-import base64
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import cv2
-import numpy as np
+from urllib.parse import quote
 
 import wsi_nuc
 from wsi_nuc.cohort.collect import Collected, gather
@@ -21,8 +18,9 @@ from wsi_nuc.cohort.records import DONE
 from wsi_nuc.cohort.report.figures import Outlier, figures_of, histogram, outliers, values_of
 from wsi_nuc.cohort.state import counts
 from wsi_nuc.cohort.tables import Row
-from wsi_nuc.errors import StorageError
-from wsi_nuc.store.reading import read_thumbnail
+from wsi_nuc.report.page import report_path
+from wsi_nuc.report.pictures import data_uri, thumbnail
+from wsi_nuc.report.text import environment
 
 UNLIKE = "unlike_training_images"
 MOST_THUMBNAILS, MOST_ROWS = 240, 2000
@@ -39,52 +37,32 @@ def write_report(folder: CohortFolder) -> Collected:
     values = [(figure, values_of(figure, done)[1]) for figure in figures]
     far = outliers(figures, done)
     counted = counts(got.states)
-    page = _template().render(
-        name=folder.root.name,
-        model=str(plan.settings.get("model", "")),
-        version=wsi_nuc.__version__,
-        slides=len(got.states),
-        counted=counted,
-        tiles=_tiles(counted, got, done),
-        not_done=[state for state in got.states if state.state != DONE],
-        warnings=_warnings(plan, done),
-        histograms=[(figure, histogram(figure, known)) for figure, known in values if known.any()],
-        outliers=far,
-        pictures=_pictures(folder, done, far),
-        patients=got.patients,
-        done=done,
-        most_rows=MOST_ROWS,
-        width=WIDTH,
-        height=HEIGHT,
-        foot=FOOT,
+    page = (
+        environment("wsi_nuc.cohort.report")
+        .get_template("page.html")
+        .render(
+            name=folder.root.name,
+            model=str(plan.settings.get("model", "")),
+            version=wsi_nuc.__version__,
+            slides=len(got.states),
+            counted=counted,
+            tiles=_tiles(counted, got, done),
+            not_done=[state for state in got.states if state.state != DONE],
+            warnings=_warnings(plan, done),
+            histograms=[(figure, histogram(figure, known)) for figure, known in values if known.any()],
+            outliers=far,
+            pictures=_pictures(folder, done, far),
+            pages=_pages(folder, done),
+            patients=got.patients,
+            done=done,
+            most_rows=MOST_ROWS,
+            width=WIDTH,
+            height=HEIGHT,
+            foot=FOOT,
+        )
     )
     folder.write(folder.report, page.encode("utf-8", "backslashreplace"))
     return got
-
-
-def _template() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("wsi_nuc.cohort.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"number": number, "count": _count}
-    return environment.get_template("page.html")
-
-
-def number(value: float | None) -> str:
-    """The value in short: three digits below a thousand, whole numbers above, "" if it is unknown."""
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def _count(value: int | None) -> str:
-    return f"{value:,}" if value is not None else ""
 
 
 def _tiles(counted: dict[str, int], got: Collected, done: Sequence[Row]) -> list[tuple[str, str, str]]:
@@ -114,17 +92,16 @@ def _pictures(folder: CohortFolder, done: Sequence[Row], far: Sequence[Outlier])
     others = [row for row in done if row["id"] not in marked]
     room = min(MOST_THUMBNAILS - len(chosen), len(others))
     chosen += [others[i * len(others) // room] for i in range(room)]
-    return [(row, row["id"] in marked, data_uri(folder.store(row["id"]))) for row in chosen]
+    return [(row, row["id"] in marked, _small(folder.store(row["id"]))) for row in chosen]
 
 
-def data_uri(store: Path) -> str:
+def _pages(folder: CohortFolder, done: Sequence[Row]) -> dict[str, str]:
+    """The address of each slide's own page, from the page of the cohort, for those that have one."""
+    pages = ((row["id"], report_path(folder.store(row["id"]))) for row in done[:MOST_ROWS])
+    return {name: quote(os.path.relpath(page, folder.root)) for name, page in pages if page.is_file()}
+
+
+def _small(store: Path) -> str:
     """The slide's thumbnail as text for the page, at most `EDGE_PX` wide and high; "" if it cannot be read."""
-    try:
-        rgb = read_thumbnail(store)
-    except StorageError:
-        return ""
-    scale = min(1.0, EDGE_PX / max(rgb.shape[:2]))
-    size = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
-    small = cv2.resize(np.ascontiguousarray(rgb[:, :, ::-1]), size, interpolation=cv2.INTER_AREA)
-    done, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg.tobytes()).decode()}" if done else ""
+    made = thumbnail(store, EDGE_PX)
+    return data_uri(made, quality=QUALITY) if made is not None else ""

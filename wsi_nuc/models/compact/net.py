@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from wsi_nuc.models.compact.encoder import conv, encoder_of
 from wsi_nuc.models.compact.settings import MASK_STRIDE, POINT_STRIDE, NetSettings
 from wsi_nuc.models.device import full_precision
 
@@ -180,44 +181,6 @@ class Maps:
         return self.fine[:, 3:]
 
 
-def conv(inner: int, outer: int, size: int = 3, stride: int = 1) -> nn.Sequential:
-    """Convolution and norm; the activation is the caller's."""
-    return nn.Sequential(
-        nn.Conv2d(inner, outer, size, stride, padding=size // 2, bias=False), nn.BatchNorm2d(outer)
-    )
-
-
-class Block(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut."""
-
-    def __init__(self, inner: int, outer: int, stride: int) -> None:
-        super().__init__()
-        self.first, self.second = conv(inner, outer, 3, stride), conv(outer, outer)
-        self.shortcut = nn.Identity() if inner == outer and stride == 1 else conv(inner, outer, 1, stride)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.relu(self.second(F.relu(self.first(x))) + self.shortcut(x))
-
-
-class Encoder(nn.Module):
-    def __init__(self, settings: NetSettings) -> None:
-        super().__init__()
-        self.stem = conv(3, settings.stem, 3, 2)
-        inner, stages = settings.stem, []
-        for width, blocks in zip(settings.widths, settings.blocks, strict=True):
-            sizes = [(inner, 2)] + [(width, 1)] * (blocks - 1)
-            stages.append(nn.Sequential(*(Block(before, width, stride) for before, stride in sizes)))
-            inner = width
-        self.stages = nn.ModuleList(stages)
-
-    def forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
-        """Maps of strides 2 (the stem), 4, 8, 16, 32."""
-        maps = [F.relu(self.stem(pixels))]
-        for stage in self.stages:
-            maps.append(stage(maps[-1]))
-        return maps
-
-
 class Pyramid(nn.Module):
     """From the coarsest map up to stride 4, each step a sum with what the encoder saw there."""
 
@@ -274,7 +237,7 @@ class CompactNet(nn.Module):
     def __init__(self, settings: NetSettings, class_count: int) -> None:
         super().__init__()
         width, coarse, features = settings.pyramid[0], settings.pyramid[1], settings.mask_channels
-        self.encoder, self.pyramid = Encoder(settings), Pyramid(settings)
+        self.encoder, self.pyramid = encoder_of(settings), Pyramid(settings)
         self.point_tower = conv(width, width)
         self.point_head = nn.Conv2d(width, 3, 1)
         pooled = settings.class_hidden > 0

@@ -17,6 +17,13 @@ MASK_STRIDE = 2
 LEAST_CHANNELS = 16
 OUTLINE_PX = 4  # an outline that encloses its mask's area may run this far outside of it
 ARCHITECTURE = "compact"
+RESIDUAL = "residual"
+# Channels of the maps at strides 2, 4, 8, 16 and 32, as timm builds `tf_efficientnet_lite0` and so on.
+LITE: dict[str, tuple[int, ...]] = {
+    "efficientnet-lite0": (16, 24, 40, 112, 320),
+    "efficientnet-lite1": (16, 24, 40, 112, 320),
+    "efficientnet-lite2": (16, 24, 48, 120, 352),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,10 @@ class NetSettings:
     class_hidden: int = 0
     """Channels of the hidden layer that tells classes apart, see `net.PooledClasses`; 0: none, each cell of a mask
     says a class, and the mean counts."""
+    encoder: str = RESIDUAL
+    """"residual", or "efficientnet-lite0" to "-lite2", whose channels `stem` and `widths` must be."""
+    low_pass: int = 0
+    """The residual encoder low-passes what it halves at its first halvings; so many of them."""
 
     def __post_init__(self) -> None:
         # On CPUs, torch 2.13's gradient of a strided 1 x 1 convolution of 8 channels writes beyond its memory.
@@ -49,6 +60,11 @@ class NetSettings:
         if len(self.widths) != 4 or len(self.blocks) != 4 or len(self.pyramid) != 3:
             cause = "needs four widths, four numbers of blocks and three widths of the pyramid"
             raise ModelError("net", cause, "give as many as there are strides")
+        channels = (self.stem, *self.widths)
+        if self.encoder not in (RESIDUAL, *LITE) or LITE.get(self.encoder, channels) != channels:
+            known = ", ".join(f"{name} has {LITE[name]}" for name in LITE)
+            cause = f"there is no encoder {self.encoder} of {channels} channels"
+            raise ModelError("net.encoder", cause, f"use {RESIDUAL}, or one of these: {known}")
 
 
 @dataclass(frozen=True, slots=True)

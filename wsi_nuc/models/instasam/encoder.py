@@ -7,18 +7,16 @@ adapter has its own projection up to the stage's width in place of one that all 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from wsi_nuc.models.compact.net import Encoder
+from wsi_nuc.models.compact.encoder import Encoder, LiteEncoder
 from wsi_nuc.models.compact.settings import NetSettings
 from wsi_nuc.models.device import full_precision
 from wsi_nuc.models.instasam.settings import COMPACT, AdapterSettings
-from wsi_nuc.models.torch_ops import PIXEL_MEAN, PIXEL_STD, load
 
 
 def high_frequencies(pixels: torch.Tensor, share: float) -> torch.Tensor:
@@ -55,7 +53,7 @@ class AdaptedEncoder(nn.Module):
 
     def __init__(self, kind: str, net: NetSettings, settings: AdapterSettings) -> None:
         super().__init__()
-        self.frozen = CompactStages(net) if kind == COMPACT else LiteStages(kind)
+        self.frozen = Encoder(net) if kind == COMPACT else LiteEncoder(kind)
         self.frozen.requires_grad_(False)
         self._share = settings.frequencies
         self.high = nn.Conv2d(3, settings.channels, 2, 2)
@@ -76,35 +74,3 @@ class AdaptedEncoder(nn.Module):
                 high = F.avg_pool2d(high, 2)
             maps.append(x)
         return maps
-
-
-class CompactStages(Encoder):
-    """The encoder of a compact model, stage by stage."""
-
-    def prepared(self, pixels: torch.Tensor) -> torch.Tensor:
-        return pixels
-
-    def steps(self) -> Iterable[Any]:
-        return [lambda pixels: F.relu(self.stem(pixels)), *self.stages]
-
-
-class LiteStages(nn.Module):
-    """timm's EfficientNet-Lite, stage by stage. It was trained on pixels of -1 to 1."""
-
-    def __init__(self, kind: str) -> None:
-        super().__init__()
-        name = "tf_" + kind.replace("-", "_")
-        self.body = load("timm").create_model(name, features_only=True, pretrained=False)
-        mean, std = torch.tensor(PIXEL_MEAN), torch.tensor(PIXEL_STD)
-        self.register_buffer("scale", (std / 127.5).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("shift", ((mean - 127.5) / 127.5).view(1, 3, 1, 1), persistent=False)
-
-    def prepared(self, pixels: torch.Tensor) -> torch.Tensor:
-        buffers: Any = self
-        prepared: torch.Tensor = pixels * buffers.scale + buffers.shift
-        return prepared
-
-    def steps(self) -> Iterable[Any]:
-        body: Any = self.body
-        first = nn.Sequential(body.conv_stem, body.bn1, body.blocks[0])
-        return [first, body.blocks[1], body.blocks[2], body.blocks[3:5], body.blocks[5:7]]

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from wsi_nuc.models.compact.net import Asked, MaskDecoder, Pyramid, conv
+from wsi_nuc.models.compact.encoder import conv
+from wsi_nuc.models.compact.net import Asked, MaskDecoder, Pyramid
 from wsi_nuc.models.compact.segmentor import enlarged
 from wsi_nuc.models.compact.settings import MASK_STRIDE
 from wsi_nuc.models.device import full_precision

@@ -8,19 +8,13 @@ from typing import Any, Self
 
 from wsi_nuc.errors import ModelError
 from wsi_nuc.models.base import ModelSpec
-from wsi_nuc.models.compact.settings import OUTLINE_PX, STRIDES, NetSettings
+from wsi_nuc.models.compact.settings import LITE, OUTLINE_PX, STRIDES, NetSettings
 from wsi_nuc.models.options import section
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX
 from wsi_nuc.results_numbers import NUMBERS
 
 ARCHITECTURE = "instasam"
 COMPACT = "compact"
-# Channels of the maps at strides 2, 4, 8, 16 and 32, as timm builds `tf_efficientnet_lite0` and so on.
-LITE: dict[str, tuple[int, ...]] = {
-    "efficientnet-lite0": (16, 24, 40, 112, 320),
-    "efficientnet-lite1": (16, 24, 40, 112, 320),
-    "efficientnet-lite2": (16, 24, 48, 120, 352),
-}
 # SAM's vision transformers, and roughly how many seconds a CPU core takes for a window.
 VIT = {"vit_b": 1.1, "vit_l": 4.0, "vit_h": 8.0, "vit_tiny": 0.1, "vit_mini": 0.1}
 ENCODERS = (COMPACT, *LITE, *VIT)

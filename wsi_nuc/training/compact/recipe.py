@@ -50,15 +50,17 @@ class LossNet(nn.Module):
 
 
 def stages(config: CompactTrainConfig, ranks: Ranks, emit: Emit) -> Iterator[Stage]:
-    loaded = [load_images([source], config.classes, config.mpp) for source in config.data.train]
-    validation = load_images(config.data.validation, config.classes, config.mpp)
-    for kind, sets in (("training", loaded), ("validation", [validation])):
+    loaded, validation = (
+        [load_images([source], config.classes, config.mpp) for source in sources]
+        for sources in (config.data.train, config.data.validation)
+    )
+    for kind, sets in (("training", loaded), ("validation", validation)):
         for repair, count in ((repair, count) for images in sets for repair, count in images.repairs.items()):
             emit(Noted(f"{kind} images: {repair}: {count}"))
-    yield stage_of(config, loaded, validation.images, ranks)
+    yield stage_of(config, loaded, [image for images in validation for image in images.images], ranks)
     if ranks.first:
         train = [image for images in loaded for image in images.images]
-        _finish(config, train, validation.images, emit)
+        _finish(config, train, [images.images for images in validation], emit)
 
 
 def stage_of(
@@ -100,7 +102,10 @@ def stage_of(
 
 
 def _finish(
-    config: CompactTrainConfig, train: Sequence[LabelledImage], validation: Sequence[LabelledImage], emit: Emit
+    config: CompactTrainConfig,
+    train: Sequence[LabelledImage],
+    validation: Sequence[Sequence[LabelledImage]],
+    emit: Emit,
 ) -> None:
     """Write the averaged network, with the cuts that the validation images or the file `tuned_as` give."""
     made = finished(config.out / STAGE / AVERAGE, config.out / MODEL, train, validation, config.tuned_as)

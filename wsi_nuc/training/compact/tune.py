@@ -38,17 +38,20 @@ Predicted = tuple[LabelledImage, GridNuclei, float]  # an image, its nuclei, and
 SIZE_SLACK = 1.4  # nuclei of organs that are not among the training images differ more in size
 
 
-def tune(net: CompactNet, settings: Settings, images: Sequence[LabelledImage], device: str) -> UseSettings:
-    """The settings with the greatest mean PQ over the images."""
+def tune(net: CompactNet, settings: Settings, sets: Sequence[Sequence[LabelledImage]], device: str) -> UseSettings:
+    """The settings with the greatest PQ: the mean over the sets of images of the mean over each set's images. So a
+    kind of tissue counts the same, however many images show it."""
     tried: list[tuple[float, UseSettings]] = []
     for mask_logit in MASK_LOGITS:
         loose = replace(settings.use, threshold=LEAST_THRESHOLD, least_score=0.0, calibration=(1.0, 0.0, 0.0))
         use = replace(loose, mask_logit=mask_logit)
-        predictions = look_at(net, replace(settings, use=use), images, device)
-        weights = calibrate(predictions)
+        predictions = [look_at(net, replace(settings, use=use), images, device) for images in sets]
+        weights = calibrate([predicted for of_set in predictions for predicted in of_set])
         for cut in CUTS:
             chosen = replace(use, calibration=weights, least_score=cut)
-            tried.append((mean(_pq(predicted, chosen) for predicted in predictions), chosen))
+            tried.append(
+                (mean(mean(_pq(predicted, chosen) for predicted in of_set) for of_set in predictions), chosen)
+            )
     return max(tried, key=lambda scored_use: scored_use[0])[1]
 
 
@@ -111,13 +114,14 @@ def finished(
     trained: Path,
     out: Path,
     train: Sequence[LabelledImage],
-    validation: Sequence[LabelledImage],
+    validation: Sequence[Sequence[LabelledImage]],
     tuned_as: Path | None = None,
 ) -> UseSettings:
     """Write `out` and return how the network is used.
 
-    `tuned_as`: a finished file whose cuts are used, for a training on all images. Without it the validation images
-    choose the cuts; without them too the settings stay as they are.
+    `validation`: sets of images, each of a kind of tissue. `tuned_as`: a finished file whose cuts are used, for a
+    training on all images. Without it the sets that have outlines choose the cuts; without them too the settings
+    stay as they are.
     """
     checkpoint = open_checkpoint(trained)
     settings = Settings.from_header(checkpoint.info.details)
@@ -125,14 +129,14 @@ def finished(
     use = settings.use
     if tuned_as is not None:
         use = Settings.from_header(open_checkpoint(tuned_as).info.details).use
-    elif validation:
-        use = tune(net, settings, validation, "cpu")
+    elif outlined := [images for images in validation if all(image.instances is not None for image in images)]:
+        use = tune(net, settings, outlined, "cpu")
     settings = replace(settings, use=use, domain=domain_of(image.rgb for image in train))
     details = checkpoint.info.details
     about: dict[str, Any] = {
         "training_data": details["training_data"],
         "training_steps": details["metrics"].get("step"),
-        "metrics": metrics_of(net, settings, validation),
+        "metrics": metrics_of(net, settings, [image for images in validation for image in images]),
         "nucleus_um": _sizes(net, settings, [image for image in train if image.instances is not None]),
     }
     save_net(out, net, settings, about)

@@ -10,11 +10,11 @@ import torch
 
 from wsi_nuc.errors import ModelError
 from wsi_nuc.models.compact import packaged
-from wsi_nuc.models.compact.settings import NetSettings
+from wsi_nuc.models.compact.settings import LITE, NetSettings
 from wsi_nuc.models.compact.settings import Settings as CompactSettings
 from wsi_nuc.models.instasam.build import Net, net_of, network
 from wsi_nuc.models.instasam.net import InstaSamNet
-from wsi_nuc.models.instasam.settings import ARCHITECTURE, COMPACT, LITE, Settings
+from wsi_nuc.models.instasam.settings import ARCHITECTURE, COMPACT, Settings
 from wsi_nuc.models.instasam.vit import VitNet
 from wsi_nuc.models.sam.model import resize_tables, size_of
 from wsi_nuc.models.torch_ops import load
