@@ -45,7 +45,8 @@ RESULT = {
 }
 CONFIG = (
     "out model device workers scheduler reader mpp tissue roi region_size labels features embedding dab "
-    "dab_vectors allow_bad_tiles overwrite pack report keep_parts scratch stage quiet answers inference stitch dask"
+    "dab_vectors allow_bad_tiles overwrite pack report keep_parts scratch stage quiet answers inference "
+    "stitch dask"
 )
 
 
