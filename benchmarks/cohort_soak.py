@@ -25,9 +25,9 @@ from wsi_nuc.cohort.collect import collect
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.plan import load, save
 from wsi_nuc.cohort.planning import make_plan
-from wsi_nuc.cohort.sheet import to_csv
 from wsi_nuc.cohort.work import run_cohort
 from wsi_nuc.config import RunConfig
+from wsi_nuc.store.flat import to_csv
 from wsi_nuc.store.verify import verify
 
 SLIDES, BAD, KILLS, SHARDS, WORKERS = 200, 10, 50, 4, 2

@@ -110,6 +110,10 @@ class RunConfig(Section):
     """Measure every nucleus."""
     embedding: bool = False
     """Features, and the model's embedding at every nucleus."""
+    dab: bool = False
+    """Features, and the optical density of DAB in every nucleus."""
+    dab_vectors: str = "default"
+    """default, calibrated (from the slide's own colours), or six numbers: R,G,B of haematoxylin, then of DAB."""
     allow_bad_tiles: bool = False
     """Publish although places could not be decoded or computed; they are listed."""
     overwrite: bool = False

@@ -40,6 +40,7 @@ def publish_nuclei(
     made: Origin | None = None,
     name: str = "x.svs.zarr",
     features: Mapping[Column, npt.NDArray[Any]] | None = None,
+    accounting: Accounting | None = None,
 ) -> Path:
     """A store of these nuclei, published as by a run. `features`: the values of measured columns."""
     made = made or made_from()
@@ -60,6 +61,7 @@ def publish_nuclei(
         counts = {"nuclei": summary.nuclei, "classes": summary.counts}
 
         def finish(root: Path) -> Json:
-            return build(root, made, Accounting(TileCounts(processed=256)), counts, {"seconds": {"predict": 1.0}})
+            whole = Accounting(TileCounts(processed=256))
+            return build(root, made, accounting or whole, counts, {"seconds": {"predict": 1.0}})
 
         return publish(staging, made, finish).path

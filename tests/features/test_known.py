@@ -18,6 +18,7 @@ from tests.features.tissue import Tissue, measured, slide_and_store
 from tests.store.build import CLASSES
 from wsi_nuc.features.border import Analysed, border_features
 from wsi_nuc.features.coverage import Coverage, cover
+from wsi_nuc.features.dab import DEFAULT, dab_features, density_of
 from wsi_nuc.features.job import GroupJob
 from wsi_nuc.features.neighbourhood import Scene, neighbourhood_features
 from wsi_nuc.features.pixels import OD
@@ -67,6 +68,14 @@ def two_tones() -> Columns:
         **stain_features("e", 2 * haematoxylin, covered(), quantiles=False),
         **texture_features(haematoxylin, covered(), UM_PER_PX),
     }
+
+
+def brown() -> Columns:
+    """A nucleus with haematoxylin everywhere, and 0.4 OD of DAB with a quarter of 1.2 OD on its right."""
+    dab = np.tile([0.4] * (LAST_PX - 2) + [1.2] * (EDGE_PX - LAST_PX + 2), (EDGE_PX, 1))
+    length = [vector / np.linalg.norm(vector) for vector in np.array(DEFAULT)]
+    light = 256 * 10 ** -(0.3 * length[0] + dab[..., None] * length[1]) - 1
+    return dab_features(density_of(np.rint(light).astype(np.uint8), DEFAULT), covered().inside)
 
 
 def dark() -> Columns:
@@ -199,9 +208,11 @@ KNOWN: dict[str, tuple[Callable[[], Columns], float]] = {
     "count_25um_corrected": (corner_of_tissue, 1 / inside_corner(25, 20)),
     "inside_50um": (corner_of_tissue, inside_corner(50, 20)),
     "count_50um_corrected": (corner_of_tissue, 1 / inside_corner(50, 20)),
+    "dab_mean": (brown, 0.6),
+    "dab_max": (brown, 1.2),
 }
 # Here grey levels are rounded to 8 bits, or areas to cells of a micron.
-ROUNDED = (slide, corner_of_tissue)
+ROUNDED = (slide, corner_of_tissue, brown)
 
 
 @cache
@@ -211,7 +222,7 @@ def columns_of(scene: Callable[[], Columns]) -> Columns:
 
 def test_every_feature_has_a_row() -> None:
     """Apart from embeddings, whose numbers have no meaning each, and from the shares of further classes."""
-    assert list(KNOWN) == [feature.name for feature in features_of((FIRST, SECOND))]
+    assert list(KNOWN) == [feature.name for feature in features_of((FIRST, SECOND), dab=True)]
 
 
 @pytest.mark.parametrize("name", KNOWN)

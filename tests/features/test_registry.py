@@ -8,7 +8,7 @@ from wsi_nuc.features.registry import FAMILIES, features_of
 
 
 def test_names_are_unique_documented_and_say_their_unit() -> None:
-    features = features_of(("a", "b"), 2)
+    features = features_of(("a", "b"), 2, dab=True)
     names = [feature.name for feature in features]
     assert len(set(names)) == len(names)
     assert len({name.lower() for name in names}) == len(names)

@@ -82,7 +82,11 @@ def test_a_packed_result_counts_for_every_run_and_gets_features(slide: Path, who
     assert read(Path(first.store))["digest"] == read(whole)["digest"]
     at_once = run(slide, tmp_path / "at once", features=True, pack=True)
     assert read(Path(at_once.store))["files"] == read(whole)["files"]
-    assert sorted(path.name for path in out.iterdir()) == [".wsi-nuc", "x.svs.zarr.zip"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        ".wsi-nuc",
+        "x.svs.classes.csv",
+        "x.svs.zarr.zip",
+    ]
 
 
 def test_a_run_without_features_keeps_those_that_are_there(slide: Path, whole: Path) -> None:

@@ -9,6 +9,7 @@ import typer
 import wsi_nuc
 from wsi_nuc.cli import cohort_plan, cohort_slurm, cohort_views, cohort_work
 from wsi_nuc.cli.commands import info, pack, synth, unpack, verify
+from wsi_nuc.cli.count_command import count
 from wsi_nuc.cli.export_command import export
 from wsi_nuc.cli.feature_commands import columns, features
 from wsi_nuc.cli.import_command import import_
@@ -27,7 +28,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 all done, 2 usage, 3 some slides failed (each named), 4 model, 5 storage, "
     "75 interrupted (the same command resumes).",
 )
-for command in (run, info, verify, pack, unpack, features, columns, export, report, synth, train, evaluate):
+for command in (run, info, verify, pack, unpack, features, columns, export, count, report, synth, train, evaluate):
     app.command()(command)
 app.command("import")(import_)
 app.command("try")(try_)

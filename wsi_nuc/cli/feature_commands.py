@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wsi_nuc.cli.commands import code_of_all, slide_of
-from wsi_nuc.cli.options import Option, Workers
+from wsi_nuc.cli.options import Dab, DabVectors, Option, Workers
 from wsi_nuc.cli.stopping import stoppable
 from wsi_nuc.errors import UsageError
 
@@ -26,6 +26,8 @@ def features(
     ] = None,
     reader: Annotated[str, Option(help="Force a slide reader.")] = "auto",
     embedding: Annotated[str | None, Option(help="Model file whose embedding is also added.")] = None,
+    dab: Dab = None,
+    dab_vectors: DabVectors = None,
     device: Annotated[str, Option(help="Where that model runs: cpu, cuda or cuda:N.")] = "cpu",
     workers: Workers = None,
 ) -> None:
@@ -43,7 +45,12 @@ def features(
             from wsi_nuc.features.embed import model_ref
 
             model = model_ref(embedding, device)
-        code = code_of_all(stores, lambda store: _measure(store, slide, reader, workers, model))
+        vectors = ""
+        if dab or dab_vectors:
+            from wsi_nuc.features.dab import DEFAULT_TEXT, checked
+
+            vectors = checked(dab_vectors or DEFAULT_TEXT)
+        code = code_of_all(stores, lambda store: _measure(store, slide, reader, workers, (model, vectors)))
     raise typer.Exit(code)
 
 
@@ -76,10 +83,14 @@ def columns(
                 typer.echo(f"  {fact:<8} {text}")
 
 
-def _measure(store: Path, slide: str | None, reader: str, workers: int | None, model: ModelRef | None) -> int:
-    """Measure one store and return its exit code."""
+def _measure(
+    store: Path, slide: str | None, reader: str, workers: int | None, further: tuple[ModelRef | None, str]
+) -> int:
+    """Measure one store and return its exit code. `further`: the model of an embedding, and the vectors of DAB."""
     from wsi_nuc.cli.progress import progress
+    from wsi_nuc.features.class_table import write_class_table
     from wsi_nuc.features.running import add_features
+    from wsi_nuc.store.flat import class_table_of
     from wsi_nuc.store.folders import place_of
 
     ref = slide_of(store, slide, reader)
@@ -87,8 +98,11 @@ def _measure(store: Path, slide: str | None, reader: str, workers: int | None, m
         raise UsageError(store, "its slide is not beside it", "pass it with --slide")
     with progress(quiet=True) as emit:
         place = place_of(store, emit)
+    tabled = class_table_of(place).exists()
     with _executing(store, workers) as execute:
-        done = add_features(place, ref, execute, model)
+        done = add_features(place, ref, execute, *further)
+    if tabled:
+        write_class_table(place)
     count = done.manifest["counts"]["nuclei"]
     for text in done.manifest["counts"].get("not_measured", []):
         typer.echo(f"wsi-nuc: {store}: left empty: {text}", err=True)

@@ -47,6 +47,15 @@ Embedding = Annotated[
     bool | None,
     Option("--embedding", help="Features, and the model's embedding at every nucleus (PromptNucSeg)."),
 ]
+Dab = Annotated[
+    bool | None, Option("--dab", help="Features, and the density of DAB in every nucleus, for brown slides (IHC).")
+]
+DabVectors = Annotated[
+    str | None,
+    Option(
+        help="default, calibrated (from the slide's colours), or R,G,B of haematoxylin and of DAB: six numbers."
+    ),
+]
 AllowBadTiles = Annotated[
     bool | None,
     Option("--allow-bad-tiles", help="Publish even if places could not be decoded or computed; they are listed."),

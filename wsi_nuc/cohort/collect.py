@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.matrix import anndata_bytes, measured_everywhere
 from wsi_nuc.cohort.plan import Plan, load
 from wsi_nuc.cohort.records import DONE
-from wsi_nuc.cohort.sheet import to_csv
 from wsi_nuc.cohort.state import PENDING, State, states
 from wsi_nuc.cohort.tables import PATIENT, SLIDE, Row, patient_rows, slide_rows
 from wsi_nuc.store import manifest as manifests
-from wsi_nuc.store.column_record import Column, described
+from wsi_nuc.store.column_record import Column
+from wsi_nuc.store.flat import to_csv, to_parquet
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ def collect(folder: CohortFolder, csv: bool = False) -> Collected:
     a whole."""
     got = gather(folder)
     rows = [*got.slides, *got.patients]
-    folder.write(folder.table, _parquet(rows, got.columns))
+    folder.write(folder.table, to_parquet(rows, got.columns))
     if csv:
         names = [column.name for column in got.columns]
         folder.write(folder.csv, to_csv(names, ([row.get(name) for name in names] for row in rows)))
@@ -65,19 +64,3 @@ def collect(folder: CohortFolder, csv: bool = False) -> Collected:
     ):
         folder.write(file, anndata_bytes(level, of_level, got.columns, everywhere, got.plan))
     return got
-
-
-def _parquet(rows: Sequence[Row], columns: Sequence[Column]) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
-    schema = described(pa.schema([(column.name, types[column.kind]) for column in columns]), columns)
-    arrays = [pa.array([row.get(field.name) for row in rows], field.type) for field in schema]
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(arrays, schema=schema), sink, compression="zstd")
-    del arrays
-    data = bytes(sink.getvalue().to_pybytes())
-    # What Arrow would keep for later is as much as the rows themselves.
-    pa.default_memory_pool().release_unused()
-    return data

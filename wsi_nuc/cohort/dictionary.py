@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from wsi_nuc.cohort.matrix import MATRIX
 from wsi_nuc.cohort.tables import LEFT_OUT, LISTED, OWN, of_cohort
+from wsi_nuc.counting import table as counts
 from wsi_nuc.features.registry import FAMILIES
 from wsi_nuc.features.registry import TABLE as FEATURES
 from wsi_nuc.features.summary import FIGURES
@@ -56,10 +57,18 @@ SECTIONS = (
     Section(
         "classes",
         "One row per class, in the attributes of the store's root: `slide.attrs['wsi_nuc']['classes']` in "
-        "SpatialData. What is empty is null. In stores that were made before the results number `pipeline` was 3, "
-        "quantiles come from a histogram and are off by up to a fifth for classes of few nuclei; tables of "
-        "cohorts compute them anew.",
+        "SpatialData. What is empty is null. After `wsi-nuc run` the same table lies beside the store as "
+        "`SLIDE.classes.csv`; where DAB was measured, it also has `positive_share`. In stores that were made "
+        "before the results number `pipeline` was 3, quantiles come from a histogram and are off by up to a fifth "
+        "for classes of few nuclei; tables of cohorts compute them anew.",
         (classes.CLASS, *classes.FIGURES, *classes.TISSUE),
+    ),
+    Section(
+        "table of wsi-nuc count",
+        "One row per region (`--by`), per cell of a grid with usable tissue or counted nuclei (`--grid`), or per "
+        "slide. Only the nuclei that `--class` and `--min-score` choose are counted, those whose centroids lie in "
+        "there. `positive...` is there with `--positive-above`, and `patient` for a cohort that has some.",
+        counts.COLUMNS,
     ),
     Section(
         "cohort.parquet, cohort.csv",

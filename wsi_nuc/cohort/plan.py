@@ -14,12 +14,12 @@ from typing import Any
 
 import wsi_nuc
 from wsi_nuc.cohort.folder import CohortFolder
-from wsi_nuc.cohort.sheet import to_csv
 from wsi_nuc.config import EXECUTION, RunConfig
 from wsi_nuc.configuring import check_keys, with_settings
 from wsi_nuc.errors import OK, SLIDES, UsageError
 from wsi_nuc.results_numbers import NUMBERS
 from wsi_nuc.slides.address import shown
+from wsi_nuc.store.flat import to_csv
 from wsi_nuc.store.manifest import canonical
 
 FORMAT = 1

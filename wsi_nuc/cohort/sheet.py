@@ -1,4 +1,4 @@
-"""The list that a cohort is planned from, a CSV, a folder or a pattern; and CSV that a spreadsheet opens safely.
+"""The list that a cohort is planned from: a CSV, a folder or a pattern.
 
 No slide is opened. In a folder, slides are known by their content, and files that are not slides are counted.
 """
@@ -12,7 +12,7 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,6 @@ UTF16 = (b"\xff\xfe", b"\xfe\xff")
 MOST_NAMED = 5
 # Kinds of files that come with others beside them.
 MANY_FILES = ("dicom", "hamamatsu")
-# What a text begins with that a spreadsheet takes for a formula.
-RISKY = ("=", "+", "-", "@", "\t", "\r")
 # Cells that hold no value, in a column whose other cells are numbers.
 NO_VALUE = ("", "NA", "N/A", "NaN", "nan")
 # A number that begins with a needless zero is a name, such as 007, and so is one of more digits than 64 bits hold:
@@ -205,16 +203,3 @@ def typed(cells: Sequence[str]) -> tuple[type, list[Any]]:
         if known and all(pattern.fullmatch(cell) and math.isfinite(float(cell)) for cell in known):
             return kind, [None if cell in NO_VALUE else kind(cell) for cell in cells]
     return str, [cell or None for cell in cells]
-
-
-def safe(value: Any) -> Any:
-    """Text that a spreadsheet would take for a formula gets an apostrophe in front; numbers stay numbers."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(RISKY) else value
-
-
-def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
-    out = io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([safe(name) for name in header])
-    writer.writerows([safe(value) for value in row] for row in rows)
-    return out.getvalue().encode("utf-8", "surrogateescape")

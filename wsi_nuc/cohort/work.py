@@ -120,7 +120,7 @@ def _run(
     with (
         JobFile(folder, {row.slide: row.id for row in rows}) as job,
         closing(Recorder(folder, plan, {row.slide: row for row in rows}, job)) as recorder,
-        closing(run_slides(config, requests, to_all(emit, recorder.hear), out)) as results,
+        closing(run_slides(config, requests, to_all(emit, recorder.hear), out, class_tables=False)) as results,
     ):
         for result in results:
             waiting.append(recorder.outcome(result.slide))

@@ -15,8 +15,9 @@ import numpy as np
 from wsi_nuc.errors import about
 from wsi_nuc.features.border import Analysed, border_features
 from wsi_nuc.features.coverage import RING_UM, Coverage, cover
+from wsi_nuc.features.dab import dab_features, density_of
 from wsi_nuc.features.embed import embeddings
-from wsi_nuc.features.job import GroupJob
+from wsi_nuc.features.job import GroupJob, Vectors
 from wsi_nuc.features.neighbourhood import Surroundings, neighbourhood_features
 from wsi_nuc.features.pixels import feature_scale, read_grid, unmixed
 from wsi_nuc.features.registry import COARSEST_UM, REACH_UM, features_of
@@ -46,7 +47,9 @@ def measure(job: GroupJob) -> Float32:
 def _measured(job: GroupJob, source: SlideSource) -> Float32:
     scale = feature_scale(source.info, job.mpp)
     size = job.model.size if job.model else 0
-    names = {feature.name: column for column, feature in enumerate(features_of(job.classes, size))}
+    names = {
+        feature.name: column for column, feature in enumerate(features_of(job.classes, size, job.dab is not None))
+    }
     with NucleiFile(Path(job.store)) as file:
         own, near = file.rings(job.group), _near(file, job.group, AROUND_UM / job.mpp)
         scene = Surroundings(file, job.mpp, REACH_UM).scene(job.group)
@@ -59,7 +62,7 @@ def _measured(job: GroupJob, source: SlideSource) -> Float32:
         columns |= border_features(scene, Analysed.near(box_l0, tissue, job, source.info.box_l0), columns)
         for name, values in columns.items():
             out[:, names[name]] = values
-        for rows, columns in pixel_features(source, scale, own, near) if job.mpp <= COARSEST_UM else ():
+        for rows, columns in pixel_features(source, scale, own, near, job.dab) if job.mpp <= COARSEST_UM else ():
             for name, values in columns.items():
                 out[rows, names[name]] = values
         out[:, names["h_total_um2"]] = out[:, names["h_mean"]] * out[:, names["area_um2"]]
@@ -79,21 +82,22 @@ def _near(file: NucleiFile, group: int, around_l0: float) -> StoredRings:
 
 
 def pixel_features(
-    source: SlideSource, scale: Scale, own: StoredRings, near: StoredRings
+    source: SlideSource, scale: Scale, own: StoredRings, near: StoredRings, dab: Vectors | None = None
 ) -> Iterator[tuple[Int64, Columns]]:
     """Rows of `own` and their columns, square by square. Rows without pixels are left out.
 
-    `near`: nuclei of other row groups, whose pixels do not belong to any ring.
+    `near`: nuclei of other row groups, whose pixels do not belong to any ring. `dab`: the stains where DAB is
+    measured.
     """
     boxes = own.bounds_l0 / scale.l0_per_grid
     small = np.flatnonzero((boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) <= LARGEST_UM / scale.grid_mpp)
     square = np.floor((boxes[:, :2] + boxes[:, 2:]) / 2 * scale.grid_mpp / SQUARE_UM)
     for rows in rows_by_square(square, small):
-        yield _read(source, scale, rows, (own, near))
+        yield _read(source, scale, rows, (own, near), dab)
 
 
 def _read(
-    source: SlideSource, scale: Scale, rows: Int64, rings: tuple[StoredRings, StoredRings]
+    source: SlideSource, scale: Scale, rows: Int64, rings: tuple[StoredRings, StoredRings], dab: Vectors | None
 ) -> tuple[Int64, Columns]:
     """The rows that have all their pixels, and their columns."""
     own = rings[0].select(rows)
@@ -110,6 +114,8 @@ def _read(
         **texture_features(haematoxylin, covered, scale.grid_mpp),
         **boundary_features(haematoxylin, grid.between(0, len(rows)), scale.grid_mpp),
     }
+    if dab is not None:
+        columns |= dab_features(density_of(rgb, dab), covered.inside)
     known = np.ones(len(rows), np.bool_) if lost is None else ~_touched(covered, lost)
     return rows[known], {name: values[known] for name, values in columns.items()}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import cv2
 import numpy as np
@@ -84,13 +83,13 @@ def _covered(missing: Bool, box_level: Box, scale: Scale, box: Box) -> Bool:
 
 def unmixed(rgb: UInt8) -> tuple[Int16, Int16]:
     """Haematoxylin and eosin, H x W each, in units of `OD`; negative where the other stain explains too much."""
-    planes = cv2.split(rgb)
-    haematoxylin, eosin = (_weighted(planes, unmixing()[:, stain]) for stain in (0, 1))
+    haematoxylin, eosin = (weighted(rgb, unmixing()[:, stain]) for stain in (0, 1))
     return haematoxylin, eosin
 
 
-def _weighted(planes: Any, weights: Float64) -> Int16:
+def weighted(rgb: UInt8, weights: Float64) -> Int16:
+    """H x W: the densities of red, green and blue times these weights, added up, in units of `OD`."""
     density = np.rint(-np.log10((np.arange(256) + 1) / 256) / OD)
     tables = np.rint(density[:, None] * weights).astype(np.int16)
-    red, green, blue = (cv2.LUT(plane, tables[:, i]) for i, plane in enumerate(planes))
+    red, green, blue = (cv2.LUT(plane, tables[:, i]) for i, plane in enumerate(cv2.split(rgb)))
     return np.asarray(cv2.add(cv2.add(red, green), blue))

@@ -22,6 +22,7 @@ WITHIN_REACH = "neighbours_within_100um"
 CLASS, NUMBER = "{class}", "{number}"
 
 _VECTORS = ", ".join(f"{name} ({', '.join(f'{x:.3f}' for x in rgb)})" for name, rgb in STAINS.items())
+_DAB_VECTORS = " and ".join(str(STAINS[name]) for name in ("haematoxylin", "rest"))
 FAMILIES = {
     "shape": "Computed exactly, from the polygon and not from pixels. scikit-image's regionprops on a raster of "
     "0.05 um agrees to 1 %, with the hull of its pixels to 2 % and its estimate of the perimeter to 5 %.",
@@ -54,6 +55,11 @@ FAMILIES = {
     "pieces of tissue; so can their means over a slide. Other columns of the neighbourhood are not corrected: "
     "shares and entropies become noisier near the border, and the distance to a neighbour is certain where it is "
     "at most `border_um`. For means without the border, take the nuclei whose `near_border_50um` is 0.",
+    "dab": "Only with `--dab`, for immunohistochemistry with haematoxylin and DAB: optical densities of DAB, by "
+    "colour deconvolution as for the stains above, but with vectors of haematoxylin and DAB, and their cross "
+    f"product as the third one. The vectors are {_DAB_VECTORS} by default. `--dab-vectors` takes others, such as "
+    "those that QuPath estimates, or `calibrated`: then they come from each slide's own colours (Macenko et al. "
+    "2009). The manifest says which they are (`counts.dab_vectors`).",
     "embedding": "Only with `--embedding`, and for a model that has one: 256 numbers per nucleus from "
     "PromptNucSeg, 128 from the default model.",
 }
@@ -257,6 +263,12 @@ BORDER = [
         )
     ),
 ]
+DAB = _family(
+    "dab",
+    _NOT_INSIDE,
+    ("dab_mean", "OD", "mean DAB inside", "about -2 to 4, by the vectors"),
+    ("dab_max", "OD", "largest DAB of a pixel inside", "about -2 to 4, by the vectors"),
+)
 EMBEDDING = _family(
     "embedding",
     "the slide has no data there",
@@ -267,16 +279,18 @@ EMBEDDING = _family(
         _ANY,
     ),
 )
-TABLE: tuple[Column, ...] = (*SHAPE, *STAIN, *TEXTURE, *BOUNDARY, *NEIGHBOURHOOD, *BORDER, *EMBEDDING)
+TABLE: tuple[Column, ...] = (*SHAPE, *STAIN, *TEXTURE, *BOUNDARY, *NEIGHBOURHOOD, *BORDER, *DAB, *EMBEDDING)
 
 
-def features_of(classes: Sequence[str], embedding: int = 0) -> list[Column]:
+def features_of(classes: Sequence[str], embedding: int = 0, dab: bool = False) -> list[Column]:
     """The table in the order of the columns, with one row per class where it says `{class}`.
 
-    `embedding`: how many numbers the embedding has.
+    `embedding`: how many numbers the embedding has. `dab`: whether DAB is measured.
     """
     out: list[Column] = []
     for feature in TABLE:
+        if feature.family == "dab" and not dab:
+            continue
         if feature.family == "embedding":
             out += [replace(feature, name=feature.name.replace(NUMBER, f"{i:03d}")) for i in range(embedding)]
         else:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from wsi_nuc.features import squares
+from wsi_nuc.features import dab, squares
 from wsi_nuc.features.job import has_features
 from wsi_nuc.features.means import feature_means
 from wsi_nuc.features.neighbourhood import (
@@ -121,6 +121,7 @@ FIGURES: tuple[Column, ...] = (
     ),
     replace(ENRICHMENT_FIGURE, family="neighbourhood"),
     *(replace(column, family="spread") for column in squares.FIGURES),
+    *dab.FIGURES,
     *_OF_FEATURES,
 )
 """The figures of a slide, in the order of `slide_summary`."""
@@ -149,7 +150,7 @@ def slide_summary(store: Path) -> dict[str, Figure]:
     manifest = manifests.read(store)
     mpp, classes = float(manifest["slide"]["mpp"]), class_names(store)
     tissue, tissue_mm2 = read_tissue(store)
-    usable = _usable(tissue, manifest)
+    usable = usable_tissue(tissue, manifest)
     usable_mm2 = _usable_mm2(manifest, tissue_mm2, usable, mpp)
     counted = _count(store, mpp, classes)
     areas, counts = counted.areas, counted.areas.counts
@@ -165,6 +166,7 @@ def slide_summary(store: Path) -> dict[str, Figure]:
         **_of_classes(areas.rows(usable_mm2)),
         **_of_pairs(counted.pairs, counts),
         **counted.squares.figures(usable, mpp),
+        **(dab.positive_figures(store) if dab.is_measured(store) else {}),
         **(feature_means(store, total) if has_features(manifest["made_from"]) else {}),
     }
 
@@ -189,7 +191,7 @@ def _count(store: Path, mpp: float, classes: Sequence[str]) -> _Counted:
     return counted
 
 
-def _usable(tissue: Any, manifest: dict[str, Any]) -> Any:
+def usable_tissue(tissue: Any, manifest: dict[str, Any]) -> Any:
     """The polygons without the places that could not be analysed, since a square there is not an empty one."""
     boxes = manifests.lost_boxes(manifest["tiles"])
     if not boxes:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from wsi_nuc.executors.base import Execute
-from wsi_nuc.features.job import GroupJob, ModelRef
+from wsi_nuc.features.job import GroupJob, ModelRef, Vectors
 from wsi_nuc.features.registry import REACH_UM, features_of
 from wsi_nuc.safezarr import open_array
 from wsi_nuc.safezip import Folder
@@ -70,6 +70,8 @@ class Nuclei:
     classes: tuple[str, ...]
     model: ModelRef | None = None
     """The model whose embedding is asked for."""
+    dab: Vectors | None = None
+    """The stains, where DAB is measured."""
     lost_l0: Sequence[Sequence[int]] = ()
     """x0, y0, x1, y1 of the places without a result."""
 
@@ -87,7 +89,7 @@ def write_features(folder: ZarrFolder, nuclei: Nuclei, execute: Execute) -> None
     for outcome in execute(measure_to_file, jobs):
         if outcome.error is not None:
             raise outcome.error
-    features = features_of(nuclei.classes, nuclei.model.size if nuclei.model else 0)
+    features = features_of(nuclei.classes, nuclei.model.size if nuclei.model else 0, nuclei.dab is not None)
     write_columns(
         folder, nuclei.classes, features, _rows(nuclei, starts.tolist(), [scratch.path / job.name for job in jobs])
     )
@@ -99,7 +101,8 @@ def _job(nuclei: Nuclei, group: int, box_l0: Sequence[float]) -> GroupJob:
     x0, y0, x1, y1 = (side + way * reach for side, way in zip(box_l0, (-1, -1, 1, 1), strict=True))
     lost = np.array(nuclei.lost_l0, np.float64).reshape(-1, 4)
     near = tuple(map(tuple, lost[meet(lost, (x0, y0, x1, y1))].tolist()))
-    return GroupJob(str(nuclei.store), nuclei.slide, group, nuclei.mpp, nuclei.classes, nuclei.model, near)
+    store, slide, model = str(nuclei.store), nuclei.slide, nuclei.model
+    return GroupJob(store, slide, group, nuclei.mpp, nuclei.classes, model, near, nuclei.dab)
 
 
 def _rows(nuclei: Nuclei, starts: Sequence[int], parts: Sequence[Path]) -> Iterator[Float32]:

@@ -15,6 +15,7 @@ from wsi_nuc.slides.overview import overview
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.tiling.plan import make_plan
 from wsi_nuc.tissue.find import Tissue, tissue_for
+from wsi_nuc.tissue.stain import brown_share
 from wsi_nuc.types import SlideInfo, SlideRef, SlideSource
 
 
@@ -53,6 +54,7 @@ def _planned(source: SlideSource, model: str, tissue: str, check: bool) -> dict[
         "tissue_share": round(tissue_found.share, 4),
         "tissue_mm2": round(_mm2(tissue_found.polygons, mpp), 4),
         "tissue_found": tissue_found.method,
+        "brown_share": round(brown_share(tissue_found.thumbnail), 4),
         "model": f"{spec.name}: {', '.join(spec.classes)}",
         "plan": "\n" + "\n".join(f"  {line}" for line in str(plan).splitlines()),
         "memory_mib": round(plan.estimated_bytes(spec.batch) / 2**20),

@@ -32,7 +32,7 @@ from wsi_nuc.store.parts import parts_key
 from wsi_nuc.tiling.plan import LARGEST_REGION_PX, TilePlan, make_plan
 from wsi_nuc.tissue.find import Tissue, intersect, tissue_for
 from wsi_nuc.tissue.geojson import read_polygons
-from wsi_nuc.tissue.stain import DARK_FIELD
+from wsi_nuc.tissue.stain import DARK_FIELD, LEAST_BROWN, brown_share
 from wsi_nuc.types import SlideInfo, SlideRef, SlideSource
 
 VERSIONED = ("numpy", "opencv-python-headless", "openslide-bin", "pyarrow", "shapely", "torch", "zarr")
@@ -61,6 +61,14 @@ class Survey:
         return float(self.area.area) * (self.mpp / 1000) ** 2
 
     @property
+    def stain(self) -> str:
+        """The stain that the slide seems to have, where it is not that of most slides; else ""."""
+        if self.tissue.method == DARK_FIELD:
+            return "fluorescence"
+        share = brown_share(self.tissue.thumbnail)
+        return f"immunohistochemistry: {share:.0%} of what is stained is brown" if share >= LEAST_BROWN else ""
+
+    @property
     def warnings(self) -> list[str]:
         """What a user must know, although the slide can be computed."""
         warnings = []
@@ -73,6 +81,9 @@ class Survey:
         if self.tissue.method == DARK_FIELD:
             what = "it looks like fluorescence, and the models are made for bright-field H&E"
             warnings.append(f"{what}: the classes mean nothing")
+        elif self.stain:
+            what = f"it looks like {self.stain} (DAB), and the models are made for H&E"
+            warnings.append(f"{what}: look at the outlines and classes; --dab measures the brown in every nucleus")
         return warnings
 
 

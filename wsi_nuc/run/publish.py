@@ -73,6 +73,7 @@ def publish_slide(
             "stitched_from": stats.candidates,
             "tile_l0": job.plan.grid.core_px * job.plan.grid.l0_per_grid,
             **_doubts(job, summary),
+            **({"stain": job.stain} if job.stain else {}),
         }
 
         def finish(root: Path) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class NoMeasures:
     """For calls that measure nothing: their results hold the nuclei alone."""
 
     def settings(self, config: RunConfig, spec: ModelSpec) -> dict[str, Any]:
-        if config.features or config.embedding:
+        if config.features or config.embedding or config.dab:
             raise UsageError("features", "this call cannot measure them", "call `wsi_nuc.run_slides`")
         return {}
 

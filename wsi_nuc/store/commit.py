@@ -16,6 +16,7 @@ from wsi_nuc.errors import StorageError, UsageError
 from wsi_nuc.safezip import SUFFIX, Folder
 from wsi_nuc.store import durable
 from wsi_nuc.store import manifest as manifests
+from wsi_nuc.store.flat import remove_class_table
 from wsi_nuc.store.locks import hold, try_lock
 from wsi_nuc.store.manifest import Json, Origin
 from wsi_nuc.store.place import Place
@@ -252,6 +253,7 @@ def publish(
             return published
         check()
         staging.refuse_other_tree()
+        remove_class_table(staging.final)
         make_visible(staging)
     return Published(staging.final.path, manifest, new=True)
 

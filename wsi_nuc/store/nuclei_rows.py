@@ -76,13 +76,17 @@ class NucleiReader(NucleiFile):
 
     def nuclei(self, group: int) -> NucleiRows:
         """All nuclei of a row group."""
+        return NucleiRows(decode_rings(self.table(group, [*_OUTLINE])), self.values(group))
+
+    def values(self, group: int) -> dict[str, Column]:
+        """The columns of a row group, without the outlines."""
         beside = [name for name in self.columns if name in self.shape_columns]
         measured = [name for name in self.columns if name not in self.shape_columns]
-        table = self.table(group, [*_OUTLINE, *beside])
+        table = self.table(group, beside)
         columns = {name: _values(table.column(name)) for name in beside}
         if measured:
             columns |= self._measured(group, measured)
-        return NucleiRows(decode_rings(table), {name: columns[name] for name in self.columns})
+        return {name: columns[name] for name in self.columns}
 
     def none(self) -> NucleiRows:
         """No nuclei, with the types of all columns."""

@@ -17,9 +17,10 @@ from wsi_nuc.store import layout
 from wsi_nuc.store.geometry import rings_of_wkb
 from wsi_nuc.store.geoparquet import CORNERS
 from wsi_nuc.store.tables import to_numpy
-from wsi_nuc.types import Float64, Int64
+from wsi_nuc.types import Float64, Int64, UInt8
 
 _MOST_CLASSES = 100_000
+_MOST_VALUES = 2**25
 _VERIFY = "`wsi-nuc verify` says what is wrong"
 
 
@@ -178,3 +179,12 @@ def read_tissue(store: Path) -> tuple[Any, float]:
         raise StorageError(path, f"cannot be read ({error})", _VERIFY) from None
     polygons = shapely.from_wkb(np.array(table.column("geometry").to_pylist(), dtype=object))
     return polygons, float(sum(table.column("area_mm2").to_pylist()))
+
+
+def read_thumbnail(store: Path) -> UInt8:
+    """The slide's small picture, H x W x 3."""
+    path = contents(store) / layout.THUMBNAIL / "s0"
+    try:
+        return np.ascontiguousarray(np.moveaxis(read_array(path, _MOST_VALUES), 0, 2))
+    except (OSError, KeyError, ValueError) as error:
+        raise StorageError(path, f"cannot be read ({error})", "`wsi-nuc verify` says what is wrong") from None

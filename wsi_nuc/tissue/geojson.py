@@ -25,7 +25,7 @@ def read_polygons(path: str, info: SlideInfo) -> Any:
 
     UsageError where the file itself is at fault, SlideError where it does not fit this slide.
     """
-    merged = parse_polygons(path, _load(path))
+    merged = parse_polygons(path, load(path))
     clipped = polygons_only(shapely.intersection(merged, whole(info.box_l0)))
     if clipped.is_empty:
         box = ", ".join(f"{edge:.6g}" for edge in merged.bounds)
@@ -39,7 +39,7 @@ def read_polygons(path: str, info: SlideInfo) -> Any:
 
 def parse_polygons(path: str, document: Any) -> Any:
     """The valid union of every Polygon and MultiPolygon in the document; other geometries are passed over."""
-    polygons = [_polygon(path, rings) for rings in _rings(path, document)]
+    polygons = [polygon(path, rings) for rings in rings_of(path, document)]
     if not polygons:
         raise UsageError(path, "it holds no polygon", REMEDY)
     merged = polygons_only(shapely.make_valid(np.array(polygons, dtype=object)))
@@ -48,7 +48,7 @@ def parse_polygons(path: str, document: Any) -> Any:
     return merged
 
 
-def _load(path: str) -> Any:
+def load(path: str) -> Any:
     try:
         size = Path(path).stat().st_size
         if size > LARGEST_BYTES:
@@ -62,7 +62,7 @@ def _load(path: str) -> Any:
         raise UsageError(path, f"it is no JSON ({error})", REMEDY) from error
 
 
-def _rings(path: str, node: Any) -> Iterator[Any]:
+def rings_of(path: str, node: Any) -> Iterator[Any]:
     """Coordinates of every polygon below the node, however it is wrapped."""
     todo = [node]
     while todo:
@@ -82,7 +82,7 @@ def _rings(path: str, node: Any) -> Iterator[Any]:
             yield from rings if kind == "MultiPolygon" and isinstance(rings, list) else [rings]
 
 
-def _polygon(path: str, rings: Any) -> Any:
+def polygon(path: str, rings: Any) -> Any:
     try:
         xy = [np.array(ring, dtype=np.float64)[:, :2] for ring in rings]
         # NaN compares false; beyond the limit even doubles are coarser than a pixel's fraction.

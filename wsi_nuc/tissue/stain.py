@@ -21,6 +21,11 @@ BLACK = 60
 SMOOTH_UM = 12.0
 INK_SMOOTH_UM = 4.0
 DARK_SIGNAL = 8
+# Brown as of DAB: the optical density of blue is at least so many times that of green, and of red. Of 700 patches
+# of H&E, one of the spleen has the most such pixels, 1.2 %; an immunostain of many positive cells has 80 %.
+BROWN_OVER_GREEN, BROWN_OVER_RED = 1.2, 1.5
+LEAST_BROWN = 0.02
+STAINED_OD = 0.12
 BRIGHT_FIELD, DARK_FIELD = "bright field", "dark field"
 
 
@@ -50,6 +55,14 @@ def white_point(rgb: UInt8) -> Float32:
     # Above the 60th percentile: pale tissue may be most of the plain pixels, but never the brightest of them.
     white: Float32 = np.median(plain[brightness >= np.percentile(brightness, 60)], axis=0).astype(np.float32)
     return white
+
+
+def brown_share(rgb: UInt8) -> float:
+    """The share of the stained pixels (H x W x 3) that are brown as DAB is; 0 where nothing is stained."""
+    od = optical_density(rgb)
+    red, green, blue = od[od.mean(axis=2) > STAINED_OD].T
+    brown = (blue > BROWN_OVER_GREEN * green) & (blue > BROWN_OVER_RED * red)
+    return float(brown.mean()) if brown.size else 0.0
 
 
 def _bright_field(view: Overview) -> Bool:

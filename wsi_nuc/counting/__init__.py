@@ -1,0 +1,1 @@
+"""Counts of published nuclei where they are wanted: in drawn regions, on a grid, or over the whole slide."""
