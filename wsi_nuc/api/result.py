@@ -19,15 +19,15 @@ from wsi_nuc.api.picture import colour, drawn, encoded
 from wsi_nuc.errors import UsageError
 from wsi_nuc.features.class_table import class_rows
 from wsi_nuc.features.pixels import read_grid
+from wsi_nuc.run.job import slide_of
 from wsi_nuc.safezarr import open_array
 from wsi_nuc.safezip import contents
-from wsi_nuc.slides.address import is_url
 from wsi_nuc.slides.identity import refuse_other
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.store import layout
 from wsi_nuc.store import manifest as manifests
 from wsi_nuc.store.nuclei_rows import NucleiReader, of_classes
-from wsi_nuc.store.reading import class_names, read_thumbnail, read_tissue, slide_beside
+from wsi_nuc.store.reading import class_names, read_thumbnail, read_tissue
 from wsi_nuc.tiling.scale import choose_scale
 from wsi_nuc.types import Box, SlideRef, UInt8
 
@@ -139,7 +139,10 @@ class Result:
     @cached_property
     def _reference(self) -> SlideRef:
         """The slide, which has the content that the result was made from."""
-        ref = find_slide(self.path, self._slide)
+        ref = slide_of(self.path, self._slide)
+        if ref is None:
+            remedy = "pass it: wsi_nuc.open(store, slide)"
+            raise UsageError(self.path, f"its slide {self._manifest['slide']['file']} is not beside it", remedy)
         sha256 = str(self._manifest["made_from"]["slide_sha256"])
         refuse_other(ref, sha256, "pass that one: wsi_nuc.open(store, slide)")
         return ref
@@ -206,14 +209,3 @@ def _remove(folder: Path | None) -> None:
 def open(store: str | Path, slide: str | Path | None = None) -> Result:
     """A published result. `slide`: its slide, for pictures and tiles; by default a file of its name beside it."""
     return Result(store, None if slide is None else os.fspath(slide))
-
-
-def find_slide(store: Path, given: str | None = None, reader: str = "auto") -> SlideRef:
-    """The given slide, or the file that the manifest names: beside the store, one folder up, or here."""
-    facts = manifests.read(store)["slide"]
-    given = given or str(slide_beside(store, str(facts["file"])) or "")
-    if not given:
-        raise UsageError(
-            store, f"its slide {facts['file']} is not beside it", "pass it: wsi_nuc.open(store, slide)"
-        )
-    return SlideRef(given if is_url(given) else os.path.abspath(given), reader, float(facts["mpp"]))

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json as jsonlib
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 
 from wsi_nuc.cli.options import Option
 from wsi_nuc.errors import OK, SLIDES, STORAGE, USAGE, UsageError, WsiNucError, overall_code
-
-if TYPE_CHECKING:
-    from wsi_nuc.types import SlideRef
 
 Subject = TypeVar("Subject")
 
@@ -51,21 +47,6 @@ def code_of_all(subjects: Iterable[Subject], do: Callable[[Subject], int]) -> in
             codes.append(error.exit_code)
             typer.echo(f"wsi-nuc: {error}", err=True)
     return overall_code(codes)
-
-
-def slide_of(store: Path, given: str | None, reader: str) -> SlideRef | None:
-    """The given slide, or the file that the manifest names: beside the store, one folder up, or here. None if it
-    is in none of these places."""
-    from wsi_nuc.slides.address import is_url
-    from wsi_nuc.store import manifest as manifests
-    from wsi_nuc.store.reading import slide_beside
-    from wsi_nuc.types import SlideRef
-
-    facts = manifests.read(store)["slide"]
-    given = given or str(slide_beside(store, str(facts["file"])) or "")
-    if not given:
-        return None
-    return SlideRef(given if is_url(given) else os.path.abspath(given), reader, float(facts["mpp"]))
 
 
 def _lines(described: dict[str, object]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsi_nuc.cli.commands import code_of_all, slide_of
+from wsi_nuc.cli.commands import code_of_all
 from wsi_nuc.cli.options import Dab, DabVectors, Option, Workers
 from wsi_nuc.cli.stopping import stoppable
 from wsi_nuc.errors import UsageError
@@ -90,6 +90,7 @@ def _measure(
     from wsi_nuc.cli.progress import progress
     from wsi_nuc.features.class_table import write_class_table
     from wsi_nuc.features.running import add_features
+    from wsi_nuc.run.job import slide_of
     from wsi_nuc.store.flat import class_table_of
     from wsi_nuc.store.folders import place_of
 

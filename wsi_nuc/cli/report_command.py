@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wsi_nuc.cli.commands import code_of_all, slide_of
+from wsi_nuc.cli.commands import code_of_all
 from wsi_nuc.cli.options import Option
 from wsi_nuc.errors import UsageError
 
@@ -33,6 +33,7 @@ def report(
 
     def write(store: Path) -> int:
         from wsi_nuc.report.page import write_report
+        from wsi_nuc.run.job import slide_of
 
         path = write_report(store, slide_of(store, slide, reader), out.expanduser().absolute() if out else None)
         typer.echo(path)

@@ -147,7 +147,8 @@ def checks(manifest: Json, figures: Figures) -> list[Check]:
     cut, left_out = counts.get("cut_by_neighbours", 0), counts.get("cut_by_gaps", 0)
     bad = {name: tiles.get(name, 0) for name in ("failed", "missing")}
     lost = sum(tiles.get(f"{name}_mm2", 0.0) for name in ("failed", "missing", "damaged"))
-    unlike = counts.get("unlike_training_images", [])
+    stain = manifest["run"].get("stain", "")
+    unlike = [*([stain] if stain else []), *counts.get("unlike_training_images", [])]
     doubts = manifest["run"].get("doubts", [])
     share = f"{tiles.get('processed', 0):,} of {tiles.get('total', 0):,} tiles hold tissue and were looked at"
     return [

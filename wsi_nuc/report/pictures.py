@@ -11,15 +11,12 @@ import numpy as np
 
 from wsi_nuc.errors import SlideError, StorageError
 from wsi_nuc.report.figures import Example
-from wsi_nuc.safezarr import read_array
-from wsi_nuc.safezip import contents
-from wsi_nuc.store import layout
+from wsi_nuc.store.reading import read_thumbnail
 from wsi_nuc.types import Box, Float64, SlideSource, UInt8
 
 EDGE_PX, MAP_PX, NUCLEUS_PX = 900, 320, 112
 # What the picture of a nucleus shows at least, and around a large one.
 FIELD_UM, AROUND = 28.0, 1.6
-MOST_VALUES = 2**25
 _GREEN, _RED = (40, 220, 40), (230, 40, 40)
 
 
@@ -33,10 +30,9 @@ def data_uri(rgb: UInt8, kind: str = ".jpg", quality: int = 82) -> str:
 def thumbnail(store: Path, edge_px: int) -> UInt8 | None:
     """H x W x 3, at most `edge_px` wide and high; None if it cannot be read."""
     try:
-        planes = read_array(contents(store) / layout.THUMBNAIL / "s0", MOST_VALUES)
-    except (OSError, StorageError, ValueError, KeyError):
+        rgb = read_thumbnail(store)
+    except StorageError:
         return None
-    rgb = np.ascontiguousarray(np.moveaxis(planes, 0, 2))
     scale = min(1.0, edge_px / max(rgb.shape[:2]))
     size = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
     return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)

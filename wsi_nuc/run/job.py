@@ -27,8 +27,10 @@ from wsi_nuc.slides.identity import Signature, content_sha256, refuse_change, st
 from wsi_nuc.slides.mpp import require_mpp
 from wsi_nuc.slides.overview import overview
 from wsi_nuc.slides.registry import open_slide
+from wsi_nuc.store import manifest as manifests
 from wsi_nuc.store.manifest import Origin, identity, identity_key
 from wsi_nuc.store.parts import parts_key
+from wsi_nuc.store.reading import slide_beside
 from wsi_nuc.tiling.plan import LARGEST_REGION_PX, TilePlan, make_plan
 from wsi_nuc.tissue.find import Tissue, intersect, tissue_for
 from wsi_nuc.tissue.geojson import read_polygons
@@ -154,6 +156,16 @@ def prepare(
 def reference(slide: str, config: RunConfig) -> SlideRef:
     """Workers elsewhere have another current folder, hence the absolute path."""
     return SlideRef(slide if is_url(slide) else os.path.abspath(slide), config.reader, config.mpp)
+
+
+def slide_of(store: Path, given: str | None = None, reader: str = "auto") -> SlideRef | None:
+    """The slide of a result: the given one, or the file that the manifest names: beside the store, one folder up,
+    or here. None if it is in none of these places."""
+    facts = manifests.read(store)["slide"]
+    given = given or str(slide_beside(store, str(facts["file"])) or "")
+    if not given:
+        return None
+    return SlideRef(given if is_url(given) else os.path.abspath(given), reader, float(facts["mpp"]))
 
 
 def survey(slide: str, config: RunConfig, spec: ModelSpec) -> Survey:
