@@ -15,6 +15,7 @@ from wsi_nuc.cli.import_command import import_
 from wsi_nuc.cli.model_commands import models_app
 from wsi_nuc.cli.run_command import run
 from wsi_nuc.cli.train_commands import data_app, evaluate, train
+from wsi_nuc.cli.view_command import view
 from wsi_nuc.errors import WsiNucError
 
 app = typer.Typer(
@@ -25,7 +26,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 all done, 2 usage, 3 some slides failed (each named), 4 model, 5 storage, "
     "75 interrupted (the same command resumes).",
 )
-for command in (run, info, verify, pack, unpack, features, columns, export, synth, train, evaluate):
+for command in (run, info, verify, pack, unpack, features, columns, export, view, synth, train, evaluate):
     app.command()(command)
 app.command("import")(import_)
 

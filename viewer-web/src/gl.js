@@ -1,0 +1,260 @@
+// Nuclei in WebGL: outlines of two pixels, fills, points and a map of the density, straight from typed arrays.
+const TEXELS = 256;
+
+const COMMON = `#version 300 es
+precision highp float;
+precision highp int;
+uniform vec2 origin;      // corner of the cell minus corner of the view, in level-0 pixels
+uniform float scale;      // screen pixels per level-0 pixel
+uniform vec2 size;        // of the canvas
+uniform sampler2D colours;
+out vec4 colour;
+vec4 place(vec2 screen) { return vec4(2.0 * screen.x / size.x - 1.0, 1.0 - 2.0 * screen.y / size.y, 0.0, 1.0); }
+vec4 colourOf(int i) { return texelFetch(colours, ivec2(i % ${TEXELS}, i / ${TEXELS}), 0); }
+`;
+
+const LINES = `${COMMON}
+in vec2 a; in vec2 b; in float of; in float next;
+uniform float halfWidth;
+void main() {
+  colour = colourOf(int(of));
+  if (of != next || colour.a == 0.0) { gl_Position = vec4(2.0, 2.0, 0.0, 1.0); return; }
+  vec2 p = (a + origin) * scale, q = (b + origin) * scale;
+  vec2 along = q - p;
+  float far = length(along);
+  along = far > 0.0 ? along / far : vec2(1.0, 0.0);
+  vec2 across = vec2(-along.y, along.x);
+  float end = float(gl_VertexID & 1), side = float(gl_VertexID >> 1) * 2.0 - 1.0;
+  vec2 at = mix(p - along * halfWidth * 0.5, q + along * halfWidth * 0.5, end) + across * side * halfWidth;
+  gl_Position = place(at);
+}`;
+
+const FILLS = `${COMMON}
+in vec2 a; in vec2 b; in float of; in float next;
+uniform sampler2D centres;
+uniform float alpha;
+void main() {
+  int i = int(of);
+  colour = colourOf(i);
+  if (of != next || colour.a == 0.0) { gl_Position = vec4(2.0, 2.0, 0.0, 1.0); return; }
+  vec2 centre = texelFetch(centres, ivec2(i % ${TEXELS}, i / ${TEXELS}), 0).xy;
+  vec2 at = gl_VertexID == 0 ? centre : gl_VertexID == 1 ? a : b;
+  colour.a *= alpha;
+  gl_Position = place((at + origin) * scale);
+}`;
+
+const POINTS = `${COMMON}
+in float x; in float y;
+uniform float pointSize;
+void main() {
+  colour = colourOf(gl_VertexID);
+  gl_PointSize = colour.a == 0.0 ? 0.0 : pointSize;
+  gl_Position = colour.a == 0.0 ? vec4(2.0, 2.0, 0.0, 1.0) : place((vec2(x, y) + origin) * scale);
+}`;
+
+const FLAT = `#version 300 es
+precision highp float;
+in vec4 colour; out vec4 pixel;
+void main() { pixel = vec4(colour.rgb * colour.a, colour.a); }`;
+
+const MAP = `#version 300 es
+precision highp float;
+uniform vec2 origin; uniform float scale; uniform vec2 size; uniform vec2 extent;
+out vec2 at;
+void main() {
+  at = vec2(float(gl_VertexID & 1), float(gl_VertexID >> 1));
+  vec2 screen = (at * extent + origin) * scale;
+  gl_Position = vec4(2.0 * screen.x / size.x - 1.0, 1.0 - 2.0 * screen.y / size.y, 0.0, 1.0);
+}`;
+
+const PICTURE = `#version 300 es
+precision highp float;
+uniform sampler2D picture; uniform float alpha;
+in vec2 at; out vec4 pixel;
+void main() { pixel = texture(picture, at) * alpha; }`;
+
+export class Layer {
+  constructor(canvas) {
+    this.canvas = canvas;
+    const options = { antialias: false, stencil: true, premultipliedAlpha: true, preserveDrawingBuffer: true };
+    const gl = (this.gl = canvas.getContext("webgl2", options));
+    if (!gl) throw new Error("this browser has no WebGL2, which draws the nuclei");
+    this.programs = { lines: program(gl, LINES, FLAT), fills: program(gl, FILLS, FLAT), points: program(gl, POINTS, FLAT), map: program(gl, MAP, PICTURE) };
+    this.empty = gl.createVertexArray();
+    gl.enable(gl.BLEND);
+    gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
+  }
+
+  // Buffers of a cell as `parseCell` gives it.
+  upload(cell) {
+    const gl = this.gl;
+    cell.colours = texture(gl, gl.NEAREST);
+    cell.buffers = [];
+    const buffer = (data) => {
+      const made = gl.createBuffer();
+      gl.bindBuffer(gl.ARRAY_BUFFER, made);
+      gl.bufferData(gl.ARRAY_BUFFER, data, gl.STATIC_DRAW);
+      cell.buffers.push(made);
+      return made;
+    };
+    cell.pointArray = this.array(this.programs.points, [["x", buffer(cell.x), 1, 0, 0], ["y", buffer(cell.y), 1, 0, 0]]);
+    if (!cell.xy) return;
+    const vertices = cell.xy.length / 2;
+    const of = new Float32Array(vertices + 1);
+    for (let i = 0; i < cell.n; i++) of.fill(i, cell.offsets[i], cell.offsets[i + 1]);
+    of[vertices] = -1;
+    // Each segment is an instance: a vertex and the next one, which belongs to the same nucleus or ends the ring.
+    const xy = new Float32Array(2 * vertices + 2);
+    xy.set(cell.xy);
+    const places = buffer(xy), owners = buffer(of);
+    const ends = [["a", places, 2, 0, 1], ["b", places, 2, 8, 1], ["of", owners, 1, 0, 1], ["next", owners, 1, 4, 1]];
+    cell.lineArray = this.array(this.programs.lines, ends);
+    cell.fillArray = this.array(this.programs.fills, ends);
+    cell.segments = vertices;
+    const rows = Math.max(1, Math.ceil(cell.n / TEXELS));
+    const centres = new Float32Array(2 * TEXELS * rows);
+    for (let i = 0; i < cell.n; i++) centres.set([cell.x[i], cell.y[i]], 2 * i);
+    cell.centres = texture(gl, gl.NEAREST);
+    gl.texImage2D(gl.TEXTURE_2D, 0, gl.RG32F, TEXELS, rows, 0, gl.RG, gl.FLOAT, centres);
+  }
+
+  array(shader, attributes) {
+    const gl = this.gl, made = gl.createVertexArray();
+    gl.bindVertexArray(made);
+    for (const [name, buffer, size, offset, divisor] of attributes) {
+      const at = gl.getAttribLocation(shader.program, name);
+      if (at < 0) continue;
+      gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
+      gl.enableVertexAttribArray(at);
+      gl.vertexAttribPointer(at, size, gl.FLOAT, false, 4 * size, offset);
+      gl.vertexAttribDivisor(at, divisor);
+    }
+    gl.bindVertexArray(null);
+    return made;
+  }
+
+  // `rgba`: 4 bytes per nucleus; those with alpha 0 are not drawn.
+  paint(cell, rgba) {
+    const gl = this.gl, rows = Math.max(1, Math.ceil(cell.n / TEXELS));
+    const padded = new Uint8Array(4 * TEXELS * rows);
+    padded.set(rgba);
+    gl.bindTexture(gl.TEXTURE_2D, cell.colours);
+    gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, TEXELS, rows, 0, gl.RGBA, gl.UNSIGNED_BYTE, padded);
+  }
+
+  forget(cell) {
+    const gl = this.gl;
+    for (const buffer of cell.buffers) gl.deleteBuffer(buffer);
+    for (const name of ["colours", "centres"]) if (cell[name]) gl.deleteTexture(cell[name]);
+    for (const name of ["pointArray", "lineArray", "fillArray"]) if (cell[name]) gl.deleteVertexArray(cell[name]);
+  }
+
+  setMap(width, height, rgba) {
+    const gl = this.gl;
+    this.picture ??= texture(gl, gl.LINEAR);
+    gl.bindTexture(gl.TEXTURE_2D, this.picture);
+    gl.pixelStorei(gl.UNPACK_PREMULTIPLY_ALPHA_WEBGL, true);
+    gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, width, height, 0, gl.RGBA, gl.UNSIGNED_BYTE, rgba);
+    gl.pixelStorei(gl.UNPACK_PREMULTIPLY_ALPHA_WEBGL, false);
+  }
+
+  begin(view) {
+    const gl = this.gl;
+    gl.viewport(0, 0, this.canvas.width, this.canvas.height);
+    gl.clearColor(0, 0, 0, 0);
+    gl.clear(gl.COLOR_BUFFER_BIT | gl.STENCIL_BUFFER_BIT);
+    this.view = view;
+  }
+
+  use(shader, x, y) {
+    const gl = this.gl, view = this.view;
+    gl.useProgram(shader.program);
+    gl.uniform2f(shader.at.origin, x - view.x, y - view.y);
+    gl.uniform1f(shader.at.scale, view.scale);
+    gl.uniform2f(shader.at.size, this.canvas.width, this.canvas.height);
+  }
+
+  map(extent, alpha) {
+    const gl = this.gl, shader = this.programs.map;
+    this.use(shader, 0, 0);
+    gl.uniform2f(shader.at.extent, extent[0], extent[1]);
+    gl.uniform1f(shader.at.alpha, alpha);
+    gl.activeTexture(gl.TEXTURE0);
+    gl.bindTexture(gl.TEXTURE_2D, this.picture);
+    gl.bindVertexArray(this.empty);
+    gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
+  }
+
+  points(cell, x, y, pointSize) {
+    const gl = this.gl, shader = this.programs.points;
+    this.use(shader, x, y);
+    gl.uniform1f(shader.at.pointSize, pointSize);
+    this.bind(cell);
+    gl.bindVertexArray(cell.pointArray);
+    gl.drawArrays(gl.POINTS, 0, cell.n);
+  }
+
+  lines(cell, x, y, width) {
+    const gl = this.gl, shader = this.programs.lines;
+    this.use(shader, x, y);
+    gl.uniform1f(shader.at.halfWidth, width / 2);
+    this.bind(cell);
+    gl.bindVertexArray(cell.lineArray);
+    gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, cell.segments);
+  }
+
+  // First the stencil counts how often each pixel is covered by the triangles of a ring: an odd number is inside.
+  // Then each pixel inside is coloured once.
+  fills(cell, x, y, alpha) {
+    const gl = this.gl, shader = this.programs.fills;
+    this.use(shader, x, y);
+    gl.uniform1f(shader.at.alpha, alpha);
+    this.bind(cell);
+    gl.activeTexture(gl.TEXTURE1);
+    gl.bindTexture(gl.TEXTURE_2D, cell.centres);
+    gl.uniform1i(shader.at.centres, 1);
+    gl.bindVertexArray(cell.fillArray);
+    gl.enable(gl.STENCIL_TEST);
+    gl.colorMask(false, false, false, false);
+    gl.stencilFunc(gl.ALWAYS, 0, 1);
+    gl.stencilOp(gl.KEEP, gl.KEEP, gl.INVERT);
+    gl.drawArraysInstanced(gl.TRIANGLES, 0, 3, cell.segments);
+    gl.colorMask(true, true, true, true);
+    gl.stencilFunc(gl.EQUAL, 1, 1);
+    gl.stencilOp(gl.KEEP, gl.KEEP, gl.ZERO);
+    gl.drawArraysInstanced(gl.TRIANGLES, 0, 3, cell.segments);
+    gl.disable(gl.STENCIL_TEST);
+  }
+
+  bind(cell) {
+    const gl = this.gl;
+    gl.activeTexture(gl.TEXTURE0);
+    gl.bindTexture(gl.TEXTURE_2D, cell.colours);
+  }
+}
+
+function program(gl, vertex, fragment) {
+  const made = gl.createProgram();
+  for (const [kind, source] of [[gl.VERTEX_SHADER, vertex], [gl.FRAGMENT_SHADER, fragment]]) {
+    const shader = gl.createShader(kind);
+    gl.shaderSource(shader, source);
+    gl.compileShader(shader);
+    if (!gl.getShaderParameter(shader, gl.COMPILE_STATUS)) throw new Error(gl.getShaderInfoLog(shader));
+    gl.attachShader(made, shader);
+  }
+  gl.linkProgram(made);
+  const at = {};
+  for (let i = 0; i < gl.getProgramParameter(made, gl.ACTIVE_UNIFORMS); i++) {
+    const name = gl.getActiveUniform(made, i).name;
+    at[name] = gl.getUniformLocation(made, name);
+  }
+  return { program: made, at };
+}
+
+function texture(gl, filter) {
+  const made = gl.createTexture();
+  gl.bindTexture(gl.TEXTURE_2D, made);
+  for (const name of ["TEXTURE_MIN_FILTER", "TEXTURE_MAG_FILTER"]) gl.texParameteri(gl.TEXTURE_2D, gl[name], filter);
+  for (const name of ["TEXTURE_WRAP_S", "TEXTURE_WRAP_T"]) gl.texParameteri(gl.TEXTURE_2D, gl[name], gl.CLAMP_TO_EDGE);
+  return made;
+}

@@ -1,0 +1,241 @@
+// One slide with its nuclei: tiles below, nuclei in WebGL above them, lines of the layers and the scale bar on top.
+import OpenSeadragon from "openseadragon";
+import { json } from "./api.js";
+import { el } from "./dom.js";
+import { Layer } from "./gl.js";
+import { Nuclei } from "./nuclei.js";
+
+const LOST = { missing: "#7d8590", damaged: "#ff8c00", failed: "#ff3b30" };
+
+export class Pane {
+  constructor(meta, options) {
+    this.meta = meta;
+    this.options = options;
+    this.root = el("div", { class: "pane" });
+    this.tiles = el("div", { class: "tiles" });
+    this.glCanvas = el("canvas", { class: "over" });
+    this.lineCanvas = el("canvas", { class: "over" });
+    this.label = el("div", { class: "label" }, meta.name);
+    this.root.append(this.tiles, this.glCanvas, this.lineCanvas, this.label);
+    options.parent.append(this.root);
+    this.layer = new Layer(this.glCanvas);
+    this.draw = this.draw.bind(this);
+    this.changed = () => this.frame || (this.frame = requestAnimationFrame(this.draw));
+    this.nuclei = new Nuclei(meta, this.layer, this.changed);
+    this.times = {};
+    this.openSlide();
+    this.resized = new ResizeObserver(() => this.changed());
+    this.resized.observe(this.root);
+  }
+
+  openSlide() {
+    const { id, width, height, tile, steps } = this.meta;
+    this.osd = OpenSeadragon({
+      element: this.tiles,
+      drawer: "canvas",
+      showNavigationControl: false,
+      showNavigator: true,
+      navigatorPosition: "BOTTOM_RIGHT",
+      navigatorSizeRatio: 0.16,
+      navigatorAutoFade: false,
+      animationTime: 0.25,
+      springStiffness: 9,
+      zoomPerScroll: 1.4,
+      visibilityRatio: 0.3,
+      minZoomImageRatio: 0.7,
+      maxZoomPixelRatio: 16,
+      imageLoaderLimit: 4,
+      maxImageCacheCount: 300,
+      gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
+      tileSources: {
+        width,
+        height,
+        tileSize: tile,
+        minLevel: 0,
+        maxLevel: steps,
+        getTileUrl: (level, x, y) => `/api/${id}/tile/${steps - level}/${x}/${y}`,
+      },
+    });
+    this.osd.addHandler("canvas-key", (event) => (event.preventDefaultAction = true));
+    for (const name of ["update-viewport", "animation", "resize", "open"]) this.osd.addHandler(name, this.changed);
+    this.osd.addHandler("animation", () => this.options.moved(this));
+    this.osd.addHandler("animation-finish", () => this.options.settled(this));
+    this.osd.addHandler("open", () => this.options.opened(this));
+    this.osd.addHandler("tile-drawn", () => (this.times.tiles ??= performance.now()));
+    this.osd.addHandler("canvas-click", (event) => event.quick && this.options.clicked(this, this.toL0(event.position)));
+  }
+
+  // Corners in level-0 pixels, and screen pixels (of the device) per level-0 pixel.
+  get view() {
+    const box = this.osd.viewport.getBounds(true), w = this.meta.width, ratio = window.devicePixelRatio || 1;
+    return { x: box.x * w, y: box.y * w, x1: (box.x + box.width) * w, y1: (box.y + box.height) * w, scale: (this.root.clientWidth * ratio) / (box.width * w) };
+  }
+
+  get ready() {
+    return Boolean(this.osd.viewport && this.osd.world.getItemCount());
+  }
+
+  // Centre in level-0 pixels, and CSS pixels per level-0 pixel.
+  get place() {
+    const { x, y, x1, y1 } = this.view;
+    return { x: (x + x1) / 2, y: (y + y1) / 2, zoom: this.root.clientWidth / (x1 - x) };
+  }
+
+  go({ x, y, zoom }, now = true) {
+    const w = this.meta.width, wide = this.root.clientWidth / zoom / w, high = this.root.clientHeight / zoom / w;
+    this.osd.viewport.fitBounds(new OpenSeadragon.Rect(x / w - wide / 2, y / w - high / 2, wide, high), now);
+  }
+
+  toL0(position) {
+    const point = this.osd.viewport.pointFromPixel(position);
+    return [point.x * this.meta.width, point.y * this.meta.width];
+  }
+
+  async showLayers() {
+    this.layers ??= await json(`/api/${this.meta.id}/layers`);
+    this.changed();
+  }
+
+  draw() {
+    this.frame = 0;
+    if (!this.ready) return;
+    const ratio = window.devicePixelRatio || 1;
+    for (const canvas of [this.glCanvas, this.lineCanvas]) {
+      const [wide, high] = [Math.round(this.root.clientWidth * ratio), Math.round(this.root.clientHeight * ratio)];
+      if (canvas.width !== wide || canvas.height !== high) Object.assign(canvas, { width: wide, height: high });
+    }
+    const view = this.view, look = this.options.look();
+    this.layer.begin(view);
+    this.complete = true;
+    this.drawn = "nothing";
+    if (look.nuclei) this.drawNuclei(view, look, ratio);
+    this.drawLines(view, look, ratio);
+    if (this.complete) this.times.nuclei ??= performance.now();
+    this.options.drawn(this);
+  }
+
+  drawNuclei(view, look, ratio) {
+    const nuclei = this.nuclei, kind = nuclei.kind(view);
+    this.drawn = kind;
+    if (kind === "density") {
+      this.complete = Boolean(nuclei.density);
+      if (nuclei.density) this.layer.map([nuclei.density.width * nuclei.density.bin, nuclei.density.height * nuclei.density.bin], look.opacity);
+      return;
+    }
+    const { cells, complete } = nuclei.visible(view, kind);
+    this.complete = complete;
+    if (!complete && nuclei.density && !cells.length) this.layer.map([nuclei.density.width * nuclei.density.bin, nuclei.density.height * nuclei.density.bin], look.opacity);
+    for (const cell of cells) {
+      nuclei.paint(cell);
+      const [x, y] = cell.corner;
+      if (kind === "points") this.layer.points(cell, x, y, ratio * Math.max(2.5, Math.min(6, 14 * view.scale / nuclei.meta.mpp / 4)));
+      else {
+        if (look.fill) this.layer.fills(cell, x, y, look.opacity * 0.55);
+        this.layer.lines(cell, x, y, ratio * Math.max(1, Math.min(2.2, view.scale * 3.2)));
+      }
+    }
+  }
+
+  drawLines(view, look, ratio) {
+    const canvas = this.lineCanvas, pen = canvas.getContext("2d");
+    pen.setTransform(1, 0, 0, 1, 0, 0);
+    pen.clearRect(0, 0, canvas.width, canvas.height);
+    const s = view.scale;
+    pen.setTransform(s, 0, 0, s, -view.x * s, -view.y * s);
+    const layers = this.layers;
+    if (layers) {
+      if (look.skipped) this.boxes(pen, layers.skipped, "#808890", s, ratio, 0.22);
+      if (look.lost) for (const [kind, boxes] of Object.entries(layers.lost)) this.boxes(pen, boxes, LOST[kind], s, ratio, 0.45);
+      if (look.groups) this.boxes(pen, layers.groups, "#b04dff", s, ratio, 0);
+      if (look.grid && layers.grid) this.grid(pen, layers.grid, view, ratio);
+      if (look.tissue) {
+        this.tissuePath ??= pathOf(layers.tissue);
+        pen.lineWidth = (2 * ratio) / s;
+        pen.strokeStyle = "#0b8f8f";
+        pen.stroke(this.tissuePath);
+      }
+    }
+    if (this.chosen) {
+      const path = pathOf([this.chosen]);
+      for (const [colour, width] of [["#000000", 5], ["#ffffff", 2.5]]) {
+        pen.strokeStyle = colour;
+        pen.lineWidth = (width * ratio) / s;
+        pen.stroke(path);
+      }
+    }
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    scaleBar(pen, view.scale / ratio / this.meta.mpp, this.root.clientHeight);
+  }
+
+  boxes(pen, boxes, colour, s, ratio, fill) {
+    pen.strokeStyle = pen.fillStyle = colour;
+    pen.lineWidth = ratio / s;
+    for (const [x0, y0, x1, y1] of boxes) {
+      if (fill) {
+        pen.globalAlpha = fill;
+        pen.fillRect(x0, y0, x1 - x0, y1 - y0);
+        pen.globalAlpha = 1;
+      }
+      pen.strokeRect(x0, y0, x1 - x0, y1 - y0);
+    }
+  }
+
+  grid(pen, [edge, columns, rows], view, ratio) {
+    const s = view.scale, { width, height } = this.meta;
+    if (edge * s < 4) return;
+    pen.strokeStyle = "#1f6feb";
+    pen.lineWidth = (1.5 * ratio) / s;
+    pen.beginPath();
+    for (let i = 0; i <= columns; i++) line(pen, Math.min(i * edge, width), 0, Math.min(i * edge, width), height);
+    for (let i = 0; i <= rows; i++) line(pen, 0, Math.min(i * edge, height), width, Math.min(i * edge, height));
+    pen.stroke();
+  }
+
+  // What is on the screen, as one picture.
+  async picture() {
+    this.draw();
+    const made = document.createElement("canvas");
+    Object.assign(made, { width: this.glCanvas.width, height: this.glCanvas.height });
+    const pen = made.getContext("2d");
+    pen.fillStyle = getComputedStyle(this.root).backgroundColor;
+    pen.fillRect(0, 0, made.width, made.height);
+    for (const canvas of [this.osd.drawer.canvas, this.glCanvas, this.lineCanvas]) pen.drawImage(canvas, 0, 0, made.width, made.height);
+    return made;
+  }
+
+  close() {
+    this.resized.disconnect();
+    cancelAnimationFrame(this.frame);
+    this.osd.destroy();
+    this.layer.gl.getExtension("WEBGL_lose_context")?.loseContext();
+    this.root.remove();
+  }
+}
+
+function pathOf(rings) {
+  const path = new Path2D();
+  for (const ring of rings) {
+    ring.forEach(([x, y], i) => (i ? path.lineTo(x, y) : path.moveTo(x, y)));
+    path.closePath();
+  }
+  return path;
+}
+
+function line(pen, x0, y0, x1, y1) {
+  pen.moveTo(x0, y0);
+  pen.lineTo(x1, y1);
+}
+
+function scaleBar(pen, pxPerUm, height) {
+  const wanted = 130 / pxPerUm, power = 10 ** Math.floor(Math.log10(wanted));
+  const um = [5, 2, 1].map((step) => step * power).find((step) => step <= wanted) ?? power;
+  const wide = um * pxPerUm, y = height - 18;
+  const text = um >= 1000 ? `${um / 1000} mm` : `${+um.toPrecision(2)} µm`;
+  pen.font = "600 13px system-ui, sans-serif";
+  pen.textAlign = "center";
+  pen.fillStyle = "rgba(255,255,255,0.82)";
+  pen.fillRect(10, y - 24, wide + 16, 34);
+  pen.fillStyle = "#111";
+  pen.fillRect(18, y, wide, 4);
+  pen.fillText(text, 18 + wide / 2, y - 7);
+}

@@ -1,0 +1,143 @@
+"""What there is to look at: one result or several, a folder of them, or a cohort; with figures, outliers first."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from wsi_nuc.cohort.folder import CohortFolder
+from wsi_nuc.cohort.plan import load
+from wsi_nuc.cohort.records import DONE
+from wsi_nuc.cohort.report.figures import figures_of, outliers
+from wsi_nuc.cohort.state import states
+from wsi_nuc.errors import StorageError, UsageError
+from wsi_nuc.safezip import flaw_of
+from wsi_nuc.store import manifest as manifests
+from wsi_nuc.store.manifest import Json
+from wsi_nuc.store.verify import is_result
+from wsi_nuc.store.verify import verify as problems_of
+from wsi_nuc.viewer.opened import OpenedStore, Place, checked_manifest
+from wsi_nuc.viewer.pictures import jpeg, shrunk, thumbnail
+
+# Results that are open at a time: two beside each other, and the one before.
+MOST_OPEN = 3
+EDGE_PX = 360
+ENDINGS = (".zarr", ".zarr.zip")
+
+
+class Gallery:
+    """The results that a server shows, by their ids. They are opened when they are asked for."""
+
+    def __init__(self, paths: Sequence[Path], slide: str | None = None, folders: tuple[Path, ...] = ()) -> None:
+        self._folders = folders
+        self._open: OrderedDict[str, OpenedStore] = OrderedDict()
+        self._lock = threading.Lock()
+        self.places: dict[str, Place] = {}
+        self.rows: list[Json] = []
+        """What a page of thumbnails shows of each, and of those that cannot be shown."""
+        found = [entry for path in paths for entry in _found(Path(path))]
+        for name, store, own_slide, problem in found:
+            self._add(name, store, slide or own_slide, problem)
+        if not self.places and not any(row.get("state") for row in self.rows):
+            raise UsageError(paths[0], "holds no result that can be shown", "run a slide first, with --out")
+        if slide and len({place.store for place in self.places.values()}) > 2:
+            raise UsageError("--slide", "belongs to one slide, and this shows many", "use --slides FOLDER")
+        self.rows = _outliers_first(self.rows)
+
+    def _add(self, name: str, store: Path, slide: str | None, problem: str) -> None:
+        try:
+            manifest = {} if problem else checked_manifest(store)
+        except StorageError as error:
+            manifest, problem = {}, f"{error.cause}"
+        if problem:
+            self.rows.append({"id": "", "name": name, "state": problem})
+            return
+        number = str(manifest["digest"])[:16]
+        while number in self.places:
+            number += "x"
+        self.places[number] = Place(number, name, store, slide)
+        counts = manifest["counts"]
+        row = {"id": number, "name": name, "nuclei": counts["nuclei"], "classes": counts["classes"], "state": ""}
+        self.rows.append(row | _figures(counts) | {"slideKey": str(manifest["made_from"]["slide_sha256"])[:16]})
+
+    def opened(self, number: str) -> OpenedStore:
+        """The result of an id; KeyError if there is none."""
+        place = self.places[number]
+        with self._lock:
+            if number not in self._open:
+                self._open[number] = OpenedStore(place, self._folders)
+                while len(self._open) > MOST_OPEN:
+                    # Whoever still reads from it keeps it alive.
+                    self._open.popitem(last=False)
+                threading.Thread(target=self._open[number].warm_up, daemon=True).start()
+            self._open.move_to_end(number)
+            return self._open[number]
+
+    def picture(self, number: str) -> bytes:
+        """The thumbnail of a result as JPEG; KeyError if there is none."""
+        rgb = thumbnail(self.places[number].store)
+        if rgb is None:
+            raise KeyError(number)
+        return jpeg(shrunk(rgb, EDGE_PX), 80)
+
+
+def _found(path: Path) -> Iterator[tuple[str, Path, str | None, str]]:
+    """Name, store, path of the slide (if it is known) and problem of everything at a path."""
+    if (path / "plan.json").is_file():
+        yield from _of_cohort(CohortFolder(path.absolute()))
+    elif is_result(path) or flaw_of(path):
+        checked_manifest(path)
+        yield path.name, path, None, ""
+    elif path.is_dir():
+        stores = sorted(entry for entry in path.iterdir() if entry.name.endswith(ENDINGS))
+        for store in stores:
+            yield store.name, store, None, "" if is_result(store) else "is not finished"
+        if not stores:
+            remedy = "give a result such as results/SLIDE.zarr, a folder with results, or a cohort"
+            raise UsageError(path, "holds no result of wsi-nuc, or none that is finished", remedy)
+    else:
+        raise UsageError(path, problems_of(path)[0], "give a result such as results/SLIDE.zarr")
+
+
+def _of_cohort(folder: CohortFolder) -> Iterator[tuple[str, Path, str | None, str]]:
+    plan = load(folder)
+    for state in states(folder, plan, plan.rows):
+        row = state.row
+        problem = "" if state.state == DONE else f"{state.state}{': ' * bool(state.error)}{state.error}"
+        yield row.label, folder.store(row.id), row.slide or None, problem
+
+
+def _figures(counts: Json) -> Json:
+    """The figures of a slide that a manifest knows, by the names that the tables of cohorts give them."""
+    area, nuclei = float(counts.get("usable_mm2", counts["area_mm2"])), counts["nuclei"]
+    figures: Json = {"tissue_mm2": area, "nuclei_per_mm2": nuclei / area if area else None}
+    for name, count in counts["classes"].items():
+        figures[f"share_{name}"] = count / nuclei if nuclei else None
+    return figures
+
+
+def _outliers_first(rows: Sequence[Json]) -> list[Json]:
+    """The rows with a `why` of those that stand out, the farthest first; those that cannot be shown come last."""
+    shown = [row for row in rows if not row["state"]]
+    names = list(dict.fromkeys(name for row in shown for name in row))
+    why: dict[str, list[str]] = {}
+    for far in outliers(figures_of(names), shown):
+        why.setdefault(far.id, []).append(f"{far.figure.title}: {_short(far.value)}, median {_short(far.median)}")
+    for row in shown:
+        if not row["nuclei"]:
+            why.setdefault(row["id"], []).append("no nuclei")
+    order = {number: i for i, number in enumerate(why)}
+    ranked = sorted(shown, key=lambda row: order.get(row["id"], len(order)))
+    return [
+        *({**row, "why": why.get(row["id"], [])} for row in ranked),
+        *(row for row in rows if row["state"]),
+    ]
+
+
+def _short(value: Any) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
