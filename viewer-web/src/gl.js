@@ -13,34 +13,14 @@ vec4 place(vec2 screen) { return vec4(2.0 * screen.x / size.x - 1.0, 1.0 - 2.0 *
 vec4 colourOf(int i) { return texelFetch(colours, ivec2(i % ${TEXELS}, i / ${TEXELS}), 0); }
 `;
 
-const LINES = `${COMMON}
-in vec2 a; in vec2 b; in float of; in float next;
-uniform float halfWidth;
+const SHAPES = `${COMMON}
+in vec2 at; in float of;
+uniform float alpha;
+uniform vec2 shift;       // in screen pixels
 void main() {
   colour = colourOf(int(of));
-  if (of != next || colour.a == 0.0) { gl_Position = vec4(2.0, 2.0, 0.0, 1.0); return; }
-  vec2 p = (a + origin) * scale, q = (b + origin) * scale;
-  vec2 along = q - p;
-  float far = length(along);
-  along = far > 0.0 ? along / far : vec2(1.0, 0.0);
-  vec2 across = vec2(-along.y, along.x);
-  float end = float(gl_VertexID & 1), side = float(gl_VertexID >> 1) * 2.0 - 1.0;
-  vec2 at = mix(p - along * halfWidth * 0.5, q + along * halfWidth * 0.5, end) + across * side * halfWidth;
-  gl_Position = place(at);
-}`;
-
-const FILLS = `${COMMON}
-in vec2 a; in vec2 b; in float of; in float next;
-uniform sampler2D centres;
-uniform float alpha;
-void main() {
-  int i = int(of);
-  colour = colourOf(i);
-  if (of != next || colour.a == 0.0) { gl_Position = vec4(2.0, 2.0, 0.0, 1.0); return; }
-  vec2 centre = texelFetch(centres, ivec2(i % ${TEXELS}, i / ${TEXELS}), 0).xy;
-  vec2 at = gl_VertexID == 0 ? centre : gl_VertexID == 1 ? a : b;
+  gl_Position = colour.a == 0.0 ? vec4(2.0, 2.0, 0.0, 1.0) : place((at + origin) * scale + shift);
   colour.a *= alpha;
-  gl_Position = place((at + origin) * scale);
 }`;
 
 const POINTS = `${COMMON}
@@ -79,7 +59,7 @@ export class Layer {
     const options = { antialias: false, stencil: true, premultipliedAlpha: true, preserveDrawingBuffer: true };
     const gl = (this.gl = canvas.getContext("webgl2", options));
     if (!gl) throw new Error("this browser has no WebGL2, which draws the nuclei");
-    this.programs = { lines: program(gl, LINES, FLAT), fills: program(gl, FILLS, FLAT), points: program(gl, POINTS, FLAT), map: program(gl, MAP, PICTURE) };
+    this.programs = { shapes: program(gl, SHAPES, FLAT), points: program(gl, POINTS, FLAT), map: program(gl, MAP, PICTURE) };
     this.empty = gl.createVertexArray();
     gl.enable(gl.BLEND);
     gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
@@ -97,37 +77,46 @@ export class Layer {
       cell.buffers.push(made);
       return made;
     };
-    cell.pointArray = this.array(this.programs.points, [["x", buffer(cell.x), 1, 0, 0], ["y", buffer(cell.y), 1, 0, 0]]);
+    cell.pointArray = this.array(this.programs.points, [["x", buffer(cell.x), 1], ["y", buffer(cell.y), 1]]);
     if (!cell.xy) return;
-    const vertices = cell.xy.length / 2;
-    const of = new Float32Array(vertices + 1);
-    for (let i = 0; i < cell.n; i++) of.fill(i, cell.offsets[i], cell.offsets[i + 1]);
-    of[vertices] = -1;
-    // Each segment is an instance: a vertex and the next one, which belongs to the same nucleus or ends the ring.
-    const xy = new Float32Array(2 * vertices + 2);
+    // One buffer of vertices, with the centres behind those of the rings; then pairs of them for the outlines, and
+    // triples for the fills. Instances would need no indices, but without a GPU each costs as much as a draw call.
+    const vertices = cell.xy.length / 2, { n, offsets } = cell;
+    const xy = new Float32Array(2 * (vertices + n)), of = new Float32Array(vertices + n);
     xy.set(cell.xy);
-    const places = buffer(xy), owners = buffer(of);
-    const ends = [["a", places, 2, 0, 1], ["b", places, 2, 8, 1], ["of", owners, 1, 0, 1], ["next", owners, 1, 4, 1]];
-    cell.lineArray = this.array(this.programs.lines, ends);
-    cell.fillArray = this.array(this.programs.fills, ends);
-    cell.segments = vertices;
-    const rows = Math.max(1, Math.ceil(cell.n / TEXELS));
-    const centres = new Float32Array(2 * TEXELS * rows);
-    for (let i = 0; i < cell.n; i++) centres.set([cell.x[i], cell.y[i]], 2 * i);
-    cell.centres = texture(gl, gl.NEAREST);
-    gl.texImage2D(gl.TEXTURE_2D, 0, gl.RG32F, TEXELS, rows, 0, gl.RG, gl.FLOAT, centres);
+    const pairs = new Uint32Array(2 * (vertices - n)), triples = new Uint32Array(3 * (vertices - n));
+    for (let i = 0, at = 0; i < n; i++) {
+      const centre = vertices + i;
+      xy[2 * centre] = cell.x[i];
+      xy[2 * centre + 1] = cell.y[i];
+      of[centre] = i;
+      of.fill(i, offsets[i], offsets[i + 1]);
+      for (let k = offsets[i]; k < offsets[i + 1] - 1; k++, at++) {
+        pairs[2 * at] = triples[3 * at + 1] = k;
+        pairs[2 * at + 1] = triples[3 * at + 2] = k + 1;
+        triples[3 * at] = centre;
+      }
+    }
+    const places = [["at", buffer(xy), 2], ["of", buffer(of), 1]];
+    cell.lineArray = this.array(this.programs.shapes, places, pairs, cell.buffers);
+    cell.fillArray = this.array(this.programs.shapes, places, triples, cell.buffers);
+    cell.segments = vertices - n;
   }
 
-  array(shader, attributes) {
+  array(shader, attributes, indices, buffers) {
     const gl = this.gl, made = gl.createVertexArray();
     gl.bindVertexArray(made);
-    for (const [name, buffer, size, offset, divisor] of attributes) {
+    for (const [name, buffer, size] of attributes) {
       const at = gl.getAttribLocation(shader.program, name);
-      if (at < 0) continue;
       gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
       gl.enableVertexAttribArray(at);
-      gl.vertexAttribPointer(at, size, gl.FLOAT, false, 4 * size, offset);
-      gl.vertexAttribDivisor(at, divisor);
+      gl.vertexAttribPointer(at, size, gl.FLOAT, false, 0, 0);
+    }
+    if (indices) {
+      const list = gl.createBuffer();
+      gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, list);
+      gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, indices, gl.STATIC_DRAW);
+      buffers.push(list);
     }
     gl.bindVertexArray(null);
     return made;
@@ -145,7 +134,7 @@ export class Layer {
   forget(cell) {
     const gl = this.gl;
     for (const buffer of cell.buffers) gl.deleteBuffer(buffer);
-    for (const name of ["colours", "centres"]) if (cell[name]) gl.deleteTexture(cell[name]);
+    gl.deleteTexture(cell.colours);
     for (const name of ["pointArray", "lineArray", "fillArray"]) if (cell[name]) gl.deleteVertexArray(cell[name]);
   }
 
@@ -194,36 +183,40 @@ export class Layer {
     gl.drawArrays(gl.POINTS, 0, cell.n);
   }
 
-  lines(cell, x, y, width) {
-    const gl = this.gl, shader = this.programs.lines;
-    this.use(shader, x, y);
-    gl.uniform1f(shader.at.halfWidth, width / 2);
-    this.bind(cell);
+  // Lines are a pixel wide everywhere; drawn again half a pixel or one aside they get wider.
+  lines(cell, x, y, shifts) {
+    const gl = this.gl, shader = this.shapes(cell, x, y, 1);
     gl.bindVertexArray(cell.lineArray);
-    gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, cell.segments);
+    for (const [across, down] of shifts) {
+      gl.uniform2f(shader.at.shift, across, down);
+      gl.drawElements(gl.LINES, 2 * cell.segments, gl.UNSIGNED_INT, 0);
+    }
   }
 
   // First the stencil counts how often each pixel is covered by the triangles of a ring: an odd number is inside.
   // Then each pixel inside is coloured once.
   fills(cell, x, y, alpha) {
-    const gl = this.gl, shader = this.programs.fills;
-    this.use(shader, x, y);
-    gl.uniform1f(shader.at.alpha, alpha);
-    this.bind(cell);
-    gl.activeTexture(gl.TEXTURE1);
-    gl.bindTexture(gl.TEXTURE_2D, cell.centres);
-    gl.uniform1i(shader.at.centres, 1);
+    const gl = this.gl, shader = this.shapes(cell, x, y, alpha);
+    gl.uniform2f(shader.at.shift, 0, 0);
     gl.bindVertexArray(cell.fillArray);
     gl.enable(gl.STENCIL_TEST);
     gl.colorMask(false, false, false, false);
     gl.stencilFunc(gl.ALWAYS, 0, 1);
     gl.stencilOp(gl.KEEP, gl.KEEP, gl.INVERT);
-    gl.drawArraysInstanced(gl.TRIANGLES, 0, 3, cell.segments);
+    gl.drawElements(gl.TRIANGLES, 3 * cell.segments, gl.UNSIGNED_INT, 0);
     gl.colorMask(true, true, true, true);
     gl.stencilFunc(gl.EQUAL, 1, 1);
     gl.stencilOp(gl.KEEP, gl.KEEP, gl.ZERO);
-    gl.drawArraysInstanced(gl.TRIANGLES, 0, 3, cell.segments);
+    gl.drawElements(gl.TRIANGLES, 3 * cell.segments, gl.UNSIGNED_INT, 0);
     gl.disable(gl.STENCIL_TEST);
+  }
+
+  shapes(cell, x, y, alpha) {
+    const shader = this.programs.shapes;
+    this.use(shader, x, y);
+    this.gl.uniform1f(shader.at.alpha, alpha);
+    this.bind(cell);
+    return shader;
   }
 
   bind(cell) {

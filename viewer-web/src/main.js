@@ -194,7 +194,7 @@ class App {
         pane.looks = state;
         pane.nuclei.setLook(look.colour, { hidden: new Set(look.hidden), ranges: { ...look.ranges } }).then(() => this.panel.refresh(), (error) => toast(error.message));
       }
-      if (look.tissue || look.grid || look.skipped || look.lost || look.groups) pane.showLayers().catch((error) => toast(error.message));
+      if (look.tissue || look.grid || look.skipped || (look.lost && pane.meta.lost) || look.groups) pane.showLayers().catch((error) => toast(error.message));
       pane.changed();
     }
     this.panel.sync();

@@ -3,7 +3,7 @@ import { bytes, filterQuery, json, parseCell, parseDensity, queryOf } from "./ap
 import { classColour, ramp, RAMP, rgbOf } from "./colours.js";
 
 // Up to so many nuclei in view get outlines, or else points; more are a density.
-const MOST_OUTLINED = 9000, MOST_POINTS = 120_000, MOST_CELLS = 60;
+const MOST_OUTLINED = 6000, MOST_POINTS = 120_000, MOST_CELLS = 60;
 const KEPT_CELLS = 140, AT_ONCE = 4;
 export const BASIC = ["score", "area_um2"];
 

@@ -1,10 +1,12 @@
 // One slide with its nuclei: tiles below, nuclei in WebGL above them, lines of the layers and the scale bar on top.
 import OpenSeadragon from "openseadragon";
 import { json } from "./api.js";
-import { el } from "./dom.js";
+import { debounced, el } from "./dom.js";
 import { Layer } from "./gl.js";
 import { Nuclei } from "./nuclei.js";
 
+// Shifts that make a line two to three pixels wide.
+const WIDE = [[0, 0], [1, 0], [0, 1], [1, 1]], THIN = [[0, 0]];
 const LOST = { missing: "#7d8590", damaged: "#ff8c00", failed: "#ff3b30" };
 
 export class Pane {
@@ -16,7 +18,7 @@ export class Pane {
     this.glCanvas = el("canvas", { class: "over" });
     this.lineCanvas = el("canvas", { class: "over" });
     this.label = el("div", { class: "label" }, meta.name);
-    this.root.append(this.tiles, this.glCanvas, this.lineCanvas, this.label);
+    this.root.append(this.tiles, this.label);
     options.parent.append(this.root);
     this.layer = new Layer(this.glCanvas);
     this.draw = this.draw.bind(this);
@@ -29,6 +31,8 @@ export class Pane {
   }
 
   openSlide() {
+    // OpenSeadragon would add a style of its own for touch screens, which the page's policy refuses.
+    if (!document.querySelector("style")) document.head.append(el("style", { type: "text/plain", "data-openseadragon-mobile-css": "true" }));
     const { id, width, height, tile, steps } = this.meta;
     this.osd = OpenSeadragon({
       element: this.tiles,
@@ -56,10 +60,15 @@ export class Pane {
         getTileUrl: (level, x, y) => `/api/${id}/tile/${steps - level}/${x}/${y}`,
       },
     });
+    // Above the tiles and below the small map.
+    this.osd.canvas.append(this.glCanvas, this.lineCanvas);
     this.osd.addHandler("canvas-key", (event) => (event.preventDefaultAction = true));
     for (const name of ["update-viewport", "animation", "resize", "open"]) this.osd.addHandler(name, this.changed);
-    this.osd.addHandler("animation", () => this.options.moved(this));
-    this.osd.addHandler("animation-finish", () => this.options.settled(this));
+    const settled = debounced(120, () => this.options.settled(this));
+    this.osd.addHandler("viewport-change", () => {
+      this.options.moved(this);
+      settled();
+    });
     this.osd.addHandler("open", () => this.options.opened(this));
     this.osd.addHandler("tile-drawn", () => (this.times.tiles ??= performance.now()));
     this.osd.addHandler("canvas-click", (event) => event.quick && this.options.clicked(this, this.toL0(event.position)));
@@ -131,7 +140,7 @@ export class Pane {
       if (kind === "points") this.layer.points(cell, x, y, ratio * Math.max(2.5, Math.min(6, 14 * view.scale / nuclei.meta.mpp / 4)));
       else {
         if (look.fill) this.layer.fills(cell, x, y, look.opacity * 0.55);
-        this.layer.lines(cell, x, y, ratio * Math.max(1, Math.min(2.2, view.scale * 3.2)));
+        this.layer.lines(cell, x, y, view.scale / nuclei.meta.mpp < 0.6 ? THIN : WIDE);
       }
     }
   }

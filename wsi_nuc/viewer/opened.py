@@ -111,6 +111,7 @@ class OpenedStore:
             "steps": self.pyramid.steps,
             "slide": self.status(),
             "nuclei": len(self.columns),
+            "lost": len(manifests.lost_boxes(self.manifest["tiles"])),
             "classes": [{"name": name} for name in self.classes],
             "cell": cells.edge_l0,
             "cells": [cells.columns, cells.rows],
