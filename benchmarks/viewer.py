@@ -44,7 +44,7 @@ from wsi_nuc.synth.pyramid import jpeg
 from wsi_nuc.synth.tiff import RATIONAL, SHORT, TiffFile, entry, rational
 from wsi_nuc.types import Box, Float64, Int64, SlideRef, TileCounts, UInt8
 
-MPP, PITCH, CORE, BLOCK, PATTERN, TILE = 0.25, 50, 1024, 4096, 1024, 256
+MPP, PITCH, CORE, BLOCK, PATTERN, TILE = 0.25, 49, 1024, 4096, 1024, 256
 CLASSES = ("epithelial", "inflammatory", "connective", "necrotic", "other")
 _ANGLES = np.linspace(0, 2 * np.pi, 25, endpoint=False)
 
@@ -171,12 +171,16 @@ def viewing(*arguments: object) -> Iterator[Server]:
 
 
 COMPLETE = "window.wsiNuc && wsiNuc.complete"
-# Resolves with the milliseconds until the nuclei of a place are drawn.
+# Resolves with the milliseconds until a picture of the place with all of its nuclei is painted, to the last pixel.
 MOVE = """new Promise((done) => {{
-  const pane = wsiNuc.panes[0], start = performance.now();
+  const pane = wsiNuc.panes[0], gl = pane.layer.gl, before = pane.pictures, start = performance.now();
   pane.go({place});
-  const look = () => pane.complete && !pane.frame ? done(performance.now() - start) : setTimeout(look, 2);
-  requestAnimationFrame(() => requestAnimationFrame(look));
+  const look = () => {{
+    if (pane.pictures === before || !pane.complete) return setTimeout(look, 1);
+    gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));
+    done(performance.now() - start);
+  }};
+  look();
 }})"""
 
 

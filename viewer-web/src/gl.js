@@ -79,28 +79,39 @@ export class Layer {
     };
     cell.pointArray = this.array(this.programs.points, [["x", buffer(cell.x), 1], ["y", buffer(cell.y), 1]]);
     if (!cell.xy) return;
-    // One buffer of vertices, with the centres behind those of the rings; then pairs of them for the outlines, and
-    // triples for the fills. Instances would need no indices, but without a GPU each costs as much as a draw call.
+    // One buffer of vertices, with the centres behind those of the rings.
     const vertices = cell.xy.length / 2, { n, offsets } = cell;
     const xy = new Float32Array(2 * (vertices + n)), of = new Float32Array(vertices + n);
     xy.set(cell.xy);
-    const pairs = new Uint32Array(2 * (vertices - n)), triples = new Uint32Array(3 * (vertices - n));
-    for (let i = 0, at = 0; i < n; i++) {
-      const centre = vertices + i;
-      xy[2 * centre] = cell.x[i];
-      xy[2 * centre + 1] = cell.y[i];
-      of[centre] = i;
+    for (let i = 0; i < n; i++) {
+      xy[2 * (vertices + i)] = cell.x[i];
+      xy[2 * (vertices + i) + 1] = cell.y[i];
+      of[vertices + i] = i;
       of.fill(i, offsets[i], offsets[i + 1]);
-      for (let k = offsets[i]; k < offsets[i + 1] - 1; k++, at++) {
-        pairs[2 * at] = triples[3 * at + 1] = k;
-        pairs[2 * at + 1] = triples[3 * at + 2] = k + 1;
-        triples[3 * at] = centre;
+    }
+    cell.places = [["at", buffer(xy), 2], ["of", buffer(of), 1]];
+    cell.lists = new Map();
+  }
+
+  // The vertices of outlines in pairs, or those of fills in triples, with every `step`-th vertex of each ring. Made
+  // when they are first drawn. Instances would need no such lists, but without a GPU each costs as much as a call.
+  list(cell, corners, step) {
+    const name = 10 * corners + step;
+    if (cell.lists.has(name)) return cell.lists.get(name);
+    const vertices = cell.xy.length / 2, { n, offsets } = cell;
+    const list = new Uint32Array(corners * vertices);
+    let at = 0;
+    for (let i = 0; i < n; i++) {
+      const last = offsets[i + 1] - 1;
+      for (let k = offsets[i]; k < last; k += step) {
+        if (corners === 3) list[at++] = vertices + i;
+        list[at++] = k;
+        list[at++] = Math.min(k + step, last);
       }
     }
-    const places = [["at", buffer(xy), 2], ["of", buffer(of), 1]];
-    cell.lineArray = this.array(this.programs.shapes, places, pairs, cell.buffers);
-    cell.fillArray = this.array(this.programs.shapes, places, triples, cell.buffers);
-    cell.segments = vertices - n;
+    const made = { array: this.array(this.programs.shapes, cell.places, list.subarray(0, at), cell.buffers), count: at };
+    cell.lists.set(name, made);
+    return made;
   }
 
   array(shader, attributes, indices, buffers) {
@@ -135,7 +146,8 @@ export class Layer {
     const gl = this.gl;
     for (const buffer of cell.buffers) gl.deleteBuffer(buffer);
     gl.deleteTexture(cell.colours);
-    for (const name of ["pointArray", "lineArray", "fillArray"]) if (cell[name]) gl.deleteVertexArray(cell[name]);
+    gl.deleteVertexArray(cell.pointArray);
+    for (const { array } of cell.lists?.values() ?? []) gl.deleteVertexArray(array);
   }
 
   setMap(width, height, rgba) {
@@ -184,30 +196,30 @@ export class Layer {
   }
 
   // Lines are a pixel wide everywhere; drawn again half a pixel or one aside they get wider.
-  lines(cell, x, y, shifts) {
-    const gl = this.gl, shader = this.shapes(cell, x, y, 1);
-    gl.bindVertexArray(cell.lineArray);
+  lines(cell, x, y, step, shifts) {
+    const gl = this.gl, shader = this.shapes(cell, x, y, 1), { array, count } = this.list(cell, 2, step);
+    gl.bindVertexArray(array);
     for (const [across, down] of shifts) {
       gl.uniform2f(shader.at.shift, across, down);
-      gl.drawElements(gl.LINES, 2 * cell.segments, gl.UNSIGNED_INT, 0);
+      gl.drawElements(gl.LINES, count, gl.UNSIGNED_INT, 0);
     }
   }
 
   // First the stencil counts how often each pixel is covered by the triangles of a ring: an odd number is inside.
   // Then each pixel inside is coloured once.
-  fills(cell, x, y, alpha) {
-    const gl = this.gl, shader = this.shapes(cell, x, y, alpha);
+  fills(cell, x, y, step, alpha) {
+    const gl = this.gl, shader = this.shapes(cell, x, y, alpha), { array, count } = this.list(cell, 3, step);
     gl.uniform2f(shader.at.shift, 0, 0);
-    gl.bindVertexArray(cell.fillArray);
+    gl.bindVertexArray(array);
     gl.enable(gl.STENCIL_TEST);
     gl.colorMask(false, false, false, false);
     gl.stencilFunc(gl.ALWAYS, 0, 1);
     gl.stencilOp(gl.KEEP, gl.KEEP, gl.INVERT);
-    gl.drawElements(gl.TRIANGLES, 3 * cell.segments, gl.UNSIGNED_INT, 0);
+    gl.drawElements(gl.TRIANGLES, count, gl.UNSIGNED_INT, 0);
     gl.colorMask(true, true, true, true);
     gl.stencilFunc(gl.EQUAL, 1, 1);
     gl.stencilOp(gl.KEEP, gl.KEEP, gl.ZERO);
-    gl.drawElements(gl.TRIANGLES, 3 * cell.segments, gl.UNSIGNED_INT, 0);
+    gl.drawElements(gl.TRIANGLES, count, gl.UNSIGNED_INT, 0);
     gl.disable(gl.STENCIL_TEST);
   }
 

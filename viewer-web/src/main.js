@@ -102,7 +102,6 @@ class App {
         pane.go(this.look.place ?? this.whole(pane));
         this.panel.refresh();
       },
-      drawn: () => {},
       clicked: (pane, [x, y]) => {
         const number = pane.nuclei.at(x, y, pane.view);
         this.choose(number, pane);

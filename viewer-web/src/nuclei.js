@@ -3,8 +3,8 @@ import { bytes, filterQuery, json, parseCell, parseDensity, queryOf } from "./ap
 import { classColour, ramp, RAMP, rgbOf } from "./colours.js";
 
 // Up to so many nuclei in view get outlines, or else points; more are a density.
-const MOST_OUTLINED = 6000, MOST_POINTS = 120_000, MOST_CELLS = 60;
-const KEPT_CELLS = 140, AT_ONCE = 4;
+const MOST_OUTLINED = 5000, MOST_POINTS = 40_000, MOST_CELLS = 80;
+const KEPT_CELLS = 500, AT_ONCE = 6;
 export const BASIC = ["score", "area_um2"];
 
 export class Nuclei {
@@ -17,9 +17,10 @@ export class Nuclei {
     this.loading = 0;
     this.extents = {};
     this.version = 0;
+    this.missing = new Set();
+    this.shownAt = 0;
     this.colour = "class";
     this.filter = { hidden: new Set(), ranges: {} };
-    this.refreshDensity();
   }
 
   get path() {
@@ -122,22 +123,32 @@ export class Nuclei {
       } else missing.push([kind, x, y]);
     }
     this.queue = missing;
-    this.around = [];
-    if (!missing.length) {
-      // Around the view, so that a pan finds its nuclei there already; last what a pan may need next.
-      const wide = (view.x1 - view.x) / 2;
-      const ring = this.covering(view, kind, Math.min(wide, 3 * this.edge(kind)));
-      if (ring.length < KEPT_CELLS / 2) this.around = ring.map(([x, y]) => [kind, x, y]).filter(([, x, y]) => !this.cells.has(this.key(kind, x, y)));
-    }
+    this.missing = new Set(missing.map((cell) => this.key(...cell)));
+    this.around = missing.length ? [] : this.ahead(view, kind);
     this.pump();
     return { cells: here, complete: !missing.length };
   }
 
+  // What the next move may need: around the view, in the middle of it for a step closer, and for a step back.
+  ahead(view, kind) {
+    const wide = view.x1 - view.x, high = view.y1 - view.y, wanted = [];
+    const scaled = (by) => ({ x: view.x + (wide * (1 - by)) / 2, x1: view.x1 - (wide * (1 - by)) / 2, y: view.y + (high * (1 - by)) / 2, y1: view.y1 - (high * (1 - by)) / 2 });
+    if (kind !== "density") wanted.push([kind, scaled(1.8)]);
+    for (const by of [0.5, 1.7]) {
+      const other = this.kind(scaled(by));
+      if (other !== kind && other !== "density") wanted.push([other, scaled(by)]);
+    }
+    return wanted
+      .flatMap(([each, box]) => this.covering(box, each).map(([x, y]) => [each, x, y]))
+      .filter(([each, x, y]) => !this.cells.has(this.key(each, x, y)))
+      .slice(0, KEPT_CELLS / 3);
+  }
+
   pump() {
-    const free = () => this.loading < AT_ONCE;
-    while (free() && this.queue.length) this.load(...this.queue.shift());
+    while (this.loading < AT_ONCE && this.queue.length) this.load(...this.queue.shift());
     clearTimeout(this.timer);
-    if (this.around?.length && free()) this.timer = setTimeout(() => free() && !this.queue.length && this.around.length && this.load(...this.around.shift()), 30);
+    // One after the other, and only while nothing is asked for.
+    if (this.around?.length && !this.loading) this.timer = setTimeout(() => !this.loading && this.around.length && this.load(...this.around.shift()), 10);
   }
 
   async load(kind, x, y) {
@@ -162,7 +173,11 @@ export class Nuclei {
       this.pending.delete(key);
       this.loading--;
     }
-    this.changed();
+    // A picture costs more than a cell: one when all are here, and a few before.
+    if (this.missing.delete(key) && (!this.missing.size || performance.now() - this.shownAt > 150)) {
+      this.shownAt = performance.now();
+      this.changed();
+    }
     this.pump();
   }
 

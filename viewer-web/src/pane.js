@@ -5,8 +5,8 @@ import { debounced, el } from "./dom.js";
 import { Layer } from "./gl.js";
 import { Nuclei } from "./nuclei.js";
 
-// Shifts that make a line two to three pixels wide.
-const WIDE = [[0, 0], [1, 0], [0, 1], [1, 1]], THIN = [[0, 0]];
+// Shifts that make a line two pixels wide.
+const WIDE = [[0, 0], [1, 0], [0, 1]], THIN = [[0, 0]];
 const LOST = { missing: "#7d8590", damaged: "#ff8c00", failed: "#ff3b30" };
 
 export class Pane {
@@ -22,7 +22,9 @@ export class Pane {
     options.parent.append(this.root);
     this.layer = new Layer(this.glCanvas);
     this.draw = this.draw.bind(this);
+    // Asks for a picture; `moved` only does if the view is another one, since it also comes with every tile.
     this.changed = () => this.frame || (this.frame = requestAnimationFrame(this.draw));
+    this.moved = () => this.ready && JSON.stringify(this.view) !== this.drawnView && this.changed();
     this.nuclei = new Nuclei(meta, this.layer, this.changed);
     this.times = {};
     this.openSlide();
@@ -31,8 +33,6 @@ export class Pane {
   }
 
   openSlide() {
-    // OpenSeadragon would add a style of its own for touch screens, which the page's policy refuses.
-    if (!document.querySelector("style")) document.head.append(el("style", { type: "text/plain", "data-openseadragon-mobile-css": "true" }));
     const { id, width, height, tile, steps } = this.meta;
     this.osd = OpenSeadragon({
       element: this.tiles,
@@ -49,6 +49,8 @@ export class Pane {
       minZoomImageRatio: 0.7,
       maxZoomPixelRatio: 16,
       imageLoaderLimit: 4,
+      immediateRender: true,
+      minPixelRatio: 0.7,
       maxImageCacheCount: 300,
       gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
       tileSources: {
@@ -63,7 +65,8 @@ export class Pane {
     // Above the tiles and below the small map.
     this.osd.canvas.append(this.glCanvas, this.lineCanvas);
     this.osd.addHandler("canvas-key", (event) => (event.preventDefaultAction = true));
-    for (const name of ["update-viewport", "animation", "resize", "open"]) this.osd.addHandler(name, this.changed);
+    for (const name of ["update-viewport", "animation"]) this.osd.addHandler(name, this.moved);
+    for (const name of ["resize", "open"]) this.osd.addHandler(name, this.changed);
     const settled = debounced(120, () => this.options.settled(this));
     this.osd.addHandler("viewport-change", () => {
       this.options.moved(this);
@@ -114,13 +117,14 @@ export class Pane {
       if (canvas.width !== wide || canvas.height !== high) Object.assign(canvas, { width: wide, height: high });
     }
     const view = this.view, look = this.options.look();
+    this.drawnView = JSON.stringify(view);
     this.layer.begin(view);
     this.complete = true;
     this.drawn = "nothing";
     if (look.nuclei) this.drawNuclei(view, look, ratio);
     this.drawLines(view, look, ratio);
     if (this.complete) this.times.nuclei ??= performance.now();
-    this.options.drawn(this);
+    this.pictures = (this.pictures ?? 0) + 1;
   }
 
   drawNuclei(view, look, ratio) {
@@ -134,13 +138,15 @@ export class Pane {
     const { cells, complete } = nuclei.visible(view, kind);
     this.complete = complete;
     if (!complete && nuclei.density && !cells.length) this.layer.map([nuclei.density.width * nuclei.density.bin, nuclei.density.height * nuclei.density.bin], look.opacity);
+    // Screen pixels per micron decide how many vertices of an outline show, and how wide it is.
+    const fine = view.scale / ratio / nuclei.meta.mpp, step = fine < 2.5 ? 3 : 1, shifts = fine < 1.6 ? THIN : WIDE;
     for (const cell of cells) {
       nuclei.paint(cell);
       const [x, y] = cell.corner;
       if (kind === "points") this.layer.points(cell, x, y, ratio * Math.max(2.5, Math.min(6, 14 * view.scale / nuclei.meta.mpp / 4)));
       else {
-        if (look.fill) this.layer.fills(cell, x, y, look.opacity * 0.55);
-        this.layer.lines(cell, x, y, view.scale / nuclei.meta.mpp < 0.6 ? THIN : WIDE);
+        if (look.fill) this.layer.fills(cell, x, y, step, look.opacity * 0.55);
+        this.layer.lines(cell, x, y, step, shifts);
       }
     }
   }

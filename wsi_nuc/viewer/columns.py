@@ -21,7 +21,7 @@ from wsi_nuc.store.tables import to_numpy
 from wsi_nuc.types import Bool, Float32, Int64
 
 # Edge of a cell, for which a page asks in one request: this many microns, as a power of two of pixels.
-CELL_UM = 500.0
+CELL_UM = 250.0
 # The density map has at most this many bins along its longer side, and none smaller than this.
 MOST_BINS = 768
 LEAST_BIN_UM = 6.0
@@ -75,14 +75,16 @@ class Columns:
         self._reader, self.classes, self.size_l0, self._mpp = reader, classes, size_l0, mpp
         self._lock = threading.Lock()
         self._more: OrderedDict[str, Float32] = OrderedDict()
-        self.names = (*(n for n in NUMBERS if n in reader.shape_columns), *reader.measured_columns)
+        self.names = column_names(reader)
         count = reader.rows
         self.xy = np.empty((2, count), np.float32)
         self.class_id = np.empty(count, np.uint8 if classes <= 255 else np.uint16)
         self._basic = {name: np.empty(count, np.float32) for name in BASIC}
         for group in range(reader.groups):
             self._read(group)
-        self.cells = self._in_cells(2 ** round(float(np.log2(max(CELL_UM / mpp, 64.0)))))
+        self.cells = self._in_cells(*cell_grid(size_l0, mpp))
+        self._all: list[int] = []
+        self._extents: dict[str, tuple[float, float]] = {}
 
     def __len__(self) -> int:
         return len(self.class_id)
@@ -95,8 +97,7 @@ class Columns:
         for name, values in zip(BASIC, basic, strict=True):
             self._basic[name][start:stop] = values
 
-    def _in_cells(self, edge: int) -> Cells:
-        columns, rows = (max(1, -(-side // edge)) for side in self.size_l0)
+    def _in_cells(self, edge: int, columns: int, rows: int) -> Cells:
         cell = np.empty(len(self), np.int32)
         for part in _parts(len(self)):
             x, y = (np.clip(self.xy[axis, part] // edge, 0, most - 1) for axis, most in ((0, columns), (1, rows)))
@@ -181,6 +182,12 @@ class Columns:
 
     def counts(self, wanted: Wanted) -> list[int]:
         """How many of each class pass."""
+        if wanted == Wanted():
+            self._all = self._all or self._count(wanted)
+            return self._all
+        return self._count(wanted)
+
+    def _count(self, wanted: Wanted) -> list[int]:
         total = np.zeros(self.classes, np.int64)
         for part in _parts(len(self)):
             total += np.bincount(self.class_id[part][self.passing(wanted, part)], minlength=self.classes)
@@ -200,6 +207,11 @@ class Columns:
 
     def extent(self, name: str) -> tuple[float, float]:
         """From where to where a column is drawn: all of its values but one in two hundred at either end."""
+        if name not in self._extents:
+            self._extents[name] = self._measured_extent(name)
+        return self._extents[name]
+
+    def _measured_extent(self, name: str) -> tuple[float, float]:
         values = self.column(name)
         values = values[:: max(1, len(values) // 200_000)]
         values = values[np.isfinite(values)]
@@ -221,6 +233,18 @@ class Density:
     """H x W: nuclei in each bin."""
     values: Float32
     """H x W: the class that most of them have, or their mean value."""
+
+
+def cell_grid(size_l0: tuple[int, int], mpp: float) -> tuple[int, int, int]:
+    """Edge of the cells of a slide in level-0 pixels, and how many columns and rows of them there are."""
+    edge = int(2 ** round(float(np.log2(max(CELL_UM / mpp, 64.0)))))
+    columns, rows = (max(1, -(-side // edge)) for side in size_l0)
+    return edge, columns, rows
+
+
+def column_names(reader: NucleiReader) -> tuple[str, ...]:
+    """The columns that a picture can be coloured by."""
+    return (*(name for name in NUMBERS if name in reader.shape_columns), *reader.measured_columns)
 
 
 def _parts(count: int) -> list[slice]:

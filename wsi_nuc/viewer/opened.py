@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ from wsi_nuc.store.nuclei_rows import NucleiReader
 from wsi_nuc.store.reading import NucleiFile, class_names, read_tissue
 from wsi_nuc.store.verify import verify
 from wsi_nuc.viewer import slide as slides
-from wsi_nuc.viewer.columns import Columns
+from wsi_nuc.viewer.columns import Columns, cell_grid, column_names
 from wsi_nuc.viewer.outlines import POINT_CELLS, Outlines
 from wsi_nuc.viewer.pictures import TILE_PX, Pyramid, thumbnail
 from wsi_nuc.viewer.slide import FoundSlide
@@ -30,6 +31,7 @@ from wsi_nuc.viewer.slide import FoundSlide
 MOST_TEXTS = 100_000
 # Outlines of tissue with more vertices are simplified to about a micron.
 MOST_VERTICES = 200_000
+VERIFY_AFTER_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -93,14 +95,15 @@ class OpenedStore:
         return Columns(self.reader, len(self.classes), self.size_l0, self.mpp)
 
     def warm_up(self) -> None:
-        """Read what every page asks for, then compare every file with the manifest."""
+        """Read what every page asks for; once a page had time to open, compare every file with the manifest."""
         _ = self.columns
+        time.sleep(VERIFY_AFTER_S)
         self.problems = verify(self.place.store)
         self._verified = True
 
     def document(self) -> Json:
         """What a page has to know before it asks for nuclei."""
-        cells = self.columns.cells
+        edge, columns, rows = cell_grid(self.size_l0, self.mpp)
         return {
             "id": self.place.id,
             "name": self.place.name,
@@ -110,11 +113,11 @@ class OpenedStore:
             "tile": TILE_PX,
             "steps": self.pyramid.steps,
             "slide": self.status(),
-            "nuclei": len(self.columns),
+            "nuclei": self.reader.rows,
             "lost": len(manifests.lost_boxes(self.manifest["tiles"])),
             "classes": [{"name": name} for name in self.classes],
-            "cell": cells.edge_l0,
-            "cells": [cells.columns, cells.rows],
+            "cell": edge,
+            "cells": [columns, rows],
             "pointCells": POINT_CELLS,
             "columns": self._column_facts(),
             "provenance": self.provenance(),
@@ -140,7 +143,7 @@ class OpenedStore:
         facts = {name: self._facts(name) for name in ("unit", "about", "family")}
         measured = self.reader.measured_columns
         listed = []
-        for name in self.columns.names:
+        for name in column_names(self.reader):
             if name in own:
                 unit, about, family = own[name].unit, own[name].about, "nucleus"
             else:
