@@ -45,6 +45,11 @@ class Browser:
         self.problems: list[str] = []
         """What the page wrote as errors to its console."""
 
+    @property
+    def folder(self) -> Path:
+        """Its own, which goes with it."""
+        return Path(self._folder.name)
+
     def __enter__(self) -> Self:
         self._folder = TemporaryDirectory(prefix="wsi-nuc-chromium-", ignore_cleanup_errors=True)
         command = [str(program()), *FLAGS, f"--user-data-dir={self._folder.name}", "about:blank"]
@@ -53,7 +58,9 @@ class Browser:
         for domain in ("Page", "Runtime", "Log"):
             self.call(f"{domain}.enable")
         width, height = self._size
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+        )
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if self._dark else "light"}]
         self.call("Emulation.setEmulatedMedia", features=scheme)
         return self
@@ -72,7 +79,7 @@ class Browser:
     async def _connected(self) -> WebSocketClientConnection:
         from tornado.httpclient import AsyncHTTPClient
 
-        where, end = Path(self._folder.name) / "DevToolsActivePort", time.monotonic() + 30
+        where, end = self.folder / "DevToolsActivePort", time.monotonic() + 30
         while not where.exists() or not where.read_text().strip():
             if time.monotonic() > end or self._process.poll() is not None:
                 raise RuntimeError("Chromium does not start")
@@ -120,12 +127,18 @@ class Browser:
         return answer["result"].get("value")
 
     def wait(self, condition: str, timeout: float = 30) -> None:
-        """Until an expression is true."""
+        """Until an expression is true. While another page comes, it is not."""
         end = time.monotonic() + timeout
-        while not self.run(f"Boolean({condition})"):
+        while not self._holds(condition):
             if time.monotonic() > end:
                 raise TimeoutError(f"{condition} is not true after {timeout} s; {self.problems}")
             time.sleep(0.03)
+
+    def _holds(self, condition: str) -> bool:
+        try:
+            return bool(self.run(f"Boolean({condition})"))
+        except RuntimeError:
+            return False
 
     def screenshot(self, path: Path) -> Path:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))

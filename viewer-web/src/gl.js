@@ -93,16 +93,17 @@ export class Layer {
     cell.lists = new Map();
   }
 
-  // The vertices of outlines in pairs, or those of fills in triples, with every `step`-th vertex of each ring. Made
-  // when they are first drawn. Instances would need no such lists, but without a GPU each costs as much as a call.
-  list(cell, corners, step) {
-    const name = 10 * corners + step;
+  // The vertices of outlines in pairs, or those of fills in triples; of rings with many vertices only about `most`.
+  // Made when they are first drawn. Instances would need no such lists, but without a GPU each costs as much as a
+  // call.
+  list(cell, corners, most) {
+    const name = `${corners}/${most}`;
     if (cell.lists.has(name)) return cell.lists.get(name);
     const vertices = cell.xy.length / 2, { n, offsets } = cell;
     const list = new Uint32Array(corners * vertices);
     let at = 0;
     for (let i = 0; i < n; i++) {
-      const last = offsets[i + 1] - 1;
+      const last = offsets[i + 1] - 1, step = Math.max(1, Math.round((last - offsets[i]) / most));
       for (let k = offsets[i]; k < last; k += step) {
         if (corners === 3) list[at++] = vertices + i;
         list[at++] = k;
@@ -196,8 +197,8 @@ export class Layer {
   }
 
   // Lines are a pixel wide everywhere; drawn again half a pixel or one aside they get wider.
-  lines(cell, x, y, step, shifts) {
-    const gl = this.gl, shader = this.shapes(cell, x, y, 1), { array, count } = this.list(cell, 2, step);
+  lines(cell, x, y, most, shifts) {
+    const gl = this.gl, shader = this.shapes(cell, x, y, 1), { array, count } = this.list(cell, 2, most);
     gl.bindVertexArray(array);
     for (const [across, down] of shifts) {
       gl.uniform2f(shader.at.shift, across, down);
@@ -207,8 +208,8 @@ export class Layer {
 
   // First the stencil counts how often each pixel is covered by the triangles of a ring: an odd number is inside.
   // Then each pixel inside is coloured once.
-  fills(cell, x, y, step, alpha) {
-    const gl = this.gl, shader = this.shapes(cell, x, y, alpha), { array, count } = this.list(cell, 3, step);
+  fills(cell, x, y, most, alpha) {
+    const gl = this.gl, shader = this.shapes(cell, x, y, alpha), { array, count } = this.list(cell, 3, most);
     gl.uniform2f(shader.at.shift, 0, 0);
     gl.bindVertexArray(array);
     gl.enable(gl.STENCIL_TEST);

@@ -29,9 +29,9 @@ class App {
     const shown = this.rows.filter((row) => !row.state);
     if (!this.row(this.look.store)) {
       this.look.store = "";
-      const twins = shown.length === 2 && shown[0].slideKey === shown[1].slideKey;
+      const twins = shown.length === 2 && this.rows.length === 2 && shown[0].slideKey === shown[1].slideKey;
       if (shown.length === 1 && this.rows.length === 1) this.look.store = shown[0].id;
-      if (twins) [this.look.store, this.look.other] = [...shown].sort((a, b) => (a.at ?? 0) - (b.at ?? 0)).map((row) => row.id);
+      if (twins) [this.look.store, this.look.other] = [...shown].sort((a, b) => a.at - b.at).map((row) => row.id);
     }
     if (!this.row(this.look.other)) this.look.other = "";
     addEventListener("keydown", (event) => this.key(event));
@@ -93,6 +93,7 @@ class App {
       look: () => this.look,
       moved: (pane) => this.follow(pane),
       settled: (pane) => {
+        if (!pane.located) return;
         this.follow(pane);
         this.look.place = pane.place;
         this.keep();
@@ -100,6 +101,7 @@ class App {
       },
       opened: (pane) => {
         pane.go(this.look.place ?? this.whole(pane));
+        pane.located = true;
         this.panel.refresh();
       },
       clicked: (pane, [x, y]) => {
@@ -111,9 +113,9 @@ class App {
 
   // The other pane shows the same place.
   follow(pane) {
-    if (this.following || this.panes.length < 2) return;
+    if (this.following || this.panes.length < 2 || !pane.located) return;
     this.following = true;
-    for (const other of this.panes) if (other !== pane && other.ready) other.go(pane.place);
+    for (const other of this.panes) if (other !== pane && other.located) other.go(pane.place);
     this.following = false;
   }
 
@@ -274,7 +276,7 @@ class App {
   }
 
   remember() {
-    const place = this.panes[0]?.ready ? this.panes[0].place : this.look.place;
+    const place = this.panes[0]?.located ? this.panes[0].place : this.look.place;
     this.look.place = place;
     history.replaceState(null, "", toHash(this.look));
   }

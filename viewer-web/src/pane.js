@@ -139,14 +139,14 @@ export class Pane {
     this.complete = complete;
     if (!complete && nuclei.density && !cells.length) this.layer.map([nuclei.density.width * nuclei.density.bin, nuclei.density.height * nuclei.density.bin], look.opacity);
     // Screen pixels per micron decide how many vertices of an outline show, and how wide it is.
-    const fine = view.scale / ratio / nuclei.meta.mpp, step = fine < 2.5 ? 3 : 1, shifts = fine < 1.6 ? THIN : WIDE;
+    const fine = view.scale / ratio / nuclei.meta.mpp, most = fine < 1.2 ? 8 : fine < 2.5 ? 12 : 1e6, shifts = fine < 1.6 ? THIN : WIDE;
     for (const cell of cells) {
       nuclei.paint(cell);
       const [x, y] = cell.corner;
       if (kind === "points") this.layer.points(cell, x, y, ratio * Math.max(2.5, Math.min(6, 14 * view.scale / nuclei.meta.mpp / 4)));
       else {
-        if (look.fill) this.layer.fills(cell, x, y, step, look.opacity * 0.55);
-        this.layer.lines(cell, x, y, step, shifts);
+        if (look.fill) this.layer.fills(cell, x, y, most, look.opacity * 0.55);
+        this.layer.lines(cell, x, y, most, shifts);
       }
     }
   }
@@ -219,6 +219,7 @@ export class Pane {
   }
 
   close() {
+    this.located = false;
     this.resized.disconnect();
     cancelAnimationFrame(this.frame);
     this.osd.destroy();

@@ -85,7 +85,8 @@ export class Panel {
   }
 
   async ask() {
-    const { app } = this, { look } = app, asked = (this.asked = (this.asked ?? 0) + 1);
+    if (!this.app.panes.length || !this.app.panes.every((pane) => pane.located)) return;
+    const { app } = this, { look, panes } = app, asked = (this.asked = (this.asked ?? 0) + 1);
     const shown = this.columnsShown();
     const answers = await Promise.all(
       app.panes.map((pane) => {
@@ -94,7 +95,7 @@ export class Panel {
         return json(`/api/${pane.meta.id}/stats${queryOf(query)}`).catch(() => null);
       }),
     );
-    if (asked !== this.asked || !answers[0]) return;
+    if (asked !== this.asked || app.panes !== panes || !answers[0]) return;
     this.showClasses(answers);
     this.showLegend();
     for (const [name, old] of this.histograms) {

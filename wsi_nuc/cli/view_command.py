@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wsi_nuc.cli.options import Option
 
+if TYPE_CHECKING:
+    from wsi_nuc.viewer.gallery import Gallery
+
 
 def view(
     results: Annotated[
         list[Path],
-        typer.Argument(help="A result (SLIDE.zarr), two of one slide to compare, a folder of results, or a cohort."),
+        typer.Argument(
+            help="A result (SLIDE.zarr), two of one slide to compare, a folder of results, or a cohort."
+        ),
     ],
     port: Annotated[int, Option(min=0, max=65535, help="Port on this machine; default: any that is free.")] = 0,
     no_browser: Annotated[bool, Option("--no-browser", help="Only print the address.")] = False,
     slide: Annotated[str | None, Option(help="Where the slide is now: a file, a folder or a URL.")] = None,
     slides: Annotated[Path | None, Option(help="Folder with the slides, if they were moved.")] = None,
 ) -> None:
-    """Look at results in the browser: slide, nuclei, figures. Only this machine can reach it, and nothing is written."""
+    """Look at results in the browser: slide, nuclei, figures. Only this machine reaches it; nothing is written."""
     import asyncio
 
     from wsi_nuc.viewer.gallery import Gallery
@@ -47,7 +52,7 @@ def view(
         typer.echo("")
 
 
-def _with_slide(gallery: Gallery, results: list[Path], folders: tuple[Path, ...]) -> Gallery:  # noqa: F821
+def _with_slide(gallery: Gallery, results: list[Path], folders: tuple[Path, ...]) -> Gallery:
     """The same result; where its slide has moved, and somebody can answer, with its new path."""
     from wsi_nuc.viewer.gallery import Gallery
 
@@ -73,4 +78,6 @@ def _browse(address: str) -> None:
     except webbrowser.Error:
         opened = False
     if not opened:
-        typer.echo("no browser can be opened here; open the address yourself (from elsewhere: ssh -L PORT:localhost:PORT)")
+        typer.echo(
+            "no browser can be opened here; open the address yourself (from elsewhere: ssh -L PORT:localhost:PORT)"
+        )

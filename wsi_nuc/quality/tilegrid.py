@@ -1,4 +1,4 @@
-"""The grid of tiles that a result was computed on, from its rows alone: a store does not say how large a tile is."""
+"""The grid of tiles that a result was computed on, from its rows: a store does not say how large a tile is."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class CoreGrid:
 
 
 def core_grid(file: NucleiFile, manifest: Json) -> CoreGrid | None:
-    """The grid that fits to the tile of every nucleus that lies within a core; None where none fits, or several."""
+    """The grid that fits to the tile of every nucleus within a core; None where none fits, or several."""
     width, height = int(manifest["slide"]["width_px"]), int(manifest["slide"]["height_px"])
     total = int(manifest["tiles"].get("total", 0))
     if total <= 1 or not file.rows:
@@ -47,7 +47,7 @@ def core_grid(file: NucleiFile, manifest: Json) -> CoreGrid | None:
         rows = total // columns
         low, high = _by_size(width, columns), _by_size(height, rows)
         least, most = max(low[0], high[0]), min(low[1], high[1])
-        if least > most or len(tiles) and int(tiles.max()) >= total:
+        if least > most or (len(tiles) and int(tiles.max()) >= total):
             continue
         column, row = tiles % columns, tiles // columns
         least = max([least, *(boxes[:, 2] / (column + 1)), *(boxes[:, 3] / (row + 1))])
@@ -84,6 +84,8 @@ def _extents(file: NucleiFile) -> tuple[Int64, Float64]:
         for at, number in enumerate(known.tolist()):
             box = np.concatenate([low[at], high[at]])
             if number in seen:
-                box = np.concatenate([np.minimum(seen[number][:2], low[at]), np.maximum(seen[number][2:], high[at])])
+                box = np.concatenate(
+                    [np.minimum(seen[number][:2], low[at]), np.maximum(seen[number][2:], high[at])]
+                )
             seen[number] = box
     return np.array(list(seen), np.int64), np.array(list(seen.values()), np.float64).reshape(-1, 4)

@@ -160,7 +160,9 @@ class Columns:
         for part in _parts(len(self)):
             kept = np.flatnonzero(self.passing(wanted, part))
             x, y = (self.xy[axis, part][kept] / np.float32(bin_l0) for axis in (0, 1))
-            place = np.clip(y.astype(np.int32), 0, rows - 1) * columns + np.clip(x.astype(np.int32), 0, columns - 1)
+            place: npt.NDArray[Any] = np.clip(y.astype(np.int32), 0, rows - 1) * columns + np.clip(
+                x.astype(np.int32), 0, columns - 1
+            )
             if counts is None:
                 place = place * kinds + self.class_id[part][kept]
                 sums += np.bincount(place, minlength=len(sums))
@@ -280,5 +282,3 @@ def numbers(text: str, count: int | None = None) -> tuple[float, ...]:
     if not np.isfinite(values).all() or len(values) > 1000 or (count is not None and len(values) != count):
         raise UsageError(text[:40], "is not a list of so many numbers")
     return values
-
-

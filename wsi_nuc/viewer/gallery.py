@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.plan import load
@@ -15,7 +14,6 @@ from wsi_nuc.cohort.report.figures import figures_of, outliers
 from wsi_nuc.cohort.state import states
 from wsi_nuc.errors import StorageError, UsageError
 from wsi_nuc.safezip import flaw_of
-from wsi_nuc.store import manifest as manifests
 from wsi_nuc.store.manifest import Json
 from wsi_nuc.store.verify import is_result
 from wsi_nuc.store.verify import verify as problems_of
@@ -39,15 +37,17 @@ class Gallery:
         self.rows: list[Json] = []
         """What a page of thumbnails shows of each, and of those that cannot be shown."""
         found = [entry for path in paths for entry in _found(Path(path))]
+        often = Counter(name for name, *_ in found)
         for name, store, own_slide, problem in found:
-            self._add(name, store, slide or own_slide, problem)
+            self._add(name, often[name] > 1, store, slide or own_slide, problem)
         if not self.places and not any(row.get("state") for row in self.rows):
             raise UsageError(paths[0], "holds no result that can be shown", "run a slide first, with --out")
         if slide and len({place.store for place in self.places.values()}) > 2:
             raise UsageError("--slide", "belongs to one slide, and this shows many", "use --slides FOLDER")
         self.rows = _outliers_first(self.rows)
 
-    def _add(self, name: str, store: Path, slide: str | None, problem: str) -> None:
+    def _add(self, name: str, several: bool, store: Path, slide: str | None, problem: str) -> None:
+        """`several`: others have the same name, so that this one also gets that of its folder and its model."""
         try:
             manifest = {} if problem else checked_manifest(store)
         except StorageError as error:
@@ -58,9 +58,19 @@ class Gallery:
         number = str(manifest["digest"])[:16]
         while number in self.places:
             number += "x"
+        if several:
+            model = str(manifest["made_from"]["config"].get("model", "imported"))
+            name = f"{store.absolute().parent.name}/{name}, {Path(model).name}"
         self.places[number] = Place(number, name, store, slide)
         counts = manifest["counts"]
-        row = {"id": number, "name": name, "nuclei": counts["nuclei"], "classes": counts["classes"], "state": ""}
+        row = {
+            "id": number,
+            "name": name,
+            "at": len(self.rows),
+            "nuclei": counts["nuclei"],
+            "classes": counts["classes"],
+            "state": "",
+        }
         self.rows.append(row | _figures(counts) | {"slideKey": str(manifest["made_from"]["slide_sha256"])[:16]})
 
     def opened(self, number: str) -> OpenedStore:
@@ -112,7 +122,7 @@ def _of_cohort(folder: CohortFolder) -> Iterator[tuple[str, Path, str | None, st
 
 def _figures(counts: Json) -> Json:
     """The figures of a slide that a manifest knows, by the names that the tables of cohorts give them."""
-    area, nuclei = float(counts.get("usable_mm2", counts["area_mm2"])), counts["nuclei"]
+    area, nuclei = float(counts.get("usable_mm2") or counts["area_mm2"]), counts["nuclei"]
     figures: Json = {"tissue_mm2": area, "nuclei_per_mm2": nuclei / area if area else None}
     for name, count in counts["classes"].items():
         figures[f"share_{name}"] = count / nuclei if nuclei else None
@@ -137,7 +147,5 @@ def _outliers_first(rows: Sequence[Json]) -> list[Json]:
     ]
 
 
-def _short(value: Any) -> str:
+def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-

@@ -1,8 +1,8 @@
 """Who is answered: the browser of the person who started the server, and nobody else.
 
 Any page that is open in a browser can send requests to this machine, and so can other users of it. So a request
-needs the token that only the printed address has, the right Host (a name that resolves to this machine does not do),
-and no foreign Origin. What is refused gets the same few words, whatever was asked for.
+needs the token that only the printed address has, the right Host (another name for this machine does not do), and
+no foreign Origin. What is refused gets the same few words, whatever was asked for.
 """
 
 from __future__ import annotations

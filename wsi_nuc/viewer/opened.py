@@ -47,8 +47,8 @@ class Place:
 
 
 def checked_manifest(store: Path) -> Json:
-    """The manifest of a result that can be shown; StorageError for one that is damaged or newer. Files are compared
-    by their sizes alone, which takes milliseconds."""
+    """The manifest of a result that can be shown; StorageError for one that is damaged or newer. Files are
+    compared by their sizes alone, which takes milliseconds."""
     manifest, inside = manifests.read(store), contents(store)
     for name, entry in manifest["files"].items():
         try:
@@ -76,7 +76,10 @@ class OpenedStore:
         self.outlines = Outlines(NucleiFile(store))
         self.slide: FoundSlide = slides.find(store, self.manifest, place.slide, folders)
         self.small = thumbnail(store)
-        self._pyramids = Pyramid(self.size_l0, self.slide.source, self.small), Pyramid(self.size_l0, None, self.small)
+        self._pyramids = (
+            Pyramid(self.size_l0, self.slide.source, self.small),
+            Pyramid(self.size_l0, None, self.small),
+        )
         self.problems: list[str] = []
         self._verified = False
 
@@ -135,7 +138,11 @@ class OpenedStore:
 
     def _unlike(self) -> list[str]:
         unlike = self.manifest["counts"].get("unlike_training_images") or []
-        return [f"the slide looks unlike the images that the model was trained on: {', '.join(unlike)}"] if unlike else []
+        return (
+            [f"the slide looks unlike the images that the model was trained on: {', '.join(unlike)}"]
+            if unlike
+            else []
+        )
 
     def _column_facts(self) -> list[Json]:
         """Name, unit, meaning, family and range of every column that a picture can be coloured by."""
@@ -200,7 +207,9 @@ class OpenedStore:
             grid = self._grid
         return {
             "tissue": self._tissue_rings(),
-            "tissueIs": "searched, within the ROI" if self.manifest["made_from"]["config"].get("roi") else "searched",
+            "tissueIs": "searched, within the ROI"
+            if self.manifest["made_from"]["config"].get("roi")
+            else "searched",
             "grid": None if grid is None else [grid.edge_l0, grid.columns, grid.rows],
             "skipped": [] if grid is None else self._skipped(grid),
             "lost": {kind: tiles.get(f"{kind}_boxes_l0", [])[:10_000] for kind in manifests.LOST},

@@ -71,13 +71,11 @@ def outlined(columns: Columns, outlines: Outlines, x: int, y: int, values: Seque
 def _head(
     columns: Columns, rows: npt.NDArray[np.int32], vertices: int, cell: tuple[int, int], values: Sequence[str]
 ) -> bytes:
-    """Counts (2 x uint32), then columns of N: row (uint32), x and y relative to the corner of the cell, score, area
-    and other values (float32), class (uint32)."""
+    """Counts (2 x uint32), then columns of N: row (uint32), x and y from the corner of the cell, score, area and
+    other values (float32), class (uint32)."""
     edge = columns.cells.edge_l0
     parts: list[npt.NDArray[np.generic]] = [np.array([len(rows), vertices], "<u4"), rows.astype("<u4")]
     parts += [(columns.xy[axis, rows] - np.float32(cell[axis] * edge)).astype("<f4") for axis in (0, 1)]
     parts += [columns.column(name)[rows].astype("<f4") for name in (*BASIC, *values)]
     parts.append(columns.class_id[rows].astype("<u4"))
     return b"".join(part.tobytes() for part in parts)
-
-

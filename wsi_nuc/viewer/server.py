@@ -170,14 +170,16 @@ def density(store: OpenedStore, query: Query, _: tuple[int, ...]) -> bytes:
 
 def cell(store: OpenedStore, query: Query, at: tuple[int, ...]) -> bytes:
     columns = store.columns
-    _in(at, (columns.cells.columns, columns.cells.rows))
-    return outlines.outlined(columns, store.outlines, *at, _names(query, "values"))
+    x, y = _in(at, (columns.cells.columns, columns.cells.rows))
+    return outlines.outlined(columns, store.outlines, x, y, _names(query, "values"))
 
 
 def points(store: OpenedStore, query: Query, at: tuple[int, ...]) -> bytes:
     columns = store.columns
-    _in(at, (-(-columns.cells.columns // outlines.POINT_CELLS), -(-columns.cells.rows // outlines.POINT_CELLS)))
-    return outlines.points(columns, *at, _names(query, "values"))
+    x, y = _in(
+        at, (-(-columns.cells.columns // outlines.POINT_CELLS), -(-columns.cells.rows // outlines.POINT_CELLS))
+    )
+    return outlines.points(columns, x, y, _names(query, "values"))
 
 
 def _names(query: Query, of: str) -> list[str]:
@@ -185,9 +187,11 @@ def _names(query: Query, of: str) -> list[str]:
     return [name for name in query.get(of, "").split(",") if name][:MOST_NAMES]
 
 
-def _in(at: tuple[int, ...], size: tuple[int, int]) -> None:
+def _in(at: tuple[int, ...], size: tuple[int, int]) -> tuple[int, int]:
+    """Column and row of a cell that exists."""
     if not all(place < most for place, most in zip(at, size, strict=True)):
         raise IndexError("there is no such cell")
+    return at[0], at[1]
 
 
 def extent(store: OpenedStore, query: Query, _: tuple[int, ...]) -> Any:
@@ -236,7 +240,9 @@ def listening(port: int) -> socket.socket:
         return tornado.netutil.bind_sockets(port, "127.0.0.1", socket.AF_INET)[0]
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"--port {port}", f"cannot be used ({reason})", "choose another, or leave it out") from None
+        raise UsageError(
+            f"--port {port}", f"cannot be used ({reason})", "choose another, or leave it out"
+        ) from None
 
 
 async def serve(gallery: Gallery, taken: socket.socket, ready: Callable[[str], None]) -> None:

@@ -38,8 +38,8 @@ class FoundSlide:
 
 
 def candidates(store: Path, manifest: Json, given: str | None, folders: Iterable[Path]) -> Iterator[str]:
-    """Paths at which the slide may be, the likeliest first. `given`: the path that the user or the plan of a cohort
-    states; `folders`: where slides lie that have moved."""
+    """Paths at which the slide may be, the likeliest first. `given`: where the user or the plan of a cohort says
+    that it is; `folders`: where slides lie that have moved."""
     if given:
         yield given
     name = str(manifest["slide"].get("file", ""))
@@ -65,7 +65,7 @@ def find(store: Path, manifest: Json, given: str | None, folders: Iterable[Path]
 
 def _opened(path: str, manifest: Json) -> FoundSlide:
     reader = str(manifest["slide"].get("reader", "auto"))
-    ref = SlideRef(path, reader if reader in READERS else "auto")
+    ref = SlideRef(path, reader if reader in READERS and not is_url(path) else "auto")
     if not is_url(path) and not Path(path).exists():
         raise SlideError(path, "is not there")
     source = open_slide(ref)
@@ -75,7 +75,9 @@ def _opened(path: str, manifest: Json) -> FoundSlide:
         size = f"{info.width} x {info.height} px, not {stated['width_px']} x {stated['height_px']}"
         raise SlideError(shown(path), f"is another slide: it has {size}", OTHER)
     if is_url(path):
-        return FoundSlide(UNCHECKED, "the slide is at an address: its size fits, its content was not compared", source)
+        return FoundSlide(
+            UNCHECKED, "the slide is at an address: its size fits, its content was not compared", source
+        )
     slide = FoundSlide(CHECKING, "the slide's content is being compared", source)
     wanted = str(manifest["made_from"]["slide_sha256"])
     if sum(file.stat().st_size for file in content_files(path)) <= AT_ONCE_BYTES:
