@@ -20,6 +20,7 @@ from wsi_nuc.store.nuclei_rows import NucleiReader
 pytestmark = pytest.mark.skipif(program() is None, reason="no Chromium on this machine")
 # How many pixels of the layer of nuclei are drawn.
 PIXELS = """(() => {
+  wsiNuc.panes[0].draw();
   const gl = wsiNuc.panes[0].layer.gl, { width, height } = gl.canvas, made = new Uint8Array(4 * width * height);
   gl.readPixels(0, 0, width, height, gl.RGBA, gl.UNSIGNED_BYTE, made);
   return made.filter((value, i) => i % 4 === 3 && value > 0).length;

@@ -56,7 +56,7 @@ void main() { pixel = texture(picture, at) * alpha; }`;
 export class Layer {
   constructor(canvas) {
     this.canvas = canvas;
-    const options = { antialias: false, stencil: true, premultipliedAlpha: true, preserveDrawingBuffer: true };
+    const options = { antialias: false, stencil: true, premultipliedAlpha: true };
     const gl = (this.gl = canvas.getContext("webgl2", options));
     if (!gl) throw new Error("this browser has no WebGL2, which draws the nuclei");
     this.programs = { shapes: program(gl, SHAPES, FLAT), points: program(gl, POINTS, FLAT), map: program(gl, MAP, PICTURE) };

@@ -252,8 +252,8 @@ class App {
     if (inView.length) this.choose(inView[(inView.findIndex(([, id]) => id === this.look.chosen) + 1) % inView.length][1]);
   }
 
-  async picture() {
-    const made = await Promise.all(this.panes.map((pane) => pane.picture()));
+  picture() {
+    const made = this.panes.map((pane) => pane.picture());
     const whole = el("canvas", { width: made.reduce((sum, one) => sum + one.width, 4 * (made.length - 1)), height: made[0].height });
     let x = 0;
     for (const part of made) {

@@ -3,7 +3,7 @@ import { bytes, filterQuery, json, parseCell, parseDensity, queryOf } from "./ap
 import { classColour, ramp, RAMP, rgbOf } from "./colours.js";
 
 // Up to so many nuclei in view get outlines, or else points; more are a density.
-const MOST_OUTLINED = 5000, MOST_POINTS = 40_000, MOST_CELLS = 80;
+const MOST_OUTLINED = 4000, MOST_POINTS = 40_000, MOST_CELLS = 80;
 const KEPT_CELLS = 500, AT_ONCE = 6;
 export const BASIC = ["score", "area_um2"];
 

@@ -6,7 +6,7 @@ import { Layer } from "./gl.js";
 import { Nuclei } from "./nuclei.js";
 
 // Shifts that make a line two pixels wide.
-const WIDE = [[0, 0], [1, 0], [0, 1]], THIN = [[0, 0]];
+const THIN = [[0, 0]], MIDDLE = [[0, 0], [1, 1]], WIDE = [[0, 0], [1, 0], [0, 1]];
 const LOST = { missing: "#7d8590", damaged: "#ff8c00", failed: "#ff3b30" };
 
 export class Pane {
@@ -18,13 +18,15 @@ export class Pane {
     this.glCanvas = el("canvas", { class: "over" });
     this.lineCanvas = el("canvas", { class: "over" });
     this.label = el("div", { class: "label" }, meta.name);
-    this.root.append(this.tiles, this.label);
+    this.bar = new ScaleBar();
+    this.root.append(this.tiles, this.label, this.bar.root);
     options.parent.append(this.root);
     this.layer = new Layer(this.glCanvas);
     this.draw = this.draw.bind(this);
-    // Asks for a picture; `moved` only does if the view is another one, since it also comes with every tile.
+    // Asks for a picture in the next frame. `moved` comes within one, with every step of a move, but also with every
+    // tile: it draws at once, and only if the view is another one.
     this.changed = () => this.frame || (this.frame = requestAnimationFrame(this.draw));
-    this.moved = () => this.ready && JSON.stringify(this.view) !== this.drawnView && this.changed();
+    this.moved = () => this.ready && JSON.stringify(this.view) !== this.drawnView && this.draw();
     this.nuclei = new Nuclei(meta, this.layer, this.changed);
     this.times = {};
     this.openSlide();
@@ -109,6 +111,7 @@ export class Pane {
   }
 
   draw() {
+    cancelAnimationFrame(this.frame);
     this.frame = 0;
     if (!this.ready) return;
     const ratio = window.devicePixelRatio || 1;
@@ -139,7 +142,7 @@ export class Pane {
     this.complete = complete;
     if (!complete && nuclei.density && !cells.length) this.layer.map([nuclei.density.width * nuclei.density.bin, nuclei.density.height * nuclei.density.bin], look.opacity);
     // Screen pixels per micron decide how many vertices of an outline show, and how wide it is.
-    const fine = view.scale / ratio / nuclei.meta.mpp, most = fine < 1.2 ? 8 : fine < 2.5 ? 12 : 1e6, shifts = fine < 1.6 ? THIN : WIDE;
+    const fine = view.scale / ratio / nuclei.meta.mpp, most = fine < 1.6 ? 8 : fine < 2.5 ? 10 : 1e6, shifts = fine < 1.6 ? THIN : fine < 2.5 ? MIDDLE : WIDE;
     for (const cell of cells) {
       nuclei.paint(cell);
       const [x, y] = cell.corner;
@@ -152,12 +155,16 @@ export class Pane {
   }
 
   drawLines(view, look, ratio) {
-    const canvas = this.lineCanvas, pen = canvas.getContext("2d");
+    this.bar.show(view.scale / ratio / this.meta.mpp);
+    const layers = this.layers ?? null, canvas = this.lineCanvas, s = view.scale;
+    const wanted = this.chosen || (layers && (look.skipped || look.lost || look.groups || look.grid || look.tissue));
+    // An empty canvas that is touched costs as much as a full one.
+    if (!wanted && !this.lined) return;
+    this.lined = wanted;
+    const pen = canvas.getContext("2d");
     pen.setTransform(1, 0, 0, 1, 0, 0);
     pen.clearRect(0, 0, canvas.width, canvas.height);
-    const s = view.scale;
     pen.setTransform(s, 0, 0, s, -view.x * s, -view.y * s);
-    const layers = this.layers;
     if (layers) {
       if (look.skipped) this.boxes(pen, layers.skipped, "#808890", s, ratio, 0.22);
       if (look.lost) for (const [kind, boxes] of Object.entries(layers.lost)) this.boxes(pen, boxes, LOST[kind], s, ratio, 0.45);
@@ -178,8 +185,6 @@ export class Pane {
         pen.stroke(path);
       }
     }
-    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-    scaleBar(pen, view.scale / ratio / this.meta.mpp, this.root.clientHeight);
   }
 
   boxes(pen, boxes, colour, s, ratio, fill) {
@@ -207,7 +212,8 @@ export class Pane {
   }
 
   // What is on the screen, as one picture.
-  async picture() {
+  picture() {
+    // At once, since what WebGL has painted is gone with the next frame.
     this.draw();
     const made = document.createElement("canvas");
     Object.assign(made, { width: this.glCanvas.width, height: this.glCanvas.height });
@@ -215,6 +221,9 @@ export class Pane {
     pen.fillStyle = getComputedStyle(this.root).backgroundColor;
     pen.fillRect(0, 0, made.width, made.height);
     for (const canvas of [this.osd.drawer.canvas, this.glCanvas, this.lineCanvas]) pen.drawImage(canvas, 0, 0, made.width, made.height);
+    const ratio = window.devicePixelRatio || 1;
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    this.bar.paint(pen, this.root.clientHeight);
     return made;
   }
 
@@ -242,16 +251,33 @@ function line(pen, x0, y0, x1, y1) {
   pen.lineTo(x1, y1);
 }
 
-function scaleBar(pen, pxPerUm, height) {
-  const wanted = 130 / pxPerUm, power = 10 ** Math.floor(Math.log10(wanted));
-  const um = [5, 2, 1].map((step) => step * power).find((step) => step <= wanted) ?? power;
-  const wide = um * pxPerUm, y = height - 18;
-  const text = um >= 1000 ? `${um / 1000} mm` : `${+um.toPrecision(2)} µm`;
-  pen.font = "600 13px system-ui, sans-serif";
-  pen.textAlign = "center";
-  pen.fillStyle = "rgba(255,255,255,0.82)";
-  pen.fillRect(10, y - 24, wide + 16, 34);
-  pen.fillStyle = "#111";
-  pen.fillRect(18, y, wide, 4);
-  pen.fillText(text, 18 + wide / 2, y - 7);
+// A bar of a round number of microns.
+class ScaleBar {
+  constructor() {
+    this.text = el("span");
+    this.line = el("i");
+    this.root = el("div", { class: "scale" }, this.text, this.line);
+  }
+
+  show(pxPerUm) {
+    if (pxPerUm === this.shown) return;
+    this.shown = pxPerUm;
+    const wanted = 130 / pxPerUm, power = 10 ** Math.floor(Math.log10(wanted));
+    const um = [5, 2, 1].map((step) => step * power).find((step) => step <= wanted) ?? power;
+    this.text.textContent = um >= 1000 ? `${um / 1000} mm` : `${+um.toPrecision(2)} µm`;
+    this.wide = um * pxPerUm;
+    this.line.style.width = `${this.wide}px`;
+  }
+
+  // The same on a picture.
+  paint(pen, height) {
+    const y = height - 18;
+    pen.font = "600 13px system-ui, sans-serif";
+    pen.textAlign = "center";
+    pen.fillStyle = "rgba(255,255,255,0.82)";
+    pen.fillRect(10, y - 24, this.wide + 16, 34);
+    pen.fillStyle = "#111";
+    pen.fillRect(18, y, this.wide, 4);
+    pen.fillText(this.text.textContent, 18 + this.wide / 2, y - 7);
+  }
 }
