@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from wsi_nuc.features.running import run_slides
 from wsi_nuc.synth import SynthSpec, write_slide
 
 EDGE_PX = 2304
+ROI = [[300, 300], [2000, 300], [2000, 1800], [300, 1800], [300, 300]]
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Results:
     store: Path
     """With features."""
     other: Path
-    """Of the same slide, without features."""
+    """Of the same slide, without features, with a ROI."""
+    roi: Path
 
 
 @pytest.fixture(scope="session")
@@ -38,12 +41,14 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 def made(folder: Path) -> Results:
     slide = folder / "slides" / "tissue.svs"
-    known = Results(slide, *(folder / name / "tissue.svs.zarr" for name in ("first", "second")))
+    stores = [folder / name / "tissue.svs.zarr" for name in ("first", "second")]
+    known = Results(slide, *stores, folder / "roi.geojson")
     if known.other.exists():
         return known
     slide.parent.mkdir(exist_ok=True)
     write_slide(slide, SynthSpec(size=EDGE_PX, mpp=0.25, seed=3), overwrite=True)
-    for store, options in ((known.store, {"features": True}), (known.other, {"tissue": "none"})):
+    known.roi.write_text(json.dumps({"type": "Polygon", "coordinates": [ROI]}))
+    for store, options in ((known.store, {"features": True}), (known.other, {"roi": str(known.roi)})):
         config = RunConfig(model="classical", out=store.parent, scheduler="serial", **options)
         (result,) = run_slides(config, [str(slide)], lambda event: None)
         assert not result.error

@@ -14,7 +14,7 @@ import shapely
 from benchmarks.hostile_requests import hostile
 from benchmarks.viewer import Server, viewing
 from tests.viewer.asking import Cell, Page
-from tests.viewer.conftest import EDGE_PX, Results
+from tests.viewer.conftest import EDGE_PX, ROI, Results
 from wsi_nuc.slides.registry import open_slide
 from wsi_nuc.store.manifest import read
 from wsi_nuc.store.nuclei_rows import NucleiReader
@@ -23,7 +23,7 @@ from wsi_nuc.types import Box, SlideRef
 
 @pytest.fixture(scope="module")
 def server(results: Results) -> Iterator[Server]:
-    with viewing(results.store, results.other, "--slides", results.slide.parent) as running:
+    with viewing(results.store, results.other, "--slides", results.slide.parent, "--roi", results.roi) as running:
         yield running
 
 
@@ -127,6 +127,15 @@ def test_layers_are_those_of_the_run(page: Page, path: str, results: Results) ->
     assert len(layers["skipped"]) == manifest["tiles"]["background"]
     tissue = shapely.union_all([shapely.Polygon(ring).buffer(0) for ring in layers["tissue"]])
     assert tissue.area * 0.25**2 / 1e6 == pytest.approx(manifest["counts"]["area_mm2"], rel=0.05)
+
+
+def test_the_roi_is_drawn_from_its_file_where_it_is_the_one_of_the_run(page: Page, path: str) -> None:
+    layers = page.get(f"{page.of('second/')}/layers").json
+    (ring,) = layers["roi"]
+    assert (sorted(ring), layers["roiIs"]) == (sorted(ROI), "")
+    assert shapely.union_all([shapely.Polygon(each) for each in layers["tissue"]]).bounds == (300, 300, 2000, 1800)
+    without = page.get(f"{path}/layers").json
+    assert (without["roi"], without["roiIs"]) == ([], "the result was made without a ROI")
 
 
 def test_both_results_of_a_slide_are_told_apart(page: Page) -> None:

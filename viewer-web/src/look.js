@@ -3,6 +3,7 @@ export const LAYERS = [
   ["nuclei", "Nuclei", "o"],
   ["fill", "Filled", "f"],
   ["tissue", "Tissue searched", "t"],
+  ["roi", "ROI", "r"],
   ["grid", "Tiles and seams", "g"],
   ["skipped", "Skipped tiles", "k"],
   ["lost", "Lost places", "l"],
@@ -10,7 +11,7 @@ export const LAYERS = [
 ];
 
 export function freshLook() {
-  return { store: "", other: "", side: false, colour: "class", hidden: new Set(), ranges: {}, place: null, opacity: 0.9, nuclei: true, fill: false, tissue: false, grid: false, skipped: false, lost: true, groups: false, chosen: 0, theme: "" };
+  return { store: "", other: "", side: false, colour: "class", hidden: new Set(), ranges: {}, place: null, opacity: 0.9, nuclei: true, fill: false, tissue: false, roi: true, grid: false, skipped: false, lost: true, groups: false, chosen: 0, theme: "" };
 }
 
 export function toHash(look) {

@@ -9,7 +9,7 @@ import { Panel } from "./panel.js";
 
 const KEYS = [
   ["arrows", "move"], ["+ −", "zoom"], ["0", "whole slide"], ["1 2 4", "10x 20x 40x"], ["n", "next nucleus in view"], ["Esc", "close nucleus or help"],
-  ["o f t g k l", "layers"], ["x", "swap the two results"], ["s", "side by side"], ["c", "next way to colour"], ["d", "dark or light"],
+  ["o f t r g k l", "layers"], ["x", "swap the two results"], ["s", "side by side"], ["c", "next way to colour"], ["d", "dark or light"],
   ["p", "save the view as PNG"], ["u", "copy a link to this view"], ["b", "back to all results"], ["h ?", "this help"],
 ];
 
@@ -195,7 +195,7 @@ class App {
         pane.looks = state;
         pane.nuclei.setLook(look.colour, { hidden: new Set(look.hidden), ranges: { ...look.ranges } }).then(() => this.panel.refresh(), (error) => toast(error.message));
       }
-      if (look.tissue || look.grid || look.skipped || (look.lost && pane.meta.lost) || look.groups) pane.showLayers().catch((error) => toast(error.message));
+      if (look.tissue || look.grid || look.skipped || (look.lost && pane.meta.lost) || (look.roi && pane.meta.roi) || look.groups) pane.showLayers().then(() => this.panel.nameLayers(), (error) => toast(error.message));
       pane.changed();
     }
     this.panel.sync();

@@ -6,7 +6,7 @@ import { Layer } from "./gl.js";
 import { Nuclei } from "./nuclei.js";
 
 // Shifts that make a line two pixels wide.
-const THIN = [[0, 0]], MIDDLE = [[0, 0], [1, 1]], WIDE = [[0, 0], [1, 0], [0, 1]];
+const THIN = [[0, 0]], WIDE = [[0, 0], [1, 0], [0, 1]];
 const LOST = { missing: "#7d8590", damaged: "#ff8c00", failed: "#ff3b30" };
 
 export class Pane {
@@ -29,6 +29,7 @@ export class Pane {
     this.moved = () => this.ready && JSON.stringify(this.view) !== this.drawnView && this.draw();
     this.nuclei = new Nuclei(meta, this.layer, this.changed);
     this.times = {};
+    this.paths = {};
     this.openSlide();
     this.resized = new ResizeObserver(() => this.changed());
     this.resized.observe(this.root);
@@ -142,7 +143,7 @@ export class Pane {
     this.complete = complete;
     if (!complete && nuclei.density && !cells.length) this.layer.map([nuclei.density.width * nuclei.density.bin, nuclei.density.height * nuclei.density.bin], look.opacity);
     // Screen pixels per micron decide how many vertices of an outline show, and how wide it is.
-    const fine = view.scale / ratio / nuclei.meta.mpp, most = fine < 1.6 ? 8 : fine < 2.5 ? 10 : 1e6, shifts = fine < 1.6 ? THIN : fine < 2.5 ? MIDDLE : WIDE;
+    const fine = view.scale / ratio / nuclei.meta.mpp, most = fine < 1.6 ? 8 : fine < 2.5 ? 10 : 1e6, shifts = fine < 1.6 ? THIN : WIDE;
     for (const cell of cells) {
       nuclei.paint(cell);
       const [x, y] = cell.corner;
@@ -157,7 +158,7 @@ export class Pane {
   drawLines(view, look, ratio) {
     this.bar.show(view.scale / ratio / this.meta.mpp);
     const layers = this.layers ?? null, canvas = this.lineCanvas, s = view.scale;
-    const wanted = this.chosen || (layers && (look.skipped || look.lost || look.groups || look.grid || look.tissue));
+    const wanted = this.chosen || (layers && (look.skipped || look.lost || look.groups || look.grid || look.tissue || look.roi));
     // An empty canvas that is touched costs as much as a full one.
     if (!wanted && !this.lined) return;
     this.lined = wanted;
@@ -170,11 +171,12 @@ export class Pane {
       if (look.lost) for (const [kind, boxes] of Object.entries(layers.lost)) this.boxes(pen, boxes, LOST[kind], s, ratio, 0.45);
       if (look.groups) this.boxes(pen, layers.groups, "#b04dff", s, ratio, 0);
       if (look.grid && layers.grid) this.grid(pen, layers.grid, view, ratio);
-      if (look.tissue) {
-        this.tissuePath ??= pathOf(layers.tissue);
-        pen.lineWidth = (2 * ratio) / s;
-        pen.strokeStyle = "#0b8f8f";
-        pen.stroke(this.tissuePath);
+      pen.lineWidth = (2 * ratio) / s;
+      for (const [name, colour] of [["tissue", "#0b8f8f"], ["roi", "#c2185b"]]) {
+        if (!look[name]) continue;
+        this.paths[name] ??= pathOf(layers[name]);
+        pen.strokeStyle = colour;
+        pen.stroke(this.paths[name]);
       }
     }
     if (this.chosen) {

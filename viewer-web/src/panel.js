@@ -59,6 +59,14 @@ export class Panel {
     for (const shown of this.histograms.values()) shown.draw();
   }
 
+  // A layer that is empty although the run had one says why.
+  nameLayers() {
+    const { roiIs } = this.app.panes[0]?.layers ?? {};
+    const { root } = this.layers.find((layer) => layer.name === "roi");
+    root.title = roiIs ?? "";
+    root.classList.toggle("off", Boolean(roiIs));
+  }
+
   // Slide and files are compared with what was published while the page is open already.
   async watch() {
     const meta = this.app.panes[0]?.meta;

@@ -25,6 +25,7 @@ def view(
     no_browser: Annotated[bool, Option("--no-browser", help="Only print the address.")] = False,
     slide: Annotated[str | None, Option(help="Where the slide is now: a file, a folder or a URL.")] = None,
     slides: Annotated[Path | None, Option(help="Folder with the slides, if they were moved.")] = None,
+    roi: Annotated[str | None, Option(help="The GeoJSON file that the run had as --roi, to draw it.")] = None,
 ) -> None:
     """Look at results in the browser: slide, nuclei, figures. Only this machine reaches it; nothing is written."""
     import asyncio
@@ -35,9 +36,9 @@ def view(
 
     refuse_nonsense(slide, slides)
     folders = (slides.absolute(),) if slides else ()
-    gallery = Gallery(results, slide, folders)
+    gallery = Gallery(results, slide, folders, roi)
     if len(gallery.places) == 1 and slide is None:
-        gallery = _with_slide(gallery, results, folders)
+        gallery = _with_slide(gallery, results, folders, roi)
     taken = listening(port)
 
     def ready(address: str) -> None:
@@ -52,7 +53,7 @@ def view(
         typer.echo("")
 
 
-def _with_slide(gallery: Gallery, results: list[Path], folders: tuple[Path, ...]) -> Gallery:
+def _with_slide(gallery: Gallery, results: list[Path], folders: tuple[Path, ...], roi: str | None) -> Gallery:
     """The same result; where its slide has moved, and somebody can answer, with its new path."""
     from wsi_nuc.viewer.gallery import Gallery
 
@@ -65,7 +66,7 @@ def _with_slide(gallery: Gallery, results: list[Path], folders: tuple[Path, ...]
         path = typer.prompt("path of the slide now (empty: show the thumbnail)", default="", show_default=False)
         if not path:
             break
-        gallery = Gallery(results, str(Path(path).expanduser()), folders)
+        gallery = Gallery(results, str(Path(path).expanduser()), folders, roi)
         found = gallery.opened(number).slide
     return gallery
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsi_nuc.cohort.folder import CohortFolder
@@ -26,10 +27,29 @@ EDGE_PX = 360
 ENDINGS = (".zarr", ".zarr.zip")
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Something at a path that may be shown."""
+
+    name: str
+    store: Path
+    problem: str = ""
+    """Why it cannot be shown."""
+    slide: str | None = None
+    roi: str | None = None
+
+
 class Gallery:
     """The results that a server shows, by their ids. They are opened when they are asked for."""
 
-    def __init__(self, paths: Sequence[Path], slide: str | None = None, folders: tuple[Path, ...] = ()) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        slide: str | None = None,
+        folders: tuple[Path, ...] = (),
+        roi: str | None = None,
+    ) -> None:
+        """`slide`, `roi`: where the user says that they are now; `folders`: where slides may be."""
         self._folders = folders
         self._open: OrderedDict[str, OpenedStore] = OrderedDict()
         self._lock = threading.Lock()
@@ -37,21 +57,23 @@ class Gallery:
         self.rows: list[Json] = []
         """What a page of thumbnails shows of each, and of those that cannot be shown."""
         found = [entry for path in paths for entry in _found(Path(path))]
-        often = Counter(name for name, *_ in found)
-        for name, store, own_slide, problem in found:
-            self._add(name, often[name] > 1, store, slide or own_slide, problem)
+        often = Counter(entry.name for entry in found)
+        for entry in found:
+            given = replace(entry, slide=slide or entry.slide, roi=roi or entry.roi)
+            self._add(given, often[entry.name] > 1)
         if not self.places and not any(row.get("state") for row in self.rows):
             raise UsageError(paths[0], "holds no result that can be shown", "run a slide first, with --out")
         if slide and len({place.store for place in self.places.values()}) > 2:
             raise UsageError("--slide", "belongs to one slide, and this shows many", "use --slides FOLDER")
         self.rows = _outliers_first(self.rows)
 
-    def _add(self, name: str, several: bool, store: Path, slide: str | None, problem: str) -> None:
+    def _add(self, entry: Entry, several: bool) -> None:
         """`several`: others have the same name, so that this one also gets that of its folder and its model."""
+        name, store, problem = entry.name, entry.store, entry.problem
         try:
             manifest = {} if problem else checked_manifest(store)
         except StorageError as error:
-            manifest, problem = {}, f"{error.cause}"
+            manifest, problem = {}, error.cause
         if problem:
             self.rows.append({"id": "", "name": name, "state": problem})
             return
@@ -61,7 +83,7 @@ class Gallery:
         if several:
             model = str(manifest["made_from"]["config"].get("model", "imported"))
             name = f"{store.absolute().parent.name}/{name}, {Path(model).name}"
-        self.places[number] = Place(number, name, store, slide)
+        self.places[number] = Place(number, name, store, entry.slide, entry.roi)
         counts = manifest["counts"]
         row = {
             "id": number,
@@ -94,17 +116,16 @@ class Gallery:
         return jpeg(shrunk(rgb, EDGE_PX), 80)
 
 
-def _found(path: Path) -> Iterator[tuple[str, Path, str | None, str]]:
-    """Name, store, path of the slide (if it is known) and problem of everything at a path."""
+def _found(path: Path) -> Iterator[Entry]:
     if (path / "plan.json").is_file():
         yield from _of_cohort(CohortFolder(path.absolute()))
     elif is_result(path) or flaw_of(path):
         checked_manifest(path)
-        yield path.name, path, None, ""
+        yield Entry(path.name, path)
     elif path.is_dir():
         stores = sorted(entry for entry in path.iterdir() if entry.name.endswith(ENDINGS))
         for store in stores:
-            yield store.name, store, None, "" if is_result(store) else "is not finished"
+            yield Entry(store.name, store, "" if is_result(store) else "is not finished")
         if not stores:
             remedy = "give a result such as results/SLIDE.zarr, a folder with results, or a cohort"
             raise UsageError(path, "holds no result of wsi-nuc, or none that is finished", remedy)
@@ -112,12 +133,13 @@ def _found(path: Path) -> Iterator[tuple[str, Path, str | None, str]]:
         raise UsageError(path, problems_of(path)[0], "give a result such as results/SLIDE.zarr")
 
 
-def _of_cohort(folder: CohortFolder) -> Iterator[tuple[str, Path, str | None, str]]:
+def _of_cohort(folder: CohortFolder) -> Iterator[Entry]:
     plan = load(folder)
     for state in states(folder, plan, plan.rows):
         row = state.row
         problem = "" if state.state == DONE else f"{state.state}{': ' * bool(state.error)}{state.error}"
-        yield row.label, folder.store(row.id), row.slide or None, problem
+        roi = row.settings.get("roi") or plan.settings.get("roi")
+        yield Entry(row.label, folder.store(row.id), problem, row.slide or None, roi)
 
 
 def _figures(counts: Json) -> Json:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from wsi_nuc.errors import StorageError
-from wsi_nuc.quality.tilegrid import CoreGrid, core_grid
 from wsi_nuc.safezarr import read_array
 from wsi_nuc.safezip import contents
 from wsi_nuc.store import layout
@@ -20,17 +19,16 @@ from wsi_nuc.store import manifest as manifests
 from wsi_nuc.store.manifest import Json
 from wsi_nuc.store.nuclei_columns import NUCLEI
 from wsi_nuc.store.nuclei_rows import NucleiReader
-from wsi_nuc.store.reading import NucleiFile, class_names, read_tissue
+from wsi_nuc.store.reading import NucleiFile, class_names
 from wsi_nuc.store.verify import verify
 from wsi_nuc.viewer import slide as slides
 from wsi_nuc.viewer.columns import Columns, cell_grid, column_names
+from wsi_nuc.viewer.layers import layers_of
 from wsi_nuc.viewer.outlines import POINT_CELLS, Outlines
 from wsi_nuc.viewer.pictures import TILE_PX, Pyramid, thumbnail
 from wsi_nuc.viewer.slide import FoundSlide
 
 MOST_TEXTS = 100_000
-# Outlines of tissue with more vertices are simplified to about a micron.
-MOST_VERTICES = 200_000
 VERIFY_AFTER_S = 5.0
 
 
@@ -44,6 +42,8 @@ class Place:
     store: Path
     slide: str | None = None
     """Where its slide is, if somebody said so."""
+    roi: str | None = None
+    """The GeoJSON file of its ROI, if somebody said where it is."""
 
 
 def checked_manifest(store: Path) -> Json:
@@ -117,6 +117,7 @@ class OpenedStore:
             "steps": self.pyramid.steps,
             "slide": self.status(),
             "nuclei": self.reader.rows,
+            "roi": bool(self.manifest["made_from"].get("config", {}).get("roi")),
             "lost": len(manifests.lost_boxes(self.manifest["tiles"])),
             "classes": [{"name": name} for name in self.classes],
             "cell": edge,
@@ -138,11 +139,7 @@ class OpenedStore:
 
     def _unlike(self) -> list[str]:
         unlike = self.manifest["counts"].get("unlike_training_images") or []
-        return (
-            [f"the slide looks unlike the images that the model was trained on: {', '.join(unlike)}"]
-            if unlike
-            else []
-        )
+        return [f"the slide looks unlike the training images: {', '.join(unlike)}"] if unlike else []
 
     def _column_facts(self) -> list[Json]:
         """Name, unit, meaning, family and range of every column that a picture can be coloured by."""
@@ -201,53 +198,12 @@ class OpenedStore:
         }
 
     def layers(self) -> Json:
-        """Outlines of places, in level-0 pixels."""
-        tiles = self.manifest["tiles"]
         with self._lock:
-            grid = self._grid
-        return {
-            "tissue": self._tissue_rings(),
-            "tissueIs": "searched, within the ROI"
-            if self.manifest["made_from"]["config"].get("roi")
-            else "searched",
-            "grid": None if grid is None else [grid.edge_l0, grid.columns, grid.rows],
-            "skipped": [] if grid is None else self._skipped(grid),
-            "lost": {kind: tiles.get(f"{kind}_boxes_l0", [])[:10_000] for kind in manifests.LOST},
-            "groups": np.round(self.reader.group_boxes_l0[:10_000], 1).tolist(),
-            "tiles": {k: v for k, v in tiles.items() if isinstance(v, (int, float))},
-        }
+            return self._layers
 
     @cached_property
-    def _grid(self) -> CoreGrid | None:
-        return core_grid(self.reader, self.manifest)
-
-    @cached_property
-    def _tissue(self) -> Any:
-        try:
-            return read_tissue(self.place.store)[0]
-        except StorageError:
-            return np.zeros(0, object)
-
-    def _tissue_rings(self) -> list[list[list[float]]]:
-        import shapely
-
-        polygons = self._tissue
-        if shapely.get_num_coordinates(polygons).sum() > MOST_VERTICES:
-            polygons = shapely.simplify(polygons, 2 / self.mpp)
-        rings = shapely.get_rings(polygons)
-        return [np.round(shapely.get_coordinates(ring), 1).tolist() for ring in rings]
-
-    def _skipped(self, grid: CoreGrid) -> list[list[float]]:
-        """The tiles that have nothing to search in them."""
-        import shapely
-
-        boxes = grid.boxes_l0()
-        if not len(self._tissue):
-            return []
-        tree = shapely.STRtree(self._tissue)
-        hit = np.unique(tree.query(shapely.box(*boxes.T), predicate="intersects")[0])
-        rest = np.setdiff1d(np.arange(len(boxes)), hit)
-        return np.round(boxes[rest], 1).tolist() if len(rest) <= 50_000 else []
+    def _layers(self) -> Json:
+        return layers_of(self.place.store, self.manifest, self.place.roi)
 
 
 def _short(value: Any) -> str:
