@@ -7,7 +7,7 @@ export function histogram(column, changed) {
   const canvas = el("canvas", { width: WIDE * 2, height: HIGH * 2, class: "histogram", title: "drag to choose a range; double click for all" });
   const field = (label) => el("input", { type: "number", step: "any", "aria-label": `${label} of ${column.name}`, placeholder: label });
   const low = field("least"), high = field("greatest");
-  const title = el("span", { title: column.about ?? "" }, column.name, column.unit ? el("small", {}, ` ${column.unit}`) : null);
+  const title = el("span", { title: column.about ?? "" }, column.name, column.unit && !column.name.endsWith(column.unit) ? el("small", {}, ` ${column.unit}`) : null);
   const all = el("button", { class: "quiet", title: "All values", onclick: () => set(null) }, "all");
   const root = el("div", { class: "block" }, el("div", { class: "row" }, title, all), canvas, el("div", { class: "row" }, low, el("span", { class: "dim" }, "to"), high));
   let data = null, range = null, from = null;

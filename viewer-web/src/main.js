@@ -81,6 +81,7 @@ class App {
     this.slides = el("div", { class: "slides" });
     this.root.replaceChildren(this.bar(metas[0]), el("div", { class: "middle" }, this.slides, this.panel.root));
     this.panes = metas.map((meta) => this.pane(meta));
+    for (const pane of this.panes) pane.openSlide();
     for (const pane of this.panes) pane.root.classList.toggle("named", this.panes.length > 1 || Boolean(look.other));
     this.panel.build();
     this.apply();

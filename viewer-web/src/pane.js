@@ -30,11 +30,11 @@ export class Pane {
     this.nuclei = new Nuclei(meta, this.layer, this.changed);
     this.times = {};
     this.paths = {};
-    this.openSlide();
     this.resized = new ResizeObserver(() => this.changed());
     this.resized.observe(this.root);
   }
 
+  // Only when it has its place on the page: what lies in its corners is sized by it.
   openSlide() {
     const { id, width, height, tile, steps } = this.meta;
     this.osd = OpenSeadragon({
@@ -87,7 +87,7 @@ export class Pane {
   }
 
   get ready() {
-    return Boolean(this.osd.viewport && this.osd.world.getItemCount());
+    return Boolean(this.osd?.viewport && this.osd.world.getItemCount());
   }
 
   // Centre in level-0 pixels, and CSS pixels per level-0 pixel.
@@ -233,7 +233,7 @@ export class Pane {
     this.located = false;
     this.resized.disconnect();
     cancelAnimationFrame(this.frame);
-    this.osd.destroy();
+    this.osd?.destroy();
     this.layer.gl.getExtension("WEBGL_lose_context")?.loseContext();
     this.root.remove();
   }

@@ -22,7 +22,7 @@ export class Panel {
     this.colour = el("select", { id: "colour", onchange: () => app.change({ colour: this.colour.value }) }, el("option", { value: "class" }, "class"));
     for (const [family, columns] of groups) {
       const group = el("optgroup", { label: family });
-      for (const column of columns) group.append(el("option", { value: column.name, title: column.about }, column.unit ? `${column.name} (${column.unit})` : column.name));
+      for (const column of columns) group.append(el("option", { value: column.name, title: column.about }, column.unit && !column.name.endsWith(column.unit) ? `${column.name} (${column.unit})` : column.name));
       this.colour.append(group);
     }
     this.legend = el("div", { class: "legend" });
