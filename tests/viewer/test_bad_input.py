@@ -7,6 +7,7 @@ import json
 import shutil
 import socket
 import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,10 +19,15 @@ from benchmarks.viewer import viewing
 from tests.e2e.command import start, wsi_nuc
 from tests.viewer.asking import Page
 from tests.viewer.conftest import EDGE_PX, Results
+from wsi_nuc.config import RunConfig
 from wsi_nuc.errors import STORAGE, USAGE, WsiNucError
+from wsi_nuc.features.running import run_slides
 from wsi_nuc.store.manifest import digest
+from wsi_nuc.store.packing import convert
 from wsi_nuc.synth import SynthSpec, write_slide
 from wsi_nuc.viewer.gallery import Gallery
+
+FORMAT_2 = Path(__file__).parents[1] / "store" / "format-2.zip"
 
 
 @pytest.fixture
@@ -142,6 +148,29 @@ def test_a_folder_shows_what_is_in_it_and_names_what_is_not_finished(copy: Path)
         rows = {row["name"]: row for row in Page(server.address).all()}
     assert rows["half.zarr"]["state"] == "is not finished"
     assert rows[copy.name]["nuclei"] > 0
+
+
+def test_a_packed_result_and_one_without_nuclei_are_shown(copy: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "all"
+    folder.mkdir()
+    convert(Path(shutil.move(copy, folder / "packed.zarr")), True)
+    with zipfile.ZipFile(FORMAT_2) as archive:
+        archive.extractall(folder / "old.zarr")
+    write_slide(tmp_path / "blank.svs", SynthSpec(size=512, mpp=0.25, blank=True))
+    config = RunConfig(model="classical", out=folder, scheduler="serial")
+    (blank,) = run_slides(config, [str(tmp_path / "blank.svs")], lambda event: None)
+    assert blank.status == "empty"
+    with viewing(folder) as server:
+        page = Page(server.address)
+        assert [row["state"] for row in page.all() if not row["id"]] == ["does not say how large its slide is"]
+        for name in ("packed", "blank"):
+            path = page.of(name)
+            meta = page.get(path).json
+            stats = page.get(f"{path}/stats?box=0,0,9999,9999&histograms=score").json
+            assert sum(stats["view"]) == meta["nuclei"]
+            assert (meta["nuclei"] == 0) == (name == "blank")
+            for part in ("/density", "/cell/0/0", "/points/0/0", "/layers", "/tile/0/0/0", "/status"):
+                assert page.get(f"{path}{part}").status == 200
 
 
 class Ranges(http.server.SimpleHTTPRequestHandler):

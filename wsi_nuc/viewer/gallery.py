@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +28,35 @@ ENDINGS = (".zarr", ".zarr.zip")
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """What a card says of a result."""
+
+    digest: str
+    nuclei: int
+    area_mm2: float
+    classes: Mapping[str, int]
+    model: str = ""
+    slide_key: str = ""
+    """The same for results of one slide; "" where that does not matter."""
+
+    @classmethod
+    def of(cls, manifest: Json) -> Known:
+        counts, made = manifest["counts"], manifest["made_from"]
+        model = Path(str(made.get("config", {}).get("model", "imported"))).name
+        area = float(counts.get("usable_mm2") or counts["area_mm2"])
+        key = str(made["slide_sha256"])[:16]
+        return cls(str(manifest["digest"]), counts["nuclei"], area, counts["classes"], model, key)
+
+    def figures(self) -> Json:
+        """By the names that the tables of cohorts give them."""
+        figures: Json = {"nuclei": self.nuclei, "classes": dict(self.classes), "tissue_mm2": self.area_mm2}
+        figures["nuclei_per_mm2"] = self.nuclei / self.area_mm2 if self.area_mm2 else None
+        for name, count in self.classes.items():
+            figures[f"share_{name}"] = count / self.nuclei if self.nuclei else None
+        return figures
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """Something at a path that may be shown."""
 
@@ -35,6 +64,8 @@ class Entry:
     store: Path
     problem: str = ""
     """Why it cannot be shown."""
+    known: Known | None = None
+    """What its manifest says, if something else says it, too: a cohort has ten thousand manifests."""
     slide: str | None = None
     roi: str | None = None
 
@@ -69,31 +100,23 @@ class Gallery:
 
     def _add(self, entry: Entry, several: bool) -> None:
         """`several`: others have the same name, so that this one also gets that of its folder and its model."""
-        name, store, problem = entry.name, entry.store, entry.problem
-        try:
-            manifest = {} if problem else checked_manifest(store)
-        except StorageError as error:
-            manifest, problem = {}, error.cause
-        if problem:
+        name, problem, known = entry.name, entry.problem, entry.known
+        if known is None and not problem:
+            try:
+                known = Known.of(checked_manifest(entry.store))
+            except StorageError as error:
+                problem = error.cause
+        if known is None:
             self.rows.append({"id": "", "name": name, "state": problem})
             return
-        number = str(manifest["digest"])[:16]
+        number = known.digest[:16]
         while number in self.places:
             number += "x"
         if several:
-            model = str(manifest["made_from"]["config"].get("model", "imported"))
-            name = f"{store.absolute().parent.name}/{name}, {Path(model).name}"
-        self.places[number] = Place(number, name, store, entry.slide, entry.roi)
-        counts = manifest["counts"]
-        row = {
-            "id": number,
-            "name": name,
-            "at": len(self.rows),
-            "nuclei": counts["nuclei"],
-            "classes": counts["classes"],
-            "state": "",
-        }
-        self.rows.append(row | _figures(counts) | {"slideKey": str(manifest["made_from"]["slide_sha256"])[:16]})
+            name = f"{entry.store.absolute().parent.name}/{name}, {known.model}"
+        self.places[number] = Place(number, name, entry.store, entry.slide, entry.roi)
+        row = {"id": number, "name": name, "at": len(self.rows), "state": "", "slideKey": known.slide_key}
+        self.rows.append(row | known.figures())
 
     def opened(self, number: str) -> OpenedStore:
         """The result of an id; KeyError if there is none."""
@@ -137,18 +160,13 @@ def _of_cohort(folder: CohortFolder) -> Iterator[Entry]:
     plan = load(folder)
     for state in states(folder, plan, plan.rows):
         row = state.row
-        problem = "" if state.state == DONE else f"{state.state}{': ' * bool(state.error)}{state.error}"
         roi = row.settings.get("roi") or plan.settings.get("roi")
-        yield Entry(row.label, folder.store(row.id), problem, row.slide or None, roi)
-
-
-def _figures(counts: Json) -> Json:
-    """The figures of a slide that a manifest knows, by the names that the tables of cohorts give them."""
-    area, nuclei = float(counts.get("usable_mm2") or counts["area_mm2"]), counts["nuclei"]
-    figures: Json = {"tissue_mm2": area, "nuclei_per_mm2": nuclei / area if area else None}
-    for name, count in counts["classes"].items():
-        figures[f"share_{name}"] = count / nuclei if nuclei else None
-    return figures
+        if state.state == DONE and (done := state.record):
+            known = Known(done.digest, done.nuclei, done.area_mm2, done.classes)
+            yield Entry(row.label, folder.store(row.id), "", known, row.slide or None, roi)
+        else:
+            problem = f"{state.state}{': ' * bool(state.error)}{state.error}"
+            yield Entry(row.label, folder.store(row.id) if row.id else folder.root, problem)
 
 
 def _outliers_first(rows: Sequence[Json]) -> list[Json]:

@@ -50,6 +50,8 @@ def checked_manifest(store: Path) -> Json:
     """The manifest of a result that can be shown; StorageError for one that is damaged or newer. Files are
     compared by their sizes alone, which takes milliseconds."""
     manifest, inside = manifests.read(store), contents(store)
+    if not {"width_px", "height_px", "mpp"} <= set(manifest["slide"]) or "area_mm2" not in manifest["counts"]:
+        raise StorageError(store, "does not say how large its slide is", "run the slide again")
     for name, entry in manifest["files"].items():
         try:
             size = (inside / name).stat().st_size
