@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
+import pty
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -129,6 +133,26 @@ def test_without_its_slide_a_result_is_shown_on_its_thumbnail(copy: Path) -> Non
 
 def test_a_slide_that_has_moved_is_found_in_a_folder(copy: Path, results: Results) -> None:
     assert state_of(copy, "--slides", results.slide.parent)[0] == "same"
+
+
+def test_in_a_terminal_the_new_path_of_a_slide_is_asked_for(copy: Path, results: Results) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "wsi_nuc", "view", "--no-browser", str(copy)]
+    process = subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        os.write(ours, b"/nowhere.svs\n" + str(results.slide).encode() + b"\n")
+        assert process.stdout is not None
+        said = b""
+        while b"http://" not in said:
+            said += process.stdout.read1(4096) or pytest.fail(f"it ended: {said!r}")
+        page = Page(next(word for word in said.decode().split() if word.startswith("http://")))
+        assert page.get(f"{page.of('')}/status").json["state"] == "same"
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+        os.close(ours)
+        os.close(theirs)
+    assert said.count(b"path of the slide now") == 2
 
 
 def test_another_slide_is_not_shown(copy: Path, results: Results, tmp_path: Path) -> None:

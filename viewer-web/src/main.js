@@ -68,6 +68,7 @@ class App {
 
   openStore(id) {
     Object.assign(this.look, { store: id, other: "", side: false, place: null, chosen: 0 });
+    history.pushState(null, "", toHash(this.look));
     return this.show();
   }
 
@@ -171,6 +172,7 @@ class App {
   back() {
     if (this.rows.length < 2) return;
     this.look = { ...freshLook(), theme: this.look.theme };
+    history.pushState(null, "", toHash(this.look));
     return this.show();
   }
 

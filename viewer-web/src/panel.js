@@ -83,7 +83,7 @@ export class Panel {
       meta.slide.state = status.state;
       if (hidden) this.app.reopen();
     }
-    if (status.state === "checking" || (!status.verified && !status.problems.length)) setTimeout(() => this.watch(), 1500);
+    if (status.state === "checking" || status.files === "checking") setTimeout(() => this.watch(), 1500);
   }
 
   columnsShown() {

@@ -30,6 +30,8 @@ from wsi_nuc.viewer.slide import FoundSlide
 
 MOST_TEXTS = 100_000
 VERIFY_AFTER_S = 5.0
+# Of larger results only the sizes of the files are compared: to read them all would slow the page down for long.
+MOST_VERIFIED_BYTES = 2 * 2**30
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class OpenedStore:
             Pyramid(self.size_l0, None, self.small),
         )
         self.problems: list[str] = []
-        self._verified = False
+        self._files = "checking"
 
     @property
     def pyramid(self) -> Pyramid:
@@ -103,8 +105,11 @@ class OpenedStore:
         """Read what every page asks for; once a page had time to open, compare every file with the manifest."""
         _ = self.columns
         time.sleep(VERIFY_AFTER_S)
+        if sum(entry["size"] for entry in self.manifest["files"].values()) > MOST_VERIFIED_BYTES:
+            self._files = "sizes"
+            return
         self.problems = verify(self.place.store)
-        self._verified = True
+        self._files = "damaged" if self.problems else "same"
 
     def document(self) -> Json:
         """What a page has to know before it asks for nuclei."""
@@ -134,7 +139,7 @@ class OpenedStore:
         return {
             "state": self.slide.state,
             "why": self.slide.why,
-            "verified": self._verified and not self.problems,
+            "files": self._files,
             "problems": self.problems[:20],
             "doubts": [*self.manifest["run"].get("doubts", []), *self._unlike()],
         }
