@@ -1,5 +1,7 @@
 // Nuclei in WebGL: outlines of two pixels, fills, points and a map of the density, straight from typed arrays.
 const TEXELS = 256;
+// A cell is drawn in blocks, so many to a side: those out of view cost nothing.
+const BLOCKS = 4;
 
 const COMMON = `#version 300 es
 precision highp float;
@@ -91,6 +93,7 @@ export class Layer {
     }
     cell.places = [["at", buffer(xy), 2], ["of", buffer(of), 1]];
     cell.lists = new Map();
+    cell.order = inBlocks(cell);
   }
 
   // The vertices of outlines in pairs, or those of fills in triples; of rings with many vertices only about `most`.
@@ -101,8 +104,10 @@ export class Layer {
     if (cell.lists.has(name)) return cell.lists.get(name);
     const vertices = cell.xy.length / 2, { n, offsets } = cell;
     const list = new Uint32Array(corners * vertices);
-    let at = 0;
-    for (let i = 0; i < n; i++) {
+    const starts = new Uint32Array(BLOCKS * BLOCKS + 1);
+    let at = 0, block = 0;
+    for (const i of cell.order.nuclei) {
+      for (; cell.order.block[i] >= block; block++) starts[block] = at;
       const last = offsets[i + 1] - 1, step = Math.max(1, Math.round((last - offsets[i]) / most));
       for (let k = offsets[i]; k < last; k += step) {
         if (corners === 3) list[at++] = vertices + i;
@@ -110,9 +115,23 @@ export class Layer {
         list[at++] = Math.min(k + step, last);
       }
     }
-    const made = { array: this.array(this.programs.shapes, cell.places, list.subarray(0, at), cell.buffers), count: at };
+    starts.fill(at, block);
+    const made = { array: this.array(this.programs.shapes, cell.places, list.subarray(0, at), cell.buffers), starts };
     cell.lists.set(name, made);
     return made;
+  }
+
+  // Draws the blocks of a list that are in view; `x`, `y`: the corner of the cell.
+  draw(kind, cell, x, y, starts) {
+    const { view, gl } = this, edge = cell.edge / BLOCKS, reach = cell.reach;
+    const at = (l0) => Math.max(0, Math.min(BLOCKS - 1, Math.floor(l0 / edge)));
+    const [left, top] = [at(view.x - reach - x), at(view.y - reach - y)];
+    const right = at(view.x + this.canvas.width / view.scale + reach - x), bottom = at(view.y + this.canvas.height / view.scale + reach - y);
+    const whole = left === 0 && right === BLOCKS - 1;
+    for (let row = top; row <= bottom; row += whole ? BLOCKS : 1) {
+      const first = starts[row * BLOCKS + left], last = starts[(whole ? bottom : row) * BLOCKS + right + 1];
+      if (last > first) gl.drawElements(kind, last - first, gl.UNSIGNED_INT, 4 * first);
+    }
   }
 
   array(shader, attributes, indices, buffers) {
@@ -198,29 +217,29 @@ export class Layer {
 
   // Lines are a pixel wide everywhere; drawn again half a pixel or one aside they get wider.
   lines(cell, x, y, most, shifts) {
-    const gl = this.gl, shader = this.shapes(cell, x, y, 1), { array, count } = this.list(cell, 2, most);
+    const gl = this.gl, shader = this.shapes(cell, x, y, 1), { array, starts } = this.list(cell, 2, most);
     gl.bindVertexArray(array);
     for (const [across, down] of shifts) {
       gl.uniform2f(shader.at.shift, across, down);
-      gl.drawElements(gl.LINES, count, gl.UNSIGNED_INT, 0);
+      this.draw(gl.LINES, cell, x, y, starts);
     }
   }
 
   // First the stencil counts how often each pixel is covered by the triangles of a ring: an odd number is inside.
   // Then each pixel inside is coloured once.
   fills(cell, x, y, most, alpha) {
-    const gl = this.gl, shader = this.shapes(cell, x, y, alpha), { array, count } = this.list(cell, 3, most);
+    const gl = this.gl, shader = this.shapes(cell, x, y, alpha), { array, starts } = this.list(cell, 3, most);
     gl.uniform2f(shader.at.shift, 0, 0);
     gl.bindVertexArray(array);
     gl.enable(gl.STENCIL_TEST);
     gl.colorMask(false, false, false, false);
     gl.stencilFunc(gl.ALWAYS, 0, 1);
     gl.stencilOp(gl.KEEP, gl.KEEP, gl.INVERT);
-    gl.drawElements(gl.TRIANGLES, count, gl.UNSIGNED_INT, 0);
+    this.draw(gl.TRIANGLES, cell, x, y, starts);
     gl.colorMask(true, true, true, true);
     gl.stencilFunc(gl.EQUAL, 1, 1);
     gl.stencilOp(gl.KEEP, gl.KEEP, gl.ZERO);
-    gl.drawElements(gl.TRIANGLES, count, gl.UNSIGNED_INT, 0);
+    this.draw(gl.TRIANGLES, cell, x, y, starts);
     gl.disable(gl.STENCIL_TEST);
   }
 
@@ -237,6 +256,13 @@ export class Layer {
     gl.activeTexture(gl.TEXTURE0);
     gl.bindTexture(gl.TEXTURE_2D, cell.colours);
   }
+}
+
+// The nuclei of a cell, block by block, and the block of each.
+function inBlocks({ n, x, y, edge }) {
+  const block = new Uint8Array(n), at = (l0) => Math.max(0, Math.min(BLOCKS - 1, Math.floor((BLOCKS * l0) / edge)));
+  for (let i = 0; i < n; i++) block[i] = at(y[i]) * BLOCKS + at(x[i]);
+  return { block, nuclei: Uint32Array.from({ length: n }, (_, i) => i).sort((a, b) => block[a] - block[b] || a - b) };
 }
 
 function program(gl, vertex, fragment) {

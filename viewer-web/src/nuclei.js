@@ -5,6 +5,8 @@ import { classColour, ramp, RAMP, rgbOf } from "./colours.js";
 // Up to so many nuclei in view get outlines, or else points; more are a density.
 const MOST_OUTLINED = 4000, MOST_POINTS = 40_000, MOST_CELLS = 80;
 const KEPT_CELLS = 500, AT_ONCE = 6;
+// A nucleus reaches no further from its centre; larger ones may be cut at the edge of the screen.
+const REACH_UM = 15;
 export const BASIC = ["score", "area_um2"];
 
 export class Nuclei {
@@ -99,7 +101,7 @@ export class Nuclei {
   covering(view, kind, margin = 0) {
     const edge = this.edge(kind), each = kind === "points" ? this.meta.pointCells : 1;
     const most = this.meta.cells.map((count) => Math.ceil(count / each));
-    const reach = 12 / this.meta.mpp + margin;
+    const reach = REACH_UM / this.meta.mpp + margin;
     const low = [view.x - reach, view.y - reach].map((v) => Math.max(0, Math.floor(v / edge)));
     const high = [view.x1 + reach, view.y1 + reach].map((v, i) => Math.min(most[i] - 1, Math.floor(v / edge)));
     const out = [];
@@ -161,7 +163,7 @@ export class Nuclei {
       const values = this.values;
       const path = kind === "cell" ? "cell" : "points";
       const cell = parseCell(await bytes(`${this.path}/${path}/${x}/${y}${queryOf({ values: values.join(",") })}`), values, kind === "cell");
-      Object.assign(cell, { kind, corner: [x * this.edge(kind), y * this.edge(kind)], painted: -1 });
+      Object.assign(cell, { kind, corner: [x * this.edge(kind), y * this.edge(kind)], edge: this.edge(kind), reach: REACH_UM / this.meta.mpp, painted: -1 });
       this.layer.upload(cell);
       this.cells.set(key, cell);
       for (const [old, gone] of this.cells) {

@@ -143,7 +143,7 @@ export class Pane {
     this.complete = complete;
     if (!complete && nuclei.density && !cells.length) this.layer.map([nuclei.density.width * nuclei.density.bin, nuclei.density.height * nuclei.density.bin], look.opacity);
     // Screen pixels per micron decide how many vertices of an outline show, and how wide it is.
-    const fine = view.scale / ratio / nuclei.meta.mpp, most = fine < 1.6 ? 8 : fine < 3 ? 10 : 1e6, shifts = fine < 1.6 ? THIN : fine < 3 ? MIDDLE : WIDE;
+    const fine = view.scale / ratio / nuclei.meta.mpp, most = fine < 1.6 ? 8 : fine < 3 ? 10 : fine < 6 ? 16 : 1e6, shifts = fine < 1.6 ? THIN : fine < 3 ? MIDDLE : WIDE;
     for (const cell of cells) {
       nuclei.paint(cell);
       const [x, y] = cell.corner;
