@@ -82,6 +82,20 @@ def test_damage_that_keeps_the_size_is_shown_on_the_page(copy: Path, results: Re
     assert problems == ["tables/nuclei_table/X/zarr.json has other content than was published"]
 
 
+def test_a_table_that_cannot_be_read_is_said_to_be_so(copy: Path, results: Results) -> None:
+    nuclei = copy / "shapes/nuclei/shapes.parquet"
+    data = bytearray(nuclei.read_bytes())
+    data[100 : len(data) // 2] = bytes(len(data) // 2 - 100)
+    nuclei.write_bytes(bytes(data))
+    with viewing(copy, "--slide", results.slide) as server:
+        page = Page(server.address)
+        path = page.of("")
+        assert page.get(path).status == 200
+        for part in ("/density", "/cell/0/0", "/nucleus/1"):
+            answer = page.get(f"{path}{part}")
+            assert (answer.status, b"verify" in answer.body) == (503, True)
+
+
 def test_a_newer_result_is_refused_with_its_format(copy: Path) -> None:
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["format"] = 99

@@ -93,6 +93,7 @@ class App {
     return new Pane(meta, {
       parent: this.slides,
       look: () => this.look,
+      failed: (error) => toast(error.message),
       moved: (pane) => this.follow(pane),
       settled: (pane) => {
         if (!pane.located) return;

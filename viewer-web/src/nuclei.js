@@ -10,7 +10,10 @@ const REACH_UM = 15;
 export const BASIC = ["score", "area_um2"];
 
 export class Nuclei {
-  constructor(meta, layer, changed) {
+  // `changed` is called when there is something new to draw, `failed` with an error of the server.
+  constructor(meta, layer, changed, failed) {
+    this.failed = failed;
+    this.refused = new Set();
     this.meta = meta;
     this.layer = layer;
     this.changed = changed;
@@ -54,7 +57,12 @@ export class Nuclei {
   async refreshDensity() {
     const version = this.version, colour = this.colour;
     const query = { ...filterQuery(this.filter, this.meta.classes), value: colour === "class" ? "" : colour };
-    const density = parseDensity(await bytes(`${this.path}/density${queryOf(query)}`));
+    let density;
+    try {
+      density = parseDensity(await bytes(`${this.path}/density${queryOf(query)}`));
+    } catch (error) {
+      return this.failed(error);
+    }
     if (version !== this.version) return;
     this.all ??= sums(density);
     this.density = density;
@@ -122,7 +130,7 @@ export class Nuclei {
         this.cells.delete(key);
         this.cells.set(key, cell);
         here.push(cell);
-      } else missing.push([kind, x, y]);
+      } else if (!this.refused.has(key)) missing.push([kind, x, y]);
     }
     this.queue = missing;
     this.missing = new Set(missing.map((cell) => this.key(...cell)));
@@ -171,6 +179,10 @@ export class Nuclei {
         this.layer.forget(gone);
         this.cells.delete(old);
       }
+    } catch (error) {
+      // Not again, since nothing would have changed.
+      this.refused.add(key);
+      this.failed(error);
     } finally {
       this.pending.delete(key);
       this.loading--;

@@ -27,7 +27,7 @@ export class Pane {
     // tile: it draws at once, and only if the view is another one.
     this.changed = () => this.frame || (this.frame = requestAnimationFrame(this.draw));
     this.moved = () => this.ready && JSON.stringify(this.view) !== this.drawnView && this.draw();
-    this.nuclei = new Nuclei(meta, this.layer, this.changed);
+    this.nuclei = new Nuclei(meta, this.layer, this.changed, options.failed);
     this.times = {};
     this.paths = {};
     this.resized = new ResizeObserver(() => this.changed());

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wsi_nuc.errors import UsageError
+from wsi_nuc.errors import StorageError, UsageError
 from wsi_nuc.rings import offsets_of
 from wsi_nuc.safezarr import open_array
 from wsi_nuc.safezip import contents
@@ -123,10 +123,19 @@ class Columns:
         out = np.empty(len(self), np.float32)
         measured = self._reader.measured_columns
         if name in measured:
-            array = open_array(contents(self._reader.store) / layout.NUCLEI_TABLE / "X")
-            at = measured.index(name)
-            for start in range(0, len(self), AT_ONCE // 16):
-                out[start : start + AT_ONCE // 16] = array[start : start + AT_ONCE // 16, at]
+            path, at, step = (
+                contents(self._reader.store) / layout.NUCLEI_TABLE / "X",
+                measured.index(name),
+                AT_ONCE // 16,
+            )
+            try:
+                array = open_array(path)
+                for start in range(0, len(self), step):
+                    out[start : start + step] = array[start : start + step, at]
+            except (OSError, KeyError, ValueError, RuntimeError) as error:
+                raise StorageError(
+                    path, f"cannot be read ({error})", "`wsi-nuc verify` says what is wrong"
+                ) from None
             return out
         for group in range(self._reader.groups):
             start, stop = self._reader.starts[group : group + 2].tolist()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wsi_nuc.cohort.folder import CohortFolder
@@ -13,11 +14,13 @@ from wsi_nuc.cohort.plan import load
 from wsi_nuc.cohort.records import DONE
 from wsi_nuc.cohort.report.figures import figures_of, outliers
 from wsi_nuc.cohort.state import states
+from wsi_nuc.cohort.tables import read as read_figures
 from wsi_nuc.errors import StorageError, UsageError
 from wsi_nuc.safezip import flaw_of
 from wsi_nuc.store.manifest import Json
 from wsi_nuc.store.verify import is_result
 from wsi_nuc.store.verify import verify as problems_of
+from wsi_nuc.viewer.guard import NotThere
 from wsi_nuc.viewer.opened import OpenedStore, Place, checked_manifest
 from wsi_nuc.viewer.pictures import jpeg, shrunk, thumbnail
 
@@ -38,6 +41,8 @@ class Known:
     model: str = ""
     slide_key: str = ""
     """The same for results of one slide; "" where that does not matter."""
+    more: Mapping[str, float] = field(default_factory=dict)
+    """Other figures in which a slide may stand out."""
 
     @classmethod
     def of(cls, manifest: Json) -> Known:
@@ -53,7 +58,7 @@ class Known:
         figures["nuclei_per_mm2"] = self.nuclei / self.area_mm2 if self.area_mm2 else None
         for name, count in self.classes.items():
             figures[f"share_{name}"] = count / self.nuclei if self.nuclei else None
-        return figures
+        return figures | dict(self.more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +101,7 @@ class Gallery:
             raise UsageError(paths[0], "holds no result that can be shown", "run a slide first, with --out")
         if slide and len({place.store for place in self.places.values()}) > 2:
             raise UsageError("--slide", "belongs to one slide, and this shows many", "use --slides FOLDER")
-        self.rows = _outliers_first(self.rows)
+        self.rows = outliers_first(self.rows)
 
     def _add(self, entry: Entry, several: bool) -> None:
         """`several`: others have the same name, so that this one also gets that of its folder and its model."""
@@ -119,8 +124,8 @@ class Gallery:
         self.rows.append(row | known.figures())
 
     def opened(self, number: str) -> OpenedStore:
-        """The result of an id; KeyError if there is none."""
-        place = self.places[number]
+        """The result of an id; NotThere if there is none."""
+        place = self._place(number)
         with self._lock:
             if number not in self._open:
                 self._open[number] = OpenedStore(place, self._folders)
@@ -131,11 +136,16 @@ class Gallery:
             self._open.move_to_end(number)
             return self._open[number]
 
+    def _place(self, number: str) -> Place:
+        if number not in self.places:
+            raise NotThere(number)
+        return self.places[number]
+
     def picture(self, number: str) -> bytes:
-        """The thumbnail of a result as JPEG; KeyError if there is none."""
-        rgb = thumbnail(self.places[number].store)
+        """The thumbnail of a result as JPEG; NotThere if there is none."""
+        rgb = thumbnail(self._place(number).store)
         if rgb is None:
-            raise KeyError(number)
+            raise NotThere(number)
         return jpeg(shrunk(rgb, EDGE_PX), 80)
 
 
@@ -162,14 +172,20 @@ def _of_cohort(folder: CohortFolder) -> Iterator[Entry]:
         row = state.row
         roi = row.settings.get("roi") or plan.settings.get("roi")
         if state.state == DONE and (done := state.record):
-            known = Known(done.digest, done.nuclei, done.area_mm2, done.classes)
+            figures = read_figures(folder, row.id, done.digest) or {}
+            more = {
+                figure.name: float(value)
+                for figure in figures_of(list(figures))
+                if isinstance(value := figures[figure.name], int | float) and math.isfinite(value)
+            }
+            known = Known(done.digest, done.nuclei, done.area_mm2, done.classes, more=more)
             yield Entry(row.label, folder.store(row.id), "", known, row.slide or None, roi)
         else:
             problem = f"{state.state}{': ' * bool(state.error)}{state.error}"
             yield Entry(row.label, folder.store(row.id) if row.id else folder.root, problem)
 
 
-def _outliers_first(rows: Sequence[Json]) -> list[Json]:
+def outliers_first(rows: Sequence[Json]) -> list[Json]:
     """The rows with a `why` of those that stand out, the farthest first; those that cannot be shown come last."""
     shown = [row for row in rows if not row["state"]]
     names = list(dict.fromkeys(name for row in shown for name in row))

@@ -32,6 +32,10 @@ HEADERS = {
 }
 
 
+class NotThere(Exception):
+    """An address names something that does not exist."""
+
+
 class Guard:
     """Decides by the head of a request alone."""
 

@@ -23,6 +23,7 @@ from wsi_nuc.store.reading import NucleiFile, class_names
 from wsi_nuc.store.verify import verify
 from wsi_nuc.viewer import slide as slides
 from wsi_nuc.viewer.columns import Columns, cell_grid, column_names
+from wsi_nuc.viewer.guard import NotThere
 from wsi_nuc.viewer.layers import layers_of
 from wsi_nuc.viewer.outlines import POINT_CELLS, Outlines
 from wsi_nuc.viewer.pictures import TILE_PX, Pyramid, thumbnail
@@ -186,10 +187,10 @@ class OpenedStore:
         return [[name, text] for name, text in pairs if text]
 
     def nucleus(self, number: int) -> Json:
-        """Everything that is known about one nucleus; IndexError where there is none."""
+        """Everything that is known about one nucleus; NotThere where there is none."""
         row = number - 1
         if not 0 <= row < self.reader.rows:
-            raise IndexError("there is no such nucleus")
+            raise NotThere("there is no such nucleus")
         with self._lock:
             names = [n for n in self.reader.shape_columns if n != "class_id"] + list(self.reader.measured_columns)
             group = int(np.searchsorted(self.reader.starts, row, side="right")) - 1

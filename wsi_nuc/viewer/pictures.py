@@ -16,6 +16,7 @@ from wsi_nuc.safezip import contents
 from wsi_nuc.slides.pixels import read_around
 from wsi_nuc.store import layout
 from wsi_nuc.types import Box, SlideSource, UInt8
+from wsi_nuc.viewer.guard import NotThere
 
 TILE_PX, QUALITY = 512, 88
 # A tile of a slide without small levels would decode more than this: it is cut from the thumbnail instead.
@@ -61,11 +62,11 @@ class Pyramid:
         return width, height
 
     def tile(self, step: int, x: int, y: int) -> bytes:
-        """The JPEG of column x, row y where a pixel has 2**step level-0 pixels; IndexError where there is none."""
+        """The JPEG of column x, row y where a pixel has 2**step level-0 pixels; NotThere where there is none."""
         width, height = self.size(step) if 0 <= step <= self.steps else (0, 0)
         box = Box(x * TILE_PX, y * TILE_PX, min((x + 1) * TILE_PX, width), min((y + 1) * TILE_PX, height))
         if x < 0 or y < 0 or box.width <= 0 or box.height <= 0:
-            raise IndexError("there is no such tile")
+            raise NotThere("there is no such tile")
         return jpeg(self._pixels(box, 2**step))
 
     def _pixels(self, box: Box, scale: int) -> UInt8:

@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import tornado.httpserver
 import tornado.netutil
 import tornado.web
@@ -19,7 +20,7 @@ from wsi_nuc.errors import UsageError, WsiNucError
 from wsi_nuc.viewer import outlines
 from wsi_nuc.viewer.columns import Wanted, asked
 from wsi_nuc.viewer.gallery import Gallery
-from wsi_nuc.viewer.guard import HEADERS, Guard
+from wsi_nuc.viewer.guard import HEADERS, Guard, NotThere
 from wsi_nuc.viewer.opened import OpenedStore
 
 Query = dict[str, str]
@@ -95,12 +96,13 @@ class Handler(tornado.web.RequestHandler):
         loop = asyncio.get_running_loop()
         try:
             made = await loop.run_in_executor(self.threads, make)
-        except (KeyError, IndexError):
+        except NotThere:
             raise Refused(404) from None
         except UsageError:
             raise Refused(400) from None
-        except WsiNucError as error:
-            raise Refused(503, str(error).replace("%", "%%")) from None
+        except (WsiNucError, OSError, pa.ArrowException) as error:
+            remedy = "" if isinstance(error, WsiNucError) else ". `wsi-nuc verify` says what is wrong"
+            raise Refused(503, f"{error}{remedy}".replace("%", "%%")) from None
         self.set_header("Content-Type", kind)
         self.finish(json.dumps(made, allow_nan=False) if kind == JSON else made)
 
@@ -190,7 +192,7 @@ def _names(query: Query, of: str) -> list[str]:
 def _in(at: tuple[int, ...], size: tuple[int, int]) -> tuple[int, int]:
     """Column and row of a cell that exists."""
     if not all(place < most for place, most in zip(at, size, strict=True)):
-        raise IndexError("there is no such cell")
+        raise NotThere("there is no such cell")
     return at[0], at[1]
 
 
