@@ -18,6 +18,7 @@ from wsi_nuc.safezip import contents
 from wsi_nuc.store import layout
 from wsi_nuc.store.nuclei_rows import NucleiReader
 from wsi_nuc.store.tables import to_numpy
+from wsi_nuc.store.zarrfile import CHUNK_ROWS
 from wsi_nuc.types import Bool, Float32, Int64
 
 # Edge of a cell, for which a page asks in one request: this many microns, as a power of two of pixels.
@@ -27,7 +28,7 @@ MOST_BINS = 768
 LEAST_BIN_UM = 6.0
 BARS = 40
 # Columns beside class, score and area that stay in memory, the least recently used go first.
-MOST_COLUMNS = 3
+MOST_COLUMNS = 8
 AT_ONCE = 2**20
 BASIC = ("score", "area_um2")
 # Of the columns beside the outlines, those that a picture can be coloured by.
@@ -120,27 +121,24 @@ class Columns:
             return self._more[name]
 
     def _read_column(self, name: str) -> Float32:
+        if name in self._reader.measured_columns:
+            return self._read_measured(self._reader.measured_columns.index(name))
         out = np.empty(len(self), np.float32)
-        measured = self._reader.measured_columns
-        if name in measured:
-            path, at, step = (
-                contents(self._reader.store) / layout.NUCLEI_TABLE / "X",
-                measured.index(name),
-                AT_ONCE // 16,
-            )
-            try:
-                array = open_array(path)
-                for start in range(0, len(self), step):
-                    out[start : start + step] = array[start : start + step, at]
-            except (OSError, KeyError, ValueError, RuntimeError) as error:
-                raise StorageError(
-                    path, f"cannot be read ({error})", "`wsi-nuc verify` says what is wrong"
-                ) from None
-            return out
         for group in range(self._reader.groups):
             start, stop = self._reader.starts[group : group + 2].tolist()
             values = self._reader.table(group, [name]).column(0).combine_chunks().fill_null(float("nan"))
             out[start:stop] = to_numpy(values)
+        return out
+
+    def _read_measured(self, at: int) -> Float32:
+        path, out = contents(self._reader.store) / layout.NUCLEI_TABLE / "X", np.empty(len(self), np.float32)
+        try:
+            array = open_array(path)
+            for start in range(0, len(self), CHUNK_ROWS):
+                out[start : start + CHUNK_ROWS] = array[start : start + CHUNK_ROWS, at]
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            cause = f"cannot be read ({error})"
+            raise StorageError(path, cause, "`wsi-nuc verify` says what is wrong") from None
         return out
 
     def passing(self, wanted: Wanted, part: slice) -> Bool:
