@@ -130,8 +130,8 @@ def test_a_link_keeps_the_view(browser: Browser) -> None:
     show(browser, 1000, 900, 1.5)
     browser.run("wsiNuc.remember()")
     kept = browser.run("[location.hash, wsiNuc.panes[0].place]")
-    browser.run("location.reload()")
-    browser.wait(f"{COMPLETE} && wsiNuc.panes[0].times.nuclei", 30)
+    browser.run("window.old = true; setTimeout(() => location.reload())")
+    browser.wait(f"!window.old && {COMPLETE} && wsiNuc.panes[0].times.nuclei", 30)
     again = browser.run("[location.hash, wsiNuc.panes[0].place]")
     assert again[0] == kept[0]
     assert again[1] == pytest.approx(kept[1], rel=1e-3)
@@ -167,7 +167,8 @@ def test_keys_move_zoom_and_turn_dark(browser: Browser) -> None:
     dark = look(browser, "dark")
     assert dark[5, 600].max() < 80
     assert browser.run("document.querySelector('dialog').open") is True
-    browser.run("document.querySelector('dialog').remove()")
+    browser.key("h")
+    browser.wait("!document.querySelector('dialog')")
 
 
 def test_the_view_is_saved_as_png_with_tiles_and_nuclei(browser: Browser) -> None:

@@ -302,7 +302,7 @@ class App {
   help() {
     const open = document.querySelector("dialog");
     if (open) return open.remove();
-    const dialog = el("dialog", { onclick: () => dialog.remove() }, el("h2", {}, "Keys"), el("table", {}, ...KEYS.map(([key, what]) => el("tr", {}, el("td", {}, ...key.split(" ").map((each) => el("kbd", {}, each))), el("td", {}, what)))));
+    const dialog = el("dialog", { onclick: () => dialog.remove(), onclose: () => dialog.remove() }, el("h2", {}, "Keys"), el("table", {}, ...KEYS.map(([key, what]) => el("tr", {}, el("td", {}, ...key.split(" ").map((each) => el("kbd", {}, each))), el("td", {}, what)))));
     document.body.append(dialog);
     dialog.showModal();
   }
@@ -312,6 +312,7 @@ class App {
     const pane = this.panes[0];
     if (event.key === "d") return this.turnTheme();
     if (event.key === "h" || event.key === "?") return this.help();
+    if (document.querySelector("dialog")) return;
     if (event.key === "b") return this.back();
     if (!pane?.ready) return;
     const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
