@@ -21,7 +21,20 @@ from benchmarks.table import Row, print_rows
 # These train, or run large networks or whole cohorts, for many minutes: they run when they are named.
 LONG = {"cohort_plan", "cohort_soak", "slurm_signals", "soak", "ablations", "resolution_check", "published_loop"}
 # Parts of benchmarks. Every other module of this folder is a benchmark.
-PARTS = {"__init__", "all", "child", "command", "slides", "slurm_ways", "soak_processes", "soak_run", "table"}
+PARTS = {
+    "__init__",
+    "all",
+    "browser",
+    "child",
+    "command",
+    "hostile_requests",
+    "lattice",
+    "slides",
+    "slurm_ways",
+    "soak_processes",
+    "soak_run",
+    "table",
+}
 
 
 def names() -> list[str]:

@@ -18,6 +18,7 @@ from wsi_nuc.cli.report_command import report
 from wsi_nuc.cli.run_command import run
 from wsi_nuc.cli.train_commands import data_app, evaluate, train
 from wsi_nuc.cli.try_command import try_
+from wsi_nuc.cli.view_command import view
 from wsi_nuc.errors import WsiNucError
 
 app = typer.Typer(
@@ -28,7 +29,9 @@ app = typer.Typer(
     epilog="Exit codes: 0 all done, 2 usage, 3 some slides failed (each named), 4 model, 5 storage, "
     "75 interrupted (the same command resumes).",
 )
-for command in (run, info, verify, pack, unpack, features, columns, export, count, report, synth, train, evaluate):
+for command in (
+    run, info, verify, pack, unpack, features, columns, export, count, report, view, synth, train, evaluate,
+):  # fmt: skip
     app.command()(command)
 app.command("import")(import_)
 app.command("try")(try_)
