@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from wsi_nuc.errors import ModelError
 from wsi_nuc.models.device import Device
+from wsi_nuc.run.resources import Heap
 from wsi_nuc.training.config import TrainingConfig
 from wsi_nuc.training.curves import Sums, draw_curves, write_curves
 from wsi_nuc.training.events import Clock, Emit, EpochDone, Noted, StepDone
@@ -26,6 +27,7 @@ from wsi_nuc.training.ranks import Ranks
 from wsi_nuc.training.state import Ema, Progress, Trained, load_state, save_state
 
 STATE, BEST = "state.pt", "best.safetensors"
+_heap = Heap()
 
 Losses = dict[str, torch.Tensor]
 Row = dict[str, float]
@@ -156,6 +158,7 @@ def _learn(stage: Stage, total: torch.Tensor, step: int) -> None:
     if stage.clip:
         nn.utils.clip_grad_norm_(stage.module.parameters(), stage.clip)
     stage.optimizer.step()
+    _heap.used(1)
 
 
 def _refuse_non_finite(total: torch.Tensor, losses: Losses, name: str, step: int, batch: Batch) -> None:
