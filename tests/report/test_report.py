@@ -147,7 +147,7 @@ def test_a_store_without_its_slide_or_grid_has_a_page(tmp_path: Path) -> None:
     store = publish_nuclei(tmp_path, nuclei(300), made=made_from())
     page = write_report(store, None).read_text()
     assert "The slide was not at hand" in page
-    assert "says nothing of tiles" in page
+    assert "the grid of tiles is not known" in page
 
 
 def test_run_writes_the_page_beside_the_store(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The grid of tiles that a result was computed on, from its rows: a store does not say how large a tile is."""
+"""The grid of tiles that a result was computed on: as its manifest says, or, in older stores, from its rows."""
 
 from __future__ import annotations
 
@@ -36,8 +36,12 @@ class CoreGrid:
 
 
 def core_grid(file: NucleiFile, manifest: Json) -> CoreGrid | None:
-    """The grid that fits to the tile of every nucleus within a core; None where none fits, or several."""
+    """The grid that the manifest states. Without it, the one that fits to the tile of every nucleus within a core;
+    None where none fits, or several."""
     width, height = int(manifest["slide"]["width_px"]), int(manifest["slide"]["height_px"])
+    stated = manifest.get("run", {}).get("tile_l0")
+    if isinstance(stated, int | float) and math.isfinite(stated) and stated > 0:
+        return CoreGrid(float(stated), math.ceil(width / stated), math.ceil(height / stated), width, height)
     total = int(manifest["tiles"].get("total", 0))
     if total <= 1 or not file.rows:
         return None

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from wsi_nuc.errors import StorageError
-from wsi_nuc.report.seams import SeamAudit, crossed_lines, tile_l0
+from wsi_nuc.quality.tilegrid import core_grid
+from wsi_nuc.report.seams import SeamAudit, crossed_lines
 from wsi_nuc.store.manifest import Json
 from wsi_nuc.store.nuclei_rows import NucleiReader, NucleiRows
-from wsi_nuc.store.reading import class_names
+from wsi_nuc.store.reading import NucleiFile, class_names
 from wsi_nuc.store.tables import probability_name
 from wsi_nuc.types import Float64, Int64
 
@@ -77,7 +78,9 @@ def figures_of(store: Path, manifest: Json) -> Figures:
     classes = tuple(map(OfClass, names))
     counts = np.zeros((len(names), math.ceil(size[1] / cell_l0), math.ceil(size[0] / cell_l0)))
     diameters = np.zeros(round(LARGEST_UM / BIN_UM), np.int64)
-    step = tile_l0(manifest)
+    with NucleiFile(store) as file:
+        grid = core_grid(file, manifest)
+    step = grid.edge_l0 if grid else 0.0
     lines = crossed_lines(step, mpp) if step else []
     for rows in _groups(store, manifest, names):
         columns = rows.columns

@@ -45,7 +45,8 @@ def overlay(source: SlideSource, field: Box, mpp: float, trials: Sequence[Trial]
 def _words(trial: Trial, field: Box, mpp: float, workers: int) -> list[tuple[tuple[int, int, int] | None, str]]:
     """Colour of a square before the line, if any, and the line."""
     um = (field.x1 - field.x0) * mpp
-    where = f"{um:.0f} um at {field.x0},{field.y0}"
+    middle = f"{(field.x0 + field.x1) // 2},{(field.y0 + field.y1) // 2}"
+    where = f"{um:.0f} um around {middle}"
     lines: list[tuple[tuple[int, int, int] | None, str]] = [
         (None, f"{trial.model}: {len(trial.nuclei):,} nuclei, {where}"),
         (None, f"whole slide: {in_words(trial.slide_seconds(workers))} with {workers} worker(s)"),

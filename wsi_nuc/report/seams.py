@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.spatial import cKDTree
 
-from wsi_nuc.store.manifest import Json
 from wsi_nuc.store.reading import StoredRings
 from wsi_nuc.types import Bool, Float64
 
@@ -80,13 +79,6 @@ class SeamAudit:
         usual = float(values.mean())
         chance = self.seams.area_error_um2 if name == "mean_area_um2" else math.sqrt(max(1.0, usual))
         return (value - usual) / max(float(values.std(ddof=1)), chance)
-
-
-def tile_l0(manifest: Json) -> float | None:
-    """Edge of a tile's core in level-0 pixels; None for cells that come from elsewhere, and for runs of earlier
-    versions."""
-    edge = manifest["run"].get("tile_l0")
-    return float(edge) if isinstance(edge, int | float) and math.isfinite(edge) and edge > 0 else None
 
 
 @dataclass(slots=True)
