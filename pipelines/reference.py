@@ -15,6 +15,7 @@ from typer.main import get_command
 from pipelines.pages import ROOT
 from wsi_nuc import errors, run_slides
 from wsi_nuc.cli import app
+from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.config import RunConfig
 from wsi_nuc.datasets.record import DataError
 from wsi_nuc.store.manifest import MANIFEST, read
@@ -151,7 +152,7 @@ def outputs() -> str:
         if result.error:
             raise RuntimeError(result.error)
         manifest = read(Path(result.store))
-        folders = sorted({str(Path(file).parent) for file in manifest["files"]})
+        folders = {"/".join(parts[:3]) for file in manifest["files"] if (parts := Path(file).parts[:-1])}
     return "\n\n".join(
         [
             "# Every output",
@@ -159,17 +160,33 @@ def outputs() -> str:
             "the layout of SpatialData.",
             _table("| element |"),
             "[Every column](../columns.md) says what the columns of the tables mean.",
-            "## Folders",
-            "Of a result with `--labels`:",
-            "```text\n" + "\n".join(folders) + "\n```",
+            "The folders of a result with `--labels`:",
+            "```text\n" + "\n".join(sorted(folders)) + "\n```",
             "## The manifest",
             f"`{MANIFEST}` is written last. A store without it is not a result. `wsi-nuc verify` compares every "
             "file with it.",
             _entries(manifest),
             "This one is of a drawn slide of 256 px. Of `files`, the first is shown, and hashes are cut.",
             "```json\n" + json.dumps(_short(manifest), indent=2) + "\n```",
+            "## The folder of a cohort",
+            _of_cohort(),
+            "## Other files",
+            "`wsi-nuc report` and `run --report` write `SLIDE.report.html` beside the store, `wsi-nuc try` writes "
+            "`SLIDE.try.png`, and `wsi-nuc export` the files that [Exports](../exports.md) describes.",
         ]
     )
+
+
+def _of_cohort() -> str:
+    cohort = CohortFolder(Path("cohort"))
+    rows = ["| path | holds |", "|---|---|"]
+    for name, part in vars(CohortFolder).items():
+        if not isinstance(part, property):
+            continue
+        if not part.__doc__:
+            raise ValueError(f"{CohortFolder.__name__}.{name} does not say what it holds")
+        rows.append(f"| `{getattr(cohort, name).relative_to('cohort')}` | {' '.join(part.__doc__.split())} |")
+    return "\n".join(rows)
 
 
 def _short(manifest: dict[str, Any]) -> Any:
