@@ -38,9 +38,9 @@ lint: setup
 bench: setup
 	$(PY) -m benchmarks.all
 
-# The tutorials run, to make their pictures: two minutes or so on two quiet CPU cores.
+# The tutorials run, to make their pictures: a minute or two on two quiet CPU cores.
 docs: setup
-	$(PY) -m mkdocs build --quiet --strict
+	$(PY) -m mkdocs build --strict
 	@echo "site/index.html"
 
 # The tools that docs/tools.md names, in an environment of their own.
