@@ -6,14 +6,14 @@ COMPAT := .venv-compat
 TOOLS := tests/compat/requirements.txt
 TIATOOLBOX := .venv-tiatoolbox
 
-.PHONY: setup demo test nightly check lint bench compat compat-tiatoolbox clean
+.PHONY: setup demo test nightly check lint bench docs compat compat-tiatoolbox clean
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(PY) || python3 -m venv .venv
 	@$(PY) -m pip install -qq --upgrade 'pip>=25.1'
-	$(PY) -m pip install -qq -c constraints.txt -e '.[$(EXTRAS)]' --group dev
+	$(PY) -m pip install -qq -c constraints.txt -e '.[$(EXTRAS)]' --group dev --group docs
 	@touch $@
 
 demo: setup
@@ -38,6 +38,11 @@ lint: setup
 bench: setup
 	$(PY) -m benchmarks.all
 
+# The tutorials run, to make their pictures: a minute or two on two quiet CPU cores.
+docs: setup
+	$(PY) -m mkdocs build --strict
+	@echo "site/index.html"
+
 # The tools that docs/tools.md names, in an environment of their own.
 $(COMPAT)/.installed: $(TOOLS)
 	@test -x $(COMPAT)/bin/python || python3 -m venv $(COMPAT)
@@ -58,4 +63,4 @@ compat-tiatoolbox: setup $(TIATOOLBOX)/.installed
 	$(PY) -m pytest -q -n 0 tests/compat/test_tiatoolbox.py
 
 clean:
-	rm -rf build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist demo site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -30,7 +30,7 @@ def _required() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     optional = project["project"]["optional-dependencies"].values()
     texts = [*project["project"]["dependencies"], *(text for extra in optional for text in extra)]
-    texts += project["dependency-groups"]["dev"]
+    texts += [text for group in project["dependency-groups"].values() for text in group]
     return [
         requirement for requirement in map(Requirement, texts) if requirement.name != project["project"]["name"]
     ]

@@ -49,10 +49,12 @@ class CohortFolder:
 
     @property
     def plan(self) -> Path:
+        """What will run, with which settings, and where each result goes."""
         return self.root / "plan.json"
 
     @property
     def plan_table(self) -> Path:
+        """The same as a table, with the doubts about each slide."""
         return self.root / "plan.csv"
 
     @property
@@ -62,6 +64,7 @@ class CohortFolder:
 
     @property
     def table(self) -> Path:
+        """One row per slide and one per patient."""
         return self.root / "cohort.parquet"
 
     @property
@@ -76,10 +79,12 @@ class CohortFolder:
 
     @property
     def csv(self) -> Path:
+        """The same rows for a spreadsheet."""
         return self.root / "cohort.csv"
 
     @property
     def report(self) -> Path:
+        """One page: status, distributions, outliers, thumbnails."""
         return self.root / "report.html"
 
     @property
@@ -109,6 +114,7 @@ class CohortFolder:
 
     @property
     def queue_logs(self) -> Path:
+        """Folder with what each job on a cluster said."""
         return self.queue / "logs"
 
     def record(self, slide_id: str) -> Path:

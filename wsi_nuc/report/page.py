@@ -182,7 +182,7 @@ def _seams(figures: Figures) -> Check:
         return Check(
             "Seams",
             UNKNOWN,
-            "not known: the result is of an earlier version or imported, and says nothing of tiles",
+            "the grid of tiles is not known: there are too few nuclei, or they come from elsewhere",
         )
     seams = audit.seams
     compared = (
