@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from tests.cohort.lists import copy, settings, write_list
 from wsi_nuc.cohort.folder import CohortFolder
 from wsi_nuc.cohort.rows import make_rows
-from wsi_nuc.cohort.sheet import read_sheet, to_csv, typed
+from wsi_nuc.cohort.sheet import read_sheet, typed
 from wsi_nuc.errors import OK, USAGE, UsageError
+from wsi_nuc.store.flat import to_csv
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

@@ -110,7 +110,7 @@ def test_what_failed_for_its_own_sake_is_named_again_and_not_repeated(
 
 def _noting(seen: list[str]) -> object:
     def run(
-        config: RunConfig, requests: list[work.SlideRequest], emit: object, out: object
+        config: RunConfig, requests: list[work.SlideRequest], emit: object, out: object, class_tables: bool
     ) -> Iterator[SlideResult]:
         seen.extend(request.slide for request in requests)
         yield from ()
