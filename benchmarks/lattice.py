@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import shapely
 
-from benchmarks.stitching import noise
+from benchmarks.stitching import ellipses, noise
 from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.slides.registry import open_slide
@@ -29,7 +29,6 @@ from wsi_nuc.types import Box, Float64, Int64, SlideRef, TileCounts, UInt8
 
 MPP, PITCH, CORE, BLOCK, PATTERN, TILE = 0.25, 49, 1024, 4096, 1024, 256
 CLASSES = ("epithelial", "inflammatory", "connective", "necrotic", "other")
-_ANGLES = np.linspace(0, 2 * np.pi, 25, endpoint=False)
 
 
 def pattern(folder: Path) -> UInt8:
@@ -74,9 +73,7 @@ def nuclei(x0: int, y0: int, size: int) -> NucleiTable:
     xy = np.column_stack([(side + 0.3 + 0.4 * noise(key, i)) * PITCH for i, side in ((1, column), (2, row))])
     long = 10 + 8 * noise(key, 3)
     short, turn = long * (0.5 + 0.5 * noise(key, 4)), np.pi * noise(key, 5)
-    along, across = long[:, None] * np.cos(_ANGLES), short[:, None] * np.sin(_ANGLES)
-    cos, sin = np.cos(turn)[:, None], np.sin(turn)[:, None]
-    ring = np.stack([along * cos - across * sin, along * sin + across * cos], axis=2) + xy[:, None]
+    rings = ellipses(xy, long, short, turn)
     score = (0.3 + 0.7 * noise(key, 6)).astype(np.float32)
     # Classes in large patches with some mixture, so that a density map has something to show.
     ways = [np.array([np.cos(k), np.sin(k)]) / (900 + 400 * k) for k in range(len(CLASSES))]
@@ -85,8 +82,8 @@ def nuclei(x0: int, y0: int, size: int) -> NucleiTable:
     tiles = -(-size // CORE)
     tile = (xy[:, 1] // CORE).astype(np.int64) * tiles + (xy[:, 0] // CORE).astype(np.int64)
     return NucleiTable(
-        xy=ring.reshape(-1, 2),
-        offsets=np.arange(len(key) + 1) * len(_ANGLES),
+        xy=rings.xy,
+        offsets=rings.offsets,
         prompt_xy=xy,
         score=score,
         prompt_score=score,

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from benchmarks.child import peak_mib
 from benchmarks.table import Row, interleaved, print_rows
 from wsi_nuc.nuclei import NucleiTable
+from wsi_nuc.rings import Rings
 from wsi_nuc.stitch import RegionCandidates, StitchGeometry, stitch
 from wsi_nuc.types import Float64, Int64
 
@@ -81,17 +82,23 @@ def _views(x: Float64, y: Float64) -> tuple[Int64, Int64, Int64, npt.NDArray[np.
     return nucleus, tile_x, tile_y, np.arange(len(nucleus)) >= len(nucleus) - len(double)
 
 
+def ellipses(xy: Float64, long: Float64, short: Float64, turn: Float64) -> Rings:
+    """Outlines of 25 vertices around N points, with their half axes and angles."""
+    along, across = long[:, None] * np.cos(_ANGLES), short[:, None] * np.sin(_ANGLES)
+    cos, sin = np.cos(turn)[:, None], np.sin(turn)[:, None]
+    ring = np.stack([along * cos - across * sin, along * sin + across * cos], axis=2) + xy[:, None]
+    return Rings(ring.reshape(-1, 2), np.arange(len(xy) + 1) * len(_ANGLES))
+
+
 def _table(key: npt.NDArray[np.uint64], xy: Float64, tile: Int64, changed: npt.NDArray[np.bool_]) -> NucleiTable:
     long = 9 + 9 * noise(key, 3)
     short, turn = long * (0.6 + 0.4 * noise(key, 4)), np.pi * noise(key, 5)
     moved = (changed & (noise(key, 6) < 0.5))[:, None] * np.stack([noise(key, 7), noise(key, 8)], 1) * 3
-    along, across = long[:, None] * np.cos(_ANGLES), short[:, None] * np.sin(_ANGLES)
-    cos, sin = np.cos(turn)[:, None], np.sin(turn)[:, None]
-    ring = np.stack([along * cos - across * sin, along * sin + across * cos], axis=2) + (xy + moved)[:, None]
+    rings = ellipses(xy + moved, long, short, turn)
     score = (noise(key, 9) * 0.5 + moved[:, 0] / 12).astype(np.float32)
     return NucleiTable(
-        xy=ring.reshape(-1, 2),
-        offsets=np.arange(len(key) + 1) * len(_ANGLES),
+        xy=rings.xy,
+        offsets=rings.offsets,
         prompt_xy=xy,
         score=score,
         prompt_score=score,

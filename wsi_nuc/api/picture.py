@@ -8,13 +8,12 @@ import cv2
 import numpy as np
 
 from wsi_nuc.exporting.registry import COLOURS
+from wsi_nuc.report.pictures import SHIFT, fixed_points
 from wsi_nuc.store.nuclei_rows import NucleiReader
 from wsi_nuc.types import UInt8
 
 # Outlines of smaller nuclei are not drawn but filled.
 LEAST_PX = 4.0
-# OpenCV takes fractions of pixels as whole numbers of sixteenths.
-SHIFT = 4
 
 
 def drawn(store: Path, rgb: UInt8, size: tuple[int, int], px: int) -> UInt8:
@@ -28,8 +27,7 @@ def drawn(store: Path, rgb: UInt8, size: tuple[int, int], px: int) -> UInt8:
     canvas = cv2.resize(rgb, target, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
     with NucleiReader(store, ["class_id"]) as reader:
         for rows in reader.each():
-            # OpenCV counts from the middle of a pixel.
-            points = np.round((rows.rings.xy * scale - 0.5) * 2**SHIFT).astype(np.int32)
+            points = fixed_points(rows.rings.xy * scale)
             outlines = np.split(points, rows.rings.offsets[1:-1])
             extent = np.median((rows.rings.bounds_l0[:, 2:] - rows.rings.bounds_l0[:, :2]).max(axis=1)) * scale
             for label in np.unique(rows.columns["class_id"]).tolist():

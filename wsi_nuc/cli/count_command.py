@@ -89,7 +89,7 @@ def _told(counted: Counted) -> list[str]:
     counts = (
         (read.mended, "regions crossed themselves and were mended"),
         (read.cut, "regions reached beyond the slide and were cut"),
-        (read.passed_over, "objects are no regions and were passed over"),
+        (read.passed_over, "objects are not regions and were passed over"),
     )
     return [f"{number} {what}" for number, what in counts if number]
 

@@ -124,7 +124,7 @@ def _reported(settings: RunConfig, result: SlideResult) -> SlideResult:
     if result.exit_code != OK:
         return result
     try:
-        write_report(Path(result.store), reference(result.slide, settings))
+        write_report(Path(result.store), reference(result.slide, settings), compared=True)
     except WsiNucError as error:
         typer.echo(f"wsi-nuc: {error}", err=True)
         return replace(result, error=str(error), exit_code=error.exit_code)

@@ -58,16 +58,16 @@ def _with_slide(gallery: Gallery, results: list[Path], folders: tuple[Path, ...]
     from wsi_nuc.viewer.gallery import Gallery
 
     (number,) = gallery.places
-    found = gallery.opened(number).slide
-    while not found.usable:
-        typer.echo(f"wsi-nuc: {found.why}", err=True)
+    known = gallery.opened(number).slide
+    while not known.usable:
+        typer.echo(f"wsi-nuc: {known.why}", err=True)
         if not sys.stdin.isatty():
             break
         path = typer.prompt("path of the slide now (empty: show the thumbnail)", default="", show_default=False)
         if not path:
             break
         gallery = Gallery(results, str(Path(path).expanduser()), folders, roi)
-        found = gallery.opened(number).slide
+        known = gallery.opened(number).slide
     return gallery
 
 

@@ -162,8 +162,8 @@ def _counts(
                 layers += [np.isfinite(mean), mean > limit]
             code = place * classes + label[kept][row]
             for layer, held in enumerate(layers):
-                found, number = np.unique(code[held], return_counts=True)
-                out[found // classes, layer, found % classes] += number
+                codes, numbers = np.unique(code[held], return_counts=True)
+                out[codes // classes, layer, codes % classes] += numbers
     return out
 
 
@@ -208,14 +208,14 @@ def areas_within(shapes: Any, tissue: Any) -> Float64:
     tree = shapely.STRtree(parts)
     shapely.prepare(parts)
     for start in range(0, len(shapes), _AT_ONCE):
-        some = np.asarray(shapes[start : start + _AT_ONCE], object)
-        shape, part = tree.query(some)
-        whole = shapely.contains_properly(parts[part], some[shape])
+        chunk = np.asarray(shapes[start : start + _AT_ONCE], object)
+        shape, part = tree.query(chunk)
+        whole = shapely.contains_properly(parts[part], chunk[shape])
         area = np.zeros(len(shape))
-        area[whole] = shapely.area(some[shape[whole]])
+        area[whole] = shapely.area(chunk[shape[whole]])
         crossing = ~whole
-        area[crossing] = shapely.area(shapely.intersection(parts[part[crossing]], some[shape[crossing]]))
-        out[start : start + len(some)] = np.bincount(shape, weights=area, minlength=len(some))
+        area[crossing] = shapely.area(shapely.intersection(parts[part[crossing]], chunk[shape[crossing]]))
+        out[start : start + len(chunk)] = np.bincount(shape, weights=area, minlength=len(chunk))
     return out
 
 
@@ -230,8 +230,8 @@ def figures(counts: Int64, classes: Sequence[str], usable_mm2: float) -> Row:
     if len(counts) > 1:
         known, above = counts[1:].tolist()
         row |= {"positive": sum(above), "positive_share": _ratio(sum(above), sum(known))}
-        for name, some, of in zip(classes, above, known, strict=True):
-            row |= {f"positive_{name}": some, f"positive_share_{name}": _ratio(some, of)}
+        for name, positive, measured in zip(classes, above, known, strict=True):
+            row |= {f"positive_{name}": positive, f"positive_share_{name}": _ratio(positive, measured)}
     return row
 
 

@@ -46,7 +46,7 @@ class Regions:
     cut: int = 0
     """Regions that reached beyond the slide."""
     passed_over: int = 0
-    """Objects that are no region: points, lines, detections."""
+    """Objects that are not regions: points, lines, detections."""
 
     def __len__(self) -> int:
         return len(self.shapes)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from wsi_nuc.datasets.jsonstream import objects, value_of
 from wsi_nuc.errors import UsageError
-from wsi_nuc.importing.record import Cells, Wanted, batches, head, polygon
+from wsi_nuc.importing.record import Cells, Wanted, batches, certainty, head, polygon, type_name
 
 # Files without a map of types use the numbers of PanNuke.
 PANNUKE = {1: "Neoplastic", 2: "Inflammatory", 3: "Connective", 4: "Dead", 5: "Epithelial"}
@@ -34,14 +34,9 @@ def _cells(path: Path) -> Iterator[tuple[Any, str, float]]:
         if "contour" not in cell:
             remedy = "use cells.json, not cell_detection.json, which holds points only"
             raise UsageError(path, "holds a cell without a contour", remedy)
-        probability = cell.get("type_prob")
-        score = float(probability) if isinstance(probability, int | float) and 0 <= probability <= 1 else 1.0
-        yield polygon([cell["contour"]]), _name(cell.get("type"), names), score
+        name, score = _name(cell.get("type"), names), certainty(cell.get("type_prob"))
+        yield polygon([cell["contour"]]), name, score
 
 
 def _name(kind: Any, names: Any) -> str:
-    if kind is None:
-        return ""
-    if isinstance(names, Mapping) and str(kind) in names:
-        return str(names[str(kind)])
-    return PANNUKE.get(kind, f"type {kind}") if names is None else f"type {kind}"
+    return PANNUKE[kind] if names is None and kind in PANNUKE else type_name(kind, names)

@@ -11,7 +11,7 @@ from typing import Any
 
 from wsi_nuc.datasets.jsonstream import members, value_of
 from wsi_nuc.errors import UsageError
-from wsi_nuc.importing.record import Cells, Wanted, batches, head, polygon
+from wsi_nuc.importing.record import Cells, Wanted, batches, certainty, head, polygon, type_name
 
 ENOUGH_BYTES = 1 << 20
 
@@ -33,12 +33,5 @@ def _cells(path: Path) -> Iterator[tuple[Any, str, float]]:
     for _, nucleus in members(path, "nuc"):
         if not isinstance(nucleus, Mapping) or "contour" not in nucleus:
             raise UsageError(path, "holds a nucleus without a contour", "use the JSON that HoVer-Net wrote")
-        probability = nucleus.get("type_prob")
-        score = float(probability) if isinstance(probability, int | float) and 0 <= probability <= 1 else 1.0
-        yield polygon([nucleus["contour"]]), _name(nucleus.get("type"), names), score
-
-
-def _name(kind: Any, names: Any) -> str:
-    if kind is None:
-        return ""
-    return str(names[str(kind)]) if isinstance(names, Mapping) and str(kind) in names else f"type {kind}"
+        name, score = type_name(nucleus.get("type"), names), certainty(nucleus.get("type_prob"))
+        yield polygon([nucleus["contour"]]), name, score

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,18 @@ def polygon(rings: Any) -> Any:
         return shapely.Polygon(vertices[0], [hole for hole in vertices[1:] if len(hole) >= 3])
     except (TypeError, ValueError, IndexError, OverflowError, shapely.errors.ShapelyError):
         return None
+
+
+def certainty(said: Any) -> float:
+    """The score of a cell whose file may say how sure it is; 1 if it says nothing that makes sense."""
+    return float(said) if isinstance(said, int | float) and 0 <= said <= 1 else 1.0
+
+
+def type_name(kind: Any, names: Any) -> str:
+    """The name of a type that a file numbers. `names`: its map of types, if it has one."""
+    if kind is None:
+        return ""
+    return str(names[str(kind)]) if isinstance(names, Mapping) and str(kind) in names else f"type {kind}"
 
 
 def head(path: Path, size: int = 4096) -> bytes:

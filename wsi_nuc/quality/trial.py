@@ -15,6 +15,7 @@ from wsi_nuc.models.base import ModelSpec, NucleiModel
 from wsi_nuc.nuclei import NucleiTable
 from wsi_nuc.quality.resolution import read_tile
 from wsi_nuc.run.level0 import inside_and_valid, to_level0
+from wsi_nuc.store.reading import meet
 from wsi_nuc.tiling.plan import TilePlan, make_plan
 from wsi_nuc.tiling.scale import choose_scale
 from wsi_nuc.tissue.find import Tissue
@@ -121,5 +122,5 @@ def tried(
 def _tiles(plan: TilePlan, field: Box) -> list[int]:
     """The tiles whose cores meet the field."""
     boxes = plan.grid.core_boxes_l0(np.arange(plan.grid.tiles))
-    low = (boxes[:, 0] < field.x1) & (boxes[:, 1] < field.y1)
-    return np.flatnonzero(low & (boxes[:, 2] > field.x0) & (boxes[:, 3] > field.y0)).tolist()
+    met: list[int] = np.flatnonzero(meet(boxes, (field.x0, field.y0, field.x1, field.y1))).tolist()
+    return met

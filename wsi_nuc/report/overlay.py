@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from wsi_nuc.datasets.sheet import COLOURS
 from wsi_nuc.quality.trial import Trial
+from wsi_nuc.report.pictures import SHIFT, fixed_points
 from wsi_nuc.types import Box, SlideSource, UInt8
 
 EDGE_PX, LINE_PX, GAP_PX, LETTER_PX = 900, 22, 12, 16
@@ -66,6 +67,6 @@ def _outlined(plain: UInt8, trial: Trial, field: Box, scale: float) -> UInt8:
     corner = np.array([field.x0, field.y0])
     nuclei = trial.nuclei
     for row, kind in enumerate(nuclei.class_id.tolist()):
-        points = np.round(((nuclei.ring(row) - corner) * scale - 0.5) * 16).astype(np.int32)[:, None]
-        cv2.polylines(picture, [points], True, COLOURS[kind % len(COLOURS)], 2, cv2.LINE_AA, 4)
+        points = fixed_points((nuclei.ring(row) - corner) * scale)
+        cv2.polylines(picture, [points], True, COLOURS[kind % len(COLOURS)], 2, cv2.LINE_AA, SHIFT)
     return picture

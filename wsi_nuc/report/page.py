@@ -51,9 +51,14 @@ def report_path(store: Path) -> Path:
     return store.with_name(store.name.removesuffix(".zip").removesuffix(".zarr") + SUFFIX)
 
 
-def write_report(store: Path, slide: SlideRef | None, out: Path | None = None) -> Path:
-    """Write the page and return its path. Without the slide it has no pictures of single nuclei."""
+def write_report(store: Path, slide: SlideRef | None, out: Path | None = None, compared: bool = False) -> Path:
+    """Write the page and return its path. Without the slide it has no pictures of single nuclei.
+
+    `compared`: the slide is known to be that of the result, as after a run. Otherwise its content is hashed.
+    """
     manifest = manifests.read(store)
+    if slide is not None and not compared:
+        refuse_other(slide, str(manifest["made_from"]["slide_sha256"]), "give the slide with --slide")
     figures = figures_of(store, manifest)
     page = (
         environment("wsi_nuc.report")
@@ -133,7 +138,6 @@ def _examples(manifest: Json, figures: Figures, slide: SlideRef | None) -> list[
     """Class, kind, and its nuclei with their pictures."""
     if slide is None:
         return []
-    refuse_other(slide, str(manifest["made_from"]["slide_sha256"]), "give the slide with --slide")
     with closing(open_slide(slide)) as source:
         return [
             (of.name, kind, [(e, nucleus_picture(source, float(manifest["slide"]["mpp"]), e)) for e in shown])

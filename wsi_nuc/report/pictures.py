@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from wsi_nuc.errors import SlideError, StorageError
 from wsi_nuc.report.figures import Example
@@ -17,6 +18,7 @@ from wsi_nuc.types import Box, Float64, SlideSource, UInt8
 EDGE_PX, MAP_PX, NUCLEUS_PX = 900, 320, 112
 # What the picture of a nucleus shows at least, and around a large one.
 FIELD_UM, AROUND = 28.0, 1.6
+SHIFT = 4
 _GREEN, _RED = (40, 220, 40), (230, 40, 40)
 
 
@@ -27,12 +29,17 @@ def data_uri(rgb: UInt8, kind: str = ".jpg", quality: int = 82) -> str:
     return f"data:image/{mime};base64,{base64.b64encode(packed.tobytes()).decode()}" if done else ""
 
 
-def thumbnail(store: Path, edge_px: int) -> UInt8 | None:
+def thumbnail(store: Path, edge_px: int | None = None) -> UInt8 | None:
     """H x W x 3, at most `edge_px` wide and high; None if it cannot be read."""
     try:
         rgb = read_thumbnail(store)
     except StorageError:
         return None
+    return rgb if edge_px is None else shrunk(rgb, edge_px)
+
+
+def shrunk(rgb: UInt8, edge_px: int) -> UInt8:
+    """At most `edge_px` wide and high."""
     scale = min(1.0, edge_px / max(rgb.shape[:2]))
     size = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
     return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
@@ -47,7 +54,7 @@ def slide_picture(
         return ""
     scale = rgb.shape[1] / width_l0
     for ring in tissue:
-        cv2.polylines(rgb, [_fixed(ring * scale)], True, _GREEN, 1, cv2.LINE_AA, 4)
+        cv2.polylines(rgb, [fixed_points(ring * scale)], True, _GREEN, 1, cv2.LINE_AA, SHIFT)
     for x0, y0, x1, y1 in bad_boxes_l0:
         low, high = (int(x0 * scale), int(y0 * scale)), (int(np.ceil(x1 * scale)), int(np.ceil(y1 * scale)))
         cv2.rectangle(rgb, low, high, _RED, 2)
@@ -83,10 +90,11 @@ def nucleus_picture(source: SlideSource, mpp: float, example: Example) -> str:
     how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     picture = np.asarray(cv2.resize(rgb, (NUCLEUS_PX, NUCLEUS_PX), interpolation=how), np.uint8)
     outline = (example.ring_l0 - corner) * (NUCLEUS_PX / edge)
-    cv2.polylines(picture, [_fixed(outline)], True, _GREEN, 1, cv2.LINE_AA, 4)
+    cv2.polylines(picture, [fixed_points(outline)], True, _GREEN, 1, cv2.LINE_AA, SHIFT)
     return data_uri(picture)
 
 
-def _fixed(xy: Float64) -> np.ndarray:  # type: ignore[type-arg]
-    """Points for OpenCV, in sixteenths of a pixel, whose pixels have their centres at whole numbers."""
-    return np.round((xy - 0.5) * 16).astype(np.int32)[:, None]
+def fixed_points(xy: Float64) -> npt.NDArray[np.int32]:
+    """N x 1 x 2 for OpenCV, which takes fractions of pixels as whole numbers (see SHIFT) and counts from the middle
+    of a pixel."""
+    return np.asarray(np.round((xy - 0.5) * 2**SHIFT)[:, None], np.int32)

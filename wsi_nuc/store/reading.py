@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -162,8 +163,18 @@ def class_names(store: Path) -> tuple[str, ...]:
 
 def slide_beside(store: Path, name: str) -> Path | None:
     """The slide that a store names, if it lies beside the store, one folder up, or here."""
-    places = (folder / name for folder in (store.parent, store.parent.parent, Path()))
-    return next((place for place in places if place.exists() and not place.samefile(store)), None)
+    return next(slides_beside(store, name), None)
+
+
+def slides_beside(store: Path, name: str, folders: Iterable[Path] = ()) -> Iterator[Path]:
+    """Where the slide that a store names may be, the likeliest place first: in the `folders`, then beside the
+    store, one folder up, and here. A name that would lead elsewhere is in none of them."""
+    if name in ("", ".", "..") or name != Path(name).name:
+        return
+    for folder in (*folders, store.absolute().parent, store.absolute().parent.parent, Path.cwd()):
+        place = folder / name
+        if place.exists() and not place.samefile(store):
+            yield place
 
 
 def read_tissue(store: Path) -> tuple[Any, float]:

@@ -16,13 +16,14 @@ from wsi_nuc.cohort.report.figures import figures_of, outliers
 from wsi_nuc.cohort.state import states
 from wsi_nuc.cohort.tables import read as read_figures
 from wsi_nuc.errors import StorageError, UsageError
+from wsi_nuc.report.pictures import thumbnail
 from wsi_nuc.safezip import flaw_of
 from wsi_nuc.store.manifest import Json
 from wsi_nuc.store.verify import is_result
 from wsi_nuc.store.verify import verify as problems_of
 from wsi_nuc.viewer.guard import NotThere
 from wsi_nuc.viewer.opened import OpenedStore, Place, checked_manifest
-from wsi_nuc.viewer.pictures import jpeg, shrunk, thumbnail
+from wsi_nuc.viewer.pictures import jpeg
 
 # Results that are open at a time: two beside each other, and the one before.
 MOST_OPEN = 3
@@ -92,9 +93,9 @@ class Gallery:
         self.places: dict[str, Place] = {}
         self.rows: list[Json] = []
         """What a page of thumbnails shows of each, and of those that cannot be shown."""
-        found = [entry for path in paths for entry in _found(Path(path))]
-        often = Counter(entry.name for entry in found)
-        for entry in found:
+        entries = [entry for path in paths for entry in _entries_of(Path(path))]
+        often = Counter(entry.name for entry in entries)
+        for entry in entries:
             given = replace(entry, slide=slide or entry.slide, roi=roi or entry.roi)
             self._add(given, often[entry.name] > 1)
         if not self.places and not any(row.get("state") for row in self.rows):
@@ -143,13 +144,13 @@ class Gallery:
 
     def picture(self, number: str) -> bytes:
         """The thumbnail of a result as JPEG; NotThere if there is none."""
-        rgb = thumbnail(self._place(number).store)
+        rgb = thumbnail(self._place(number).store, EDGE_PX)
         if rgb is None:
             raise NotThere(number)
-        return jpeg(shrunk(rgb, EDGE_PX), 80)
+        return jpeg(rgb, 80)
 
 
-def _found(path: Path) -> Iterator[Entry]:
+def _entries_of(path: Path) -> Iterator[Entry]:
     if (path / "plan.json").is_file():
         yield from _of_cohort(CohortFolder(path.absolute()))
     elif is_result(path) or flaw_of(path):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from wsi_nuc.errors import StorageError
+from wsi_nuc.report.pictures import thumbnail
 from wsi_nuc.safezarr import read_array
 from wsi_nuc.safezip import contents
 from wsi_nuc.store import layout
@@ -26,7 +27,7 @@ from wsi_nuc.viewer.columns import Columns, cell_grid, column_names
 from wsi_nuc.viewer.guard import NotThere
 from wsi_nuc.viewer.layers import layers_of
 from wsi_nuc.viewer.outlines import POINT_CELLS, Outlines
-from wsi_nuc.viewer.pictures import TILE_PX, Pyramid, thumbnail
+from wsi_nuc.viewer.pictures import TILE_PX, Pyramid
 from wsi_nuc.viewer.slide import FoundSlide
 
 MOST_TEXTS = 100_000

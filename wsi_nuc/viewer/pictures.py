@@ -1,27 +1,22 @@
-"""Pixels for a page: tiles of a slide as JPEG, and the thumbnail that a store keeps of it."""
+"""Pixels for a page: tiles of a slide, or of the thumbnail that a store keeps of it, as JPEG."""
 
 from __future__ import annotations
 
 import math
 import threading
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from wsi_nuc.errors import SlideError, StorageError
+from wsi_nuc.errors import SlideError
 from wsi_nuc.resampling import resized
-from wsi_nuc.safezarr import read_array
-from wsi_nuc.safezip import contents
 from wsi_nuc.slides.pixels import read_around
-from wsi_nuc.store import layout
 from wsi_nuc.types import Box, SlideSource, UInt8
 from wsi_nuc.viewer.guard import NotThere
 
 TILE_PX, QUALITY = 512, 88
 # A tile of a slide without small levels would decode more than this: it is cut from the thumbnail instead.
 MOST_PIXELS = 2**25
-MOST_VALUES = 2**25
 
 
 def jpeg(rgb: UInt8, quality: int = QUALITY) -> bytes:
@@ -29,23 +24,6 @@ def jpeg(rgb: UInt8, quality: int = QUALITY) -> bytes:
     if not done:
         raise SlideError("", "a tile cannot be written as JPEG")
     return data.tobytes()
-
-
-def thumbnail(store: Path) -> UInt8 | None:
-    """H x W x 3; None where the store has none, or none that can be read."""
-    try:
-        planes = read_array(contents(store) / layout.THUMBNAIL / "s0", MOST_VALUES)
-    except (OSError, StorageError, ValueError, KeyError):
-        return None
-    return np.ascontiguousarray(np.moveaxis(planes, 0, 2))
-
-
-def shrunk(rgb: UInt8, edge_px: int) -> UInt8:
-    """At most `edge_px` wide and high."""
-    scale = min(1.0, edge_px / max(rgb.shape[:2]))
-    size = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
-    small: UInt8 = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-    return small
 
 
 class Pyramid:

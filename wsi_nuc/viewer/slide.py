@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from wsi_nuc.slides.files import content_files
 from wsi_nuc.slides.identity import content_sha256
 from wsi_nuc.slides.registry import READERS, open_slide
 from wsi_nuc.store.manifest import Json
+from wsi_nuc.store.reading import slides_beside
 from wsi_nuc.types import SlideRef, SlideSource
 
 # A slide of more bytes is compared while it is already shown.
@@ -37,24 +38,12 @@ class FoundSlide:
         return self.state in (SAME, CHECKING, UNCHECKED)
 
 
-def candidates(store: Path, manifest: Json, given: str | None, folders: Iterable[Path]) -> Iterator[str]:
-    """Paths at which the slide may be, the likeliest first. `given`: where the user or the plan of a cohort says
-    that it is; `folders`: where slides lie that have moved."""
-    if given:
-        yield given
-    name = str(manifest["slide"].get("file", ""))
-    if not name or name != Path(name).name or name in (".", ".."):
-        return
-    for folder in (*folders, store.absolute().parent, store.absolute().parent.parent, Path.cwd()):
-        if (folder / name).exists():
-            yield str(folder / name)
-
-
 def find(store: Path, manifest: Json, given: str | None, folders: Iterable[Path]) -> FoundSlide:
-    """The slide of a result, opened, if it can be found and looks the same."""
-    name = shown(str(manifest["slide"].get("file", ""))) or "the slide"
-    problem = FoundSlide(MISSING, f"{name} is not where it was: {GIVE_PATH}")
-    for path in candidates(store, manifest, given, folders):
+    """The slide of a result, opened, if it can be found and looks the same. `given`: where the user or the plan of
+    a cohort says that it is; `folders`: where slides lie that have moved."""
+    name = str(manifest["slide"].get("file", ""))
+    problem = FoundSlide(MISSING, f"{shown(name) or 'the slide'} is not where it was: {GIVE_PATH}")
+    for path in (*([given] if given else []), *map(str, slides_beside(store, name, folders))):
         try:
             return _opened(path, manifest)
         except SlideError as error:
