@@ -95,6 +95,8 @@ def nucleus_picture(source: SlideSource, mpp: float, example: Example) -> str:
 
 
 def fixed_points(xy: Float64) -> npt.NDArray[np.int32]:
-    """N x 1 x 2 for OpenCV, which takes fractions of pixels as whole numbers (see SHIFT) and counts from the middle
-    of a pixel."""
+    """N x 1 x 2 for OpenCV.
+
+    It takes fractions of pixels as whole numbers (see SHIFT) and counts from the middle of a pixel.
+    """
     return np.asarray(np.round((xy - 0.5) * 2**SHIFT)[:, None], np.int32)
