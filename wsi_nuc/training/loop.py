@@ -152,7 +152,7 @@ def run_stage(stage: Stage, ranks: Ranks, emit: Emit) -> None:
 
 def _learn(stage: Stage, total: torch.Tensor, step: int) -> None:
     for group in stage.optimizer.param_groups:
-        group["lr"] = stage.lr * stage.rate(step)
+        group["lr"] = stage.lr * stage.rate(step) * group.get("share", 1.0)
     stage.optimizer.zero_grad(set_to_none=True)
     total.backward()  # type: ignore[no-untyped-call]
     if stage.clip:

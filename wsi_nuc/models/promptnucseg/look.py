@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wsi_nuc.models.base import Fetch, PromptedLook, Ready
 from wsi_nuc.models.promptnucseg.embedder import PointEmbedder
@@ -35,6 +35,12 @@ class PromptNucSegLook(PromptedLook):
     def __init__(self, networks: Networks, batch: TileBatch) -> None:
         self._networks, self._batch = networks, batch
         self._encoder = WindowEncoder(networks.net.segmentor, networks.runner, batch.rgb)
+
+    def used(self, use: UseSettings) -> PromptNucSegLook:
+        """What the same networks, used in another way, see in the batch. Windows that are encoded stay so."""
+        look = PromptNucSegLook(replace(self._networks, use=use), self._batch)
+        look._encoder = self._encoder
+        return look
 
     def _propose(self) -> Prompts:
         shared = self._networks

@@ -20,9 +20,9 @@ from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.errors import ModelError, UsageError
 from wsi_nuc.evaluation.evaluate import truth_of
 from wsi_nuc.models.compact import packaged
-from wsi_nuc.models.compact.build import load_weights, net_of, save_net
+from wsi_nuc.models.compact.build import assemble, load_weights, net_of, save_net
 from wsi_nuc.models.compact.net import CompactNet, PooledClasses
-from wsi_nuc.models.compact.settings import ARCHITECTURE, Settings
+from wsi_nuc.models.compact.settings import ARCHITECTURE, Settings, spec_of
 from wsi_nuc.models.registry import is_file
 from wsi_nuc.models.weights import Checkpoint, open_checkpoint
 from wsi_nuc.training.classes.config import ClassesConfig
@@ -180,7 +180,8 @@ def _finish(config: ClassesConfig, emit: Emit) -> None:
     net = net_of(checkpoint)
     sources = () if config.data is None else config.data.validation
     validation = load_images(sources, config.classes, config.mpp)
-    metrics = finite({**details["metrics"], **metrics_of(net, settings, validation.images)})
+    model = assemble(net, settings, "cpu", spec_of(settings, ""))
+    metrics = finite({**details["metrics"], **metrics_of(model, validation.images)})
     kept = ("training_data", "training_steps", "nucleus_um", "based_on", "penalty")
     save_net(config.out / MODEL, net, settings, {name: details.get(name) for name in kept} | {"metrics": metrics})
     emit(Noted("of dots in groups that were held back: " + ", ".join(f"{n} {v:.3f}" for n, v in metrics.items())))

