@@ -36,16 +36,20 @@ def sizes_of(name_or_file: str) -> NetSettings:
     return CompactSettings.from_header(info.details).net
 
 
+def before(part: Any, name_or_file: str) -> list[Any]:
+    """The modules of `part` that `load_encoder` fills; ImageNet's weights are of the encoder alone."""
+    if not name_or_file:
+        return []
+    return [part.encoder] if name_or_file in LITE else [part.encoder, part.pyramid]
+
+
 def load_encoder(part: Any, name_or_file: str) -> None:
-    """Fill `part.encoder` and, where the file has one, `part.pyramid`."""
+    """Fill `part.encoder` and, from a file of the compact family, `part.pyramid`."""
     if name_or_file in LITE:
         load_lite(part.encoder.body, name_or_file)
         return
-    given = checkpoint_of(name_or_file).tensors()
-    for name in ("encoder", "pyramid"):
-        module = getattr(part, name)
-        own = {key: given[f"{name}.{key}"].float() for key in module.state_dict() if f"{name}.{key}" in given}
-        module.load_state_dict(module.state_dict() | own)
+    own, given = part.state_dict(), checkpoint_of(name_or_file).tensors()
+    part.load_state_dict(own | {name: tensor.float() for name, tensor in given.items() if name in own})
 
 
 def load_lite(body: Any, kind: str) -> None:

@@ -6,7 +6,7 @@ of stride 4 is folded into tokens of 16 x 16 pixels, from which SAM's mask decod
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from torch import nn
 
 from wsi_nuc.models.compact.encoder import encoder_of
 from wsi_nuc.models.compact.net import Pyramid
-from wsi_nuc.models.compact.settings import RESIDUAL, NetSettings
+from wsi_nuc.models.compact.settings import NetSettings
 from wsi_nuc.models.sam.decoder import LOGITS_PER_TOKEN
 from wsi_nuc.models.sam.model import EMBEDDING, encode
 from wsi_nuc.models.torch_ops import load
@@ -32,18 +32,9 @@ class ConvEncoder(nn.Module):
         super().__init__()
         near, _, far = settings.pyramid
         self.encoder, self.pyramid = encoder_of(settings), Pyramid(settings)
-        # A compact model's file has a pyramid. ImageNet's weights are of the encoder alone.
-        self.trained_before = ("encoder", "pyramid") if settings.encoder == RESIDUAL else ("encoder",)
         self.to_cells = nn.Conv2d(near, FOLDED, 1)
         self.to_tokens = nn.Conv2d(far, EMBEDDING, 1)
         self.norm = load("segment_anything.modeling.common").LayerNorm2d(EMBEDDING)
-
-    def train(self, mode: bool = True) -> Self:
-        """The norms of what was trained before stay as they are, since a step sees few crops."""
-        super().train(mode)
-        for name in self.trained_before:
-            getattr(self, name).eval()
-        return self
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         _, *maps = self.encoder(pixels.contiguous(memory_format=torch.channels_last))

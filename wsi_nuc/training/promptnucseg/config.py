@@ -124,7 +124,8 @@ class TrainConfig(TrainingConfig):
     """Files of weights to start from, native or foreign."""
     encoder: str = ""
     """The trained convolutional encoder that both parts share where segmentor.size is conv: "default", that of the
-    default model; a compact file; or "efficientnet-lite0" to "-lite2", ImageNet's from its package."""
+    default model; a compact file; or "efficientnet-lite0" to "-lite2", ImageNet's from its package. "": none, so
+    it begins with random weights."""
 
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:
@@ -132,9 +133,9 @@ class TrainConfig(TrainingConfig):
             raise ValueError("stages must name each stage once, and at least one")
         if self.prompter.shared_encoder and self.stages != ("together",):
             raise ValueError("with prompter.shared_encoder the only stage is [together]")
-        if bool(self.encoder) != (self.segmentor.size == CONV):
-            raise ValueError("encoder and segmentor.size: conv belong together: set both or neither")
-        if self.encoder and not self.prompter.shared_encoder:
+        if self.encoder and self.segmentor.size != CONV:
+            raise ValueError("encoder needs segmentor.size: conv")
+        if self.segmentor.size == CONV and not self.prompter.shared_encoder:
             raise ValueError("segmentor.size: conv needs prompter.shared_encoder: true")
         return self
 

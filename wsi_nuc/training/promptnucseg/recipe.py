@@ -25,12 +25,13 @@ from wsi_nuc.training.events import Emit, Noted
 from wsi_nuc.training.loop import Row, Stage, finite
 from wsi_nuc.training.promptnucseg.batches import Crops, Order, batches, judged, left_out, taking_part
 from wsi_nuc.training.promptnucseg.config import Part, StageConfig, TrainConfig
-from wsi_nuc.training.promptnucseg.start import PARTS, LossNet, best_file, save_parts, starting_net, trained_before
+from wsi_nuc.training.promptnucseg.start import PARTS, LossNet, best_file, save_parts, starting_net
 from wsi_nuc.training.promptnucseg.tune import told, tune
 from wsi_nuc.training.ranks import Ranks
 from wsi_nuc.training.registry import MODEL
 
 CONFIG = TrainConfig
+STEERED = ("train", "use", "cuts")
 
 
 class Validation:
@@ -111,6 +112,7 @@ def stage_of(config: TrainConfig, part: Part, data: Data, ranks: Ranks) -> Stage
         ema=plan.ema,
         validate_every=plan.validate_every,
         save_every=plan.save_every,
+        steered=STEERED,
     )
 
 
@@ -141,7 +143,7 @@ def _tell(config: TrainConfig, data: Data, emit: Emit) -> None:
 
 
 def _optimizer(module: LossNet, plan: StageConfig) -> torch.optim.Optimizer:
-    slow = {id(parameter) for parameter in trained_before(module.net)}
+    slow = {id(parameter) for part in module.before for parameter in part.parameters()}
     learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
     parameters = [
         {"params": [parameter for parameter in learning if (id(parameter) in slow) == is_slow], "share": share}

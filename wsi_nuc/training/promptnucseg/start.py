@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -15,9 +15,9 @@ from torch import nn
 from wsi_nuc.errors import ModelError
 from wsi_nuc.models.promptnucseg.build import ARCHITECTURE, PART, header_of, save_state
 from wsi_nuc.models.promptnucseg.convert import Target, convert
-from wsi_nuc.models.promptnucseg.encoder import FOLDED, ConvEncoder, embed_pixels
+from wsi_nuc.models.promptnucseg.encoder import FOLDED, embed_pixels
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet, Proposed, expected_shapes
-from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, Settings
+from wsi_nuc.models.promptnucseg.settings import CONV, WINDOW_PX, Settings
 from wsi_nuc.models.sam.decoder import (
     LOGITS_PER_TOKEN,
     TOKEN_PX,
@@ -31,7 +31,7 @@ from wsi_nuc.models.sam.decoder import (
 )
 from wsi_nuc.models.torch_ops import normalise
 from wsi_nuc.models.weights import open_checkpoint, sha256_of
-from wsi_nuc.training.pretrained import load_encoder
+from wsi_nuc.training.pretrained import before, load_encoder
 from wsi_nuc.training.promptnucseg.batches import Batch
 from wsi_nuc.training.promptnucseg.config import GRID, Part, TrainConfig
 from wsi_nuc.training.promptnucseg.losses import Losses, focal_classes, prompter_losses, segmentor_losses
@@ -59,9 +59,17 @@ class LossNet(nn.Module):
             frozen = name.startswith(UNUSED) and not name.startswith(USED)
             parameter.requires_grad_(name.startswith(prefixes or ("",)) and not frozen)
 
+        self.before = before(net.segmentor.image_encoder, config.encoder)
         if getattr(config.train, part).encoder == 0:
-            for parameter in trained_before(net):
-                parameter.requires_grad_(False)
+            for module in self.before:
+                module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """The norms of what was trained before stay as they are, since a step sees few crops."""
+        super().train(mode)
+        for module in self.before:
+            module.eval()
+        return self
 
     def forward(self, batch: Batch) -> Losses:
         pixels = normalise(batch.rgb)
@@ -109,13 +117,6 @@ class LossNet(nn.Module):
         return {"token": self.loss.classes * loss}
 
 
-def trained_before(net: PromptNucSegNet) -> list[nn.Parameter]:
-    """The parameters that `TrainConfig.encoder` gives."""
-    encoder = net.segmentor.image_encoder
-    parts = [getattr(encoder, name) for name in encoder.trained_before] if isinstance(encoder, ConvEncoder) else []
-    return [parameter for part in parts for parameter in part.parameters()]
-
-
 def cut(images: torch.Tensor, row: torch.Tensor, first: torch.Tensor, side: int) -> torch.Tensor:
     """n x side x side: the part of image `row` (of B x H x W) that begins at pixel `first` (n x 2: x, y)."""
     steps = torch.arange(side, device=images.device)
@@ -133,7 +134,7 @@ def fresh_net(config: TrainConfig) -> PromptNucSegNet:
         prompter.cls_head.layers[-1].bias[-1] = 2.0
         prompter.mask_head[-1].bias.fill_(-math.log(4))
         _look_at_the_point(net.segmentor.mask_decoder.transformer)
-        if config.encoder:
+        if config.segmentor.size == CONV:
             _unfold(net.segmentor.mask_decoder.output_upscaling)
     if config.encoder:
         load_encoder(net.segmentor.image_encoder, config.encoder)

@@ -24,7 +24,8 @@ from wsi_nuc.types import TileBatch
 
 # One key after the other, each from the best values of those before. The first comes again at the end, since it
 # depends on the others.
-TRIED: tuple[tuple[str, tuple[Any, ...]], ...] = (
+Tried = tuple[tuple[str, tuple[Any, ...]], ...]
+TRIED: Tried = (
     ("threshold", (0.2, 0.3, 0.4, 0.5, 0.6)),
     ("mask_filter", (True, False)),
     ("nms_radius_px", (4.0, 6.0, 8.0, 10.0, 12.0)),
@@ -34,9 +35,15 @@ TRIED: tuple[tuple[str, tuple[Any, ...]], ...] = (
 
 
 @torch.no_grad()
-def tune(net: PromptNucSegNet, settings: Settings, images: Sequence[LabelledImage], device: str) -> UseSettings:
+def tune(
+    net: PromptNucSegNet,
+    settings: Settings,
+    images: Sequence[LabelledImage],
+    device: str,
+    tried: Tried = TRIED,
+) -> UseSettings:
     """The settings of use with the greatest mean PQ over the images, all of which have outlines."""
-    first = replace(settings.use, threshold=TRIED[0][1][0])
+    first = replace(settings.use, **{tried[0][0]: tried[0][1][0]})
     models = [_remembering(assemble(net, settings, device, spec_of(settings, ""))) for _ in images]
 
     def pq(use: UseSettings) -> float:
@@ -44,7 +51,7 @@ def tune(net: PromptNucSegNet, settings: Settings, images: Sequence[LabelledImag
         return quality([evaluate_image(model(use), image, Scoring()) for model, image in pairs])
 
     best, reached = first, pq(first)
-    for key, values in TRIED:
+    for key, values in tried:
         for value in values:
             use = replace(best, **{key: value})
             if use != best and (scored := pq(use)) > reached:
