@@ -13,7 +13,7 @@ import pytest
 import shapely
 
 from tests.e2e.command import answers, digest, manifest, wsi_nuc
-from wsi_nuc.models.compact import packaged
+from wsi_nuc.models.compact.packaged import DEFAULT
 from wsi_nuc.models.registry import load_model, model_spec
 from wsi_nuc.synth import truth_path
 
@@ -31,7 +31,7 @@ def test_it_is_what_run_uses_when_nobody_says_otherwise(small: Path, tmp_path: P
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=240, check=True)
     store = json.loads(done.stdout)["store"]
     assert manifest(store)["made_from"]["config"]["model"] == "default"
-    assert manifest(store)["made_from"]["weights_sha256"] == packaged.SHA256
+    assert manifest(store)["made_from"]["weights_sha256"] == DEFAULT.sha256
 
 
 def test_workers_and_the_plain_loop_give_the_same_bytes(slide: Path, result: Path, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_fluorescence_is_reported_as_unlike_the_training_images(wsi: Path, tmp_p
 
 
 def test_it_is_small_and_planning_reads_its_header_only() -> None:
-    assert packaged.FILE.stat().st_size < 20e6
+    assert DEFAULT.file.stat().st_size < 20e6
     script = "import sys, wsi_nuc.models.registry as r; r.model_spec('default'); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
@@ -83,6 +83,6 @@ def test_its_card_says_what_it_is_for() -> None:
     assert done.returncode == 0, done.stderr
     assert "research use only" in done.stdout.lower()
     shown = json.loads(wsi_nuc("models", "show", "default", "--json").stdout)
-    assert shown["sha256"] == packaged.SHA256
+    assert shown["sha256"] == DEFAULT.sha256
     assert all(source["trains_released"] for source in shown["training_data"])
     assert tuple(shown["classes"]) == model_spec("default").classes
