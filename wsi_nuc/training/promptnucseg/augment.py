@@ -8,7 +8,7 @@ authors used. Albumentations 2 changed three of them:
 
 - `Blur(blur_limit=10)` drew the edge of its box evenly from 3, 5, 7 and 9; now a limit of 10 includes 11.
 - `GaussNoise(var_limit=50)` drew the variance evenly from 0 to 50 squared grey levels, and the deviation is its
-  root; now a deviation is drawn evenly, as a share of 255.
+  root; now a deviation is drawn evenly, as a share of 255, and noise that is rounded to 0 loses a tenth of it.
 - `ElasticTransform` lost `alpha_affine`, which moved three points 85 px from the middle by up to 15 px; an affine
   transform of the same reach replaces it.
 """
@@ -18,7 +18,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -140,11 +139,17 @@ def _transforms(a: Any, crop_px: int) -> dict[str, Any]:
 
 
 def _noise(a: Any) -> Any:
-    """Gaussian noise of a variance that is drawn evenly up to VAR_LIMIT: the deviations are drawn from parts that
-    hold one squared grey level each."""
-    ends = np.sqrt(np.arange(VAR_LIMIT + 1)) / WHITE
-    parts = [a.GaussNoise(std_range=(float(low), float(high)), p=1) for low, high in pairwise(ends)]
-    return a.OneOf(parts, p=0.25)
+    """GaussNoise as albumentations 1.x computes it."""
+
+    class Noise(a.ImageOnlyTransform):  # type: ignore[misc]
+        def get_params_dependent_on_data(self, params: Any, data: Any) -> dict[str, Any]:
+            deviation = self.py_random.uniform(0, VAR_LIMIT) ** 0.5
+            return {"noise": self.random_generator.normal(0, deviation, data["image"].shape)}
+
+        def apply(self, img: UInt8, noise: Float64, **params: Any) -> UInt8:
+            return np.clip(img + noise, 0, WHITE).astype(np.uint8)
+
+    return Noise(p=0.25)
 
 
 @dataclass(frozen=True, slots=True)

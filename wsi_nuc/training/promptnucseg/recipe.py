@@ -56,20 +56,25 @@ class Validation:
         row = image_means(scores).overall | {"quality": quality(scores)}
         if len(self._settings.classes) == 1:
             return row
-        if self._points_by_class:
-            points = self._scored(model, Scoring(masks=False)) if self._scoring.masks else scores
-            of_classes = mean(counts.f1 for counts in image_means(points).detection_by_class)
-            row["class_f1"] = of_classes
-        else:
-            # The ids are those of PanNuke, where no two images have the same; here several sources may.
-            of_classes = pannuke_means([replace(s, id=str(i)) for i, s in enumerate(scores)]).mpq
-            row["mpq"] = of_classes
-        return row if math.isnan(of_classes) else row | {"quality": of_classes}
+        if self._points_by_class and self._scoring.masks:
+            scores = self._scored(model, Scoring(masks=False))
+        return row | by_class(scores, self._points_by_class)
 
     def _scored(self, model: NucleiModel, scoring: Scoring) -> list[ImageScore]:
         with torch.no_grad():
             own = evaluate_images(model, self._ranks.share(self._images), scoring)
         return self._ranks.collect(own)
+
+
+def by_class(scores: Sequence[ImageScore], points: bool) -> Row:
+    """The mean F1 of the classes of points, or the mPQ of masks, which is then the quality; without known classes
+    the quality stays as it is."""
+    if points:
+        name, value = "class_f1", mean(counts.f1 for counts in image_means(scores).detection_by_class)
+    else:
+        # Several sources may have images of one name.
+        name, value = "mpq", pannuke_means([replace(s, id=str(i)) for i, s in enumerate(scores)]).mpq
+    return {name: value} if math.isnan(value) else {name: value, "quality": value}
 
 
 @dataclass(frozen=True, slots=True)
