@@ -104,6 +104,7 @@ def spec_of(settings: Settings, weights_sha256: str, name: str = "promptnucseg")
         embedding=EMBEDDING,
         cpu_tile_s=_cpu_tile_s(settings),
         copyable=True,
+        as_published=use.mode == "parity",
         results=NUMBERS[ARCHITECTURE],
     )
 

@@ -37,7 +37,9 @@ class PromptNucSegLook(PromptedLook):
 
     def __init__(self, networks: Networks, batch: TileBatch) -> None:
         self._networks, self._batch = networks, batch
-        self._encoder = WindowEncoder(networks.net.segmentor, networks.runner, batch.rgb)
+        use = networks.use
+        multiple_px = use.multiple_px if use.mode == "parity" else 1
+        self._encoder = WindowEncoder(networks.net.segmentor, networks.runner, batch.rgb, multiple_px)
 
     def _propose(self) -> Prompts:
         shared = self._networks
