@@ -122,14 +122,19 @@ def check(
     folder: Annotated[Path, typer.Argument(help="Folder of labelled images.")],
     name: Annotated[str, Option(help="A known data set, for its classes and resolution.")] = "",
     reader: Annotated[str, Option(help="Force a reader instead of choosing by content.")] = "",
+    like: Annotated[
+        str, Option("--as", help="kumar, cpm17 or pannuke: compare with its published counts and split lists.")
+    ] = "",
     sheet: Annotated[Path | None, Option(help="Also draw an overlay of some images to this PNG.")] = None,
     json: Annotated[bool, Option("--json", help="The report as JSON.")] = False,
 ) -> None:
     """Count images, nuclei and classes, and name what was mended and what is broken."""
     from wsi_nuc.datasets import check_dataset
 
-    report = check_dataset(folder, name=name, reader_name=reader, sheet=sheet)
+    report = check_dataset(folder, name=name, reader_name=reader, sheet=sheet, like=like)
     typer.echo(report.as_json() if json else report.as_text())
+    if report.published is not None and not report.published.agrees:
+        raise UsageError(folder, f"is not {like} as published", "see what the report names in capitals")
     if not report.ok:
         raise UsageError(folder, f"{len(report.broken)} images cannot be used", "correct or remove them")
 
