@@ -20,8 +20,9 @@ from wsi_nuc.datasets.images import load_images
 from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.errors import UsageError
 from wsi_nuc.evaluation.detection import Detection
+from wsi_nuc.evaluation.evaluate import evaluate_images
 from wsi_nuc.evaluation.metrics import Panoptic
-from wsi_nuc.evaluation.protocol import ImageScore
+from wsi_nuc.evaluation.protocol import ImageScore, image_means
 from wsi_nuc.models.promptnucseg.build import assemble, spec_of
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.models.weights import open_checkpoint
@@ -290,13 +291,13 @@ def test_the_best_weights_are_those_of_the_classes() -> None:
     assert "quality" not in unknown
 
 
-def two_classes(folder: Path) -> Path:
+def two_classes(folder: Path, names: tuple[str, str] = ("a", "b")) -> Path:
     draw(folder, images=1)
     (folder / "types").mkdir()
     for file in (folder / "labels").iterdir():
         labels = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
         cv2.imwrite(str(folder / "types" / file.name), np.where(labels > 0, 1 + labels % 2, 0).astype(np.uint8))
-    (folder / "dataset.json").write_text(json.dumps({"mpp": 0.25, "classes": ["a", "b"]}))
+    (folder / "dataset.json").write_text(json.dumps({"mpp": 0.25, "classes": names}))
     return folder
 
 
@@ -349,3 +350,23 @@ def test_both_train_and_are_judged_by_mpq(tmp_path: Path) -> None:
     assert rows["prompter"]["quality"] == rows["prompter"]["mpq"]
     assert open_checkpoint(path).info.shapes["prompter.cls_head.layers.3.bias"] == (2,)
     assert load_model(str(path)).spec.classes == ("a", "b")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["class-token", "shared-encoder"])
+@pytest.mark.parametrize("recipe", ["paper", "released"])
+def test_the_studies_of_the_paper_train_as_one_configuration(name: str, recipe: str, tmp_path: Path) -> None:
+    """As shipped, with networks that fit here."""
+    data = two_classes(tmp_path / "d", ("neoplastic", "dead"))
+    changes = ["segmentor.size=vit_mini", "prompter.backbone=convnext_atto", "prompter.channels=16"]
+    for part in ("segmentor", "prompter", "together"):
+        changes += [f"train.{part}.batch=1", f"train.{part}.epochs=1"]
+    classes = "{}" if name == "class-token" else "{neoplastic: nucleus, dead: nucleus}"
+    changes += [f"data.{part}=[{{path: {data}, classes: {classes}}}]" for part in ("train", "validation")]
+    changes += ["data.workers=0", "use.windows=1", f"recipe={recipe}"]
+    config = load_train_config(CONFIGS / f"{name}.yaml", changes, {"out": tmp_path / "out", "device": "cpu"})
+    path = train(config)
+    model = load_model(str(path))
+    assert model.spec.classes == config.classes
+    scores = evaluate_images(model, load_images(config.data.train, config.classes, 0.25).images)
+    assert image_means(scores).images == 1

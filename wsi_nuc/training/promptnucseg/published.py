@@ -8,7 +8,10 @@ values.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
+
+from wsi_nuc.models.promptnucseg.settings import PRESETS
 
 Recipe = Literal["paper", "released"]
 Preset = Literal["kumar", "cpm17", "pannuke"]
@@ -63,69 +66,77 @@ _OF_RECIPE: dict[str, Keys] = {
 }
 
 
-def _sizes(segmentor: int, prompter: int, epochs: int) -> dict[str, Any]:
-    """Images per step, and how long all stages run."""
-    of_prompter = {"batch": prompter, "epochs": epochs}
-    stages = {
-        "segmentor": {"batch": segmentor, "epochs": epochs},
-        "prompter": of_prompter,
-        "together": of_prompter,
+@dataclass(frozen=True, slots=True)
+class _DataSet:
+    """The training on one of the published data sets."""
+
+    segmentor: int
+    """Images per step; the released configurations have a quarter of it, on each of four GPUs."""
+    prompter: int
+    """Images per step."""
+    epochs: int
+    beta: float
+    """Weight of the background class."""
+    milestone: int
+    """Epoch after which the segmentor's learning rate is a tenth."""
+    whole_px: int
+    """The prompter's crops."""
+
+
+# The supplement says "For the Kumar and CPM-17 datasets, [...] with the prompter and segmentor trained for 600 and
+# 400 epochs, respectively". Here these are the epochs of Kumar and of CPM-17; it can also be read as 600 for the
+# prompter and 400 for the segmentor.
+_DATA_SETS = {
+    "kumar": _DataSet(16, 8, epochs=600, beta=0.20, milestone=200, whole_px=1000),
+    "cpm17": _DataSet(32, 8, epochs=400, beta=0.25, milestone=300, whole_px=500),
+    "pannuke": _DataSet(64, 16, epochs=200, beta=0.40, milestone=100, whole_px=256),
+}
+
+
+def _of_preset(name: str, recipe: str, size: str) -> Keys:
+    """What differs between the data sets. Networks and released use are those of `PRESETS`."""
+    released, training = PRESETS[name], _DATA_SETS[name]
+    use = released.use(size)
+    if recipe != "released":
+        use = {key: use[key] for key in ("nms_radius_px", "box_iou", "multiple_px")}
+    of_prompter = {"batch": training.prompter, "epochs": training.epochs}
+    keys = {
+        "prompter": {"levels": released.levels, "space_px": released.space_px},
+        "loss": {"beta": training.beta},
+        "train": {
+            "segmentor": {"batch": training.segmentor, "epochs": training.epochs},
+            "prompter": of_prompter,
+            "together": of_prompter,
+        },
+        "use": use,
     }
-    return {"train": stages}
+    return _over(keys, _released(name, size, use)) if recipe == "released" else keys
 
 
-# What both recipes have in common. The supplement says "For the Kumar and CPM-17 datasets, [...] with the prompter
-# and segmentor trained for 600 and 400 epochs, respectively". Here these are the epochs of Kumar and of CPM-17;
-# the sentence can also be read as 600 for the prompter and 400 for the segmentor.
-_OF_PRESET: dict[str, Keys] = {
-    "kumar": _sizes(16, 8, 600)
-    | {
-        "prompter": {"levels": 4, "space_px": 16},
-        "loss": {"beta": 0.20},
-        "use": {"nms_radius_px": 11.0, "box_iou": 0.3},
-    },
-    "cpm17": _sizes(32, 8, 400)
-    | {
-        "prompter": {"levels": 4, "space_px": 16},
-        "loss": {"beta": 0.25},
-        "use": {"nms_radius_px": 12.0, "box_iou": 0.5},
-    },
-    "pannuke": _sizes(64, 16, 200)
-    | {
-        "prompter": {"levels": 3, "space_px": 8},
-        "loss": {"beta": 0.40},
-        "use": {"nms_radius_px": 12.0, "box_iou": 0.5},
-    },
-}
-
-# The released values that differ between the data sets. The learning rate of a prompter is 1e-4 times batch / 8.
-_RELEASED_FOR: dict[str, Keys] = {
-    "kumar": {"train": {"segmentor": {"milestones": [200]}, "prompter": {"crop_px": 1000}}},
-    "cpm17": {"train": {"segmentor": {"milestones": [300]}, "prompter": {"crop_px": 500}}},
-    "pannuke": {
-        "prompts": {"nuclei": 20},
-        "train": {"segmentor": {"milestones": [100]}, "prompter": {"lr": 2e-4}, "together": {"lr": 2e-4}},
-        "use": {"mask_filter": False},
-    },
-}
-_ADAMW: Keys = {"train": {"segmentor": {"optimizer": "adamw"}}}
-_RELEASED_FOR_SIZE: dict[tuple[str, str], Keys] = {
-    ("kumar", "vit_b"): _ADAMW,
-    ("kumar", "vit_l"): _ADAMW,
-    ("cpm17", "vit_h"): {**_ADAMW, "prompts": {"negatives": 1}, "use": {"negatives": 1}},
-}
+def _released(name: str, size: str, use: Keys) -> Keys:
+    training = _DATA_SETS[name]
+    lr = 1e-4 * training.prompter / 8
+    with_decay = (name, size) in (("kumar", "vit_b"), ("kumar", "vit_l"), ("cpm17", "vit_h"))
+    return {
+        "prompts": {"nuclei": 20 if name == "pannuke" else 25, "negatives": use["negatives"]},
+        "train": {
+            "segmentor": {
+                "milestones": [training.milestone],
+                "optimizer": "adamw" if with_decay else "adam",
+            },
+            "prompter": {"lr": lr, "crop_px": training.whole_px},
+            "together": {"lr": lr},
+        },
+    }
 
 
 def expanded(given: Keys) -> dict[str, Any]:
     """The keys that were given, above those that their `recipe` and `preset` stand for."""
-    recipe, preset = given.get("recipe"), given.get("preset")
-    layers = [_OF_RECIPE.get(str(recipe), {}), _OF_PRESET.get(str(preset), {})]
-    if recipe == "released":
-        layers += [_RELEASED_FOR.get(str(preset), {}), _RELEASED_FOR_SIZE.get((str(preset), _size(given)), {})]
-    keys: Keys = {}
-    for layer in [*layers, given]:
-        keys = _over(keys, layer)
-    return dict(keys)
+    recipe, preset = str(given.get("recipe")), str(given.get("preset"))
+    keys = _OF_RECIPE.get(recipe, {})
+    if preset in _DATA_SETS:
+        keys = _over(keys, _of_preset(preset, recipe, _size(given)))
+    return dict(_over(keys, given))
 
 
 def _size(given: Keys) -> str:
