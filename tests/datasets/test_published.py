@@ -107,11 +107,26 @@ def test_images_of_two_splits_may_have_one_name_and_keep_it_apart(tmp_path: Path
         load_dataset(tmp_path)
 
 
+def test_folders_of_splits_may_each_be_plain_folders_of_images(tmp_path: Path) -> None:
+    for split, name in (("train", "TCGA-A7-A13E-01Z"), ("test_same", "TCGA-E2-A1B5-01Z")):
+        layouts.save(tmp_path / split / f"images/{name}.png", layouts.rgb())
+        layouts.save(tmp_path / split / f"labels/{name}.png", layouts.labels().astype(np.uint16))
+    comparison = check_dataset(tmp_path, like="kumar").published
+    assert comparison is not None
+    assert comparison.splits == {"train": (1, 16), "test": (1, 14)}
+    assert comparison.misplaced == []
+    assert len(comparison.doubled) == 1
+    assert len(comparison.missing) == 28
+    with pytest.raises(UsageError, match="no labelled images"):
+        check_dataset(tmp_path / "train" / "images", like="kumar")
+
+
 def test_the_report_holds_the_comparison_and_an_unknown_set_is_named(tmp_path: Path) -> None:
     layouts.pannuke(tmp_path, classes=5)
     report = check_dataset(tmp_path, like="pannuke")
     written = json.loads(report.as_json())["published"]
     assert written["splits"]["fold1"] == [2, 2656]
+    assert written["agrees"] is False
     assert written["missing"][0] == "2,654 of the 2,656 images of fold1"
     # The three folds that are written here hold the same two images.
     assert len(written["doubled"]) == 2

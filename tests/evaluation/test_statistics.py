@@ -50,10 +50,10 @@ def test_the_middle_of_an_interval_is_the_score_of_the_data_set() -> None:
 def test_an_interval_follows_from_the_seed_and_agrees_with_the_normal_one_of_many_images() -> None:
     values = np.random.default_rng(0).beta(6, 3, 400)
     scores = [image(str(i), float(v)) for i, v in enumerate(values)]
-    one, again, other = (intervals(scores, False, 2000, seed)["AJI"] for seed in (0, 0, 1))
-    assert one == again != other
+    first, again, other = (intervals(scores, False, 2000, seed)["AJI"] for seed in (0, 0, 1))
+    assert first == again != other
     half = norm.ppf(0.975) * values.std() / np.sqrt(len(values))
-    assert (one.high - one.value, one.value - one.low) == pytest.approx((half, half), rel=0.1)
+    assert (first.high - first.value, first.value - first.low) == pytest.approx((half, half), rel=0.1)
 
 
 def test_about_95_of_100_intervals_hold_the_true_mean() -> None:

@@ -37,7 +37,7 @@ STUDIES = {
     "tables-s2": ("Table S2",),
     "tables-s3": ("Table S3",),
 }
-TRAININGS = ("kumar", "cpm17", "pannuke-123", "pannuke-213", "pannuke-321")
+TRAININGS = ("kumar", "cpm17", "pannuke-123", "pannuke-213", "pannuke-321", "class-token", "shared-encoder")
 # Networks and trainings so small that all of them together take a minute.
 SMALL = (
     "segmentor.size=vit_mini", "prompter.backbone=convnext_atto", "prompter.channels=16", "train.prompter.batch=2",
@@ -57,7 +57,7 @@ class Header:
 def header(name: str) -> Header:
     lines = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     top = lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]
-    files = tuple(found[1] for line in top if (found := re.match(r"# - ([^:]+):", line)))
+    files = tuple(named[1] for line in top if (named := re.match(r"# - ([^:]+):", line)))
     return Header(files, "\n".join(line[4:] for line in top if line.startswith("#   ")))
 
 
@@ -195,7 +195,10 @@ def test_a_new_user_gets_the_tables_by_the_commands_of_the_header(
             for group, kind in table["columns"]
         ]
         measured = [
-            cell for cells in table["rows"].values() for cell, mine in zip(cells, own, strict=True) if mine
+            cell
+            for cells in table["rows"].values()
+            for cell, measured_here in zip(cells, own, strict=True)
+            if measured_here
         ]
         assert any(cell is not None for cell in measured)
         assert number in printed

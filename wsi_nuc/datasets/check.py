@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from wsi_nuc.datasets.published import Comparison, Seen, compare, published
-from wsi_nuc.datasets.record import Dataset, LabelledImage
+from wsi_nuc.datasets.record import DataError, Dataset, LabelledImage
 from wsi_nuc.datasets.registry import load_dataset
 from wsi_nuc.errors import WsiNucError
 
@@ -65,7 +65,10 @@ class Report:
         return not self.broken
 
     def as_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False)
+        values = dataclasses.asdict(self)
+        if self.published is not None:
+            values["published"]["agrees"] = self.published.agrees
+        return json.dumps(values, indent=1, allow_nan=False)
 
     def as_text(self) -> str:
         released = {True: "yes", False: "no", None: "not known, so no"}[self.trains_released]
@@ -164,9 +167,11 @@ def check_dataset(
 ) -> Report:
     """Read every image of the folder and report. With `sheet`, also draw an overlay of some images to this PNG.
     `like`: the published set that the folder should be."""
-    if like:
-        published(like)
-    dataset = load_dataset(root, name=name or like, reader_name=reader_name)
+    dataset = (
+        _with_splits(Path(root), like, reader_name)
+        if like
+        else load_dataset(root, name=name, reader_name=reader_name)
+    )
     tally = _Tally()
     for i, entry in enumerate(dataset.entries):
         try:
@@ -180,6 +185,25 @@ def check_dataset(
     unread = [(entry.id, entry.split) for entry in dataset.entries if entry.id in tally.broken]
     comparison = compare(like, tally.seen, unread, tally.nuclei) if like else None
     return dataclasses.replace(_report(dataset, tally), published=comparison)
+
+
+def _with_splits(root: Path, like: str, reader_name: str) -> Dataset:
+    """A published set. Its folder may also hold a folder per split, each with a layout that says nothing of
+    splits."""
+    splits = published(like).splits
+    folders = [f for f in sorted(root.glob("*/")) if any(f.name.startswith(split) for split in splits)]
+    try:
+        return load_dataset(root, name=like, reader_name=reader_name)
+    except DataError:
+        if not folders:
+            raise
+    parts = [(folder.name, load_dataset(folder, name=like, reader_name=reader_name)) for folder in folders]
+    entries = [
+        dataclasses.replace(entry, id=f"{name}/{entry.id}", split=name)
+        for name, part in parts
+        for entry in part.entries
+    ]
+    return dataclasses.replace(parts[0][1], root=root, entries=tuple(entries))
 
 
 def _spread(dataset: Dataset, tally: _Tally, wanted: int = 12) -> list[int]:
