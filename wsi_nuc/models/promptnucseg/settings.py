@@ -28,6 +28,8 @@ class PrompterSettings:
     """Share of the heads' values that training drops."""
     shared_encoder: bool = False
     """Features come from the segmentor's image encoder, and `backbone` is not used."""
+    class_agnostic: bool = False
+    """Tell nuclei from background only, and leave the classes to the segmentor (Table 8)."""
 
 
 @dataclass(frozen=True, slots=True)
