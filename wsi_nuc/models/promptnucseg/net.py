@@ -24,7 +24,7 @@ class Proposed:
     xy: torch.Tensor
     """B x anchors x 2 pixel indices."""
     logits: torch.Tensor
-    """B x anchors x (C + 1), background last."""
+    """B x anchors x (C + 1), background last; C is 1 where the prompter is class-agnostic."""
     mask_logits: torch.Tensor | None
     """B x 1 x h x w of the region mask at about stride 4; None where it was not asked for."""
     size: tuple[int, int]
@@ -116,7 +116,7 @@ class PromptNucSegNet(nn.Module):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         classes = len(settings.classes)
-        self.prompter = PrompterNet(settings.prompter, classes)
+        self.prompter = PrompterNet(settings.prompter, 1 if settings.prompter.class_agnostic else classes)
         self.segmentor = Sam(settings.segmentor.size, WINDOW_PX, classes if settings.segmentor.class_token else 0)
 
 
@@ -129,7 +129,7 @@ def expected_shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
 
 def class_counts(settings: Settings, shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
     """For how many classes each head is; heads that are missing from `shapes` are left out."""
-    heads = {"prompter.cls_head.layers.3.bias": 1}
+    heads = {} if settings.prompter.class_agnostic else {"prompter.cls_head.layers.3.bias": 1}
     if settings.segmentor.class_token:
         heads["segmentor.mask_decoder.cls_head.layers.2.bias"] = 0
     return [shapes[name][0] - background for name, background in heads.items() if name in shapes]

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from wsi_nuc.config import Section
-from wsi_nuc.models.promptnucseg.settings import PrompterSettings, SegmentorSettings, Settings, UseSettings
+from wsi_nuc.models.promptnucseg.settings import (
+    WINDOW_PX,
+    PrompterSettings,
+    SegmentorSettings,
+    Settings,
+    UseSettings,
+)
 from wsi_nuc.training.config import ImagesConfig, TrainingConfig
+from wsi_nuc.training.promptnucseg.published import Preset, Recipe, expanded
 
 Part = Literal["segmentor", "prompter", "together"]
 
@@ -19,12 +27,13 @@ class DataConfig(ImagesConfig):
 
     crops_per_image: int = Field(default=1, ge=1, le=10_000)
     """How often an epoch visits each image."""
-    augment: bool = True
-    """Use the augmentations of Table S1; otherwise only crop."""
+    augment: bool | Literal["released"] = True
+    """True: the augmentations of Table S1. "released": the released code's lists, which differ between the stages.
+    False: only crop."""
 
 
 class LossConfig(Section):
-    """The weights of the losses, named as in the paper."""
+    """The losses: their weights, named as in the paper, and their variants."""
 
     omega: float = Field(default=20.0, ge=0)
     """Focal loss of the masks (Eq. 2)."""
@@ -38,6 +47,18 @@ class LossConfig(Section):
     """Region mask (Eq. 5); 0 leaves this task out."""
     classes: float = Field(default=1.0, ge=0)
     """Classes of the segmentor, where it has the [cls] token."""
+    focal_alpha: float | None = Field(default=0.25, gt=0, lt=1)
+    """Weight of the foreground in both focal losses (background: 1 - alpha), as in the focal loss paper and in
+    SAM. None weights neither, as the released code."""
+    dice: Literal["mask", "batch"] = "mask"
+    """The mean over each "mask", plus 1 above and below the fraction as in SAM; or that of all masks of the
+    "batch" as if they were one, as in the released code."""
+    iou: Literal["hard", "soft"] = "hard"
+    """The IoU that is to be predicted: of the thresholded mask ("hard"), or of its probabilities, which then
+    learn from this loss too ("soft", as in the released code)."""
+    class_mean: Literal["anchors", "weights"] = "anchors"
+    """What the class loss is divided by: the number of "anchors" as in Eq. 4, or the sum of their "weights" (1
+    for a nucleus, beta for background) as in the released code."""
     regression: Literal["l2", "squared"] = "l2"
     """Either "l2" as in the paper or "squared" as in the released code."""
     matching: Literal["hungarian", "nearest"] = "hungarian"
@@ -65,8 +86,13 @@ class StageConfig(Section):
     """The greatest learning rate."""
     optimizer: Literal["adam", "adamw"] = "adam"
     weight_decay: float = Field(default=0.0, ge=0)
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Course of the learning rate after the warm-up."""
+    schedule: Literal["constant", "cosine", "steps"] = "constant"
+    """Course of the learning rate after the warm-up. "steps": it is multiplied by `decay` after each of the
+    `milestones`, as MultiStepLR does."""
+    milestones: tuple[int, ...] = ()
+    """Epochs, for the schedule "steps"."""
+    decay: float = Field(default=0.1, gt=0, lt=1)
+    """Factor of the schedule "steps"."""
     warmup_steps: int = Field(default=0, ge=0)
     """Steps over which the learning rate rises."""
     clip: float = Field(default=0.0, ge=0)
@@ -77,6 +103,9 @@ class StageConfig(Section):
     """Epochs from one validation to the next."""
     save_every: int = Field(default=1, ge=1)
     """Epochs from one saved state to the next."""
+    crop_px: int = Field(default=WINDOW_PX, ge=64, le=4096)
+    """Edge of the crops, which only the prompter may have larger than its window of 256 px: 1000 for Kumar's whole
+    images. A smaller image is filled up."""
 
 
 class StagesConfig(Section):
@@ -91,6 +120,10 @@ class TrainConfig(TrainingConfig):
     """All settings of a training of PromptNucSeg."""
 
     family: Literal["promptnucseg"] = "promptnucseg"
+    recipe: Recipe | None = None
+    """Use the values of the "paper" or of the "released" code for all keys that are not given."""
+    preset: Preset | None = None
+    """The data set whose published values are used for keys that are not given."""
     data: DataConfig
     prompter: PrompterSettings = PrompterSettings()
     segmentor: SegmentorSettings = SegmentorSettings()
@@ -104,12 +137,24 @@ class TrainConfig(TrainingConfig):
     init: tuple[Path, ...] = ()
     """Files of weights to start from, native or foreign."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _expanded(cls, given: Any) -> Any:
+        return expanded(given) if isinstance(given, Mapping) else given
+
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:
         if not self.stages or len(set(self.stages)) < len(self.stages):
             raise ValueError("stages must name each stage once, and at least one")
         if self.prompter.shared_encoder and self.stages != ("together",):
             raise ValueError("with prompter.shared_encoder the only stage is [together]")
+        if self.prompter.class_agnostic and not self.segmentor.class_token and len(self.classes) > 1:
+            raise ValueError(
+                "with prompter.class_agnostic nothing classifies, unless segmentor.class_token is true"
+            )
+        for part in ("segmentor", "together"):
+            if getattr(self.train, part).crop_px != WINDOW_PX:
+                raise ValueError(f"train.{part}.crop_px must be {WINDOW_PX}, the window of the segmentor")
         return self
 
     def settings(self) -> Settings:

@@ -16,7 +16,7 @@ from wsi_nuc.errors import ModelError
 from wsi_nuc.models.promptnucseg.build import ARCHITECTURE, PART, header_of, save_state
 from wsi_nuc.models.promptnucseg.convert import Target, convert
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet, Proposed, expected_shapes
-from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, Settings
+from wsi_nuc.models.promptnucseg.settings import Settings
 from wsi_nuc.models.sam.decoder import Decoded, decode, embed_points, enlarge, full_logits
 from wsi_nuc.models.sam.model import encode
 from wsi_nuc.models.torch_ops import normalise
@@ -57,7 +57,8 @@ class LossNet(nn.Module):
         return losses
 
     def _propose(self, source: torch.Tensor, batch: Batch) -> Losses:
-        proposed: Proposed = self.net.prompter(source, (WINDOW_PX, WINDOW_PX), with_mask=self.loss.mask > 0)
+        size = (batch.rgb.shape[1], batch.rgb.shape[2])
+        proposed: Proposed = self.net.prompter(source, size, with_mask=self.loss.mask > 0)
         return prompter_losses(proposed, self.net.prompter.space_px, batch, self.loss)
 
     def _segment(self, embedding: torch.Tensor, batch: Batch) -> Losses:
@@ -69,7 +70,7 @@ class LossNet(nn.Module):
         row = torch.arange(len(batch.ids), device=real.device)[:, None].expand_as(batch.prompt_id).flatten()[real]
         target = batch.instances[row] == batch.prompt_id.flatten()[real][:, None, None]
         logits = enlarge(full_logits(sam.mask_decoder, image, filters)) if len(image) else filters * 0
-        losses = segmentor_losses(logits, decoded.predicted_iou.flatten()[real], target, self.loss.omega)
+        losses = segmentor_losses(logits, decoded.predicted_iou.flatten()[real], target, self.loss)
         return losses | self._classify(decoded, batch, real)
 
     def _classify(self, decoded: Decoded, batch: Batch, real: torch.Tensor) -> Losses:
