@@ -21,7 +21,6 @@ import numpy as np
 import torch
 
 from benchmarks.child import measured_run
-from benchmarks.model_cost import PROMPTS, gmacs, published_pass
 from benchmarks.published_loop import FOREGROUND, region, same_share
 from benchmarks.slides import synthetic
 from benchmarks.table import Row, interleaved, print_rows
@@ -31,6 +30,7 @@ from wsi_nuc.inference.predict import predict
 from wsi_nuc.models.base import Look, NucleiModel
 from wsi_nuc.models.options import used as used_as
 from wsi_nuc.models.promptnucseg.build import assemble, save_net, spec_of
+from wsi_nuc.models.promptnucseg.cost import PROMPTS, network, published_gmacs
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.promptnucseg.settings import PrompterSettings, SegmentorSettings, Settings, UseSettings
 from wsi_nuc.types import Box, Float32, MaskCrops, Prompts, Tile, TileBatch
@@ -190,8 +190,7 @@ def published(net: PromptNucSegNet, used: Settings, place: Place, xy: Float32) -
 
 def published_flops(used: Settings) -> float:
     """FLOP of one tile, as published; a multiply-accumulate counts as two."""
-    with torch.device("meta"):
-        return 2e9 * gmacs(published_pass, PromptNucSegNet(used).eval())
+    return 2e9 * published_gmacs(network(used))
 
 
 def _agreement(

@@ -119,3 +119,11 @@ def test_the_shipped_configuration_states_every_key_with_its_default() -> None:
     stated = yaml.safe_load(file.read_text())
     defaults = RunConfig(out=Path("results")).model_dump(mode="json", by_alias=True)
     assert {**stated, "out": None} == {**defaults, "out": None}
+
+
+def test_a_section_that_a_file_uses_twice_is_changed_in_one_place(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("stitch: &limits {iou: 0.4}\ndask: {slurm: {jobs: 3}}\ninference: *limits\n")
+    config = load_config(file, ["inference.iou=0.1", "dask.slurm.cores=2"], {})
+    assert (config.stitch.iou, config.inference) == (0.4, {"iou": 0.1})
+    assert (config.dask.slurm.jobs, config.dask.slurm.cores) == (3, 2)

@@ -104,7 +104,9 @@ def assign(target: dict[str, Any], path: list[str], value: Any) -> None:
         step = target.setdefault(key, {})
         if not isinstance(step, dict):
             raise UsageError(".".join(path), f"{key} is a single value, it has no {path[-1]}", f"set {key} itself")
-        target = step
+        # A copy, since a file may name one section (`&name`) and use it in several places.
+        target[key] = dict(step)
+        target = target[key]
     target[path[-1]] = value
 
 

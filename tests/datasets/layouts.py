@@ -145,13 +145,13 @@ def results(root: Path, nuclei: int = len(BOXES)) -> None:
         writer.finish(1.0)
 
 
-def pannuke(root: Path) -> None:
-    """Three folds of two images of 48 x 40; the second image is empty."""
+def pannuke(root: Path, classes: int = len(CLASSES)) -> None:
+    """Three folds of the same two images of 48 x 40; the second image is empty."""
     card(root, reader="pannuke")
-    channels = np.zeros((2, HEIGHT, WIDTH, 3))
+    channels = np.zeros((2, HEIGHT, WIDTH, classes + 1))
     for i, (x, y, w, h) in enumerate(BOXES):
         channels[0, y : y + h, x : x + w, TYPES[i]] = 10 * (i + 1)
-    channels[..., 2] = channels[..., :2].sum(axis=-1) == 0
+    channels[..., -1] = channels[..., :-1].sum(axis=-1) == 0
     for fold in (1, 2, 3):
         images, masks = root / f"Fold {fold}/images/fold{fold}", root / f"Fold {fold}/masks/fold{fold}"
         images.mkdir(parents=True)

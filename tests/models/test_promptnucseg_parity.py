@@ -130,7 +130,7 @@ def test_the_edge_rule_is_that_of_segment_anything(box: list[int], x0: int, y0: 
     crop = [x0, y0, x0 + 256, y0 + 256]
     expected = amg.is_box_near_crop_edge(inside, crop, [0, 0, size[1], size[0]], atol=7.0)
     start = np.array([[x0, y0]])
-    assert near_inner_edge(inside.numpy() + np.tile(start, 2), start, size).tolist() == expected.tolist()
+    assert near_inner_edge(inside.numpy() + np.tile(start, 2), start, size, size).tolist() == expected.tolist()
 
 
 @settings(deadline=None)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pickle
 import struct
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from wsi_nuc.errors import ModelError
 from wsi_nuc.models.classical import build as classical
+from wsi_nuc.models.foreign import read_foreign, read_pth
 from wsi_nuc.models.registry import load_model, model_spec
 from wsi_nuc.models.weights import (
     KEY,
@@ -25,7 +29,6 @@ from wsi_nuc.models.weights import (
     check_state,
     open_checkpoint,
     read_info,
-    read_pth,
     sha256_of,
 )
 
@@ -182,6 +185,74 @@ def test_a_pickle_gadget_is_refused_and_not_executed(tmp_path: Path, protocol: i
     # The gadget works: plain unpickling executes it.
     pickle.loads(pickle.dumps(_Gadget(marker)))
     assert marker.exists()
+
+
+class _Strange(argparse.Namespace):
+    """A class of its own, which no reader knows."""
+
+
+def test_a_namespace_of_plain_values_is_read_as_a_dict(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    path, values = tmp_path / "latest.pth", {"lr": 1e-4, "opts": [1, ("a", None)], "on": True, "more": {"x": -2}}
+    itself: list[Any] = [1]
+    itself.append(itself)
+    content = {
+        "model": {"w": torch.ones(2)},
+        "args": argparse.Namespace(**values),
+        "metrics": {"f1": np.float32(2)},
+    }
+    torch.save(content, path)
+    tensors, about = read_foreign(path)
+    assert list(tensors) == ["w"]
+    assert about == {"args": values, "metrics": {"f1": 2}}
+    torch.save(content | {"args": argparse.Namespace(loop=itself)}, path)
+    assert list(read_pth(path)) == ["w"]
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        (_Gadget, "posix.mkdir|nt.mkdir"),
+        (lambda marker: [{"deep": (1, _Gadget(marker))}], "posix.mkdir|nt.mkdir"),
+        (lambda marker: _Strange(x=1), "test_weights._Strange"),
+        (lambda marker: _Strange, "test_weights._Strange"),
+        (lambda marker: marker, "pathlib"),
+        (lambda marker: __import__("torch").ones(1), r"hook \(Tensor\)"),
+        (lambda marker: [np.float64(1)], r"hook \(float64\)"),
+        (lambda marker: {"a": {1, 2}}, r"hook \(set\)"),
+        (lambda marker: argparse.Namespace(x=1), r"hook \(Arguments\)"),
+    ],
+)
+def test_a_namespace_with_anything_else_inside_is_refused_and_named(
+    tmp_path: Path, value: Callable[[Path], Any], named: str
+) -> None:
+    torch = pytest.importorskip("torch")
+    path, marker = tmp_path / "latest.pth", tmp_path / "executed"
+    args = argparse.Namespace(lr=1e-4, hook=value(marker))
+    torch.save({"model": {"w": torch.ones(2)}, "args": args}, path)
+    with pytest.raises(ModelError, match=named) as caught:
+        read_pth(path)
+    assert "nothing in it was executed" in caught.value.cause
+    assert caught.value.exit_code == 4
+    assert not marker.exists()
+
+
+_NAMESPACE, _HOOK = b"cargparse\nNamespace\n", b"X\x04\x00\x00\x00hook"
+# A Namespace is built with a list, which gets a set afterwards; a Namespace is called with an argument.
+_FILLED_LATER = b"\x80\x02}(K\x00" + _NAMESPACE + b")\x81}(" + _HOOK + b"]q\x03ubK\x01h\x03cbuiltins\nset\n)Rau."
+_CALLED = b"\x80\x02" + _NAMESPACE + _HOOK + b"\x85R."
+
+
+@pytest.mark.parametrize(("stream", "said"), [(_FILLED_LATER, r"hook \(set\)"), (_CALLED, "with arguments")])
+def test_a_namespace_is_judged_by_what_it_holds_in_the_end(tmp_path: Path, stream: bytes, said: str) -> None:
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "latest.pth"
+    torch.save({"w": torch.ones(1)}, path)
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(tmp_path / "made.pth", "w", zipfile.ZIP_STORED) as made:
+        for entry in whole.namelist():
+            made.writestr(entry, stream if entry.endswith("data.pkl") else whole.read(entry))
+    with pytest.raises(ModelError, match=said):
+        read_pth(tmp_path / "made.pth")
 
 
 def test_a_plain_pth_gives_its_tensors_and_damage_is_reported(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import yaml
 
 from wsi_nuc.errors import UsageError
 from wsi_nuc.training.promptnucseg.config import TrainConfig
+from wsi_nuc.training.promptnucseg.published import expanded
 from wsi_nuc.training.registry import load_train_config
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -31,8 +32,10 @@ def test_every_published_run_has_a_file() -> None:
 def test_a_shipped_file_loads_and_states_every_key(file: Path) -> None:
     config = load_train_config(file, [], {})
     assert config.out.name == file.stem
-    stated, every = keys(yaml.safe_load(file.read_text())), keys(config.model_dump(mode="json"))
+    given = yaml.safe_load(file.read_text())
+    stated, every = keys(expanded(given)), keys(config.model_dump(mode="json"))
     assert every - stated == set()
+    assert not keys(expanded({name: given[name] for name in ("recipe", "preset")})) - every
 
 
 @pytest.mark.parametrize("file", [f for f in SHIPPED if f.stem in PUBLISHED], ids=lambda file: file.stem)

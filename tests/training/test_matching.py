@@ -88,7 +88,7 @@ def test_mask_losses_follow_their_definitions(seed: int) -> None:
     logits = torch.randn(3, 8, 8, generator=generator) * 3
     target = torch.rand(3, 8, 8, generator=generator) > 0.7
     iou = torch.rand(3, generator=generator)
-    actual = segmentor_losses(logits, iou, target, omega=20)
+    actual = segmentor_losses(logits, iou, target, LossConfig())
     focal, dice, squares = [], [], []
     for z in range(3):
         p, t = (1 / (1 + np.exp(-logits[z].double().numpy()))), target[z].numpy()
@@ -105,13 +105,13 @@ def test_mask_losses_follow_their_definitions(seed: int) -> None:
 def test_a_certain_right_mask_costs_nothing() -> None:
     target = torch.zeros(1, 16, 16, dtype=torch.bool)
     target[0, 4:9, 4:9] = True
-    parts = segmentor_losses(torch.where(target, 30.0, -30.0), torch.ones(1), target, 20)
+    parts = segmentor_losses(torch.where(target, 30.0, -30.0), torch.ones(1), target, LossConfig())
     assert float(sum(parts.values())) < 1e-5
 
 
 def test_without_a_mask_there_is_no_loss_but_a_gradient() -> None:
     logits = torch.zeros(0, 8, 8, requires_grad=True)
-    parts = segmentor_losses(logits, torch.zeros(0), torch.zeros(0, 8, 8, dtype=torch.bool), 20)
+    parts = segmentor_losses(logits, torch.zeros(0), torch.zeros(0, 8, 8, dtype=torch.bool), LossConfig())
     assert all(value.item() == 0 for value in parts.values())
     parts["dice"].backward()
 

@@ -18,11 +18,11 @@ from wsi_nuc.errors import UsageError
 from wsi_nuc.models.promptnucseg.settings import UseSettings
 from wsi_nuc.models.sam.decoder import NEGATIVE, POSITIVE
 from wsi_nuc.training.pieces import centres, pieces
-from wsi_nuc.training.promptnucseg.augment import Augmentation, make_sample
+from wsi_nuc.training.promptnucseg.augment import TABLE_S1, Augmentation, make_sample
 from wsi_nuc.training.promptnucseg.batches import Order, collate
 from wsi_nuc.training.promptnucseg.config import PromptConfig
 
-AUGMENT, CROP = Augmentation(True), Augmentation(False)
+AUGMENT, CROP = Augmentation(TABLE_S1), Augmentation()
 
 
 def image(nuclei: int, size: int = 300, seed: int = 0) -> LabelledImage:

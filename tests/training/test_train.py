@@ -218,7 +218,7 @@ def test_worker_processes_make_the_same_batches(tmp_path: Path) -> None:
     images = load_images(config.data.train, config.classes, config.mpp).images
     order = batches_module.Order(len(images), 2, seed=0)
     alone, helped = (
-        list(batches_module.batches(batches_module.Crops(images, config), order, 1, 4, workers))
+        list(batches_module.batches(batches_module.Crops(images, config, "together"), order, 1, 4, workers))
         for workers in (0, 1)
     )
     assert len(alone) == len(helped) == 3

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from wsi_nuc.cli.options import Option
-from wsi_nuc.errors import UsageError
+from wsi_nuc.errors import UsageError, choices
 
 models_app = typer.Typer(invoke_without_command=True, help="Models: list, show, convert.")
 
@@ -34,20 +34,20 @@ def list_models() -> None:
 
 @models_app.command("show")
 def show(
-    model: Annotated[str, typer.Argument(help="A native checkpoint (.safetensors), or `default`.")],
+    model: Annotated[str, typer.Argument(help="A native checkpoint (.safetensors), or a name such as `default`.")],
     json: Annotated[bool, Option("--json", help="The whole header as JSON.")] = False,
 ) -> None:
     """Show what a checkpoint's header says: architecture, classes, resolution, training data, metrics.
 
-    For the default model the command shows its card.
+    For a model that comes with the package the command shows its card.
     """
-    from wsi_nuc.models.compact import packaged
+    from wsi_nuc.models.compact.packaged import PACKAGED, checkpoint_of
     from wsi_nuc.models.weights import read_info
 
-    if model == packaged.NAME and not json:
-        typer.echo(packaged.card())
+    if model in PACKAGED and not json:
+        typer.echo(PACKAGED[model].about())
         return
-    info = packaged.checkpoint().info if model == packaged.NAME else read_info(model)
+    info = checkpoint_of(model).info if model in PACKAGED else read_info(model)
     if json:
         typer.echo(jsonlib.dumps(dict(info.details) | {"sha256": info.sha256}, indent=1))
         return
@@ -70,13 +70,31 @@ def _product(shape: tuple[int, ...]) -> int:
     return out
 
 
+@models_app.command("presets")
+def presets() -> None:
+    """List what `models convert --preset` sets, for the sizes B, L and H (vit_b, vit_l, vit_h)."""
+    from wsi_nuc.models.promptnucseg.settings import PRESETS
+
+    for name, preset in PRESETS.items():
+        typer.echo(f"{name}: classes {', '.join(preset.classes)}; prompter.space_px {preset.space_px}")
+        for size in ("vit_b", "vit_l", "vit_h"):
+            values = ", ".join(f"{key}={jsonlib.dumps(value)}" for key, value in preset.use(size).items())
+            typer.echo(f"  {size}: {values}")
+
+
 @models_app.command("convert")
 def convert(
     sources: Annotated[
         list[Path], typer.Argument(help="Official SAM, timm or authors' files, .pth or .safetensors.")
     ],
     out: Annotated[Path, Option("--out", "-o", help="The native file to write (.safetensors).")],
-    classes: Annotated[str, Option(help="Names of the classes, separated by commas.")] = "nucleus",
+    preset: Annotated[
+        str | None,
+        Option(help="pannuke, kumar or cpm17: used as its authors do on this set; see `wsi-nuc models presets`."),
+    ] = None,
+    classes: Annotated[
+        str | None, Option(help="Names of the classes, separated by commas; default: the preset's, or nucleus.")
+    ] = None,
     mpp: Annotated[float, Option(min=0.01, max=100, help="Microns per pixel at which it was trained.")] = 0.25,
     space: Annotated[
         int | None, Option(min=1, help="Distance of anchors in pixels; default: as published.")
@@ -90,11 +108,13 @@ def convert(
     from wsi_nuc.models.options import checked_options
     from wsi_nuc.models.promptnucseg.convert import Target
     from wsi_nuc.models.promptnucseg.convert import convert as run_conversion
-    from wsi_nuc.models.promptnucseg.settings import UseSettings
+    from wsi_nuc.models.promptnucseg.settings import PRESETS, UseSettings
 
+    if preset is not None and preset not in PRESETS:
+        raise UsageError(f"--preset {preset}", "there is no such preset", choices(preset, PRESETS))
     if out.suffix != ".safetensors":
         raise UsageError(f"--out {out}", "native files end in .safetensors", "give a name with that ending")
-    names = tuple(name.strip() for name in classes.split(",") if name.strip())
+    names = tuple(name.strip() for name in (classes or "").split(",") if name.strip())
     use = checked_options("promptnucseg", UseSettings, assigned_values(assign or []))
-    info = run_conversion(sources, out, Target(names, mpp, space, use))
+    info = run_conversion(sources, out, Target(names, mpp, space, preset or "", use))
     typer.echo(f"{out}: {info.architecture}, {len(info.shapes)} tensors, sha256 {info.sha256}")

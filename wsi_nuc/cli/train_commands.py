@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
@@ -48,6 +49,9 @@ def train(
     ] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Start again instead of resuming.")] = False,
     assign: Annotated[list[str] | None, Option("--set", help="key=value, for any key of the file.")] = None,
+    show: Annotated[
+        bool, Option("--show", help="Print all settings, with what recipe and preset stand for, and do not train.")
+    ] = False,
     quiet: Annotated[bool, Option("--quiet", "-q", help="No progress, only warnings and errors.")] = False,
 ) -> None:
     """Train a model. After a stop the same command goes on. For several GPUs start it with torchrun."""
@@ -63,6 +67,9 @@ def train(
         "dots.slide": slide,
     }
     settings = load_train_config(config, assign or [], given)
+    if show:
+        typer.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), nl=False)
+        return
     signal.signal(signal.SIGTERM, _stop)
     try:
         with training_progress(quiet) as emit:
@@ -115,14 +122,19 @@ def check(
     folder: Annotated[Path, typer.Argument(help="Folder of labelled images.")],
     name: Annotated[str, Option(help="A known data set, for its classes and resolution.")] = "",
     reader: Annotated[str, Option(help="Force a reader instead of choosing by content.")] = "",
+    like: Annotated[
+        str, Option("--as", help="kumar, cpm17 or pannuke: compare with its published counts and split lists.")
+    ] = "",
     sheet: Annotated[Path | None, Option(help="Also draw an overlay of some images to this PNG.")] = None,
     json: Annotated[bool, Option("--json", help="The report as JSON.")] = False,
 ) -> None:
     """Count images, nuclei and classes, and name what was mended and what is broken."""
     from wsi_nuc.datasets import check_dataset
 
-    report = check_dataset(folder, name=name, reader_name=reader, sheet=sheet)
+    report = check_dataset(folder, name=name, reader_name=reader, sheet=sheet, like=like)
     typer.echo(report.as_json() if json else report.as_text())
+    if report.published is not None and not report.published.agrees:
+        raise UsageError(folder, f"is not {like} as published", "see what the report names in capitals")
     if not report.ok:
         raise UsageError(folder, f"{len(report.broken)} images cannot be used", "correct or remove them")
 
@@ -177,7 +189,8 @@ def step_line(event: StepDone) -> str:
 def message(event: EpochDone | Noted) -> str:
     if isinstance(event, Noted):
         return event.message
-    scores = ", ".join(f"{n} {event.row[n]:.3f}" for n in ("pq", "aji", "f1") if event.row.get(n, -1.0) >= 0)
+    shown = (name for name in ("pq", "mpq", "aji", "f1", "class_f1") if event.row.get(name, -1.0) >= 0)
+    scores = ", ".join(f"{name} {event.row[name]:.3f}" for name in shown)
     mark = " (best so far)" if event.best else ""
     return (
         f"{event.stage} epoch {event.epoch}/{event.epochs}: loss {event.row['loss']:.4f} {scores}{mark}".rstrip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_nuc.datasets.record import Dataset, LabelledImage
+from wsi_nuc.datasets.published import Comparison, Seen, compare, published
+from wsi_nuc.datasets.record import DataError, Dataset, LabelledImage
 from wsi_nuc.datasets.registry import load_dataset
 from wsi_nuc.errors import WsiNucError
 
@@ -55,13 +57,18 @@ class Report:
     """The images that could not be read, and why."""
     warnings: list[str]
     """What a person should look at."""
+    published: Comparison | None = None
+    """The published set beside it, where that was asked for."""
 
     @property
     def ok(self) -> bool:
         return not self.broken
 
     def as_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False)
+        values = dataclasses.asdict(self)
+        if self.published is not None:
+            values["published"]["agrees"] = self.published.agrees
+        return json.dumps(values, indent=1, allow_nan=False)
 
     def as_text(self) -> str:
         released = {True: "yes", False: "no", None: "not known, so no"}[self.trains_released]
@@ -84,6 +91,7 @@ class Report:
         lines += [f"repair             {repair}: {count}" for repair, count in self.repairs.items()]
         lines += [f"warning            {text}" for text in self.warnings]
         lines += [f"BROKEN             {name}: {why}" for name, why in self.broken.items()]
+        lines += [] if self.published is None else self.published.lines()
         return "\n".join(lines) + "\n"
 
 
@@ -111,6 +119,8 @@ class _Tally:
     broken: dict[str, str] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
     """Images without a nucleus."""
+    seen: list[Seen] = field(default_factory=list)
+    """Every image that could be read."""
 
     def add(self, image: LabelledImage) -> None:
         self.images += 1
@@ -119,6 +129,8 @@ class _Tally:
         self.counters["supervision"][image.supervision] += 1
         self.counters["splits"][image.split or "(none)"] += 1
         self.counters["sizes"][f"{width}x{height}"] += 1
+        pixels = hashlib.sha256(image.rgb.tobytes()).hexdigest()
+        self.seen.append(Seen(image.id, image.split, f"{width}x{height}", pixels))
         self.counters["mpp"]["unknown" if image.mpp is None else f"{image.mpp:g}"] += 1
         self.counters["repairs"].update(image.repairs)
         if image.count == 0:
@@ -150,9 +162,16 @@ def _count_classes(into: Counter[str], types: Iterable[int] | None, classes: tup
     into.update(classes[t] if t >= 0 else "(none)" for t in ([] if types is None else types))
 
 
-def check_dataset(root: Path | str, *, name: str = "", reader_name: str = "", sheet: Path | None = None) -> Report:
-    """Read every image of the folder and report. With `sheet`, also draw an overlay of some images to this PNG."""
-    dataset = load_dataset(root, name=name, reader_name=reader_name)
+def check_dataset(
+    root: Path | str, *, name: str = "", reader_name: str = "", sheet: Path | None = None, like: str = ""
+) -> Report:
+    """Read every image of the folder and report. With `sheet`, also draw an overlay of some images to this PNG.
+    `like`: the published set that the folder should be."""
+    dataset = (
+        _with_splits(Path(root), like, reader_name)
+        if like
+        else load_dataset(root, name=name, reader_name=reader_name)
+    )
     tally = _Tally()
     for i, entry in enumerate(dataset.entries):
         try:
@@ -163,7 +182,28 @@ def check_dataset(root: Path | str, *, name: str = "", reader_name: str = "", sh
         from wsi_nuc.datasets.sheet import draw_sheet
 
         draw_sheet([dataset[i] for i in _spread(dataset, tally)], sheet)
-    return _report(dataset, tally)
+    unread = [(entry.id, entry.split) for entry in dataset.entries if entry.id in tally.broken]
+    comparison = compare(like, tally.seen, unread, tally.nuclei) if like else None
+    return dataclasses.replace(_report(dataset, tally), published=comparison)
+
+
+def _with_splits(root: Path, like: str, reader_name: str) -> Dataset:
+    """A published set. Its folder may also hold a folder per split, each with a layout that says nothing of
+    splits."""
+    splits = published(like).splits
+    folders = [f for f in sorted(root.glob("*/")) if any(f.name.startswith(split) for split in splits)]
+    try:
+        return load_dataset(root, name=like, reader_name=reader_name)
+    except DataError:
+        if not folders:
+            raise
+    parts = [(folder.name, load_dataset(folder, name=like, reader_name=reader_name)) for folder in folders]
+    entries = [
+        dataclasses.replace(entry, id=f"{name}/{entry.id}", split=name)
+        for name, part in parts
+        for entry in part.entries
+    ]
+    return dataclasses.replace(parts[0][1], root=root, entries=tuple(entries))
 
 
 def _spread(dataset: Dataset, tally: _Tally, wanted: int = 12) -> list[int]:

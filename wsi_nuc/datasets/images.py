@@ -59,6 +59,25 @@ def chosen(source: SourceConfig) -> Dataset:
     return dataset
 
 
+def combined(sources: Sequence[SourceConfig]) -> Dataset:
+    """The images of several sources as one set. An image is then called after its folder, since images of two
+    folders may have the same name."""
+    first, *others = [chosen(source) for source in sources]
+    if not others:
+        return first
+    entries = []
+    for source, dataset in zip(sources, (first, *others), strict=True):
+        if dataset.card.classes != first.card.classes or (dataset.reader == "pannuke") != (
+            first.reader == "pannuke"
+        ):
+            raise DataError(source.path, f"has other classes than {sources[0].path}", "score the two apart")
+        entries += [replace(entry, id=f"{source.path.as_posix()}/{entry.id}") for entry in dataset.entries]
+    ids = Counter(entry.id for entry in entries)
+    if twice := [name for name, count in ids.items() if count > 1]:
+        raise DataError(twice[0], "is in two sources", "name each image in one of them")
+    return replace(first, entries=tuple(entries))
+
+
 def with_classes(image: LabelledImage, classes: tuple[str, ...], source: SourceConfig) -> LabelledImage:
     """The image with types as indices into the model's classes. If there is only one, all nuclei are of it."""
     if image.instances is not None:

@@ -115,7 +115,7 @@ class Dataset:
         if isinstance(index, slice):
             return replace(self, entries=self.entries[index])
         entry = self.entries[index]
-        return replace(entry.load(), group=entry.group, split=entry.split)
+        return replace(entry.load(), id=entry.id, group=entry.group, split=entry.split)
 
     def __iter__(self) -> Iterator[LabelledImage]:
         return (self[i] for i in range(len(self)))

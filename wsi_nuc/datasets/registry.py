@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -19,6 +22,7 @@ READERS: dict[str, str] = {
     "results": "wsi_nuc.importing.results",
     "geojson": "wsi_nuc.datasets.readers.geojson",
     "imagescope": "wsi_nuc.datasets.readers.imagescope",
+    "slides": "wsi_nuc.training.fields",
 }
 
 
@@ -51,11 +55,18 @@ def load_dataset(root: Path | str, *, name: str = "", reader_name: str = "") -> 
     entries = reader(chosen).entries(root, card)
     if not entries:
         raise DataError(root, f"the reader {chosen} finds no labelled image", "check the folder's layout")
-    ids = [entry.id for entry in entries]
-    twice = sorted({entry_id for entry_id in ids if ids.count(entry_id) > 1}) if len(set(ids)) < len(ids) else []
-    if twice:
-        raise DataError(root, f"two images are called {twice[0]}", "give every image its own name")
+    if _twice(entries):
+        # CPM-17 numbers the images of train and of test from 0.
+        entries = [replace(entry, id=f"{entry.split}/{entry.id}") if entry.split else entry for entry in entries]
+    if twice := _twice(entries):
+        cause = f"two images are called {twice[0]}" + (f", and {len(twice) - 1} more names" if twice[1:] else "")
+        raise DataError(root, cause, "give every image of a split its own name")
     return Dataset(root, card, chosen, tuple(sorted(entries, key=lambda entry: entry.id)))
+
+
+def _twice(entries: Sequence[Entry]) -> list[str]:
+    """The ids of more than one image."""
+    return sorted(name for name, count in Counter(entry.id for entry in entries).items() if count > 1)
 
 
 def detect(root: Path) -> str:

@@ -1,11 +1,12 @@
 """Score a model on labelled images, by the protocols of the papers.
 
-Every image goes through the same code as in a run: the model's points and masks, tracing, stitching.
+Every image goes through the same code as in a run: the model's points and masks, tracing, stitching. The masks of
+the nuclei that are left are scored, and beside that the outlines, which are what a run publishes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,13 +17,14 @@ from wsi_nuc.datasets.overlaps import compact
 from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.errors import UsageError
 from wsi_nuc.evaluation.detection import Points
+from wsi_nuc.evaluation.painting import Masks, Predicted, points_of, target_points
 from wsi_nuc.evaluation.protocol import ImageScore, Means, Nuclei, image_means, nuclei_of_labels, score_image
 from wsi_nuc.inference.predict import predict
-from wsi_nuc.models.base import Look, NucleiModel
+from wsi_nuc.models.base import Fetch, Look, NucleiModel, PromptedLook, Ready
 from wsi_nuc.nuclei import GridNuclei, NucleiTable
 from wsi_nuc.rings import Rings
 from wsi_nuc.stitch import RegionCandidates, StitchGeometry, StitchRule, stitch
-from wsi_nuc.types import Box, Int64, Prompts, Tile, TileBatch
+from wsi_nuc.types import Box, Float32, Int64, MaskCrops, Prompts, Tile, TileBatch
 
 
 def truth_of(image: LabelledImage, types: Int64 | None = None) -> Nuclei:
@@ -50,28 +52,59 @@ def predict_table(
 ) -> tuple[GridNuclei, float]:
     """What the model finds, in pixels of its resolution, and the scale: the length in these pixels of one pixel of
     the image."""
+    found = predict_masks(model, image, oracle, rule)
+    return found.outlines, found.scale
+
+
+def predict_masks(
+    model: NucleiModel, image: LabelledImage, oracle: bool = False, rule: StitchRule | None = None
+) -> Predicted:
     rgb, scale = pixels_at(image, model.spec.mpp)
     if oracle:
         model = with_oracle(model, truth_of(image), scale)
     height, width = rgb.shape[:2]
     box = Box(0, 0, width, height)
-    nuclei, own = predict(_one_image_per_call(model), TileBatch(rgb[None], (Tile(0, box, box),)))
+    batch = TileBatch(rgb[None], (Tile(0, box, box),))
+    looks: list[_Seen] = []
+
+    def look(batch: TileBatch) -> Look:
+        looks.append(_Seen(model.look(batch)))
+        return looks[-1]
+
+    nuclei, own = predict(replace(_one_image_per_call(model), look=look), batch)
     # Stitched as if the image at the model's resolution were a slide: its pixels are those of level 0.
     table = NucleiTable.framed(nuclei)
     edge, spec = float(max(width, height) + 1), model.spec
     geometry = StitchGeometry(edge, float(spec.margin_px), float(spec.largest_nucleus_px + 1), edge)
     region = RegionCandidates((0.0, 0.0, edge, edge), table, own)
-    kept = list(stitch([region], geometry, rule)) or [table]
-    return GridNuclei.framed(NucleiTable.concat(kept)), scale
+    kept = NucleiTable.concat(list(stitch([region], geometry, rule)) or [table])
+    masks, prompts = Masks.of(looks[-1].crops), looks[-1].prompts.get()
+    bottom_up = masks.by_predicted_iou() if spec.as_published else masks.kept(prompts, table, own, kept)
+    return Predicted(prompts, masks, bottom_up, GridNuclei.framed(kept), scale, image.rgb.shape[:2])
+
+
+class _Seen(PromptedLook):
+    """A look that keeps the masks which it was asked for."""
+
+    def __init__(self, look: Look) -> None:
+        self._look, self.crops = look, list[MaskCrops]()
+
+    def _propose(self) -> Prompts:
+        return self._look.prompts.get()
+
+    def masks(self, wanted: Sequence[int]) -> Fetch[Sequence[MaskCrops]]:
+        self.crops = list(self._look.masks(wanted).get())
+        return Ready(self.crops)
+
+    def embed(self, xy_tile: Float32, row: Int64) -> Fetch[Float32]:
+        return self._look.embed(xy_tile, row)
 
 
 def propose_points(model: NucleiModel, image: LabelledImage) -> Nuclei:
     """The model's points alone, in pixels of the image."""
     rgb, scale = pixels_at(image, model.spec.mpp)
     box = Box(0, 0, rgb.shape[1], rgb.shape[0])
-    prompts = model.look(TileBatch(rgb[None], (Tile(0, box, box),))).prompts.get()
-    types = prompts.class_probs.argmax(1).astype(np.int64)
-    return Nuclei(Points(prompts.xy_tile.astype(np.float64) / scale, prompts.score.astype(np.float64), types))
+    return points_of(model.look(TileBatch(rgb[None], (Tile(0, box, box),))).prompts.get(), scale)
 
 
 def _one_image_per_call(model: NucleiModel) -> NucleiModel:
@@ -164,14 +197,41 @@ def evaluate_image(model: NucleiModel, image: LabelledImage, scoring: Scoring) -
         image = replace(image, mpp=scoring.mpp or model.spec.mpp)
     table = class_table(model.spec.classes, image, scoring.classes or {})
     truth = truth_of(image) if table is not None else without_types(truth_of(image))
-    if scoring.masks:
-        predicted = predict_image(model, _named_as(image, table, model), scoring.oracle, scoring.rule)
-    else:
-        predicted = propose_points(model, image)
-    types = None if table is None else table[predicted.points.types]
-    predicted = without_types(predicted) if types is None else with_types(predicted, types)
     count = 0 if table is None else len(true_classes(image))
+    if not scoring.masks:
+        points = propose_points(model, image)
+        return _score(image, _true_points(truth, image, model), points, table, count)
+    found = predict_masks(model, _named_as(image, table, model), scoring.oracle, scoring.rule)
+    score = _score(image, truth, found.painted(found.bottom_up), table, count)
+    outlines = _score(image, truth, as_labels(found.outlines, found.scale, found.size), table, count)
+    score = replace(score, traced_aji=outlines.aji, traced_pq=outlines.panoptic.pq)
+    if not model.spec.as_published:
+        return score
+    types = _numbered(found.masks.types, table)[found.bottom_up]
+    detected = _score(image, _true_points(truth, image, model), found.points, table, count)
+    return replace(
+        score,
+        panoptic_by_class=tuple(found.panoptic_of(c, truth, types) for c in range(len(score.panoptic_by_class))),
+        detection=detected.detection,
+        detection_by_class=detected.detection_by_class,
+    )
+
+
+def _true_points(truth: Nuclei, image: LabelledImage, model: NucleiModel) -> Nuclei:
+    """What the model's points are compared with."""
+    if truth.labels is None or not model.spec.as_published:
+        return replace(truth, labels=None)
+    return Nuclei(target_points(truth.labels, truth.points.types, len(true_classes(image)) > 1))
+
+
+def _score(image: LabelledImage, truth: Nuclei, predicted: Nuclei, table: Int64 | None, count: int) -> ImageScore:
+    predicted = with_types(predicted, _numbered(predicted.points.types, table))
     return score_image(truth, predicted, mpp=image.mpp, classes=count, id=image.id, group=image.group)
+
+
+def _numbered(types: Int64, table: Int64 | None) -> Int64:
+    """The data set's number of each of the model's classes; -1 where no classes are compared."""
+    return np.full(len(types), -1, np.int64) if table is None else table[types]
 
 
 def true_classes(image: LabelledImage) -> tuple[str, ...]:

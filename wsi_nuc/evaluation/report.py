@@ -3,56 +3,98 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from wsi_nuc.evaluation.protocol import Means, PanNukeMeans, image_means, mean, pannuke_means
+from wsi_nuc.evaluation.protocol import ImageScore, Means, PanNukeMeans, image_means, mean, pannuke_means
 from wsi_nuc.evaluation.published import paper_order, with_paper
+from wsi_nuc.evaluation.statistics import METHOD, Interval, Paired, compared, intervals
 from wsi_nuc.evaluation.tables import (
+    Cell,
+    Cost,
     Table,
     as_markdown,
     as_text,
+    plain,
     table_1,
     table_2,
     table_3,
     table_4,
+    table_5,
+    table_6,
+    table_7,
+    table_8,
+    table_overlap,
     table_s2,
     table_s3,
-    to_json,
 )
 from wsi_nuc.evaluation.variants import EvaluateConfig, Result
 
-# Columns of the overview.
-KINDS = ("AJI", "AJI+", "Dice", "DQ", "SQ", "PQ", "P", "R", "F1")
+# Columns of the overview. The last two are what the masks lose when they are drawn as outlines.
+KINDS = ("AJI", "AJI+", "Dice", "DQ", "SQ", "PQ", "P", "R", "F1", "AJI lost", "PQ lost")
 
 
 def tables_of(results: Sequence[Result], config: EvaluateConfig | None = None) -> list[Table]:
-    """An overview of all rows and sets, the tables that `config` asks for, PQ and F1 by class, and for PanNuke's
-    data its tables."""
-    tables = [overview(results)] + ([] if config is None else _asked_for(results, config))
+    """An overview of all rows and sets, the tables that `config` asks for (by default PanNuke's data have Tables 1
+    to 3), and PQ and F1 by class."""
+    asked = config.tables if config else ()
+    makers = _makers(results, config)
+    if not asked and any(result.pannuke for result in results):
+        asked = ("1", "2", "3") if paper_classes(results) else ("1",)
+    tables = [overview(results), *(makers[number]() for number in asked)]
     for name in dict.fromkeys(result.data for result in results):
         here = [result for result in results if result.data == name]
         if here[0].classes and not here[0].pannuke:
             tables.append(by_class(name, here))
-    pannuke = [result for result in results if result.pannuke]
-    return [with_paper(table) for table in tables + (_pannuke(pannuke) if pannuke else [])]
+    return [with_paper(table) for table in tables]
 
 
-def _asked_for(results: Sequence[Result], config: EvaluateConfig) -> list[Table]:
+def _makers(results: Sequence[Result], config: EvaluateConfig | None) -> dict[str, Callable[[], Table]]:
+    """What makes the table of each number. Results of one row and data set are splits."""
+    sets = tuple(dict.fromkeys(result.data for result in results)) if config is None else tuple(config.data)
+    variants = {} if config is None else config.variants
+    means = {(result.variant, result.data): image_means(result.scores) for result in results}
     by_row: dict[str, dict[str, Means]] = {}
-    by_variant: dict[tuple[str, str], Means] = {}
+    by_variant: dict[str, dict[str, Means]] = {}
+    pannuke: dict[str, list[Result]] = {}
     for result in results:
-        by_variant[result.variant, result.data] = image_means(result.scores)
-        by_row.setdefault(result.row, {})[result.data] = by_variant[result.variant, result.data]
+        by_row.setdefault(result.row, {})[result.data] = means[result.variant, result.data]
+        by_variant.setdefault(result.variant, {})[result.data] = means[result.variant, result.data]
+        if result.pannuke:
+            pannuke.setdefault(result.row, []).append(result)
+    classes = paper_classes(results)
+    own = {row: [_pannuke_in_order(split) for split in splits] for row, splits in pannuke.items()}
+    images = {row: [_images_in_order(split) for split in splits] for row, splits in pannuke.items()}
+    costs = {row: next((s.cost for s in splits if s.cost), Cost()) for row, splits in pannuke.items()}
     transfers = {
-        f"{result.row} -> {result.data}": (by_variant[result.variant, result.data], by_variant[home, result.data])
-        for result in results
-        if (home := config.variants[result.variant].home) and (home, result.data) in by_variant
+        f"{r.row} -> {r.data}": (means[r.variant, r.data], means[variants[r.variant].home, r.data])
+        for r in results
+        if r.variant in variants and (variants[r.variant].home, r.data) in means
     }
-    sets = tuple(config.data)
-    made = {"4": table_4(by_row, sets), "S2": table_s2(transfers), "S3": table_s3(by_row, sets)}
-    return [made[number] for number in config.tables]
+    parts = {v.parts: by_variant[name] for name, v in variants.items() if v.parts is not None}
+    negatives = {
+        (v.trained_negatives, int(v.use.get("negatives", v.trained_negatives)), v.oracle): by_variant[name]
+        for name, v in variants.items()
+        if v.trained_negatives is not None
+    }
+    overlaps = {
+        int(v.use["overlap_px"]): by_variant[name] for name, v in variants.items() if "overlap_px" in v.use
+    }
+    return {
+        "1": lambda: table_1(own),
+        "2": lambda: table_2(images, classes),
+        "3": lambda: table_3(own, classes),
+        "4": lambda: table_4(by_row, sets),
+        "5": lambda: table_5({row: (costs[row], splits) for row, splits in own.items()}),
+        "6": lambda: table_6(parts, sets),
+        "7": lambda: table_7(negatives, sets),
+        "8": lambda: table_8(own, classes),
+        "overlap": lambda: table_overlap(overlaps, sets),
+        "S2": lambda: table_s2(transfers),
+        "S3": lambda: table_s3(by_row, sets),
+    }
 
 
 def overview(results: Sequence[Result]) -> Table:
@@ -65,12 +107,17 @@ def overview(results: Sequence[Result]) -> Table:
         for row in dict.fromkeys(result.row for result in results)
     }
     columns = tuple((name, kind) for name in sets for kind in KINDS)
-    return Table("Overview", "Means over images; detection over all nuclei", "Variant", columns, rows)
+    title = "Means over images; detection over all nuclei; what is lost by tracing the masks for a run's outlines"
+    return Table("Overview", title, "Variant", columns, rows)
 
 
 def _averaged(splits: Sequence[Means]) -> list[float]:
     each = [
-        (m.aji, m.aji_plus, m.dice, m.dq, m.sq, m.pq, m.detection.precision, m.detection.recall, m.detection.f1)
+        (
+            *(m.aji, m.aji_plus, m.dice, m.dq, m.sq, m.pq),
+            *(m.detection.precision, m.detection.recall, m.detection.f1),
+            *(m.aji - m.traced_aji, m.pq - m.traced_pq),
+        )
         for m in splits
     ]
     return [mean(column) for column in zip(*each, strict=True)] if each else [float("nan")] * len(KINDS)
@@ -88,51 +135,121 @@ def by_class(name: str, results: Sequence[Result]) -> Table:
     return Table("Classes", f"PQ and F1 by class on {name}", "Variant", columns, rows)
 
 
-def _pannuke(results: Sequence[Result]) -> list[Table]:
-    rows: dict[str, list[Result]] = {}
-    for result in results:
-        rows.setdefault(result.row, []).append(result)
-    order = paper_order(results[0].classes)
-    own = {row: [_pannuke_in(order, split) for split in splits] for row, splits in rows.items()}
-    images = {row: [_images_in(order, split) for split in splits] for row, splits in rows.items()}
-    classes = [results[0].classes[c] for c in order]
-    tables = [table_1(own)]
-    return [*tables, table_2(images, classes), table_3(own, classes)] if classes else tables
+def paper_classes(results: Sequence[Result]) -> list[str]:
+    """PanNuke's classes in the paper's order."""
+    classes = next((result.classes for result in results if result.pannuke and result.classes), ())
+    return [classes[c] for c in paper_order(classes)]
 
 
-def _pannuke_in(order: Sequence[int], result: Result) -> PanNukeMeans:
+def _pannuke_in_order(result: Result) -> PanNukeMeans:
     means = pannuke_means(result.scores)
-    return replace(means, pq_by_class=tuple(means.pq_by_class[c] for c in order))
+    return replace(means, pq_by_class=tuple(means.pq_by_class[c] for c in paper_order(result.classes)))
 
 
-def _images_in(order: Sequence[int], result: Result) -> Means:
+def _images_in_order(result: Result) -> Means:
     means = image_means(result.scores)
-    return replace(means, detection_by_class=tuple(means.detection_by_class[c] for c in order))
+    return replace(
+        means, detection_by_class=tuple(means.detection_by_class[c] for c in paper_order(result.classes))
+    )
+
+
+def interval_table(results: Sequence[Result], config: EvaluateConfig) -> Table:
+    """The 95 % interval of every score of every variant."""
+    sets = tuple(dict.fromkeys(result.data for result in results))
+    kinds = ("bPQ", "mPQ", "F1") if all(result.pannuke for result in results) else ("AJI", "PQ", "F1")
+    of: dict[tuple[str, str], dict[str, Interval]] = {(r.variant, r.data): _intervals(r, config) for r in results}
+    nothing = Interval(math.nan, math.nan, math.nan)
+    rows: dict[str, list[Cell]] = {
+        variant: [_limits(of.get((variant, s), {}).get(kind, nothing)) for s in sets for kind in kinds]
+        for variant, _ in of
+    }
+    title = f"95 % intervals over images ({config.draws:,} draws, seed {config.seed})"
+    return Table(
+        "Intervals",
+        title,
+        "Variant",
+        tuple((s, k) for s in sets for k in kinds),
+        rows,
+        notes=(METHOD["interval"],),
+    )
+
+
+def _intervals(result: Result, config: EvaluateConfig) -> dict[str, Interval]:
+    return intervals(result.scores, result.pannuke, config.draws, config.seed)
+
+
+def _limits(of: Interval | Paired) -> str:
+    return "-" if math.isnan(of.low) else f"{of.low:.3f} to {of.high:.3f}"
+
+
+def pairs_of(results: Sequence[Result], config: EvaluateConfig) -> list[Paired]:
+    """Every row against the row of reference, on each data set that both were scored on."""
+    out = []
+    for data in dict.fromkeys(result.data for result in results):
+        here = [result for result in results if result.data == data]
+        of_rows: dict[str, dict[str, list[ImageScore]]] = {}
+        for result in here:
+            for score in result.scores:
+                of_rows.setdefault(result.row, {}).setdefault(score.id, []).append(score)
+        reference = config.reference or here[0].row
+        kinds = ("bPQ", "mPQ") if here[0].pannuke else ("AJI", "PQ")
+        theirs = of_rows.pop(reference, {})
+        for row, ours in of_rows.items():
+            out += compared(row, reference, data, ours, theirs, kinds, config.draws, config.seed)
+    return out
+
+
+def pair_table(pairs: Sequence[Paired]) -> Table:
+    rows: dict[tuple[str, ...], list[Cell]] = {}
+    for pair in pairs:
+        rows[pair.row, pair.reference, pair.data, pair.score] = [
+            str(pair.images),
+            f"{pair.difference:+.3f}",
+            _limits(pair),
+            f"{pair.p:.2g}",
+        ]
+    heads = ("Row", "Reference", "Data", "Score")
+    columns = (("", "images"), ("", "difference"), ("", "95 % interval"), ("", "p"))
+    return Table("Paired", "Differences on the same images", heads, columns, rows, notes=(METHOD["test"],))
 
 
 def write_report(config: EvaluateConfig, results: Sequence[Result]) -> str:
     """The tables as text. With `out` they are written to `tables.md`, and all scores to `scores.json`."""
-    tables = tables_of(results, config)
+    pairs = pairs_of(results, config)
+    tables = [
+        *tables_of(results, config),
+        interval_table(results, config),
+        *([pair_table(pairs)] if pairs else []),
+    ]
     if config.out is not None:
         config.out.mkdir(parents=True, exist_ok=True)
         (config.out / "tables.md").write_text("\n".join(as_markdown(table) for table in tables), encoding="utf-8")
-        everything = {"config": config.model_dump(mode="json"), "results": [_plain(result) for result in results]}
+        everything = {
+            "config": config.model_dump(mode="json"),
+            "results": [_plain(result, config) for result in results],
+            "statistics": METHOD | {"draws": config.draws, "seed": config.seed},
+            "paired": plain(pairs),
+            "tables": plain(tables),
+        }
         text = json.dumps(everything, indent=1, allow_nan=False)
         (config.out / "scores.json").write_text(text, encoding="utf-8")
     notes = dict.fromkeys(note for result in results for note in result.notes)
     return "\n".join([*(as_text(table) for table in tables), *notes])
 
 
-def _plain(result: Result) -> dict[str, Any]:
-    plain: dict[str, Any] = {
+def _plain(result: Result, config: EvaluateConfig) -> dict[str, Any]:
+    out: dict[str, Any] = {
         "variant": result.variant,
         "row": result.row,
         "data": result.data,
         "classes": list(result.classes),
         "notes": list(result.notes),
-        "means": json.loads(to_json(image_means(result.scores))),
-        "images": json.loads(to_json(list(result.scores))),
+        "means": plain(image_means(result.scores)),
+        "intervals": plain(_intervals(result, config)),
+        "images": plain(result.scores),
     }
     if result.pannuke:
-        plain["pannuke"] = json.loads(to_json(pannuke_means(result.scores)))
-    return plain
+        out["pannuke"] = plain(pannuke_means(result.scores))
+    if result.cost is not None:
+        out["cost"] = plain(result.cost)
+    return out

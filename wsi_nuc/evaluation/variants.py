@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,13 +13,18 @@ from pydantic import Field
 
 from wsi_nuc.config import Section
 from wsi_nuc.configuring import assign, load_section, parse_assignment
-from wsi_nuc.datasets.images import chosen
+from wsi_nuc.datasets.images import combined
 from wsi_nuc.datasets.record import Dataset, LabelledImage, SourceConfig
 from wsi_nuc.errors import UsageError, choices
-from wsi_nuc.evaluation.evaluate import Scoring, evaluate_images
+from wsi_nuc.evaluation.evaluate import Scoring, evaluate_images, predict_image
 from wsi_nuc.evaluation.protocol import ImageScore
+from wsi_nuc.evaluation.tables import Cost
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.registry import load_model, model_spec
+from wsi_nuc.models.weights import read_info
+
+TILE_PX = 256
+TIMED = 20  # images that the speed is measured on
 
 Tell = Callable[[str, str, float], None]
 
@@ -39,12 +45,28 @@ class VariantConfig(Section):
     their means."""
     home: str = ""
     """The variant that was trained on these data, for Table S2."""
+    parts: tuple[Literal["FT", "AUX", "MAPF", "NP"], ...] | None = None
+    """The row of Table 6 that it is: the parts of the method that it has. None: not in this table."""
+    trained_negatives: int | None = None
+    """The row of Table 7 that it is: the negatives of its training. Those of the test are `use.negatives`, and
+    `oracle` chooses the columns."""
+
+
+class ColumnConfig(SourceConfig):
+    """A data set of the tables: a folder, or several."""
+
+    more: tuple[SourceConfig, ...] = ()
+    """Further folders whose images belong to it. Images of two folders may have the same name."""
+
+
+Number = Literal["1", "2", "3", "4", "5", "6", "7", "8", "S2", "S3", "overlap"]
+OF_PANNUKE = ("1", "2", "3", "5", "8")
 
 
 class EvaluateConfig(Section):
     """All settings of `wsi-nuc evaluate`."""
 
-    data: dict[str, SourceConfig] = Field(min_length=1)
+    data: dict[str, ColumnConfig] = Field(min_length=1)
     """Data sets by name."""
     variants: dict[str, VariantConfig] = Field(min_length=1)
     """Variants by name."""
@@ -52,8 +74,14 @@ class EvaluateConfig(Section):
     """The model's class name -> the data set's, where they differ."""
     protocol: Literal["auto", "images", "pannuke"] = "auto"
     """With "auto", the reader of the data decides."""
-    tables: tuple[Literal["4", "S2", "S3"], ...] = ()
-    """Tables of the paper to print beside the overview. Tables 1 to 3 are always printed for PanNuke."""
+    tables: tuple[Number, ...] = ()
+    """Tables of the paper to print beside the overview. Empty: Tables 1 to 3 for PanNuke's data."""
+    reference: str = ""
+    """The row that the others are tested against; empty: on each data set the first row."""
+    draws: int = Field(default=2000, ge=1, le=100_000)
+    """Draws of the bootstrap."""
+    seed: int = Field(default=0, ge=0)
+    """Of the bootstrap."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     out: Path | None = None
     """Folder for the tables and scores."""
@@ -87,7 +115,26 @@ def load_evaluate_config(
         if missing:
             cause = f"{min(missing)} is not one of the data sets"
             raise UsageError(f"variants.{name}.data", cause, choices(min(missing), config.data))
+    rows = {variant.row or name: None for name, variant in config.variants.items()}
+    if config.reference and config.reference not in rows:
+        raise UsageError(f"reference {config.reference}", "is not a row", choices(config.reference, rows))
+    _check_tables(config)
     return config
+
+
+def _check_tables(config: EvaluateConfig) -> None:
+    """A table whose rows no variant names would be empty."""
+    variants = config.variants.values()
+    needed = {
+        "6": ("parts", [v for v in variants if v.parts is not None]),
+        "7": ("trained_negatives", [v for v in variants if v.trained_negatives is not None]),
+        "overlap": ("use.overlap_px", [v for v in variants if "overlap_px" in v.use]),
+        "S2": ("home", [v for v in variants if v.home]),
+    }
+    for number in config.tables:
+        key, having = needed.get(number, ("", [None]))
+        if not having:
+            raise UsageError(f"tables {number}", f"no variant has {key}", f"set variants.NAME.{key}")
 
 
 def _name(model: str, oracle: bool) -> str:
@@ -114,13 +161,20 @@ class Result:
     """One per image."""
     notes: tuple[str, ...] = ()
     """What was repaired in the labels, and classes that one side lacks."""
+    cost: Cost | None = None
+    """For Table 5."""
 
 
 def evaluate_variants(config: EvaluateConfig, tell: Tell | None = None) -> list[Result]:
     """Every variant on each of its sets, in the order of the configuration."""
     for variant in config.variants.values():
         model_spec(variant.model, variant.use)  # a mistake in the last variant shows before the first is scored
-    sets = {name: chosen(source) for name, source in config.data.items()}
+    sets = {name: combined((column, *column.more)) for name, column in config.data.items()}
+    if asked := set(OF_PANNUKE) & set(config.tables):
+        other = [name for name, data in sets.items() if not of_pannuke(config, data)]
+        if other:
+            remedy = "set protocol: pannuke if they have tissues and classes as PanNuke has"
+            raise UsageError(f"data.{other[0]}", f"Table {min(asked)} is about PanNuke", remedy)
     results = []
     for name, variant in config.variants.items():
         model = load_model(variant.model, config.device, variant.use)
@@ -141,13 +195,54 @@ def _result(
         scoring,
         lambda score: tell(name, score.id, score.panoptic.pq) if tell else None,
     )
-    pannuke = config.protocol == "pannuke" or (config.protocol == "auto" and data.reader == "pannuke")
     judged = max((len(score.panoptic_by_class) or len(score.detection_by_class) for score in scores), default=0)
     names = data.card.classes if judged == len(data.card.classes) else data.card.point_classes
     names = names if judged else ()
     notes = [f"{of}: {repair}: {count}" for repair, count in repairs.items()]
     notes += unmatched(name, of, [config.classes.get(c, c) for c in model.spec.classes], names)
-    return Result(name, variant.row or name, of, names, pannuke, tuple(scores), tuple(notes))
+    cost = cost_of(variant.model, config.device, model, data) if "5" in config.tables else None
+    pannuke = of_pannuke(config, data)
+    return Result(name, variant.row or name, of, names, pannuke, tuple(scores), tuple(notes), cost)
+
+
+def of_pannuke(config: EvaluateConfig, data: Dataset) -> bool:
+    """Whether PanNuke's protocol applies."""
+    return config.protocol == "pannuke" or (config.protocol == "auto" and data.reader == "pannuke")
+
+
+def cost_of(file: str, device: str, model: NucleiModel, data: Dataset) -> Cost:
+    """What a model costs: measured, and for PromptNucSeg counted from its file's header."""
+    import torch
+
+    from wsi_nuc.models.device import Device
+    from wsi_nuc.models.promptnucseg import cost
+    from wsi_nuc.models.promptnucseg.build import ARCHITECTURE
+    from wsi_nuc.models.promptnucseg.settings import Settings
+
+    on = Device.of(device, "fp32").torch_device
+    name = torch.cuda.get_device_name(on) if on.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    measured = Cost(tiles_per_s=tiles_per_s(model, data), device=name)
+    if not Path(file).is_file() or (info := read_info(file)).architecture != ARCHITECTURE:
+        return measured
+    net = cost.network(Settings.from_header(info.details))
+    return replace(
+        measured,
+        parameters_m=cost.parameters_m(net),
+        published_gmacs=cost.published_gmacs(net),
+        gmacs=cost.gmacs_here(net),
+    )
+
+
+def tiles_per_s(model: NucleiModel, data: Dataset) -> float:
+    """Tiles of 256 px per second, over a few images after a first one."""
+    first, *others = [data[i] for i in range(min(len(data), TIMED + 1))]
+    timed = others or [first]
+    predict_image(model, first)
+    start = time.perf_counter()
+    for image in timed:
+        predict_image(model, image)
+    area = sum(image.rgb.shape[0] * image.rgb.shape[1] for image in timed)
+    return float(area / TILE_PX**2 / (time.perf_counter() - start))
 
 
 def counting(data: Dataset, repairs: Counter[str]) -> Iterator[LabelledImage]:

@@ -53,6 +53,8 @@ class ModelSpec:
     copyable: bool = False
     """A process that has loaded it on the CPU may be copied by `fork`: loading starts no threads where one each is
     allowed."""
+    as_published: bool = False
+    """Evaluation scores it as the published program scores itself, see `evaluation.painting`."""
     results: int = 1
     """The family's results number, raised exactly when equal weights and pixels give other nuclei. For families of
     this package see `wsi_nuc.results_numbers`."""

@@ -1,4 +1,4 @@
-"""Checkpoint files: native safetensors with a JSON header, and foreign `.pth` files as tensors only.
+"""Native checkpoint files: safetensors with a JSON header. Foreign ones: `foreign`.
 
 Nothing in a file is executed. The native header lies in the safetensors metadata under the key "wsi_nuc" and holds
 architecture, classes, mpp, normalisation, training_data, metrics and format_version. It is parsed here before the
@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import os
-import pickle
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ LISTED = 8
 VARIANCE = "running_var"  # torch's name for what a batch norm divides by
 NOT_FINITE, NEGATIVE = "NaN or infinite weights", "variances below zero"
 Shapes = Mapping[str, tuple[int, ...]]
-_AGAIN = "copy or download the file again"
+AGAIN = "copy or download the file again"
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Checkpoint:
         try:
             state = dict(load_file(self.info.path))
         except (SafetensorError, OSError, KeyError, TypeError) as error:
-            raise ModelError(self.info.path, f"its tensors cannot be read: {error}", _AGAIN) from error
+            raise ModelError(self.info.path, f"its tensors cannot be read: {error}", AGAIN) from error
         check_sense(self.info.path, state)
         return state
 
@@ -109,7 +108,7 @@ def read_info(path: str | Path) -> CheckpointInfo:
         architecture, mpp = str(details["architecture"]), float(details["mpp"])
         classes, version = tuple(str(c) for c in details["classes"]), int(details["format_version"])
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelError(path, f"its {KEY!r} header is incomplete ({error})", _AGAIN) from error
+        raise ModelError(path, f"its {KEY!r} header is incomplete ({error})", AGAIN) from error
     if version > FORMAT_VERSION:
         raise ModelError(path, f"its format {version} is newer than {FORMAT_VERSION}", "upgrade wsi-nuc")
     if not classes or len(set(classes)) < len(classes) or not (math.isfinite(mpp) and mpp > 0):
@@ -125,7 +124,7 @@ def _safetensors_header(path: Path) -> dict[str, Any]:
             (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
             if size < 8 or length > MAX_HEADER_BYTES or 8 + length > size:
                 cause = f"not a safetensors file, or truncated ({size} bytes, a header of {length} bytes)"
-                raise ModelError(path, cause, _AGAIN)
+                raise ModelError(path, cause, AGAIN)
             header = json.loads(file.read(length))
             end = (
                 8
@@ -137,9 +136,9 @@ def _safetensors_header(path: Path) -> dict[str, Any]:
             path, f"cannot be read: {error.strerror}", "check the path and its permissions"
         ) from error
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
-        raise ModelError(path, "its safetensors header is damaged", _AGAIN) from error
+        raise ModelError(path, "its safetensors header is damaged", AGAIN) from error
     if end != size:
-        raise ModelError(path, f"truncated or damaged: {size} bytes, its header says {end}", _AGAIN)
+        raise ModelError(path, f"truncated or damaged: {size} bytes, its header says {end}", AGAIN)
     return dict(header)
 
 
@@ -156,29 +155,6 @@ def save_checkpoint(path: str | Path, state: Mapping[str, npt.NDArray[Any]], hea
     Path(path).chmod(0o666 & ~umask)
 
 
-def read_pth(path: str | Path) -> dict[str, Any]:
-    """Tensors of a foreign `.pth`. Only tensors are unpickled: a file with anything else is refused."""
-    import torch
-
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        cause = "it holds more than weights (pickled code or objects); nothing in it was executed"
-        raise ModelError(path, cause, "ask its author for safetensors, or save its state_dict alone") from error
-    except OSError as error:
-        raise ModelError(
-            path, f"cannot be read: {error.strerror}", "check the path and its permissions"
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(path, f"truncated, or not a PyTorch file ({type(error).__name__})", _AGAIN) from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
-        raise ModelError(path, "it does not hold a plain table of tensors", "save the model's state_dict alone")
-    return dict(content)
-
-
 def check_state(path: str | Path, expected: Shapes, given: Shapes) -> None:
     """Refuse a state whose names or shapes differ, and list how."""
     missing, unexpected = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
@@ -188,7 +164,7 @@ def check_state(path: str | Path, expected: Shapes, given: Shapes) -> None:
         if tuple(expected[name]) != tuple(given[name])
     ]
     lists = {"missing": missing, "unexpected": unexpected, "of another shape": differing}
-    differences = [f"{len(names)} {what}: {_first_of(names)}" for what, names in lists.items() if names]
+    differences = [f"{len(names)} {what}: {first_of(names)}" for what, names in lists.items() if names]
     if differences:
         remedy = "use the checkpoint of this architecture and these classes"
         raise ModelError(path, "its tensors do not fit the model; " + "; ".join(differences), remedy)
@@ -208,7 +184,7 @@ def check_sense(path: str | Path, state: Mapping[str, Any]) -> None:
     for flaw in (NOT_FINITE, NEGATIVE):
         names = [name for name in flaws if flaws[name] == flaw]
         if names:
-            raise ModelError(path, f"{flaw} in {_first_of(names)}", "use an intact checkpoint")
+            raise ModelError(path, f"{flaw} in {first_of(names)}", "use an intact checkpoint")
 
 
 def _flaw(name: str, tensor: Any) -> str:
@@ -224,6 +200,7 @@ def sha256_of(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _first_of(names: list[str]) -> str:
+def first_of(names: list[str]) -> str:
+    """The first names, and how many there are beside them."""
     rest = len(names) - LISTED
     return ", ".join(names[:LISTED]) + (f" and {rest} more" if rest > 0 else "")

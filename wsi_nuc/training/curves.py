@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-VALIDATION = ("pq", "aji", "f1")
+VALIDATION = ("pq", "mpq", "aji", "f1", "class_f1")
 Rows = Sequence[dict[str, float]]
 
 

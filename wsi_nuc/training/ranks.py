@@ -37,8 +37,12 @@ class Ranks:
             dist.barrier()
 
     def wrap(self, module: nn.Module) -> nn.Module:
+        """The module as one of all processes. On GPUs, its batch norms see the whole batch. Torch has no such norm
+        for CPUs, where each process keeps to its own share."""
         if self.world == 1:
             return module
+        if self.device.type == "cuda":
+            module = synchronised(module)
         # For example, a batch without masks leaves the mask decoder without a gradient.
         return nn.parallel.DistributedDataParallel(module, find_unused_parameters=True)
 
@@ -57,6 +61,12 @@ class Ranks:
         if self.world > 1:
             dist.all_reduce(values)
         return values / self.world
+
+
+def synchronised(module: nn.Module) -> nn.Module:
+    """The same module, with the same parameters, whose batch norms are SyncBatchNorm."""
+    made: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+    return made
 
 
 @contextmanager

@@ -105,6 +105,7 @@ def spec_of(settings: Settings, weights_sha256: str, name: str = "promptnucseg")
         embedding=EMBEDDING,
         cpu_tile_s=_cpu_tile_s(settings),
         copyable=True,
+        as_published=use.mode == "parity",
         results=NUMBERS[ARCHITECTURE],
     )
 
@@ -131,6 +132,10 @@ def assemble(net: PromptNucSegNet, settings: Settings, device: str, spec: ModelS
     """Put trained networks behind the pipeline's contract. Training and evaluation call this too."""
     runner = Runner.on(device, settings.use)
     networks = Networks(
-        net.to(runner.device.torch_device).eval(), runner, settings.use, settings.prompter.shared_encoder
+        net=net.to(runner.device.torch_device).eval(),
+        runner=runner,
+        use=settings.use,
+        shared_encoder=settings.prompter.shared_encoder,
+        classes=len(settings.classes),
     )
     return NucleiModel(spec, partial(PromptNucSegLook, networks))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from wsi_nuc.models.base import Fetch, PromptedLook, Ready
 from wsi_nuc.models.promptnucseg.embedder import PointEmbedder
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
@@ -27,6 +29,7 @@ class Networks:
     use: UseSettings
     shared_encoder: bool
     """Whether points come from the segmentor's image embeddings."""
+    classes: int
 
 
 class PromptNucSegLook(PromptedLook):
@@ -34,7 +37,9 @@ class PromptNucSegLook(PromptedLook):
 
     def __init__(self, networks: Networks, batch: TileBatch) -> None:
         self._networks, self._batch = networks, batch
-        self._encoder = WindowEncoder(networks.net.segmentor, networks.runner, batch.rgb)
+        use = networks.use
+        multiple_px = use.multiple_px if use.mode == "parity" else 1
+        self._encoder = WindowEncoder(networks.net.segmentor, networks.runner, batch.rgb, multiple_px)
 
     def used(self, use: UseSettings) -> PromptNucSegLook:
         """What the same networks, used in another way, see in the batch. Windows that are encoded stay so."""
@@ -46,8 +51,16 @@ class PromptNucSegLook(PromptedLook):
         shared = self._networks
         if shared.shared_encoder:
             over_windows = SharedPrompter(shared.net.prompter, self._encoder, shared.runner, shared.use)
-            return over_windows.propose(self._batch.rgb)
-        return NetPrompter(shared.net.prompter, shared.runner, shared.use).propose(self._batch.rgb)
+            return self._of_all_classes(over_windows.propose(self._batch.rgb))
+        prompter = NetPrompter(shared.net.prompter, shared.runner, shared.use)
+        return self._of_all_classes(prompter.propose(self._batch.rgb))
+
+    def _of_all_classes(self, prompts: Prompts) -> Prompts:
+        """The points of a class-agnostic prompter are as likely of any class; the segmentor will say which."""
+        count, classes = self._networks.classes, prompts.class_probs.shape[1]
+        if classes == count:
+            return prompts
+        return replace(prompts, class_probs=np.full((len(prompts.class_probs), count), 1 / count, np.float32))
 
     def masks(self, wanted: Sequence[int]) -> Fetch[Sequence[MaskCrops]]:
         if not len(wanted):

@@ -25,7 +25,7 @@ class Proposed:
     xy: torch.Tensor
     """B x anchors x 2 pixel indices."""
     logits: torch.Tensor
-    """B x anchors x (C + 1), background last."""
+    """B x anchors x (C + 1), background last; C is 1 where the prompter is class-agnostic."""
     mask_logits: torch.Tensor | None
     """B x 1 x h x w of the region mask at about stride 4; None where it was not asked for."""
     size: tuple[int, int]
@@ -123,7 +123,8 @@ class PromptNucSegNet(nn.Module):
         super().__init__()
         classes, size, sizes = len(settings.classes), settings.segmentor.size, settings.net
         conv = size == CONV
-        self.prompter = PrompterNet(settings.prompter, classes, sizes.pyramid[0] if conv else 0)
+        told = 1 if settings.prompter.class_agnostic else classes
+        self.prompter = PrompterNet(settings.prompter, told, sizes.pyramid[0] if conv else 0)
         token = classes if settings.segmentor.class_token else 0
         self.segmentor = Sam(size, WINDOW_PX, token, ConvEncoder(sizes) if conv else None)
 
@@ -137,7 +138,7 @@ def expected_shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
 
 def class_counts(settings: Settings, shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
     """For how many classes each head is; heads that are missing from `shapes` are left out."""
-    heads = {"prompter.cls_head.layers.3.bias": 1}
+    heads = {} if settings.prompter.class_agnostic else {"prompter.cls_head.layers.3.bias": 1}
     if settings.segmentor.class_token:
         heads["segmentor.mask_decoder.cls_head.layers.2.bias"] = 0
     return [shapes[name][0] - background for name, background in heads.items() if name in shapes]

@@ -1,6 +1,8 @@
 """The published way from points to instances, step by step (`use.mode: parity`).
 
-1. Windows of 256 px begin at the image's corner; the last one is flush with its end.
+1. Windows of 256 px begin at the image's corner; the last one is flush with its end. For Kumar B that is the end
+   of an image which was mirrored to a multiple of 16 px: at 752 of 1008 px instead of 744 of 1000. What lies
+   beyond the image is cut off the masks, but not off their boxes.
 2. Every point is decoded in every window that holds it, with its negatives and without them.
 3. Masks near an inner edge of their window are dropped.
 4. Of the masks that are left of a point, the one with the highest predicted IoU wins.
@@ -22,7 +24,7 @@ from wsi_nuc.models.base import Fetch, Ready
 from wsi_nuc.models.promptnucseg.crops import INDEX_TO_CORNER
 from wsi_nuc.models.promptnucseg.runner import Runner
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
-from wsi_nuc.models.promptnucseg.views import RELEASED_SLIP_PX, views_for
+from wsi_nuc.models.promptnucseg.views import RELEASED_SLIP_PX, Size, views_for
 from wsi_nuc.models.promptnucseg.whole import Decoded, WholeDecoder
 from wsi_nuc.models.promptnucseg.windows import Job, Window, WindowEncoder, window_jobs, window_starts
 from wsi_nuc.models.sam import decoder
@@ -43,11 +45,12 @@ class Candidates:
     iou: Float32
     """n predicted IoUs."""
     box: Int64
-    """n x 4 tile pixels: x0, y0, x1, y1 of the outermost pixels; of an empty mask, its window's first pixel."""
+    """n x 4 tile pixels: x0, y0, x1, y1 of the outermost pixels, which may lie beyond the image; of an empty mask,
+    its window's first pixel."""
     start: Int64
     """n x 2 tile pixels: the first pixel (x, y) of each mask's window."""
     empty: Bool
-    """n: whether the mask holds no pixel."""
+    """n: whether the mask holds no pixel of the image."""
     bits: UInt8
     """n x bytes: the mask of the whole window, packed."""
     class_probs: Float32
@@ -60,16 +63,16 @@ class Candidates:
 class ParitySegmentor:
     def __init__(self, sam: Sam, encoder: WindowEncoder, runner: Runner, use: UseSettings) -> None:
         self._decoder = WholeDecoder(sam, encoder, runner, views_for(use.tta), RELEASED_SLIP_PX)
-        self._size, self._use = encoder.size, use
+        self._size, self._covered, self._use = encoder.size, encoder.covered, use
 
     def segment(self, prompts: Prompts, wanted: Sequence[int]) -> Fetch[Sequence[MaskCrops]]:
         return Ready(self._survivors(prompts, wanted))
 
     def _survivors(self, prompts: Prompts, wanted: Sequence[int]) -> list[MaskCrops]:
-        rows, size = np.unique(prompts.row[np.asarray(wanted, np.int64)]), self._size
-        jobs = [job for row in rows for job in plan_published(prompts, int(row), size, self._use)]
+        rows, sizes = np.unique(prompts.row[np.asarray(wanted, np.int64)]), (self._size, self._covered)
+        jobs = [job for row in rows for job in plan_published(prompts, int(row), self._covered, self._use)]
         with torch.inference_mode():
-            parts = [_candidates(decoded, prompts, size) for decoded in self._decoder.decode(jobs)]
+            parts = [_candidates(decoded, prompts, *sizes) for decoded in self._decoder.decode(jobs)]
         if not parts:
             return []
         every = Candidates(*(np.concatenate([getattr(c, f.name) for c in parts]) for f in fields(Candidates)))
@@ -81,10 +84,10 @@ class ParitySegmentor:
         return _cropped(survivors.select(np.flatnonzero(asked)))
 
 
-def plan_published(prompts: Prompts, row: int, size: tuple[int, int], use: UseSettings) -> list[Job]:
+def plan_published(prompts: Prompts, row: int, covered: Size, use: UseSettings) -> list[Job]:
     """Every point of a tile in every window that holds it, with its negatives and, if there are any, without
     them."""
-    y_starts, x_starts = (window_starts(length, 0, use.overlap_px) for length in size)
+    y_starts, x_starts = (window_starts(length, 0, use.overlap_px) for length in covered)
     jobs: list[Job] = []
     for y0 in y_starts.tolist():
         for x0 in x_starts.tolist():
@@ -101,38 +104,44 @@ def _without_negatives(job: Job) -> Job:
     return Job(job.window, job.prompt, job.xy_window, label)
 
 
-def _candidates(decoded: Decoded, prompts: Prompts, size: tuple[int, int]) -> Candidates:
+def _candidates(decoded: Decoded, prompts: Prompts, size: Size, covered: Size) -> Candidates:
     """The masks of one call that the edge rule leaves, on the host."""
     mask = decoder.enlarge(decoded.logits) > 0
     start = decoded.start.cpu().numpy()
-    box, empty = _boxes(mask)
-    box = box + np.tile(start, 2)
+    box = _boxes(mask) + np.tile(start, 2)
+    mask = mask & _inside(decoded.start, size)
     index = decoded.prompt.cpu().numpy()
     probs = prompts.class_probs[index] if decoded.class_probs is None else decoded.class_probs.cpu().numpy()
-    kept = np.flatnonzero(~near_inner_edge(box, start, size))
+    kept = np.flatnonzero(~near_inner_edge(box, start, size, covered))
     return Candidates(
         prompt=index[kept],
         iou=decoded.predicted_iou.cpu().numpy().astype(np.float32)[kept],
         box=box[kept],
         start=start[kept],
-        empty=empty[kept],
+        empty=~mask.flatten(1).any(1).cpu().numpy()[kept],
         bits=np.packbits(mask.flatten(1).cpu().numpy()[kept], axis=1),
         class_probs=probs[kept].astype(np.float32),
     )
 
 
-def _boxes(mask: torch.Tensor) -> tuple[Int64, Bool]:
+def _boxes(mask: torch.Tensor) -> Int64:
     columns, rows = mask.any(1), mask.any(2)
     low = [line.int().argmax(1) for line in (columns, rows)]
     high = [mask.shape[1] - 1 - line.int().flip(1).argmax(1) for line in (columns, rows)]
-    empty = ~columns.any(1)
-    box = torch.where(empty[:, None], 0, torch.stack(low + high, 1))
-    return box.cpu().numpy().astype(np.int64), empty.cpu().numpy()
+    box = torch.where(columns.any(1)[:, None], torch.stack(low + high, 1), 0)
+    return box.cpu().numpy().astype(np.int64)
 
 
-def near_inner_edge(box: Int64, start: Int64, size: tuple[int, int]) -> Bool:
+def _inside(start: torch.Tensor, size: Size) -> torch.Tensor:
+    """n x 256 x 256: which pixels of the windows that begin at `start` lie in the image."""
+    at = start[:, None] + torch.arange(WINDOW_PX, device=start.device)[None, :, None]
+    x, y = (at < at.new_tensor(size[::-1])).unbind(-1)
+    return y[:, :, None] & x[:, None, :]
+
+
+def near_inner_edge(box: Int64, start: Int64, size: Size, covered: Size) -> Bool:
     """Whether each box lies within `EDGE_PX` of an edge of its window, and not as near to an edge of the image."""
-    end = np.minimum(start + WINDOW_PX, np.array(size[::-1]))
+    end = np.minimum(start + WINDOW_PX, np.array(covered[::-1]))
     near_window = np.abs(box - np.hstack([start, end])) <= EDGE_PX
     near_image = np.abs(box - np.array([0, 0, *size[::-1]])) <= EDGE_PX
     dropped: Bool = (near_window & ~near_image).any(1)

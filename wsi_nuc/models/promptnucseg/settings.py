@@ -30,6 +30,8 @@ class PrompterSettings:
     """Share of the heads' values that training drops."""
     shared_encoder: bool = False
     """Features come from the segmentor's image encoder, and `backbone` is not used."""
+    class_agnostic: bool = False
+    """Tell nuclei from background only, and leave the classes to the segmentor (Table 8)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,9 @@ class UseSettings:
     """Average six views of the pixels: those of the segmentor, and in the default mode of the prompter too."""
     box_iou: float = 0.5
     """Limit of the suppression in parity mode (0.5, on Kumar 0.3)."""
+    multiple_px: int = 1
+    """In parity mode, images are mirrored beyond their right and lower edge to a multiple of this before windows
+    are laid (16 for Kumar B)."""
 
     def __post_init__(self) -> None:
         limits = {
@@ -90,6 +95,7 @@ class UseSettings:
             "core_px": self.core_px > 0,
             "mode": self.mode in ("default", "parity"),
             "box_iou": 0 <= self.box_iou <= 1,
+            "multiple_px": 1 <= self.multiple_px <= WINDOW_PX,
         }
         for name, fine in limits.items():
             if not fine:
@@ -150,3 +156,51 @@ class Settings:
             net=section(NetSettings, header, "net"),
             use=section(UseSettings, header, "use"),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """How the released code uses its models of a data set. Values by size are those of B, L and H."""
+
+    classes: tuple[str, ...]
+    """In the order of its prompter's logits."""
+    levels: int
+    """Pyramid levels of its prompter, by which a file is recognised."""
+    space_px: int
+    nms_radius_px: float
+    mask_filter: bool
+    box_iou: float
+    negatives: tuple[int, int, int]
+    multiple_px: tuple[int, int, int]
+
+    def use(self, size: str) -> dict[str, Any]:
+        """Values of `UseSettings` for a segmentor of this size; sizes that were not released count as B."""
+        of_size = {"vit_l": 1, "vit_h": 2}.get(size, 0)
+        values = {name: getattr(self, name) for name in ("nms_radius_px", "mask_filter", "box_iou")}
+        by_size = {name: getattr(self, name)[of_size] for name in ("negatives", "multiple_px")}
+        return values | by_size | {"overlap_px": 64, "tta": False}
+
+
+# From the configurations in github.com/windygoo/PromptNucSeg. Of the prompter (prompter/config/pannuke123.py,
+# kumar.py, cpm17.py): `neck.num_outs` and `space`, which are also in supplement A, `test.nms_thr` and
+# `test.filtering`. Of the segmentor (segmentor/config/pannuke123_b.py and so on): `post.iou_threshold`,
+# `num_neg_prompt` (the paper says K = 1 everywhere), and `PadIfNeeded` among the transforms of `test`, which L and
+# H of Kumar have commented out. `--overlap` is 64 and `--tta` is off unless they are given (segmentor/main.py).
+# Classes are in the order of segmentor/datasets/*/extract_data.py.
+PRESETS = {
+    "pannuke": Preset(
+        classes=("neoplastic", "inflammatory", "connective", "dead", "epithelial"),
+        levels=3, space_px=8, nms_radius_px=12.0, mask_filter=False, box_iou=0.5,
+        negatives=(0, 0, 0), multiple_px=(1, 1, 1),
+    ),
+    "kumar": Preset(
+        classes=("nucleus",),
+        levels=4, space_px=16, nms_radius_px=11.0, mask_filter=True, box_iou=0.3,
+        negatives=(0, 0, 0), multiple_px=(16, 1, 1),
+    ),
+    "cpm17": Preset(
+        classes=("nucleus",),
+        levels=4, space_px=16, nms_radius_px=12.0, mask_filter=True, box_iou=0.5,
+        negatives=(0, 0, 1), multiple_px=(1, 1, 1),
+    ),
+}  # fmt: skip

@@ -148,11 +148,19 @@ def _filled(window: Window, prompt: Int64, xy_window: Float32, near: Int64) -> J
 
 
 class WindowEncoder:
-    """Encodes windows of the batch `rgb` (uint8 B x H x W x 3), each once per view, when it is asked for."""
+    """Encodes windows of the batch `rgb` (uint8 B x H x W x 3), each once per view, when it is asked for.
 
-    def __init__(self, sam: Sam, runner: Runner, rgb: UInt8) -> None:
+    `size` is the height and width of the images, and `covered` that of the pixels in which windows may lie: the
+    images mirrored at their right and lower edge to a multiple of `multiple_px`.
+    """
+
+    def __init__(self, sam: Sam, runner: Runner, rgb: UInt8, multiple_px: int = 1) -> None:
         self._sam, self._runner = sam, runner
         self.size = (rgb.shape[1], rgb.shape[2])
+        below, beside = (-length % multiple_px for length in self.size)
+        self.covered = (self.size[0] + below, self.size[1] + beside)
+        if below or beside:
+            rgb = np.pad(rgb, ((0, 0), (0, below), (0, beside), (0, 0)), mode="reflect")
         self._rgb = _at_least_a_window(torch.tensor(rgb).to(runner.device.torch_device))
         self._known: dict[View, dict[Window, torch.Tensor]] = {}
 

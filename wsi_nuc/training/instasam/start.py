@@ -8,16 +8,18 @@ from typing import Any
 import torch
 
 from wsi_nuc.errors import ModelError
+from wsi_nuc.models.compact.packaged import checkpoint_of
 from wsi_nuc.models.compact.settings import LITE
 from wsi_nuc.models.compact.settings import Settings as CompactSettings
+from wsi_nuc.models.foreign import read_pth
 from wsi_nuc.models.instasam.build import Net, net_of, network
 from wsi_nuc.models.instasam.net import InstaSamNet
 from wsi_nuc.models.instasam.settings import ARCHITECTURE, COMPACT, Settings
 from wsi_nuc.models.instasam.vit import VitNet
 from wsi_nuc.models.sam.model import resize_tables, size_of
-from wsi_nuc.models.weights import check_sense, check_state, read_pth
+from wsi_nuc.models.weights import check_sense, check_state
 from wsi_nuc.training.instasam.config import InstaSamConfig
-from wsi_nuc.training.pretrained import checkpoint_of, lite_sizes, load_lite
+from wsi_nuc.training.pretrained import lite_sizes, load_lite
 
 # A vision transformer makes the mask of a dot in whole tokens, so the dot may lie a token off the middle.
 VIT_NEAR_PX = 128

@@ -3,17 +3,24 @@
 A sample follows from image and seed alone, so neither the number of workers and processes nor an interruption
 changes what a step sees.
 
-The augmentations are those of Table S1. Albumentations 2 changed two of them: GaussNoise takes a deviation (the
-square root of the old variance, as a share of 255), and ElasticTransform lost `alpha_affine`, which moved three
-points 85 px from the middle by up to 15 px; an affine transform of the same reach replaces it.
+The augmentations are those of Table S1, or the released code's, in the meaning of albumentations 1.x, which the
+authors used. Albumentations 2 changed three of them:
+
+- `Blur(blur_limit=10)` drew the edge of its box evenly from 3, 5, 7 and 9; now a limit of 10 includes 11.
+- `GaussNoise(var_limit=50)` drew the variance evenly from 0 to 50 squared grey levels, and the deviation is its
+  root; now a deviation is drawn evenly, as a share of 255, and noise that is rounded to 0 loses a tenth of it.
+- `ElasticTransform` lost `alpha_affine`, which moved three points 85 px from the middle by up to 15 px; an affine
+  transform of the same reach replaces it.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -25,49 +32,86 @@ from wsi_nuc.training.compact.config import Cropping
 from wsi_nuc.training.compact.crops import cropped, jittered
 from wsi_nuc.training.compact.scene import Scene, grown, moments
 from wsi_nuc.training.pieces import centres, pieces
-from wsi_nuc.training.promptnucseg.config import PromptConfig
+from wsi_nuc.training.promptnucseg.config import Part, PromptConfig, TrainConfig
 from wsi_nuc.types import Bool, Float32, Float64, Int64, Prompts, UInt8
 
 UInt16 = npt.NDArray[np.uint16]
 WHITE = 255
-TURNED = Cropping(size_px=WINDOW_PX)
+Augment = Callable[[UInt8, UInt16, Float64, Int64, int], tuple[UInt8, UInt16, Float64, Int64]]
+BLUR_LIMIT, VAR_LIMIT = 10, 50  # of Table S1
+
+
+# In the order of Table S1. Normalisation happens on the device, as in inference.
+TABLE_S1 = (
+    "shuffle", "crop", "turn", "mirror", "flip", "coarse", "blur", "noise", "colour", "superpixels", "zoom",
+    "resized", "elastic",
+)  # fmt: skip
+# In the order of the released configurations.
+RELEASED = {
+    "segmentor": (
+        "crop", "turn", "mirror", "flip", "coarse", "blur", "noise", "colour", "superpixels", "zoom", "resized",
+        "elastic",
+    ),
+    "prompter": (
+        "crop", "shuffle", "colour", "turn", "coarse", "blur", "noise", "zoom", "mirror", "flip", "shift",
+    ),
+}  # fmt: skip
 
 
 class Augmentation:
-    """Crops and, if `augment` says so, augments. The same seed gives the same crop."""
+    """Crops and, if `steps` names any, augments. The same seed gives the same crop."""
 
-    def __init__(self, augment: bool | str) -> None:
-        self._compact = augment == "compact"
-        if self._compact:
-            return
-        albumentations = _albumentations()
-        steps = _table_s1(albumentations) if augment else _crop_only(albumentations)
-        keypoints = albumentations.KeypointParams("xy", label_fields=["kinds"], remove_invisible=True)
-        self._compose = albumentations.Compose(steps, keypoint_params=keypoints)
+    def __init__(self, steps: Sequence[str] = ("crop",), crop_px: int = WINDOW_PX, multiple_px: int = 1) -> None:
+        """`multiple_px`: the crop is continued as in a mirror to a multiple of this, as inference does."""
+        a = _albumentations()
+        named = _transforms(a, crop_px)
+        continued = a.PadIfNeeded(
+            None, None, multiple_px, multiple_px, position="top_left", border_mode=cv2.BORDER_REFLECT_101
+        )
+        chosen = [_at_least(a, crop_px), *(named[step] for step in steps)]
+        keypoints = a.KeypointParams("xy", label_fields=["kinds"], remove_invisible=True)
+        chosen += [continued] if crop_px % multiple_px else []
+        self._compose = a.Compose(chosen, keypoint_params=keypoints)
+
+    @classmethod
+    def of(cls, config: TrainConfig, part: Part) -> Augment:
+        crop_px = getattr(config.train, part).crop_px
+        if config.data.augment == "compact":
+            return Restained(Cropping(size_px=crop_px))
+        if config.data.augment == "released":
+            steps = RELEASED["prompter" if part == "prompter" else "segmentor"]
+        else:
+            steps = TABLE_S1 if config.data.augment else ("crop",)
+        return cls(steps, crop_px, 1 if part == "segmentor" else config.prompter.space_px)
 
     def __call__(
         self, rgb: UInt8, mask: UInt16, xy: Float64, kinds: Int64, seed: int
     ) -> tuple[UInt8, UInt16, Float64, Int64]:
-        """Pixels, labels, points (first pixel's centre at 0.5) and classes of points of one crop of 256 px."""
-        if self._compact:
-            return _as_compact(rgb, mask, xy, kinds, seed)
+        """Pixels, labels, points (first pixel's centre at 0.5) and classes of points of one crop."""
         self._compose.set_random_seed(seed)
         made = self._compose(image=rgb, mask=mask, keypoints=xy - 0.5, kinds=kinds)
         moved = np.asarray(made["keypoints"], np.float64).reshape(-1, 2) + 0.5
         return made["image"], made["mask"], moved, np.asarray(made["kinds"], np.int64).reshape(-1)
 
 
-def _as_compact(
-    rgb: UInt8, mask: UInt16, xy: Float64, kinds: Int64, seed: int
-) -> tuple[UInt8, UInt16, Float64, Int64]:
-    least = int(np.ceil(WINDOW_PX * 2**0.5 / TURNED.scale[0])) + 2
-    spread = np.zeros((len(xy), 2, 2))
-    scene = Scene("", grown(rgb, least), grown(mask, least).astype(np.int32), None, xy, spread, kinds)
-    made = cropped(scene, np.random.default_rng(seed), TURNED)
-    assert made.instances is not None
-    assert made.xy is not None
-    inside = ((made.xy >= 0) & (made.xy < WINDOW_PX)).all(1)
-    return made.rgb, made.instances.astype(np.uint16), made.xy[inside], kinds[inside]
+@dataclass(frozen=True, slots=True)
+class Restained:
+    """Crops as those of the compact network: turned by any angle, mirrored, enlarged, and stained anew."""
+
+    how: Cropping
+
+    def __call__(
+        self, rgb: UInt8, mask: UInt16, xy: Float64, kinds: Int64, seed: int
+    ) -> tuple[UInt8, UInt16, Float64, Int64]:
+        size = self.how.size_px
+        least = int(np.ceil(size * 2**0.5 / self.how.scale[0])) + 2
+        spread = np.zeros((len(xy), 2, 2))  # not asked for
+        scene = Scene("", grown(rgb, least), grown(mask, least).astype(np.int32), None, xy, spread, kinds)
+        made = cropped(scene, np.random.default_rng(seed), self.how)
+        assert made.instances is not None
+        assert made.xy is not None
+        inside = ((made.xy >= 0) & (made.xy < size)).all(1)
+        return made.rgb, made.instances.astype(np.uint16), made.xy[inside], kinds[inside]
 
 
 def _albumentations() -> Any:
@@ -80,17 +124,13 @@ def _albumentations() -> Any:
     return albumentations
 
 
-def _crop_only(a: Any) -> list[Any]:
-    return [_at_least_a_crop(a), a.RandomCrop(WINDOW_PX, WINDOW_PX)]
-
-
-def _at_least_a_crop(a: Any) -> Any:
+def _at_least(a: Any, crop_px: int) -> Any:
     # The image lies at the top left and the rest is white, as in inference.
-    return a.PadIfNeeded(WINDOW_PX, WINDOW_PX, position="top_left", border_mode=0, fill=WHITE, fill_mask=0)
+    return a.PadIfNeeded(crop_px, crop_px, position="top_left", border_mode=0, fill=WHITE, fill_mask=0)
 
 
-def _table_s1(a: Any) -> list[Any]:
-    """In the order of the table. Normalisation happens on the device, as in inference."""
+def _transforms(a: Any, crop_px: int) -> dict[str, Any]:
+    """All steps by name."""
     bent = [
         a.ElasticTransform(sigma=25, alpha=0.5, p=1),
         a.Affine(
@@ -98,40 +138,58 @@ def _table_s1(a: Any) -> list[Any]:
             translate_px=(-15, 15),
             rotate=(-10, 10),
             shear=(-10, 10),
-            border_mode=4,  # reflected, as in ElasticTransform; the pieces become nuclei of their own
+            border_mode=cv2.BORDER_REFLECT_101,  # as in ElasticTransform; the pieces become nuclei of their own
             p=1,
         ),
     ]
-    return [
-        _at_least_a_crop(a),
-        a.RandomGridShuffle(grid=(4, 4), p=0.5),
-        a.RandomCrop(WINDOW_PX, WINDOW_PX),
-        a.RandomRotate90(p=0.5),
-        a.HorizontalFlip(p=0.5),
-        a.VerticalFlip(p=0.5),
-        a.Downscale(scale_range=(0.5, 0.5), p=0.15),
-        a.Blur(blur_limit=(3, 11), p=0.2),
-        a.GaussNoise(std_range=(0.0, 50**0.5 / 255), p=0.25),
-        a.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.1, hue=0.05, p=0.2),
-        a.Superpixels(p_replace=0.1, n_segments=200, max_size=128, p=0.1),
-        a.ZoomBlur(max_factor=1.05, p=0.1),
-        a.RandomSizedCrop(min_max_height=(WINDOW_PX // 2, WINDOW_PX), size=(WINDOW_PX, WINDOW_PX), p=0.1),
-        a.Sequential(bent, p=0.2),
-    ]
+    size = (crop_px, crop_px)
+    return {
+        "shuffle": a.RandomGridShuffle(grid=(4, 4), p=0.5),
+        "crop": a.RandomCrop(crop_px, crop_px),
+        "turn": a.RandomRotate90(p=0.5),
+        "mirror": a.HorizontalFlip(p=0.5),
+        "flip": a.VerticalFlip(p=0.5),
+        "coarse": a.Downscale(scale_range=(0.5, 0.5), p=0.15),
+        "blur": a.Blur(blur_limit=(3, BLUR_LIMIT - 1), p=0.2),
+        "noise": _noise(a),
+        "colour": a.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.1, hue=0.05, p=0.2),
+        "superpixels": a.Superpixels(p_replace=0.1, n_segments=200, max_size=128, p=0.1),
+        "zoom": a.ZoomBlur(max_factor=1.05, p=0.1),
+        "resized": a.RandomSizedCrop(min_max_height=(crop_px // 2, crop_px), size=size, p=0.1),
+        "elastic": a.Sequential(bent, p=0.2),
+        # ShiftScaleRotate, whose angle is 0; what comes in from outside is black.
+        "shift": a.Affine(
+            scale=(0.9, 1.1), translate_percent={"x": (-0.3, 0.3), "y": (-0.3, 0.3)}, border_mode=0, fill=0, p=0.5
+        ),
+    }
+
+
+def _noise(a: Any) -> Any:
+    """GaussNoise as albumentations 1.x computes it."""
+
+    class Noise(a.ImageOnlyTransform):  # type: ignore[misc]
+        def get_params_dependent_on_data(self, params: Any, data: Any) -> dict[str, Any]:
+            deviation = self.py_random.uniform(0, VAR_LIMIT) ** 0.5
+            return {"noise": self.random_generator.normal(0, deviation, data["image"].shape)}
+
+        def apply(self, img: UInt8, noise: Float64, **params: Any) -> UInt8:
+            return np.clip(img + noise, 0, WHITE).astype(np.uint8)
+
+    return Noise(p=0.25)
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A crop of 256 x 256 pixels with P prompts. What is not known of the image is None."""
+    """A crop of h x h pixels with P prompts. What is not known of the image is None."""
 
     id: str
     """The name of the image."""
     rgb: UInt8
-    """256 x 256 x 3."""
+    """h x h x 3."""
     instances: Int32
-    """256 x 256 labels, 1..N of connected pieces; all 0 where masks are not known."""
+    """h x h labels, 1..N of connected pieces; all 0 where masks are not known."""
     region: Bool | None
-    """256 x 256: the foreground."""
+    """h x h: the foreground."""
     points_xy: Float64 | None
     """N x 2; the first pixel's centre lies at 0.5."""
     point_types: Int64 | None
@@ -147,8 +205,9 @@ class Sample:
 
 
 def make_sample(
-    image: LabelledImage, augmentation: Augmentation, prompts: PromptConfig, use: UseSettings, seed: int
+    image: LabelledImage, augmentation: Augment, prompts: PromptConfig | None, use: UseSettings, seed: int
 ) -> Sample:
+    """`prompts`: None where there is no segmentor to learn from them."""
     masks, points = image.instances is not None, image.points_xy is not None
     xy = np.zeros((0, 2)) if masks or image.points_xy is None else image.points_xy
     kinds = np.zeros(0, np.int64) if masks or image.point_types is None else image.point_types
@@ -185,11 +244,11 @@ def _mask_of(image: LabelledImage) -> npt.NDArray[np.uint16]:
 
 
 def _prompts(
-    labels: Int32, centre_xy: Float64, prompts: PromptConfig, use: UseSettings, rng: np.random.Generator
+    labels: Int32, centre_xy: Float64, prompts: PromptConfig | None, use: UseSettings, rng: np.random.Generator
 ) -> tuple[Float32, Int64, Int64]:
     """Points of Z nuclei, each with its K nearest others, chosen by the same code as in inference."""
-    count, width = int(labels.max(initial=0)), 1 + prompts.negatives
-    if not count:
+    count, width = int(labels.max(initial=0)), 1 + (prompts.negatives if prompts else 0)
+    if prompts is None or not count:
         return np.zeros((0, width, 2), np.float32), np.zeros((0, width), np.int64), np.zeros(0, np.int64)
     if prompts.positive == "random":
         xy = _random_pixels(labels, count, rng)

@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.errors import UsageError
-from wsi_nuc.models.promptnucseg.settings import WINDOW_PX
 from wsi_nuc.models.sam.decoder import NO_POINT
 from wsi_nuc.training.promptnucseg.augment import Augmentation, Sample, make_sample
 from wsi_nuc.training.promptnucseg.config import Part, TrainConfig
@@ -71,11 +70,11 @@ class Batch:
     ids: tuple[str, ...]
     """The name of each sample's image."""
     rgb: torch.Tensor
-    """B x 256 x 256 x 3."""
+    """B x h x h x 3; h is 256 for a segmentor."""
     instances: torch.Tensor
-    """B x 256 x 256 labels."""
+    """B x h x h labels."""
     region: torch.Tensor
-    """B x 256 x 256: the foreground, empty where it is not known."""
+    """B x h x h: the foreground, empty where it is not known."""
     has_region: torch.Tensor
     """B: whether the foreground is known."""
     points: tuple[torch.Tensor | None, ...]
@@ -101,7 +100,7 @@ class Batch:
 
 def collate(samples: Sequence[Sample]) -> Batch:
     most = max(1, *(len(sample.prompt_id) for sample in samples))
-    blank = np.zeros((WINDOW_PX, WINDOW_PX), np.bool_)
+    blank = np.zeros(samples[0].rgb.shape[:2], np.bool_)
     return Batch(
         ids=tuple(sample.id for sample in samples),
         rgb=torch.from_numpy(np.stack([sample.rgb for sample in samples])),
@@ -132,15 +131,16 @@ def _filled(arrays: Sequence[np.ndarray[Any, Any]], most: int, value: int) -> to
 class Crops(Dataset[Sample]):
     """`crops[epoch, index]`: a crop of image number `index % images`, the same one every time."""
 
-    def __init__(self, images: Sequence[LabelledImage], config: TrainConfig) -> None:
+    def __init__(self, images: Sequence[LabelledImage], config: TrainConfig, part: Part) -> None:
         self._images, self._config = images, config
-        self._augmentation = Augmentation(config.data.augment)
+        self._augmentation = Augmentation.of(config, part)
+        self._prompts = None if part == "prompter" else config.prompts
 
     def __getitem__(self, key: Key) -> Sample:
         epoch, index = key
         seed = int(np.random.SeedSequence((self._config.seed, epoch, index)).generate_state(1)[0])
         image = self._images[index % len(self._images)]
-        return make_sample(image, self._augmentation, self._config.prompts, self._config.use, seed)
+        return make_sample(image, self._augmentation, self._prompts, self._config.use, seed)
 
 
 @dataclass(frozen=True, slots=True)

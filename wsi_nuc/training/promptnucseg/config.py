@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,6 +20,7 @@ from wsi_nuc.models.promptnucseg.settings import (
 )
 from wsi_nuc.training.config import ImagesConfig, TrainingConfig
 from wsi_nuc.training.pretrained import sizes_of
+from wsi_nuc.training.promptnucseg.published import Preset, Recipe, expanded
 
 GRID = WINDOW_PX // 16
 Part = Literal["segmentor", "prompter", "together"]
@@ -29,13 +31,13 @@ class DataConfig(ImagesConfig):
 
     crops_per_image: int = Field(default=1, ge=1, le=10_000)
     """How often an epoch visits each image."""
-    augment: bool | Literal["compact"] = True
-    """True: the augmentations of Table S1. "compact": those of the compact network, which turn, enlarge and
-    restain. False: only crop."""
+    augment: bool | Literal["released", "compact"] = True
+    """True: the augmentations of Table S1. "released": the released code's lists, which differ between the stages.
+    "compact": those of the compact network, which turn, enlarge and restain. False: only crop."""
 
 
 class LossConfig(Section):
-    """The weights of the losses, named as in the paper."""
+    """The losses: their weights, named as in the paper, and their variants."""
 
     omega: float = Field(default=20.0, ge=0)
     """Focal loss of the masks (Eq. 2)."""
@@ -49,6 +51,18 @@ class LossConfig(Section):
     """Region mask (Eq. 5); 0 leaves this task out."""
     classes: float = Field(default=1.0, ge=0)
     """Classes of the segmentor, where it has the [cls] token."""
+    focal_alpha: float | None = Field(default=0.25, gt=0, lt=1)
+    """Weight of the foreground in both focal losses (background: 1 - alpha), as in the focal loss paper and in
+    SAM. None weights neither, as the released code."""
+    dice: Literal["mask", "batch"] = "mask"
+    """The mean over each "mask", plus 1 above and below the fraction as in SAM; or that of all masks of the
+    "batch" as if they were one, as in the released code."""
+    iou: Literal["hard", "soft"] = "hard"
+    """The IoU that is to be predicted: of the thresholded mask ("hard"), or of its probabilities, which then
+    learn from this loss too ("soft", as in the released code)."""
+    class_mean: Literal["anchors", "weights"] = "anchors"
+    """What the class loss is divided by: the number of "anchors" as in Eq. 4, or the sum of their "weights" (1
+    for a nucleus, beta for background) as in the released code."""
     regression: Literal["l2", "squared"] = "l2"
     """Either "l2" as in the paper or "squared" as in the released code."""
     near_tokens: int = Field(default=GRID, ge=3, le=GRID)
@@ -79,8 +93,13 @@ class StageConfig(Section):
     """The greatest learning rate."""
     optimizer: Literal["adam", "adamw"] = "adam"
     weight_decay: float = Field(default=0.0, ge=0)
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Course of the learning rate after the warm-up."""
+    schedule: Literal["constant", "cosine", "steps"] = "constant"
+    """Course of the learning rate after the warm-up. "steps": it is multiplied by `decay` after each of the
+    `milestones`, as MultiStepLR does."""
+    milestones: tuple[int, ...] = ()
+    """Epochs, for the schedule "steps"."""
+    decay: float = Field(default=0.1, gt=0, lt=1)
+    """Factor of the schedule "steps"."""
     warmup_steps: int = Field(default=0, ge=0)
     """Steps over which the learning rate rises."""
     clip: float = Field(default=0.0, ge=0)
@@ -93,6 +112,9 @@ class StageConfig(Section):
     """Epochs from one validation to the next."""
     save_every: int = Field(default=1, ge=1)
     """Epochs from one saved state to the next."""
+    crop_px: int = Field(default=WINDOW_PX, ge=64, le=4096)
+    """Edge of the crops, which only the prompter may have larger than its window of 256 px: 1000 for Kumar's whole
+    images. A smaller image is filled up."""
 
 
 class StagesConfig(Section):
@@ -107,6 +129,10 @@ class TrainConfig(TrainingConfig):
     """All settings of a training of PromptNucSeg."""
 
     family: Literal["promptnucseg"] = "promptnucseg"
+    recipe: Recipe | None = None
+    """Use the values of the "paper" or of the "released" code for all keys that are not given."""
+    preset: Preset | None = None
+    """The data set whose published values are used for keys that are not given."""
     data: DataConfig
     prompter: PrompterSettings = PrompterSettings()
     segmentor: SegmentorSettings = SegmentorSettings()
@@ -127,6 +153,11 @@ class TrainConfig(TrainingConfig):
     default model; a compact file; or "efficientnet-lite0" to "-lite2", ImageNet's from its package. "": none, so
     it begins with random weights."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _expanded(cls, given: Any) -> Any:
+        return expanded(given) if isinstance(given, Mapping) else given
+
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:
         if not self.stages or len(set(self.stages)) < len(self.stages):
@@ -137,6 +168,13 @@ class TrainConfig(TrainingConfig):
             raise ValueError("encoder needs segmentor.size: conv")
         if self.segmentor.size == CONV and not self.prompter.shared_encoder:
             raise ValueError("segmentor.size: conv needs prompter.shared_encoder: true")
+        if self.prompter.class_agnostic and not self.segmentor.class_token and len(self.classes) > 1:
+            raise ValueError(
+                "with prompter.class_agnostic nothing classifies, unless segmentor.class_token is true"
+            )
+        for part in ("segmentor", "together"):
+            if getattr(self.train, part).crop_px != WINDOW_PX:
+                raise ValueError(f"train.{part}.crop_px must be {WINDOW_PX}, the window of the segmentor")
         return self
 
     def settings(self) -> Settings:

@@ -1,6 +1,7 @@
 """The losses of the paper, Eqs. 2 to 6, for batches in which not every image has every kind of label.
 
-Eq. 3, which decides which anchor stands for which nucleus, is solved exactly.
+`LossConfig` names the variants of the released code. Eq. 3, which decides which anchor stands for which nucleus,
+is solved exactly.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from wsi_nuc.training.promptnucseg.batches import Batch
 from wsi_nuc.training.promptnucseg.config import LossConfig
 
 Losses = dict[str, torch.Tensor]
-FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0  # as in the focal loss paper and in SAM
+FOCAL_GAMMA = 2.0  # as in the focal loss paper and in SAM
+EPSILON = 1e-7  # of the released code
 
 
 def edge_weights(xy: torch.Tensor, logits: torch.Tensor, points: torch.Tensor, alpha: float) -> torch.Tensor:
@@ -58,26 +60,36 @@ def match_nearest(anchor_xy: torch.Tensor, points: torch.Tensor) -> tuple[torch.
     return torch.tensor(list(taken), device=device), torch.tensor(list(taken.values()), device=device)
 
 
-def focal(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Element-wise focal loss of logits against 0/1."""
+def focal(logits: torch.Tensor, target: torch.Tensor, alpha: float | None) -> torch.Tensor:
+    """Element-wise focal loss of logits against 0/1. `alpha`: weight of the ones; None weights nothing."""
     target = target.to(logits.dtype)
     cross = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     missed = torch.where(target > 0, torch.sigmoid(-logits), torch.sigmoid(logits))
-    weight = torch.where(target > 0, FOCAL_ALPHA, 1 - FOCAL_ALPHA)
-    return weight * missed**FOCAL_GAMMA * cross
+    focus = missed**FOCAL_GAMMA
+    return (focus if alpha is None else torch.where(target > 0, alpha, 1 - alpha) * focus) * cross
 
 
-def dice(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Dice loss of each of n masks (n x h x w)."""
+def dice(logits: torch.Tensor, target: torch.Tensor, over: str) -> torch.Tensor:
+    """Dice loss of n masks (n x h x w): the mean of each "mask", or of the "batch" as a whole."""
     probs, target = logits.sigmoid().flatten(1), target.to(logits.dtype).flatten(1)
-    return 1 - (2 * (probs * target).sum(1) + 1) / (probs.sum(1) + target.sum(1) + 1)
+    if over == "mask":
+        return (1 - (2 * (probs * target).sum(1) + 1) / (probs.sum(1) + target.sum(1) + 1)).mean()
+    shared = 2 * (probs * target).sum() / (probs.sum() + target.sum()).clamp(min=EPSILON)
+    return (1 - shared) * (target.sum() > 0)
 
 
-def actual_iou(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def hard_iou(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """IoU of each mask, thresholded as in inference."""
     mask, target = (logits > 0).flatten(1), target.flatten(1)
     union = (mask | target).sum(1)
     return (mask & target).sum(1) / union.clamp(min=1)
+
+
+def soft_iou(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """IoU of each mask's probabilities."""
+    probs, target = logits.sigmoid().flatten(1), target.to(logits.dtype).flatten(1)
+    both = (probs * target).sum(1)
+    return (both + EPSILON) / (probs.sum(1) + target.sum(1) - both + EPSILON)
 
 
 def focal_classes(logits: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
@@ -87,38 +99,43 @@ def focal_classes(logits: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
 
 
 def segmentor_losses(
-    logits: torch.Tensor, predicted_iou: torch.Tensor, target: torch.Tensor, omega: float
+    logits: torch.Tensor, predicted_iou: torch.Tensor, target: torch.Tensor, config: LossConfig
 ) -> Losses:
     """Eq. 2, the mean over the n masks. Without masks it is 0, still connected to the parameters."""
     if not len(logits):
         nothing = logits.sum() + predicted_iou.sum()
         return {"focal": nothing, "dice": nothing, "iou": nothing}
     logits, predicted_iou = logits.float(), predicted_iou.float()
+    iou = hard_iou if config.iou == "hard" else soft_iou
     return {
-        "focal": omega * focal(logits, target).mean(),
-        "dice": dice(logits, target).mean(),
-        "iou": F.mse_loss(predicted_iou, actual_iou(logits.detach(), target)),
+        "focal": config.omega * focal(logits, target, config.focal_alpha).mean(),
+        "dice": dice(logits, target, config.dice),
+        "iou": F.mse_loss(predicted_iou, iou(logits, target)),
     }
 
 
 def prompter_losses(proposed: Proposed, space_px: int, batch: Batch, config: LossConfig) -> Losses:
-    """Eqs. 4 to 6, over the images whose points are known and over those whose region is known."""
+    """Eqs. 4 to 6, over the images whose points are known and over those whose region is known. All anchors and
+    nuclei of the batch count alike."""
     nothing = proposed.xy.sum() * 0 + proposed.logits.sum() * 0
     distances, log_p, anchors, nuclei = nothing, nothing, 0, 0
     for xy, logits, known in zip(proposed.xy, proposed.logits, batch.points, strict=True):
         if known is None:
             continue
         points = known.to(xy.device)
+        if logits.shape[-1] == 2:  # a prompter with one class: every nucleus is of it
+            points = torch.cat([points[:, :2], points[:, 2:].clamp(max=0)], 1)
         rows, columns = _matched(xy, logits, points, proposed.size, space_px, config)
         distances = distances + _distance(xy[rows], points[columns, :2], config.regression).sum()
         log_p = log_p + _log_likelihood(logits, rows, points[columns, 2].long(), config.beta)
         anchors, nuclei = anchors + len(xy), nuclei + len(rows)
+    weights = anchors if config.class_mean == "anchors" else nuclei + config.beta * (anchors - nuclei)
     losses = {
         "regression": config.gamma * distances / max(1, nuclei),
-        "class": -log_p / max(1, anchors),
+        "class": -log_p / (weights or 1),
     }
     if proposed.mask_logits is not None and config.mask > 0:
-        losses["mask"] = config.mask * _region(proposed, batch)
+        losses["mask"] = config.mask * _region(proposed, batch, config.focal_alpha)
     return losses
 
 
@@ -151,10 +168,10 @@ def _log_likelihood(logits: torch.Tensor, rows: torch.Tensor, types: torch.Tenso
     return torch.where(types < 0, any_nucleus, of_class).sum() + beta * log_q[others, -1].sum()
 
 
-def _region(proposed: Proposed, batch: Batch) -> torch.Tensor:
+def _region(proposed: Proposed, batch: Batch, alpha: float | None) -> torch.Tensor:
     """Eq. 5, the mean over the pixels of images whose foreground is known."""
     assert proposed.mask_logits is not None
     logits = resize_mask(proposed.mask_logits, proposed.size)
     known = batch.has_region.to(logits.dtype)
-    by_image = focal(logits, batch.region).mean((1, 2))
+    by_image = focal(logits, batch.region, alpha).mean((1, 2))
     return (by_image * known).sum() / known.sum().clamp(min=1)

@@ -16,11 +16,12 @@ import torch
 from wsi_nuc.datasets.images import Loaded, load_images
 from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.evaluation.evaluate import Scoring, evaluate_images, quality
-from wsi_nuc.evaluation.protocol import image_means
+from wsi_nuc.evaluation.protocol import ImageScore, image_means, mean, pannuke_means
+from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.promptnucseg.build import assemble, spec_of
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.weights import open_checkpoint
-from wsi_nuc.training.compact.tune import metrics_of
+from wsi_nuc.training.compact.tune import scores_of
 from wsi_nuc.training.events import Emit, Noted
 from wsi_nuc.training.loop import Row, Stage, finite
 from wsi_nuc.training.promptnucseg.batches import Crops, Order, batches, judged, left_out, taking_part
@@ -45,16 +46,37 @@ class Validation:
         masks = part != "prompter" or "segmentor" in known
         self._scoring = Scoring(oracle=part == "segmentor", masks=masks)
         self._images = judged(part, images)
+        self._points_by_class = part == "prompter" and not config.prompter.class_agnostic
 
     def scores(self, net: PromptNucSegNet) -> dict[str, float]:
-        """Means over the images; empty without images."""
+        """Means over the images; empty without images. `quality` is what the best weights have most of: mPQ, or
+        the F1 of the classes of a prompter's points; without classes PQ, or F1."""
         if not self._images:
             return {}
         model = assemble(net, self._settings, str(self._ranks.device), spec_of(self._settings, ""))
+        scores = self._scored(model, self._scoring)
+        row = image_means(scores).overall | {"quality": quality(scores)}
+        if len(self._settings.classes) == 1:
+            return row
+        if self._points_by_class and self._scoring.masks:
+            scores = self._scored(model, Scoring(masks=False))
+        return row | by_class(scores, self._points_by_class)
+
+    def _scored(self, model: NucleiModel, scoring: Scoring) -> list[ImageScore]:
         with torch.no_grad():
-            own = evaluate_images(model, self._ranks.share(self._images), self._scoring)
-        scores = self._ranks.collect(own)
-        return image_means(scores).overall | {"quality": quality(scores)}
+            own = evaluate_images(model, self._ranks.share(self._images), scoring)
+        return self._ranks.collect(own)
+
+
+def by_class(scores: Sequence[ImageScore], points: bool) -> Row:
+    """The mean F1 of the classes of points, or the mPQ of masks, which is then the quality; without known classes
+    the quality stays as it is."""
+    if points:
+        name, value = "class_f1", mean(counts.f1 for counts in image_means(scores).detection_by_class)
+    else:
+        # Several sources may have images of one name.
+        name, value = "mpq", pannuke_means([replace(s, id=str(i)) for i, s in enumerate(scores)]).mpq
+    return {name: value} if math.isnan(value) else {name: value, "quality": value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +109,7 @@ def stage_of(config: TrainConfig, part: Part, data: Data, ranks: Ranks) -> Stage
     module = LossNet(net, part, config)
     images = taking_part(part, data.train.images)
     order = Order(len(images) * config.data.crops_per_image, plan.batch, config.seed, ranks.rank, ranks.world)
-    steps, crops = plan.epochs * order.steps_per_epoch, Crops(images, config)
+    steps, crops = plan.epochs * order.steps_per_epoch, Crops(images, config, part)
 
     def save(average: Any, row: Row) -> None:
         about = {"training_data": list(data.train.sources), "metrics": finite(row)}
@@ -127,7 +149,7 @@ def _finish(config: TrainConfig, validation: Sequence[LabelledImage], device: st
     if chosen and outlined and known == {*PARTS["together"]}:
         net.to(device)
         settings = replace(settings, use=tune(net, settings, outlined, device))
-        about["metrics"] = metrics_of(assemble(net, settings, device, spec_of(settings, "")), outlined)
+        about["metrics"] = scores_of(assemble(net, settings, device, spec_of(settings, "")), outlined)
         emit(Noted(told(settings.use)))
     save_parts(config.out / MODEL, net, settings, known, about)
 
@@ -157,6 +179,9 @@ def _optimizer(module: LossNet, plan: StageConfig) -> torch.optim.Optimizer:
 def _rate(plan: StageConfig, steps: int) -> Callable[[int], float]:
     def share(step: int) -> float:
         rise = min(1.0, (step + 1) / max(1, plan.warmup_steps))
-        return rise * (0.5 + 0.5 * math.cos(math.pi * step / steps)) if plan.schedule == "cosine" else rise
+        if plan.schedule == "cosine":
+            return rise * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+        passed = sum(step * plan.epochs >= milestone * steps for milestone in plan.milestones)
+        return rise * plan.decay**passed if plan.schedule == "steps" else rise
 
     return share

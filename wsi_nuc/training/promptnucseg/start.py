@@ -17,7 +17,7 @@ from wsi_nuc.models.promptnucseg.build import ARCHITECTURE, PART, header_of, sav
 from wsi_nuc.models.promptnucseg.convert import Target, convert
 from wsi_nuc.models.promptnucseg.encoder import FOLDED, embed_pixels
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet, Proposed, expected_shapes
-from wsi_nuc.models.promptnucseg.settings import CONV, WINDOW_PX, Settings
+from wsi_nuc.models.promptnucseg.settings import CONV, Settings
 from wsi_nuc.models.sam.decoder import (
     LOGITS_PER_TOKEN,
     TOKEN_PX,
@@ -82,7 +82,8 @@ class LossNet(nn.Module):
         return losses
 
     def _propose(self, source: torch.Tensor, batch: Batch) -> Losses:
-        proposed: Proposed = self.net.prompter(source, (WINDOW_PX, WINDOW_PX), with_mask=self.loss.mask > 0)
+        size = (batch.rgb.shape[1], batch.rgb.shape[2])
+        proposed: Proposed = self.net.prompter(source, size, with_mask=self.loss.mask > 0)
         return prompter_losses(proposed, self.net.prompter.space_px, batch, self.loss)
 
     def _segment(self, embedding: torch.Tensor, batch: Batch) -> Losses:
@@ -97,7 +98,7 @@ class LossNet(nn.Module):
         target = cut(batch.instances, row, first * TOKEN_PX, side * TOKEN_PX)
         target = target == batch.prompt_id.flatten()[real][:, None, None]
         logits = self._logits(image, filters, first) if len(image) else filters * 0
-        losses = segmentor_losses(logits, decoded.predicted_iou.flatten()[real], target, self.loss.omega)
+        losses = segmentor_losses(logits, decoded.predicted_iou.flatten()[real], target, self.loss)
         return losses | self._classify(decoded, batch, real)
 
     def _logits(self, image: torch.Tensor, filters: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
