@@ -48,6 +48,7 @@ def config(folder: Path, encoder: Path | str, validate: bool = False, **changes:
         "prompter": {"channels": 16, "space_px": 16, "shared_encoder": True},
         "segmentor": {"size": "conv"},
         "loss": {"near_tokens": 6},
+        "cuts": "validation",
         "train": {"together": {"batch": 2, "epochs": 1, "encoder": 0.0}},
     }
     return tiny_config(folder / "out", draw(folder / "data"), validate=validate, **{**small, **changes})
