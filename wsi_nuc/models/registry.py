@@ -23,6 +23,7 @@ Options = Mapping[str, Any]
 FAMILIES: dict[str, str] = {
     "default": "wsi_nuc.models.compact.packaged:DEFAULT",
     "default-1": "wsi_nuc.models.compact.packaged:DEFAULT_1",
+    "large": "wsi_nuc.models.compact.packaged:LARGE",
     "classical": "wsi_nuc.models.classical.build",
     "compact": "wsi_nuc.models.compact.build",
     "instasam": "wsi_nuc.models.instasam.build",

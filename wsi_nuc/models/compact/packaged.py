@@ -75,9 +75,9 @@ DEFAULT_1 = Packaged(
 LARGE = Packaged(
     "large",
     "two networks and mirrored views, averaged: better than default and several times slower; for GPUs",
-    "",
+    "00df04078b8b81bb1e706c2c393df27aba533de7d064cec0c59cef68ca4558ae",
 )
-PACKAGED = {model.name: model for model in (DEFAULT, DEFAULT_1)}
+PACKAGED = {model.name: model for model in (DEFAULT, DEFAULT_1, LARGE)}
 
 
 def checkpoint_of(name_or_file: str) -> Checkpoint:
