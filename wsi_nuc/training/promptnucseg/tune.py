@@ -26,11 +26,11 @@ from wsi_nuc.types import TileBatch
 # depends on the others.
 Tried = tuple[tuple[str, tuple[Any, ...]], ...]
 TRIED: Tried = (
-    ("threshold", (0.2, 0.3, 0.4, 0.5, 0.6)),
+    ("threshold", (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)),
     ("mask_filter", (True, False)),
-    ("nms_radius_px", (4.0, 6.0, 8.0, 10.0, 12.0)),
+    ("nms_radius_px", (6.0, 8.0, 10.0, 12.0)),
     ("mask_logit", MASK_LOGITS),
-    ("threshold", (0.15, 0.25, 0.35, 0.45, 0.55)),
+    ("threshold", (0.35, 0.45, 0.55, 0.65, 0.75)),
 )
 
 
