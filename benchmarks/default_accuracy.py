@@ -1,7 +1,7 @@
-"""How good the default model is, on clean and on spoiled images, and wherever the grid of tiles begins.
+"""How good a packaged model is, on clean and on spoiled images, and wherever the grid of tiles begins.
 
-CoNSeP's validation images chose its thresholds (and, in a final run, were trained on); MoNuSeg was never seen.
-`python -m benchmarks.default_accuracy [FILE]` prints the whole table, of another file if one is named.
+CoNSeP's validation images and NuInsSeg's validation organs chose its cuts; MoNuSeg was never seen.
+`python -m benchmarks.default_accuracy [MODEL]` prints the whole table, of `large` or a file if one is named.
 """
 
 from __future__ import annotations
@@ -29,7 +29,18 @@ from wsi_nuc.types import UInt8
 
 DATA = Path(os.environ.get("WSI_NUC_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 CLASSES = ("epithelial", "inflammatory", "connective", "other")
-HELD_OUT = tuple(f"train_{i}" for i in range(22, 28))
+SOURCES = (
+    SourceConfig(
+        path=DATA / "consep",
+        images=tuple(f"train_{i}" for i in range(22, 28)),
+        classes={"spindle": "connective"},
+    ),
+    SourceConfig(path=DATA / "nuinsseg", split="val"),
+    SourceConfig(
+        path=DATA / "brca_m2c", split="val", classes={"lymphocyte": "inflammatory", "stromal": "connective"}
+    ),
+    SourceConfig(path=DATA / "monuseg"),
+)
 # Tiles begin at multiples of 32 px, whatever their size and the region's; tissue lies anywhere.
 SHIFTS_PX, SAME_IOU = (32, 8, 37), 0.7
 Polygons = np.ndarray[tuple[int], np.dtype[np.object_]]
@@ -58,22 +69,29 @@ SPOILED: dict[str, Callable[[UInt8], UInt8]] = {
 
 
 def measure(small: bool = False, model: str = "default") -> list[Row]:
-    """Needs CoNSeP and MoNuSeg, and says so where they are not."""
+    """Needs the data sets, and says so where they are not."""
     if not DATA.is_dir():
-        return [Row(f"default model: no data at {DATA}", 0.0, "", "CoNSeP and MoNuSeg", False)]
+        return [Row(f"default model: no data at {DATA}", 0.0, "", "CoNSeP, NuInsSeg, BRCA-M2C and MoNuSeg", False)]
     return rows(load_model(model), small)
 
 
 def rows(model: NucleiModel, small: bool) -> list[Row]:
-    held_out, unseen = images("consep", HELD_OUT, {"spindle": "connective"}), images("monuseg", (), {})
+    sets = [images(source) for source in SOURCES]
     if small:
-        held_out, unseen = held_out[:1], unseen[:1]
-    clean, outside = score(model, held_out), score(model, unseen)
+        sets = [of_set[:1] for of_set in sets]
+    held_out = sets[0]
+    clean, organs, dots, outside = (score(model, of_set) for of_set in sets)
     table = [
         *_means("CoNSeP validation", clean, {"PQ": 0.547, "AJI": 0.571, "F1": 0.75}),
         *(
             Row(f"CoNSeP validation, F1 of {name}", detection.f1)
             for name, detection in zip(CLASSES, clean.detection_by_class, strict=True)
+        ),
+        *_means("NuInsSeg validation", organs, {"PQ": 0.0, "AJI": 0.0, "F1": 0.0}),
+        *_means("BRCA-M2C validation", dots, {"F1": 0.0}),
+        *(
+            Row(f"BRCA-M2C validation, F1 of {name}, HoVer-Net's count", counts.f1)
+            for name, counts in zip(CLASSES[:3], dots.hover_by_class, strict=False)
         ),
         *_means("MoNuSeg, unseen", outside, {"PQ": 0.55, "AJI": 0.59, "F1": 0.0}),
     ]
@@ -89,8 +107,7 @@ def rows(model: NucleiModel, small: bool) -> list[Row]:
     return table
 
 
-def images(name: str, wanted: tuple[str, ...], classes: dict[str, str]) -> Sequence[LabelledImage]:
-    source = SourceConfig(path=DATA / name, images=wanted, classes=classes)
+def images(source: SourceConfig) -> Sequence[LabelledImage]:
     return load_images([source], CLASSES, 0.25).images
 
 
@@ -99,23 +116,24 @@ def score(model: NucleiModel, chosen: Sequence[LabelledImage]) -> Means:
 
 
 def same_shares(model: NucleiModel, image: LabelledImage) -> list[float]:
-    """For each shift, the share of the nuclei in the middle of the image that it leaves as they are."""
-    import shapely
-
+    """For each shift, the share of the nuclei in the middle of the image that it leaves as they are, or that it
+    does not add: the smaller one."""
     nuclei = polygons(predict_table(model, image)[0])
-    middle = shapely.box(150, 150, image.rgb.shape[1] - 100, image.rgb.shape[0] - 100)
-    nuclei = nuclei[shapely.within(shapely.centroid(nuclei), middle)]
     moved = [replace(image, rgb=np.ascontiguousarray(image.rgb[shift:, shift:])) for shift in SHIFTS_PX]
     after_shift = [
         polygons(predict_table(model, beside)[0], shift) for beside, shift in zip(moved, SHIFTS_PX, strict=True)
     ]
-    return [_met(nuclei, shifted) for shifted in after_shift]
+    edge = (image.rgb.shape[1], image.rgb.shape[0])
+    return [min(_met(nuclei, shifted, edge), _met(shifted, nuclei, edge)) for shifted in after_shift]
 
 
-def _met(nuclei: Polygons, shifted: Polygons) -> float:
-    """Share of the `nuclei` that a polygon of `shifted` covers with SAME_IOU."""
+def _met(nuclei: Polygons, shifted: Polygons, size: tuple[int, int]) -> float:
+    """Share of the `nuclei` in the middle of an image of this size that a polygon of `shifted` covers with
+    SAME_IOU."""
     import shapely
 
+    middle = shapely.box(150, 150, size[0] - 100, size[1] - 100)
+    nuclei = nuclei[shapely.within(shapely.centroid(nuclei), middle)]
     left, right = shapely.STRtree(shifted).query(nuclei, predicate="intersects")
     common = shapely.area(shapely.intersection(nuclei[left], shifted[right]))
     union = shapely.area(nuclei[left]) + shapely.area(shifted[right]) - common

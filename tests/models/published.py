@@ -1,8 +1,9 @@
-"""The published loop over one image, written plainly with segment-anything's own parts: parity is compared with
-it.
+"""The published loop over one image and its scores, written plainly with segment-anything's own parts: parity is
+compared with it.
 
 It makes the prompts of an image, then goes window by window: both decodings, masks as full images, run-length
-coded and decoded. Only the modules that hold the weights are shared with the package.
+coded and decoded. Then it paints the masks and counts. Only the modules that hold the weights are shared with the
+package.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -45,9 +47,14 @@ def device_of(net: PromptNucSegNet) -> torch.device:
     return next(net.parameters()).device
 
 
-@torch.inference_mode()
 def published_points(net: PromptNucSegNet, rgb: UInt8, use: UseSettings) -> Float32:
     """n x 2 pixel indices of one image, best first."""
+    return published_prompts(net, rgb, use)[0]
+
+
+@torch.inference_mode()
+def published_prompts(net: PromptNucSegNet, rgb: UInt8, use: UseSettings) -> tuple[Float32, Float32, Int64]:
+    """n x 2 pixel indices of one image, best first, with n scores and n classes."""
     height, width = rgb.shape[:2]
     space = net.prompter.space_px
     pixels = F.pad(normalised(rgb, device_of(net)), (0, -width % space, 0, -height % space), mode="reflect")
@@ -66,7 +73,8 @@ def published_points(net: PromptNucSegNet, rgb: UInt8, use: UseSettings) -> Floa
     for i in range(len(anchors)):
         if not (distance[i, kept] <= use.nms_radius_px).any():
             kept.append(i)
-    return np.asarray(xy[anchors[kept]], np.float32)
+    chosen = anchors[kept]
+    return np.asarray(xy[chosen], np.float32), score[chosen], kind[chosen]
 
 
 class PlainSam:
@@ -129,6 +137,9 @@ def with_nearest(points: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.
 def published_instances(net: PromptNucSegNet, rgb: UInt8, points: Float32, use: UseSettings) -> Instances:
     """All instances of one image, best first: they are painted from the last to the first."""
     amg, sam = load("segment_anything.utils.amg"), PlainSam(net)
+    size = rgb.shape[:2]
+    below, beside = (-length % use.multiple_px for length in size)
+    rgb = np.pad(rgb, ((0, below), (0, beside), (0, 0)), mode="reflect")
     height, width = rgb.shape[:2]
     device = device_of(net)
     image, every = normalised(rgb, device), torch.from_numpy(points).to(device)
@@ -149,7 +160,7 @@ def published_instances(net: PromptNucSegNet, rgb: UInt8, points: Float32, use: 
             for first in range(0, len(index), POINTS_PER_CALL):
                 part = slice(first, first + POINTS_PER_CALL)
                 logits, iou = (sam.averaged if use.tta else sam)(window, xy[part], label[part])
-                candidates += _in_image(amg, logits > 0, iou, index[part], (x0, y0, width, height))
+                candidates += _in_image(amg, logits > 0, iou, index[part], (x0, y0, size[1], size[0]))
     return _chosen(candidates, use.box_iou)
 
 
@@ -193,3 +204,81 @@ def _box_iou(box: Any, others: Any) -> Any:
     shared = np.clip(np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]), 0, None).prod(1)
     union = (box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(1) - shared
     return shared / np.maximum(union, 1e-9)
+
+
+def painted(masks: list[Bool], size: tuple[int, ...]) -> Int64:
+    """Labels of masks that are sorted best first: the best lies on top."""
+    labels = np.zeros(size, np.int64)
+    for number, mask in reversed(list(enumerate(masks, start=1))):
+        labels[mask] = number
+    return labels
+
+
+def _ious(truth: Int64, predicted: Int64) -> tuple[Any, Any, list[int], list[int]]:
+    """Shared pixels and unions of all pairs, and the numbers of both sides."""
+    sides = [[int(number) for number in np.unique(side) if number] for side in (truth, predicted)]
+    shared, union = np.zeros((2, len(sides[0]), len(sides[1])))
+    for row, t in enumerate(sides[0]):
+        for column, p in enumerate(sides[1]):
+            shared[row, column] = ((truth == t) & (predicted == p)).sum()
+            union[row, column] = ((truth == t) | (predicted == p)).sum()
+    return shared, union, *sides
+
+
+def published_pq(truth: Int64, predicted: Int64) -> float:
+    """NaN where the truth is empty."""
+    shared, union, true, guessed = _ious(truth, predicted)
+    if not true:
+        return float("nan")
+    iou = (shared / union)[shared / union > 0.5]
+    hits = len(iou)
+    found = hits / (hits + 0.5 * (len(guessed) - hits) + 0.5 * (len(true) - hits))
+    return float(found * iou.sum() / (hits + 1e-6))
+
+
+def published_aji(truth: Int64, predicted: Int64) -> float:
+    shared, union, true, guessed = _ious(truth, predicted)
+    inside, whole, used = 0.0, 0.0, set[int]()
+    for row, number in enumerate(true):
+        iou = shared[row] / (union[row] + 1e-6)
+        if len(iou) and iou.max() > 0:
+            best = int(iou.argmax())
+            used.add(best)
+            inside, whole = inside + shared[row, best], whole + union[row, best]
+        else:
+            whole += (truth == number).sum()
+    whole += sum((predicted == number).sum() for place, number in enumerate(guessed) if place not in used)
+    return float(inside / whole)
+
+
+def published_hits(points: Any, score: Any, truth: Any) -> int:
+    """In falling order of score, each point takes the nearest free true one within 12 px."""
+    free, hits = list(range(len(truth))), 0
+    for row in np.argsort(-np.asarray(score)):
+        if not free:
+            break
+        distance = np.linalg.norm(np.asarray(truth)[free] - points[row], axis=1)
+        if distance.min() <= 12:
+            free.pop(int(distance.argmin()))
+            hits += 1
+    return hits
+
+
+def published_targets(labels: Int64, types: Int64 | None) -> tuple[Any, Any]:
+    """The true point of each nucleus, in pixel indices, and its class. `types`: H x W, 0: none; None: not told
+    apart."""
+    points, kinds = [], []
+    for number in np.unique(labels)[1:]:
+        whole = ((labels == number) * 255).astype(np.uint8)
+        contours = cv2.findContours(whole, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)[0]
+        moments = cv2.moments(max(contours, key=cv2.contourArea))
+        if moments["m00"]:
+            x, y = int(moments["m10"] / moments["m00"]), int(moments["m01"] / moments["m00"])
+        else:
+            depth = cv2.distanceTransform(whole, cv2.DIST_L1, 3)
+            y, x = np.argwhere(depth == depth.max())[0]
+        kind = 1 if types is None else types[y, x]
+        if kind:
+            points.append((x, y))
+            kinds.append(kind - 1)
+    return np.array(points).reshape(-1, 2), np.array(kinds)

@@ -156,8 +156,8 @@ def classical(folder: Path) -> Fingerprint:
 
 
 def compact(folder: Path) -> Fingerprint:
-    """The default model in full precision, since half precision is not the same on all CPUs."""
-    return of_model(load_model("default", "cpu", {"precision": "fp32"}))
+    """The first default model in full precision, since half precision is not the same on all CPUs."""
+    return of_model(load_model("default-1", "cpu", {"precision": "fp32"}))
 
 
 def instasam(folder: Path) -> Fingerprint:

@@ -287,8 +287,8 @@ def test_the_best_weights_are_those_of_the_classes() -> None:
     f1 = 2 * 4 / (2 * 4 + 4)
     assert by_class(scores, points=False) == {"mpq": pytest.approx(mpq), "quality": pytest.approx(mpq)}
     assert by_class(scores, points=True) == {"class_f1": pytest.approx(f1), "quality": pytest.approx(f1)}
-    unknown = by_class([ImageScore("x"), ImageScore("y")], points=True)
-    assert "quality" not in unknown
+    for points in (True, False):
+        assert "quality" not in by_class([ImageScore("x"), ImageScore("y")], points)
 
 
 def two_classes(folder: Path, names: tuple[str, str] = ("a", "b")) -> Path:

@@ -34,20 +34,20 @@ def list_models() -> None:
 
 @models_app.command("show")
 def show(
-    model: Annotated[str, typer.Argument(help="A native checkpoint (.safetensors), or `default`.")],
+    model: Annotated[str, typer.Argument(help="A native checkpoint (.safetensors), or a name such as `default`.")],
     json: Annotated[bool, Option("--json", help="The whole header as JSON.")] = False,
 ) -> None:
     """Show what a checkpoint's header says: architecture, classes, resolution, training data, metrics.
 
-    For the default model the command shows its card.
+    For a model that comes with the package the command shows its card.
     """
-    from wsi_nuc.models.compact import packaged
+    from wsi_nuc.models.compact.packaged import PACKAGED, checkpoint_of
     from wsi_nuc.models.weights import read_info
 
-    if model == packaged.NAME and not json:
-        typer.echo(packaged.card())
+    if model in PACKAGED and not json:
+        typer.echo(PACKAGED[model].about())
         return
-    info = packaged.checkpoint().info if model == packaged.NAME else read_info(model)
+    info = checkpoint_of(model).info if model in PACKAGED else read_info(model)
     if json:
         typer.echo(jsonlib.dumps(dict(info.details) | {"sha256": info.sha256}, indent=1))
         return

@@ -22,6 +22,7 @@ READERS: dict[str, str] = {
     "results": "wsi_nuc.importing.results",
     "geojson": "wsi_nuc.datasets.readers.geojson",
     "imagescope": "wsi_nuc.datasets.readers.imagescope",
+    "slides": "wsi_nuc.training.fields",
 }
 
 

@@ -182,10 +182,11 @@ def mean(values: Iterable[float]) -> float:
 
 
 def image_means(scores: Sequence[ImageScore]) -> Means:
-    """Means over images. The PQ of a class is the mean over the images that hold it, in truth or prediction."""
+    """Means over images. The PQ of a class is the mean over the images that hold it, in truth or prediction, and
+    whose outlines are known."""
     if not scores:
         raise UsageError("evaluation", "no image was scored", "check the data set and its split")
-    classes = range(len(scores[0].panoptic_by_class))
+    classes = range(max(len(s.panoptic_by_class) for s in scores))
     return Means(
         images=len(scores),
         unscored=sum(bool(np.isnan(s.aji)) for s in scores),
@@ -198,7 +199,7 @@ def image_means(scores: Sequence[ImageScore]) -> Means:
         detection=sum((s.detection for s in scores), Detection()),
         detection_by_class=_sums(Detection(), [s.detection_by_class for s in scores]),
         hover_by_class=_sums(ClassCounts(), [s.hover_by_class for s in scores]),
-        pq_by_class=tuple(mean(s.panoptic_by_class[c].pq for s in scores) for c in classes),
+        pq_by_class=tuple(mean(s.panoptic_by_class[c].pq for s in scores if s.panoptic_by_class) for c in classes),
         traced_aji=mean(s.traced_aji for s in scores),
         traced_pq=mean(s.traced_pq for s in scores),
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -19,9 +18,12 @@ from wsi_nuc.models.options import checked_options
 
 Options = Mapping[str, Any]
 
-# name -> module. A name that is also a model needs no file; the others are what checkpoint files call themselves.
+# name -> module, or an object in it, written as entry points are. A name that is also a model needs no file; the
+# others are what checkpoint files call themselves.
 FAMILIES: dict[str, str] = {
-    "default": "wsi_nuc.models.compact.packaged",
+    "default": "wsi_nuc.models.compact.packaged:DEFAULT",
+    "default-1": "wsi_nuc.models.compact.packaged:DEFAULT_1",
+    "large": "wsi_nuc.models.compact.packaged:LARGE",
     "classical": "wsi_nuc.models.classical.build",
     "compact": "wsi_nuc.models.compact.build",
     "instasam": "wsi_nuc.models.instasam.build",
@@ -120,7 +122,7 @@ def installed() -> list[EntryPoint]:
 def family_module(name: str) -> Family:
     """The module of a family; ModelError where there is none, or where importing it fails."""
     if name in FAMILIES:
-        return cast(Family, import_module(FAMILIES[name]))
+        return cast(Family, EntryPoint(name, FAMILIES[name], GROUP).load())
     points = [point for point in installed() if point.name == name]
     if not points:
         known = [*FAMILIES, *(point.name for point in installed())]

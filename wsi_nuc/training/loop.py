@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from torch import nn
@@ -29,6 +29,7 @@ from wsi_nuc.training.state import Ema, Progress, Trained, load_state, save_stat
 STATE, BEST = "state.pt", "best.safetensors"
 _heap = Heap()
 
+Item = TypeVar("Item")
 Losses = dict[str, torch.Tensor]
 Row = dict[str, float]
 
@@ -62,7 +63,8 @@ class Stage:
     rate: Callable[[int], float]
     """Share of `lr` at a step."""
     batches: Callable[[int], Iterator[Any]]
-    """This process's batches from a step to the end; the same ones at every call."""
+    """This process's batches from a step to the end; the same ones at every call. They may end before `steps`,
+    when a time is up."""
     batch: int
     """Images per step, over all processes."""
     steps: int
@@ -114,7 +116,7 @@ def run_stage(stage: Stage, ranks: Ranks, emit: Emit) -> None:
     stage.module.train()
     batches = stage.batches(progress.step)  # may look at all images first, which is not the time of a step
     clock, sums = Clock(stage.batch, progress.step), Sums()
-    for batch in batches:
+    for batch, last in with_last(batches):
         with device.autocast():
             losses: Losses = model(batch.to(ranks.device))
         total = torch.stack(list(losses.values())).sum()
@@ -128,11 +130,11 @@ def run_stage(stage: Stage, ranks: Ranks, emit: Emit) -> None:
         speed, left = clock.tell(progress.step, stage.steps)
         loss = float(total.detach())
         emit(StepDone(stage.name, epoch, epochs, progress.step, stage.steps, loss, speed, left))
-        if progress.step % stage.epoch_steps and progress.step != stage.steps:
+        if progress.step % stage.epoch_steps and not last:
             continue
         row = {"epoch": progress.step / stage.epoch_steps, "step": float(progress.step), "images_per_s": speed}
         row |= {"lr": stage.lr * stage.rate(progress.step - 1)} | sums.means(ranks.mean)
-        due = epoch % stage.validate_every == 0 or epoch == epochs
+        due = epoch % stage.validate_every == 0 or last
         row |= stage.scores(trained.ema.net) if due else {}
         stage.module.train()
         progress.rows.append(row)
@@ -142,12 +144,21 @@ def run_stage(stage: Stage, ranks: Ranks, emit: Emit) -> None:
         if ranks.first:
             if better or not stage.best:
                 stage.save(trained.ema.net, row)
-            if epoch % stage.save_every == 0 or epoch == epochs:
+            if epoch % stage.save_every == 0 or last:
                 save_state(state, trained, stage.config, stage.steered)
                 write_curves(stage.folder, progress.rows)
         emit(EpochDone(stage.name, epoch, epochs, row, stage.best and better))
     if ranks.first and not draw_curves(stage.folder, progress.rows):
         emit(Noted(f"{stage.folder}: no curves.png, since matplotlib is not installed"))
+
+
+def with_last(items: Iterator[Item]) -> Iterator[tuple[Item, bool]]:
+    """Each item, and whether it is the last one."""
+    kept = next(items, None)
+    while kept is not None:
+        following = next(items, None)
+        yield kept, following is None
+        kept = following
 
 
 def _learn(stage: Stage, total: torch.Tensor, step: int) -> None:

@@ -38,8 +38,8 @@ class Ema(Generic[Net]):
             return
         # Early in a training, a slow average would be mostly of random weights.
         decay = min(self._decay, (1 + step) / (10 + step))
-        for average, parameter in zip(self.net.parameters(), self._live.parameters(), strict=True):
-            average.lerp_(parameter, 1 - decay)
+        # In one call for all weights: on a GPU, one per tensor costs more than the sums themselves.
+        torch._foreach_lerp_(list(self.net.parameters()), list(self._live.parameters()), 1 - decay)
         for kept, buffer in zip(self.net.buffers(), self._live.buffers(), strict=True):
             kept.copy_(buffer)
 

@@ -21,7 +21,7 @@ from wsi_nuc.datasets.images import load_images
 from wsi_nuc.datasets.record import DataError, SourceConfig
 from wsi_nuc.errors import ModelError, UsageError
 from wsi_nuc.evaluation.evaluate import predict_table
-from wsi_nuc.models.compact.packaged import checkpoint
+from wsi_nuc.models.compact.packaged import checkpoint_of
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.models.weights import open_checkpoint, save_checkpoint
 from wsi_nuc.store.reading import NucleiFile, class_names
@@ -90,7 +90,7 @@ def test_classes_of_unseen_nuclei_are_those_that_the_dots_taught(
 
 
 def test_the_nuclei_stay_those_of_the_model(trained: tuple[Path, Any], data: Path) -> None:
-    made, given = open_checkpoint(trained[0]), checkpoint()
+    made, given = open_checkpoint(trained[0]), checkpoint_of("default")
     before, after = given.tensors(), made.tensors()
     kept = {name for name in before if not name.startswith("class_head")}
     assert kept == {name for name in after if not name.startswith("class_head")}
@@ -105,12 +105,12 @@ def test_the_nuclei_stay_those_of_the_model(trained: tuple[Path, Any], data: Pat
 
 def test_the_file_states_what_it_comes_from(trained: tuple[Path, Any], data: Path) -> None:
     details = open_checkpoint(trained[0]).info.details
-    before = checkpoint().info.details["training_data"]
+    before = checkpoint_of("default").info.details["training_data"]
     assert details["training_data"][:-1] == before
     last = details["training_data"][-1]
     assert (last["name"], last["images"], last["learned"]) == (data.name, 4, "classes")
     assert last["trains_released"] is False
-    assert details["based_on"] == checkpoint().info.sha256
+    assert details["based_on"] == checkpoint_of("default").info.sha256
     assert details["classes"] == sorted(COLOURS)
     assert details["metrics"]["held_out_f1"] > 0.9
 

@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from wsi_nuc.errors import ModelError
 from wsi_nuc.models.base import ModelSpec, NucleiModel
 from wsi_nuc.models.compact.look import look
 from wsi_nuc.models.compact.net import CompactNet
 from wsi_nuc.models.compact.network import Network
 from wsi_nuc.models.compact.settings import ARCHITECTURE, Settings, UseSettings, spec_of
+from wsi_nuc.models.compact.team import AnyNet, Team
 from wsi_nuc.models.device import Device
 from wsi_nuc.models.options import used
 from wsi_nuc.models.torch_ops import PIXEL_MEAN, PIXEL_STD
@@ -31,7 +33,7 @@ ABOUT = "a compact network for points, masks and classes, trained by `wsi-nuc tr
 OPTIONS = UseSettings
 
 
-def assemble(net: CompactNet, settings: Settings, device: str, spec: ModelSpec) -> NucleiModel:
+def assemble(net: AnyNet, settings: Settings, device: str, spec: ModelSpec) -> NucleiModel:
     """Put a trained network behind the pipeline's protocols. Training and evaluation call this too."""
     network = Network.of(net, Device.of(device, settings.use.precision), settings.use)
     return NucleiModel(spec, partial(look, network))
@@ -48,12 +50,25 @@ def load_file(checkpoint: Checkpoint, device: str, options: Mapping[str, Any]) -
     return assemble(net_of(checkpoint), settings, device, spec_of_file(checkpoint.info, options))
 
 
-def net_of(checkpoint: Checkpoint) -> CompactNet:
-    """The trained network, not fused, as training needs it."""
-    settings = _checked(checkpoint.info)
-    net = CompactNet(settings.net, len(settings.classes))
+def net_of(checkpoint: Checkpoint) -> AnyNet:
+    """The trained network, not fused."""
+    net = untrained(_checked(checkpoint.info))
     load_weights(net, checkpoint.tensors())
     return net
+
+
+def single_net_of(checkpoint: Checkpoint) -> CompactNet:
+    """The trained network, not fused, as training needs it. A file that holds several is refused."""
+    net = net_of(checkpoint)
+    if isinstance(net, Team):
+        cause = f"it holds {len(net.members)} networks whose answers are averaged, and one can be trained on"
+        raise ModelError(checkpoint.info.path, cause, "give the file of a single network, or `default`")
+    return net
+
+
+def untrained(settings: Settings) -> AnyNet:
+    nets = [CompactNet(net, len(settings.classes)) for net in settings.nets]
+    return Team(nets) if settings.beside else nets[0]
 
 
 def load_weights(net: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
@@ -61,7 +76,7 @@ def load_weights(net: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
     net.load_state_dict(counters | {name: tensor.float() for name, tensor in state.items()})
 
 
-def save_net(path: str | Path, net: CompactNet, settings: Settings, about: Mapping[str, Any]) -> None:
+def save_net(path: str | Path, net: AnyNet, settings: Settings, about: Mapping[str, Any]) -> None:
     """Write a trained network in half precision; `about` holds training_data and metrics."""
     state = {n: t.detach().cpu().half().numpy() for n, t in net.state_dict().items() if not is_counter(n)}
     normalisation = {"mean": list(PIXEL_MEAN), "std": list(PIXEL_STD)}
@@ -71,7 +86,7 @@ def save_net(path: str | Path, net: CompactNet, settings: Settings, about: Mappi
 
 def expected_shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
-        state = CompactNet(settings.net, len(settings.classes)).state_dict()
+        state = untrained(settings).state_dict()
     return {name: tuple(tensor.shape) for name, tensor in state.items() if not is_counter(name)}
 
 
@@ -82,7 +97,8 @@ def is_counter(name: str) -> bool:
 
 def _checked(info: CheckpointInfo) -> Settings:
     settings = Settings.from_header(info.details)
-    head = info.shapes.get("class_head.out.weight" if settings.net.class_hidden else "class_head.weight")
+    first, layer = "nets.0." if settings.beside else "", "out." if settings.net.class_hidden else ""
+    head = info.shapes.get(f"{first}class_head.{layer}weight")
     if head is not None:
         check_class_count(info.path, settings.classes, head[0])
     check_state(info.path, expected_shapes(settings), info.shapes)

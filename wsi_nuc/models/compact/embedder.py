@@ -29,7 +29,7 @@ def embed(network: Network, maps: Sequence[Maps], xy_tile: Float32, row: Int64) 
                 asked = Asked(torch.zeros(len(rows), dtype=torch.int64, device=xy.device), xy, xy)
                 raw = network.device.start(network.net.decoder.embedding, of_tile.context, asked)
                 parts.append((np.array(rows[:real], np.int64), raw.outputs[:real].float(), raw.total))
-    return Later(partial(_on_host, parts, len(row), network.net.decoder.weights.in_features))
+    return Later(partial(_on_host, parts, len(row), network.net.decoder.prompt_channels))
 
 
 def _on_host(parts: Sequence[Part], count: int, channels: int) -> Float32:

@@ -47,6 +47,7 @@ class MaskDecoder(nn.Module):
         width, seen = settings.hidden, settings.mask_channels + PLACES
         self.shapes = ((seen, width), (width, width), (width, 1))
         count = sum(inner * outer + outer for inner, outer in self.shapes)
+        self.prompt_channels = settings.prompt_channels
         self.embed = nn.Sequential(nn.Linear(context, settings.prompt_channels), nn.ReLU())
         self.weights = nn.Linear(settings.prompt_channels, count)
         quality = settings.prompt_channels + STATISTICS
@@ -98,7 +99,7 @@ class MaskDecoder(nn.Module):
         height, width = features.shape[2:]
         inside = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None, :]
         rows, columns = y.clamp(0, height - 1)[:, :, None], x.clamp(0, width - 1)[:, None, :]
-        near = features.permute(0, 2, 3, 1)[asked.row[:, None, None], rows, columns]
+        near = picked(features, asked.row[:, None, None], columns, rows)
         place = torch.stack([x[:, None, :].expand(-1, side, -1), y[:, :, None].expand(-1, -1, side)], -1)
         pixel_xy = (place.flatten(1, 2).float() + 0.5) * MASK_STRIDE
         logits = self.at(embedding, near.flatten(1, 2), pixel_xy, asked).view(-1, side, side)
@@ -125,13 +126,24 @@ def sample(features: torch.Tensor, row: torch.Tensor, xy: torch.Tensor) -> torch
     height, width = features.shape[2:]
     low = (xy - 0.5).floor()
     part = xy - 0.5 - low
-    table, values = features.permute(0, 2, 3, 1), torch.zeros((), device=features.device)
+    values = torch.zeros((), device=features.device)
     for dy in (0, 1):
         for dx in (0, 1):
             x, y = (low[:, 0].long() + dx).clamp(0, width - 1), (low[:, 1].long() + dy).clamp(0, height - 1)
             weight = (part[:, 0] if dx else 1 - part[:, 0]) * (part[:, 1] if dy else 1 - part[:, 1])
-            values = values + table[row, y, x].float() * weight[:, None]
+            values = values + picked(features, row, x, y).float() * weight[:, None]
     return values
+
+
+def picked(features: torch.Tensor, row: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """The C values of B x C x h x w at each place; the indices' common shape comes first.
+
+    As rows of one flat table, since a GPU would sort the gradients of three indices, all of them, in every step.
+    """
+    channels, height, width = features.shape[1:]
+    place = (row * height + y) * width + x
+    flat = features.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, place.flatten())
+    return flat.view(*place.shape, channels)
 
 
 def _places(pixel_xy: torch.Tensor, asked: Asked) -> torch.Tensor:
@@ -237,6 +249,7 @@ class CompactNet(nn.Module):
     def __init__(self, settings: NetSettings, class_count: int) -> None:
         super().__init__()
         width, coarse, features = settings.pyramid[0], settings.pyramid[1], settings.mask_channels
+        self.settings, self.mask_channels, self.context_channels = settings, features, (width, coarse)
         self.encoder, self.pyramid = encoder_of(settings), Pyramid(settings)
         self.point_tower = conv(width, width)
         self.point_head = nn.Conv2d(width, 3, 1)

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from wsi_nuc.models.compact.net import CompactNet, Maps
+from wsi_nuc.models.compact.net import Maps
 from wsi_nuc.models.compact.settings import STRIDES, UseSettings
+from wsi_nuc.models.compact.team import AnyNet, of_views
 from wsi_nuc.models.device import Device
 from wsi_nuc.models.finite import Unchecked
 from wsi_nuc.models.torch_ops import normalise
@@ -26,13 +27,13 @@ class Network:
     """What all looks of a model share and none of them changes: the fused network, where it runs, and how it is
     used."""
 
-    net: CompactNet
+    net: AnyNet
     device: Device
     use: UseSettings
 
     @classmethod
-    def of(cls, net: CompactNet, device: Device, use: UseSettings) -> Network:
-        return cls(channels_last(fused(net).to(device.torch_device)), device, use)
+    def of(cls, net: AnyNet, device: Device, use: UseSettings) -> Network:
+        return cls(of_views(channels_last(fused(net).to(device.torch_device)), use.views), device, use)
 
     def maps(self, rgb: UInt8) -> Unchecked[Maps]:
         """The maps of one tile, H x W x 3. Every call of the network gets one tile, whatever else is in the

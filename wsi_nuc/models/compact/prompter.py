@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from scipy.spatial import cKDTree
 
-from wsi_nuc.models.compact.net import Asked, CompactNet, Maps, PooledClasses
+from wsi_nuc.models.compact.net import Asked, Maps, PooledClasses
 from wsi_nuc.models.compact.network import Network
 from wsi_nuc.models.compact.settings import MASK_STRIDE, POINT_STRIDE
+from wsi_nuc.models.compact.team import AnyNet
 from wsi_nuc.models.nms import greedy_survivors, suppress_doubles
 from wsi_nuc.types import Int64, Prompts
 
@@ -65,7 +66,7 @@ def _inside(
     return inside
 
 
-def peaks(net: CompactNet, maps: Maps, row: int, size: tuple[int, int], threshold: float) -> Prompts:
+def peaks(net: AnyNet, maps: Maps, row: int, size: tuple[int, int], threshold: float) -> Prompts:
     """A point at each cell that is the hottest of its neighbours, moved by the cell's offset."""
     heat = smoothed(maps.heat[0].float().sigmoid())
     top = F.max_pool2d(heat[None, None], 3, 1, 1)[0, 0]

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from scipy.spatial import cKDTree
 
 from wsi_nuc.models.base import Fetch, Later
-from wsi_nuc.models.compact.net import Asked, CompactNet, Maps, PooledClasses
+from wsi_nuc.models.compact.net import Asked, Maps, PooledClasses
 from wsi_nuc.models.compact.network import Network
 from wsi_nuc.models.compact.prompter import asked_of
 from wsi_nuc.models.compact.settings import MASK_STRIDE, UseSettings
+from wsi_nuc.models.compact.team import AnyNet
 from wsi_nuc.models.finite import refuse_non_finite
 from wsi_nuc.models.torch_ops import chunks
 from wsi_nuc.types import Float32, Float64, Int64, MaskCrops, Prompts
@@ -131,7 +132,7 @@ def logit(p: Float32) -> Float32:
     return np.asarray(np.log(p / (1 - p)), np.float32)
 
 
-def _classes(net: CompactNet, maps: Maps, logits: torch.Tensor, origin: torch.Tensor) -> torch.Tensor:
+def _classes(net: AnyNet, maps: Maps, logits: torch.Tensor, origin: torch.Tensor) -> torch.Tensor:
     """N x C: the mean over the mask of what each cell at stride 4 says, or what is said of the cells' mean."""
     if isinstance(net.class_head, PooledClasses):
         return net.class_head.told(mean_over_masks(maps.classes[0], logits, origin))

@@ -95,6 +95,8 @@ class UseSettings:
     calibration: tuple[float, float, float] = (1.0, 0.0, 0.0)
     """Weights of the logits of point score and predicted IoU, and a constant. They make the score the probability
     of being right."""
+    views: int = 1
+    """1, 2 or 4: the answers for a tile and for its mirror images are averaged. More is slower and better."""
     precision: str = "auto"
     """Number format: "fp32", "bf16", or "auto" (bf16 where the device has it)."""
 
@@ -105,6 +107,7 @@ class UseSettings:
             "window_px": 16 <= self.window_px <= 512 and self.window_px % (2 * MASK_STRIDE) == 0,
             "tile_px": self.tile_px % STRIDES[-1] == 0 and self.core_px > 0,
             "halo_px": self.halo_px >= self.reach_px + self.margin_px,
+            "views": self.views in (1, 2, 4),
             "precision": self.precision in ("auto", "fp32", "bf16"),
             "calibration": len(self.calibration) == 3,
         }
@@ -133,8 +136,19 @@ class Settings:
     """Microns per pixel that the network works at."""
     net: NetSettings = field(default_factory=NetSettings)
     use: UseSettings = field(default_factory=UseSettings)
+    beside: tuple[NetSettings, ...] = ()
+    """Further networks in the file, whose answers are averaged with those of the first."""
     domain: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """How the training images looked, see `models.domain`; empty: unknown."""
+
+    def __post_init__(self) -> None:
+        if any((net.class_hidden > 0) != (self.net.class_hidden > 0) for net in self.beside):
+            cause = "some of its networks tell classes by cells and others by nuclei"
+            raise ModelError("beside", cause, "join networks that were trained in the same way")
+
+    @property
+    def nets(self) -> tuple[NetSettings, ...]:
+        return (self.net, *self.beside)
 
     def to_header(self) -> dict[str, Any]:
         return asdict(self)
@@ -147,6 +161,7 @@ class Settings:
             mpp=float(header["mpp"]),
             net=section(NetSettings, header, "net"),
             use=section(UseSettings, header, "use"),
+            beside=tuple(section(NetSettings, {"net": net}, "net") for net in header.get("beside", ())),
             domain={name: (float(low), float(high)) for name, (low, high) in header.get("domain", {}).items()},
         )
 
@@ -166,7 +181,7 @@ def spec_of(settings: Settings, weights_sha256: str, name: str = ARCHITECTURE) -
         uses_torch=True,
         reach_px=use.reach_px,
         domain=settings.domain,
-        embedding=settings.net.prompt_channels,
+        embedding=sum(net.prompt_channels for net in settings.nets) * use.views,
         copyable=True,
         results=NUMBERS[ARCHITECTURE],
     )

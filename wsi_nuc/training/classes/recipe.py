@@ -19,9 +19,9 @@ from wsi_nuc.datasets.images import load_images
 from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.errors import ModelError, UsageError
 from wsi_nuc.evaluation.evaluate import truth_of
-from wsi_nuc.models.compact import packaged
 from wsi_nuc.models.compact.build import load_weights, net_of, save_net
 from wsi_nuc.models.compact.net import CompactNet, PooledClasses
+from wsi_nuc.models.compact.packaged import PACKAGED, checkpoint_of
 from wsi_nuc.models.compact.settings import ARCHITECTURE, Settings
 from wsi_nuc.models.registry import is_file
 from wsi_nuc.models.weights import Checkpoint, open_checkpoint
@@ -54,12 +54,10 @@ def stages(config: ClassesConfig, ranks: Ranks, emit: Emit) -> Iterator[Stage]:
 
 def source_of(model: str) -> Checkpoint:
     """The file of the model whose classes are replaced."""
-    if model == packaged.NAME:
-        return packaged.checkpoint()
     remedy = "give default, or a file that `wsi-nuc train compact` or `wsi-nuc train classes` wrote"
-    if not is_file(model):
+    if model not in PACKAGED and not is_file(model):
         raise ModelError(f"model {model!r}", "has no class head that can be learned anew", remedy)
-    checkpoint = open_checkpoint(model)
+    checkpoint = checkpoint_of(model)
     if checkpoint.info.architecture != ARCHITECTURE:
         cause = f"the family {checkpoint.info.architecture} has no class head that can be learned anew"
         raise ModelError(model, cause, remedy)

@@ -18,10 +18,16 @@ class WeightedSource(SourceConfig):
 
     weight: float = Field(default=1.0, gt=0)
     """How often a crop comes from this source, relative to the others."""
+    known_mpp: bool = True
+    """Whether the resolution was measured. Where it was only estimated, the images do not say how large nuclei
+    are."""
+    stain_px: tuple[float, float] = (0.0, 0.0)
+    """How far right and down of the labels the stain lies, in pixels of the model's resolution. Crops mend it."""
 
 
 class DataConfig(ImagesConfig):
     train: tuple[WeightedSource, ...] = Field(min_length=1)
+    """A source without labels, such as a folder of slides (`reader: slides`), teaches only by way of a teacher."""
     workers: int = Field(default=1, ge=0, le=64)
 
 
@@ -70,6 +76,19 @@ class LossWeights(Section):
     """Weight of each class, in order; empty: all the same."""
 
 
+class TeacherConfig(Section):
+    """Trained models whose answers the network also learns, on every crop, with labels or without."""
+
+    models: tuple[str, ...] = ()
+    """Names or files of the compact family, with the same classes; the mean of their answers counts."""
+    views: Literal[1, 2, 4] = 1
+    """Of each crop, the answers for so many mirrored views are averaged."""
+    weight: float = Field(default=1.0, ge=0)
+    """Weight of the teacher's answers beside the labels."""
+    prompts: int = Field(default=8, ge=1, le=64)
+    """In each crop, at most this many of the teacher's masks are learned."""
+
+
 class CompactTrainConfig(TrainingConfig):
     """All settings of a training of the compact network."""
 
@@ -79,6 +98,7 @@ class CompactTrainConfig(TrainingConfig):
     use: UseSettings = UseSettings()
     crop: CropConfig = CropConfig()
     loss: LossWeights = LossWeights()
+    teacher: TeacherConfig = TeacherConfig()
     steps: int = Field(default=20_000, ge=1)
     batch: int = Field(default=8, ge=1, le=4096)
     """Crops per step, over all processes."""

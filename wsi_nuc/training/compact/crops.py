@@ -93,10 +93,20 @@ class Crops(Dataset[Crop]):
     """`crops[number]`. Sources of images are visited according to their weights, the images of a source evenly."""
 
     def __init__(
-        self, sources: Sequence[Sequence[LabelledImage]], weights: Sequence[float], config: CropConfig, seed: int
+        self,
+        sources: Sequence[Sequence[LabelledImage]],
+        weights: Sequence[float],
+        config: CropConfig,
+        seed: int,
+        stain_px: Sequence[tuple[float, float]] = (),
     ) -> None:
+        """`stain_px`: for each source, how far right and down of its labels the stain lies."""
         least = int(np.ceil(config.size_px * 2**0.5 / config.scale[0])) + 2
-        self._scenes = [[scene_of(image, least) for image in images] for images in sources]
+        shifts = stain_px or [(0.0, 0.0)] * len(sources)
+        self._scenes = [
+            [scene_of(image, least, shift) for image in images]
+            for images, shift in zip(sources, shifts, strict=True)
+        ]
         self._chance = np.asarray(weights, np.float64) / np.sum(weights)
         self._config, self._seed = config, seed
 

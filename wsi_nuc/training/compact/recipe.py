@@ -26,6 +26,7 @@ from wsi_nuc.models.weights import open_checkpoint
 from wsi_nuc.training.compact.config import CompactTrainConfig
 from wsi_nuc.training.compact.crops import Batch, Crops, collate
 from wsi_nuc.training.compact.losses import losses
+from wsi_nuc.training.compact.teaching import Teacher, teacher_of, teaching_losses
 from wsi_nuc.training.compact.tune import finished
 from wsi_nuc.training.events import Emit, Noted
 from wsi_nuc.training.loop import Losses, Row, Stage, batches, finite
@@ -40,13 +41,23 @@ STEERED = ("steps", "decay", "lr", "report_every", "data", "use", "init", "tuned
 class LossNet(nn.Module):
     """From pixels and labels to the losses."""
 
-    def __init__(self, net: CompactNet, config: CompactTrainConfig) -> None:
+    def __init__(self, net: CompactNet, config: CompactTrainConfig, teacher: Teacher | None = None) -> None:
         super().__init__()
-        self.net, self._weights, self._side = net, config.loss, config.use.window_px // MASK_STRIDE
+        self.net, self._config, self._side = net, config, config.use.window_px // MASK_STRIDE
+        # Not a part of the module, so it is neither trained nor saved with it.
+        self.teacher = (teacher,)
 
     def forward(self, batch: Batch) -> Losses:
         pixels = normalise(batch.rgb).contiguous(memory_format=torch.channels_last)
-        return losses(self.net, self.net(pixels), batch, self._weights, self._side)
+        maps, (teacher,) = self.net(pixels), self.teacher
+        learned = losses(self.net, maps, batch, self._config.loss, self._side)
+        if teacher is None:
+            return learned
+        with torch.no_grad():
+            told = teacher(pixels)
+        settings = self._config.teacher
+        taught = teaching_losses(self.net, maps, teacher, told, settings.prompts, self._side)
+        return learned | {name: settings.weight * loss for name, loss in taught.items()}
 
 
 def stages(config: CompactTrainConfig, ranks: Ranks, emit: Emit) -> Iterator[Stage]:
@@ -59,8 +70,7 @@ def stages(config: CompactTrainConfig, ranks: Ranks, emit: Emit) -> Iterator[Sta
             emit(Noted(f"{kind} images: {repair}: {count}"))
     yield stage_of(config, loaded, [image for images in validation for image in images.images], ranks)
     if ranks.first:
-        train = [image for images in loaded for image in images.images]
-        _finish(config, train, [images.images for images in validation], emit)
+        _finish(config, loaded, [images.images for images in validation], emit)
 
 
 def stage_of(
@@ -68,7 +78,9 @@ def stage_of(
 ) -> Stage:
     net = starting_net(config).to(ranks.device)
     weights = [source.weight for source in config.data.train]
-    crops = Crops([images.images for images in loaded], weights, config.crop, config.seed)
+    shifts = [source.stain_px for source in config.data.train]
+    crops = Crops([images.images for images in loaded], weights, config.crop, config.seed, shifts)
+    teacher = teacher_of(config.teacher, config.classes, str(ranks.device))
     sources = [
         source | {"weight": weight}
         for images, weight in zip(loaded, weights, strict=True)
@@ -83,9 +95,9 @@ def stage_of(
         name=STAGE,
         folder=config.out / STAGE,
         config=config,
-        module=LossNet(net, config),
+        module=LossNet(net, config, teacher),
         net=net,
-        optimizer=_optimizer(net, config),
+        optimizer=optimizer_of(net, config),
         lr=config.lr,
         rate=partial(rate, config),
         batches=partial(batches, crops, collate, config.batch, config.steps, config.data.workers, ranks),
@@ -103,13 +115,23 @@ def stage_of(
 
 def _finish(
     config: CompactTrainConfig,
-    train: Sequence[LabelledImage],
+    loaded: Sequence[Loaded],
     validation: Sequence[Sequence[LabelledImage]],
     emit: Emit,
 ) -> None:
     """Write the averaged network, with the cuts that the validation images or the file `tuned_as` give."""
-    made = finished(config.out / STAGE / AVERAGE, config.out / MODEL, train, validation, config.tuned_as)
+    average = config.out / STAGE / AVERAGE
+    made = finished(average, config.out / MODEL, *train_images(config, loaded), validation, config.tuned_as)
     emit(Noted(f"cuts: threshold {made.threshold:g}, least score {made.least_score:g}, mask {made.mask_logit:g}"))
+
+
+def train_images(
+    config: CompactTrainConfig, loaded: Sequence[Loaded]
+) -> tuple[list[LabelledImage], list[LabelledImage]]:
+    """All images of the sources, and those of sources whose resolution is known."""
+    pairs = list(zip(config.data.train, loaded, strict=True))
+    known = [image for source, images in pairs if source.known_mpp for image in images.images]
+    return [image for _, images in pairs for image in images.images], known
 
 
 def starting_net(config: CompactTrainConfig) -> CompactNet:
@@ -126,7 +148,7 @@ def rate(config: CompactTrainConfig, step: int) -> float:
     return min(1.0, (step + 1) / max(1, config.warmup), left)
 
 
-def _optimizer(net: CompactNet, config: CompactTrainConfig) -> torch.optim.Optimizer:
+def optimizer_of(net: nn.Module, config: CompactTrainConfig) -> torch.optim.Optimizer:
     decayed = [p for p in net.parameters() if p.ndim > 1]
     rest = [p for p in net.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]

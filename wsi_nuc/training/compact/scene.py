@@ -89,16 +89,19 @@ class Scene:
     """N x 2 x 2: covariance of the pixels of each nucleus."""
     kind: Int64 | None
     """N classes; -1: not known."""
+    stain_px: tuple[float, float] = (0.0, 0.0)
+    """How far right and down of the labels the stain lies; in crops it is mended."""
 
 
-def scene_of(image: LabelledImage, least_px: int) -> Scene:
-    """The scene of an image, which is reflected outwards until each side has `least_px`."""
+def scene_of(image: LabelledImage, least_px: int, stain_px: tuple[float, float] = (0.0, 0.0)) -> Scene:
+    """The scene of an image, which is reflected outwards until each side has `least_px`. `stain_px`: see
+    `Scene`."""
     rgb = _grown(image.rgb, least_px)
     if image.instances is not None:
         labels, whole = pieces(_grown(image.instances.astype(np.uint16), least_px))
         xy, spread = moments(labels, len(whole))
         kind = np.full(len(whole), -1, np.int64) if image.types is None else image.types[whole - 1]
-        return Scene(image.id, rgb, labels, labels > 0, xy, spread, kind)
+        return Scene(image.id, rgb, labels, labels > 0, xy, spread, kind, stain_px)
     region = None if image.foreground is None else _grown(image.foreground.astype(np.uint8), least_px) > 0
     if image.points_xy is None or image.point_types is None:
         return Scene(image.id, rgb, None, region, None, None, None)
@@ -133,16 +136,17 @@ def moments(labels: Int32, count: int) -> tuple[Float64, Float64]:
 def warp(scene: Scene, matrix: Float64, shift: Float64, size: int) -> Scene:
     """The crop of `size` pixels that ``matrix @ xy + shift`` makes of the scene's pixels."""
     # OpenCV counts from the centre of the first pixel.
-    half = np.full(2, 0.5)
+    half, beside = np.full(2, 0.5), matrix @ np.asarray(scene.stain_px)
     affine = np.column_stack([matrix, matrix @ half + shift - half])
+    labelled = affine + np.column_stack([np.zeros((2, 2)), beside])
     rgb = cv2.warpAffine(scene.rgb, affine, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
 
     def nearest(array: Any) -> Any:
-        return cv2.warpAffine(array, affine, (size, size), flags=cv2.INTER_NEAREST)
+        return cv2.warpAffine(array, labelled, (size, size), flags=cv2.INTER_NEAREST)
 
     instances = None if scene.instances is None else nearest(scene.instances.astype(np.uint16)).astype(np.int32)
     region = None if scene.region is None else nearest(scene.region.astype(np.uint8)) > 0
     if scene.xy is None or scene.spread is None:
         return Scene(scene.id, np.asarray(rgb, np.uint8), instances, region, None, None, None)
-    xy, spread = scene.xy @ matrix.T + shift, matrix @ scene.spread @ matrix.T
+    xy, spread = scene.xy @ matrix.T + shift + beside, matrix @ scene.spread @ matrix.T
     return Scene(scene.id, np.asarray(rgb, np.uint8), instances, region, xy, spread, scene.kind)

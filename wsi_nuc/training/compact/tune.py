@@ -16,12 +16,12 @@ import numpy as np
 from wsi_nuc.datasets.overlaps import overlaps_of_labels
 from wsi_nuc.datasets.record import DataError, LabelledImage
 from wsi_nuc.evaluation.evaluate import as_labels, evaluate_images, predict_table, truth_of
-from wsi_nuc.evaluation.metrics import panoptic
+from wsi_nuc.evaluation.metrics import aji, panoptic
 from wsi_nuc.evaluation.protocol import image_means, mean
 from wsi_nuc.models.compact.build import assemble, net_of, save_net
-from wsi_nuc.models.compact.net import CompactNet
 from wsi_nuc.models.compact.segmentor import calibrated, logit
 from wsi_nuc.models.compact.settings import Settings, UseSettings, spec_of
+from wsi_nuc.models.compact.team import AnyNet
 from wsi_nuc.models.domain import domain_of
 from wsi_nuc.models.weights import open_checkpoint
 from wsi_nuc.nuclei import GridNuclei
@@ -33,14 +33,15 @@ LEAST_THRESHOLD = 0.08
 MASK_LOGITS = (-0.6, -0.3, 0.0, 0.3)
 CUTS = tuple(np.round(np.arange(0.2, 0.65, 0.05), 2).tolist())
 RIGHT_IOU = 0.5
+SIZED_IMAGES = 150  # most images whose nuclei are measured, spread evenly
 
 Predicted = tuple[LabelledImage, GridNuclei, float]  # an image, its nuclei, and the scale of `predict_table`
 SIZE_SLACK = 1.4  # nuclei of organs that are not among the training images differ more in size
 
 
-def tune(net: CompactNet, settings: Settings, sets: Sequence[Sequence[LabelledImage]], device: str) -> UseSettings:
-    """The settings with the greatest PQ: the mean over the sets of images of the mean over each set's images. So a
-    kind of tissue counts the same, however many images show it."""
+def tune(net: AnyNet, settings: Settings, sets: Sequence[Sequence[LabelledImage]], device: str) -> UseSettings:
+    """The settings with the greatest mean of PQ and AJI: the mean over the sets of images of the mean over each
+    set's images. So a kind of tissue counts the same, however many images show it."""
     tried: list[tuple[float, UseSettings]] = []
     for mask_logit in MASK_LOGITS:
         loose = replace(settings.use, threshold=LEAST_THRESHOLD, least_score=0.0, calibration=(1.0, 0.0, 0.0))
@@ -50,12 +51,12 @@ def tune(net: CompactNet, settings: Settings, sets: Sequence[Sequence[LabelledIm
         for cut in CUTS:
             chosen = replace(use, calibration=weights, least_score=cut)
             tried.append(
-                (mean(mean(_pq(predicted, chosen) for predicted in of_set) for of_set in predictions), chosen)
+                (mean(mean(_quality(predicted, chosen) for predicted in of_set) for of_set in predictions), chosen)
             )
     return max(tried, key=lambda scored_use: scored_use[0])[1]
 
 
-def look_at(net: CompactNet, settings: Settings, images: Sequence[LabelledImage], device: str) -> list[Predicted]:
+def look_at(net: AnyNet, settings: Settings, images: Sequence[LabelledImage], device: str) -> list[Predicted]:
     model = assemble(net, settings, device, spec_of(settings, ""))
     return [(image, *predict_table(model, image)) for image in images]
 
@@ -102,24 +103,28 @@ def _samples(predicted: Predicted) -> tuple[Float64, Bool]:
     return features, best > RIGHT_IOU
 
 
-def _pq(predicted: Predicted, use: UseSettings) -> float:
+def _quality(predicted: Predicted, use: UseSettings) -> float:
     image, table, scale = predicted
     labels, truth = as_labels(scored(table, use), scale, image.rgb.shape[:2]).labels, truth_of(image).labels
     assert labels is not None
     assert truth is not None
-    return panoptic(overlaps_of_labels(truth, labels)).pq
+    overlaps = overlaps_of_labels(truth, labels)
+    return (panoptic(overlaps).pq + aji(overlaps)) / 2
 
 
 def finished(
     trained: Path,
     out: Path,
     train: Sequence[LabelledImage],
+    sized: Sequence[LabelledImage],
     validation: Sequence[Sequence[LabelledImage]],
     tuned_as: Path | None = None,
+    device: str = "cpu",
 ) -> UseSettings:
     """Write `out` and return how the network is used.
 
-    `validation`: sets of images, each of a kind of tissue. `tuned_as`: a finished file whose cuts are used, for a
+    `sized`: those of the training images that show how large nuclei are. `validation`: sets of images, each of a
+    kind of tissue. `tuned_as`: a finished file whose cuts are used, for a
     training on all images. Without it the sets that have outlines choose the cuts; without them too the settings
     stay as they are.
     """
@@ -130,34 +135,50 @@ def finished(
     if tuned_as is not None:
         use = Settings.from_header(open_checkpoint(tuned_as).info.details).use
     elif outlined := [images for images in validation if all(image.instances is not None for image in images)]:
-        use = tune(net, settings, outlined, "cpu")
+        use = tune(net, settings, outlined, device)
     settings = replace(settings, use=use, domain=domain_of(image.rgb for image in train))
     details = checkpoint.info.details
     about: dict[str, Any] = {
         "training_data": details["training_data"],
         "training_steps": details["metrics"].get("step"),
-        "metrics": metrics_of(net, settings, [image for images in validation for image in images]),
-        "nucleus_um": _sizes(net, settings, [image for image in train if image.instances is not None]),
+        "metrics": _metrics_of_sets(net, settings, validation, device),
+        "nucleus_um": _sizes(net, settings, [image for image in sized if image.instances is not None], device),
     }
     save_net(out, net, settings, about)
     return use
 
 
-def metrics_of(net: CompactNet, settings: Settings, validation: Sequence[LabelledImage]) -> dict[str, float]:
-    """Means over the validation images, and the F1 of each class; nothing without images."""
+def _metrics_of_sets(
+    net: AnyNet, settings: Settings, sets: Sequence[Sequence[LabelledImage]], device: str
+) -> dict[str, float]:
+    """The means over each set. Where there are several, their names come first, such as `consep_pq`."""
+    return {
+        f"{images[0].source}_{name}" if len(sets) > 1 else name: value
+        for images in sets
+        for name, value in metrics_of(net, settings, images, device).items()
+    }
+
+
+def metrics_of(
+    net: AnyNet, settings: Settings, validation: Sequence[LabelledImage], device: str = "cpu"
+) -> dict[str, float]:
+    """Means over the validation images, and the F1 of each class if they have classes; nothing without images."""
     if not validation:
         return {}
-    means = image_means(evaluate_images(assemble(net, settings, "cpu", spec_of(settings, "")), validation))
-    by_class = zip(settings.classes, means.detection_by_class, strict=False)
+    means = image_means(evaluate_images(assemble(net, settings, device, spec_of(settings, "")), validation))
+    typed = any((kinds >= 0).any() for i in validation for kinds in (i.types, i.point_types) if kinds is not None)
+    by_class = zip(settings.classes, means.detection_by_class if typed else (), strict=False)
     numbers = means.overall | {f"f1_{name}": detection.f1 for name, detection in by_class}
     return {name: round(float(value), 4) for name, value in numbers.items() if np.isfinite(value)}
 
 
-def _sizes(net: CompactNet, settings: Settings, images: Sequence[LabelledImage]) -> tuple[float, float] | None:
+def _sizes(
+    net: AnyNet, settings: Settings, images: Sequence[LabelledImage], device: str
+) -> tuple[float, float] | None:
     """Smallest and largest size (`Sample.size_um` of room `quality`) on images whose resolution is known; None
     without any."""
-    model, sizes = assemble(net, settings, "cpu", spec_of(settings, "")), []
-    for image in images:
+    model, sizes = assemble(net, settings, device, spec_of(settings, "")), []
+    for image in images[:: -(-len(images) // SIZED_IMAGES) or 1]:
         nuclei, scale = predict_table(model, image)
         if image.mpp is None or len(nuclei) < FEWEST_NUCLEI:
             continue

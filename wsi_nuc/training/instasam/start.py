@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from wsi_nuc.errors import ModelError
-from wsi_nuc.models.compact import packaged
+from wsi_nuc.models.compact.packaged import checkpoint_of
 from wsi_nuc.models.compact.settings import LITE, NetSettings
 from wsi_nuc.models.compact.settings import Settings as CompactSettings
 from wsi_nuc.models.foreign import read_pth
@@ -19,7 +19,7 @@ from wsi_nuc.models.instasam.settings import ARCHITECTURE, COMPACT, Settings
 from wsi_nuc.models.instasam.vit import VitNet
 from wsi_nuc.models.sam.model import resize_tables, size_of
 from wsi_nuc.models.torch_ops import load
-from wsi_nuc.models.weights import Checkpoint, check_sense, check_state, open_checkpoint
+from wsi_nuc.models.weights import check_sense, check_state
 from wsi_nuc.training.instasam.config import InstaSamConfig
 
 # A vision transformer makes the mask of a dot in whole tokens, so the dot may lie a token off the middle.
@@ -49,10 +49,6 @@ def prompted_net(name_or_file: str) -> Net:
 def is_sam(name_or_file: str) -> bool:
     """Whether this is an official file of SAM."""
     return Path(name_or_file).suffix.lower() == ".pth"
-
-
-def checkpoint_of(name_or_file: str) -> Checkpoint:
-    return packaged.checkpoint() if name_or_file == packaged.NAME else open_checkpoint(name_or_file)
 
 
 def _sizes_of(frozen: str) -> dict[str, Any]:
