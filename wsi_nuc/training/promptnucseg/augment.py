@@ -76,7 +76,7 @@ class Augmentation:
             steps = RELEASED["prompter" if part == "prompter" else "segmentor"]
         else:
             steps = TABLE_S1 if config.data.augment else ("crop",)
-        return cls(steps, crop_px, 1 if part == "segmentor" else config.prompter.space_px)
+        return cls(steps, crop_px, config.prompter.space_px if part == "prompter" else 1)
 
     def __call__(
         self, rgb: UInt8, mask: UInt16, xy: Float64, kinds: Int64, seed: int
