@@ -37,16 +37,16 @@ def wider_net() -> CompactNet:
 
 def nuclei(net: AnyNet, *rgb: np.ndarray, **use: object) -> object:
     settings = tiny_settings(**use)
-    found, _ = predict(assemble(net, settings, "cpu", spec_of(settings, "a" * 64)), batch_of(*rgb))
-    return found
+    table, _ = predict(assemble(net, settings, "cpu", spec_of(settings, "a" * 64)), batch_of(*rgb))
+    return table
 
 
 @pytest.mark.parametrize("net", [tiny_net(), pooled_net(0)], ids=["cells", "pooled"])
 def test_a_team_of_the_same_network_twice_answers_as_one_does(net: CompactNet) -> None:
-    one, two = nuclei(net, noise(1, 128, 128)), nuclei(Team([net, net]), noise(1, 128, 128))
-    assert len(one) > 0  # type: ignore[arg-type]
+    alone, twice = nuclei(net, noise(1, 128, 128)), nuclei(Team([net, net]), noise(1, 128, 128))
+    assert len(alone) > 0  # type: ignore[arg-type]
     for name in ("score", "class_probs", "prompt_xy", "xy"):
-        assert np.allclose(getattr(one, name), getattr(two, name), atol=1e-3), name
+        assert np.allclose(getattr(alone, name), getattr(twice, name), atol=1e-3), name
 
 
 @pytest.mark.parametrize("views", [2, 4])
@@ -81,8 +81,8 @@ def test_a_mirrored_tile_has_mirrored_answers(net: AnyNet, views: int) -> None:
 
 
 def test_more_views_change_what_one_view_says() -> None:
-    one, four = nuclei(tiny_net(), noise(1, 128, 128)), nuclei(tiny_net(), noise(1, 128, 128), views=4)
-    assert not np.array_equal(one.score, four.score)  # type: ignore[attr-defined]
+    plain, mirrored = nuclei(tiny_net(), noise(1, 128, 128)), nuclei(tiny_net(), noise(1, 128, 128), views=4)
+    assert not np.array_equal(plain.score, mirrored.score)  # type: ignore[attr-defined]
 
 
 def team_file(file: Path, second: NetSettings = WIDER) -> Path:
