@@ -12,8 +12,9 @@ import torch
 from tests.models.compact_nets import CLASSES, NET, batch_of, noise, tiny_net, tiny_settings
 from wsi_nuc.errors import ModelError
 from wsi_nuc.inference.predict import predict
-from wsi_nuc.models.compact.build import assemble, net_of, save_net, single_net_of
+from wsi_nuc.models.compact.build import assemble, net_of, save_net
 from wsi_nuc.models.compact.net import Asked, CompactNet, PooledClasses
+from wsi_nuc.models.compact.packaged import single_checkpoint_of
 from wsi_nuc.models.compact.settings import NetSettings, spec_of
 from wsi_nuc.models.compact.team import VIEWS, AnyNet, Team
 from wsi_nuc.models.registry import load_model
@@ -102,8 +103,9 @@ def test_a_file_of_several_networks_runs_in_any_company_and_cannot_be_trained_on
     for name in ("xy", "score", "class_probs"):
         assert np.array_equal(getattr(alone, name), getattr(second, name)), name
     assert isinstance(net_of(open_checkpoint(file)), Team)
-    with pytest.raises(ModelError, match="holds 2 networks"):
-        single_net_of(open_checkpoint(file))
+    for name in (str(file), "large"):
+        with pytest.raises(ModelError, match="holds 2 networks"):
+            single_checkpoint_of(name)
 
 
 def test_a_team_whose_tensors_do_not_fit_its_header_is_refused(tmp_path: Path) -> None:

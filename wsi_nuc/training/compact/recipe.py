@@ -20,9 +20,9 @@ from wsi_nuc.evaluation.protocol import image_means
 from wsi_nuc.models.compact.build import assemble, load_weights, save_net
 from wsi_nuc.models.compact.net import CompactNet
 from wsi_nuc.models.compact.network import channels_last
+from wsi_nuc.models.compact.packaged import single_checkpoint_of
 from wsi_nuc.models.compact.settings import MASK_STRIDE, spec_of
 from wsi_nuc.models.torch_ops import normalise
-from wsi_nuc.models.weights import open_checkpoint
 from wsi_nuc.training.compact.agreement import agreement_loss
 from wsi_nuc.training.compact.config import CompactTrainConfig
 from wsi_nuc.training.compact.crops import Batch, Crops, collate
@@ -141,7 +141,7 @@ def starting_net(config: CompactTrainConfig) -> CompactNet:
     torch.manual_seed(config.seed)
     net = CompactNet(config.net, len(config.classes))
     if config.init:
-        load_weights(net, open_checkpoint(config.init).tensors())
+        load_weights(net, single_checkpoint_of(str(config.init)).tensors())
     return channels_last(net)
 
 
