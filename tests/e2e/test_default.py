@@ -127,3 +127,14 @@ def test_a_card_says_what_a_model_is_for_and_everything_that_it_learned_from_may
     assert shown["sha256"] == PACKAGED[name].sha256
     assert all(source["trains_released"] for source in shown["training_data"])
     assert tuple(shown["classes"]) == model_spec(name).classes
+
+
+@pytest.mark.slow
+def test_a_scan_at_10x_is_enlarged_and_that_is_said(small: Path, tmp_path: Path) -> None:
+    done = wsi_nuc("run", small, "--out", tmp_path, "--model", "default", "--mpp", 1.0, "--report", "--json")
+    assert done.returncode == 0, done.stderr
+    store = Path(answers(done)[0]["store"])
+    assert "enlarged 4 times" in manifest(store)["run"]["enlarged"]
+    assert "enlarged 4 times" in done.stderr
+    (page,) = tmp_path.glob("*.report.html")
+    assert "enlarged 4 times" in page.read_text(encoding="utf-8")

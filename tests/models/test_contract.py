@@ -23,6 +23,7 @@ from wsi_nuc.models.instances import InstancesLook
 from wsi_nuc.models.options import used
 from wsi_nuc.models.promptnucseg.build import assemble, spec_of
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
+from wsi_nuc.models.promptnucseg.settings import SegmentorSettings
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.nuclei import TileNuclei
 from wsi_nuc.types import Box, MaskCrops, Prompts, Tile, TileBatch
@@ -41,8 +42,10 @@ def promptnucseg(**use: object) -> Callable[[], NucleiModel]:
     return made
 
 
-def shared_encoder() -> NucleiModel:
-    settings = tiny_settings(shared=True, precision="fp32")
+def shared_encoder(conv: bool = False) -> NucleiModel:
+    settings = tiny_settings(shared=True, precision="fp32", mask_logit=0.1 if conv else 0.0, nms_radius_px=30.0)
+    if conv:
+        settings = replace(settings, segmentor=SegmentorSettings("conv"), net=compact_nets.NET)
     torch.manual_seed(0)
     net = stir(PromptNucSegNet(settings), scale=0.1)
     with torch.no_grad():
@@ -62,6 +65,7 @@ FAMILIES: dict[str, Callable[[], NucleiModel]] = {
     "promptnucseg, six views": promptnucseg(tta=True),
     "promptnucseg, as published": promptnucseg(mode="parity"),
     "promptnucseg, shared encoder": shared_encoder,
+    "promptnucseg, convolutional encoder": lambda: shared_encoder(conv=True),
     "example-labelmaps": example,
 }
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from wsi_nuc.models.domain import NAMES, limits_of, looks_of, unlike
+from wsi_nuc.models.domain import NAMES, enlarged, limits_of, looks_of, unlike
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +51,18 @@ def test_glass_is_not_judged_and_one_odd_tile_does_not_count() -> None:
     assert unlike([*usual, odd], limits) == []  # type: ignore[list-item]
     assert unlike([], limits) == []
     assert unlike([odd], {}) == []
+
+
+def test_of_many_training_images_the_oddest_do_not_widen_what_is_familiar() -> None:
+    rng = np.random.default_rng(0)
+    usual = [tuple(rng.uniform(0.2, 0.4, len(NAMES)).tolist()) for _ in range(500)]
+    odd = (0.9,) * len(NAMES)
+    assert len(unlike([odd], limits_of([*usual, odd]))) == len(NAMES)
+    assert unlike([odd], limits_of([*usual[:20], odd])) == []
+
+
+def test_a_scan_that_is_coarser_than_the_model_is_noted() -> None:
+    assert (
+        enlarged(0.25, 0.25, "default") == enlarged(0.3, 0.25, "default") == enlarged(0.1, 0.25, "default") == ""
+    )
+    assert "0.998 um per pixel and was enlarged 4 times for default" in enlarged(0.998, 0.25, "default")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from wsi_nuc.models.nms import point_nms
 from wsi_nuc.models.promptnucseg.crops import DecodingRule, decode_points
 from wsi_nuc.models.promptnucseg.net import PrompterNet, Proposed, anchor_grid
 from wsi_nuc.models.promptnucseg.pyramid import FeaturePyramid
-from wsi_nuc.models.promptnucseg.settings import PrompterSettings
+from wsi_nuc.models.promptnucseg.settings import PrompterSettings, UseSettings
 
 TINY = PrompterSettings("convnext_atto", channels=32)
 RULE = DecodingRule(nms_radius_px=0, mask_filter=False)
@@ -167,3 +169,16 @@ def test_points_of_an_image_do_not_depend_on_the_other_images(seed: int, images:
         of_image = together.select(together.row == i)
         assert np.array_equal(of_image.xy_tile, alone.xy_tile)
         assert np.array_equal(of_image.class_probs, alone.class_probs)
+
+
+def test_a_threshold_takes_points_that_background_outweighs_and_parity_never_has_one() -> None:
+    logits = torch.tensor([[[2.0, 0.0, 0.0], [0.0, 0.4, 0.6], [0.0, 0.0, 3.0]]])
+    proposed = Proposed(torch.tensor([[[10.0, 10.0], [40.0, 40.0], [70.0, 70.0]]]), logits, None, (96, 96))
+    use = UseSettings(mask_filter=False, threshold=0.5)
+    counts = {
+        len(decode_points(proposed, (96, 96), DecodingRule.of(use))),
+        len(decode_points(proposed, (96, 96), DecodingRule.of(replace(use, threshold=0.95)))),
+    }
+    assert counts == {2, 0}
+    for argmax in (replace(use, mode="parity"), replace(use, threshold=None)):
+        assert decode_points(proposed, (96, 96), DecodingRule.of(argmax)).xy_tile.tolist() == [[10.5, 10.5]]

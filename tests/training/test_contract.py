@@ -38,7 +38,7 @@ INSTASAM = {
 # Settings with which a training of a few steps takes a second or two.
 TINY: dict[str, dict[str, Any]] = {
     "promptnucseg": PROMPTNUCSEG.model_dump(
-        include={"prompter", "segmentor", "use", "prompts", "train", "stages"}
+        include={"prompter", "segmentor", "use", "prompts", "train", "stages", "cuts"}
     ),
     "compact": COMPACT,
     "instasam": INSTASAM,

@@ -269,7 +269,8 @@ def test_a_prompter_trains_on_whole_images_beside_a_segmentor_on_crops(tmp_path:
         train={"segmentor": stage, "prompter": {**stage, "crop_px": 300}},
     )
     assert Crops([picture(300)], config, "prompter")[0, 0].rgb.shape == (304, 304, 3)
-    assert Crops([picture(300)], config, "segmentor")[0, 0].rgb.shape == (256, 256, 3)
+    for part in ("segmentor", "together"):
+        assert Crops([picture(300)], config, part)[0, 0].rgb.shape == (256, 256, 3)
     assert load_model(str(train(config))).spec.classes == ("nucleus",)
 
 

@@ -122,17 +122,24 @@ def test_training_goes_on_from_a_file_and_one_that_does_not_fit_is_refused(tmp_p
         train(tiny_config(tmp_path / "three", data, init=[first], segmentor={"size": "vit_tiny"}))
 
 
+GPUS = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="torch's SyncBatchNorm needs two GPUs here")
+
+
 @pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
-    """The batch and its gradient are the same; only the order of sums differs."""
+@pytest.mark.parametrize(("device", "mask"), [("cpu", 0), pytest.param("cuda", 1, marks=GPUS)])
+def test_two_processes_train_as_one(device: str, mask: int, tmp_path: Path) -> None:
+    """The batch and its gradient are the same; only the order of sums differs. The region mask has a batch norm,
+    which on CPUs sees only the share of its process."""
     data = draw(tmp_path / "data", images=4)
-    lines = tiny_config(tmp_path / "x", data, validate=True).model_dump_json()
+    lines = tiny_config(tmp_path / "x", data, validate=True, device=device).model_dump_json()
     file = tmp_path / "config.yaml"
     file.write_text(lines)
     command = [sys.executable, "-m", "wsi_nuc", "train", str(file), "-q", "--set", "threads=1"]
-    command += ["--set", "train.together.lr=1e-6", "--set", "loss.mask=0"]
+    command += ["--set", "train.together.lr=1e-6", "--set", f"loss.mask={mask}"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"} | (
+        {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
+    )
     for name, prefix in (("one", []), ("two", launch)):
         full = (
             [*prefix, *command[1:], "--out", str(tmp_path / name)]
@@ -142,9 +149,9 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         done = subprocess.run(full, env=environment, capture_output=True, text=True, timeout=240, check=False)
         assert done.returncode == 0, done.stderr
     of_one, of_two = (rows(tmp_path / name / "together") for name in ("one", "two"))
-    assert [float(row["loss_dice"]) for row in of_two] == pytest.approx(
-        [float(row["loss_dice"]) for row in of_one], rel=0.02
-    )
+    for loss in ["loss_dice"] + ["loss_mask"] * mask:
+        expected = [float(row[loss]) for row in of_one]
+        assert [float(row[loss]) for row in of_two] == pytest.approx(expected, rel=0.02)
     assert len(of_one) == len(of_two) == 2
 
 

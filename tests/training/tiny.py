@@ -68,6 +68,7 @@ def tiny_config(out: Path, *folders: Path, validate: bool = False, **changes: An
         "prompts": {"nuclei": 4},
         "train": {"segmentor": stage, "prompter": stage, "together": stage},
         "stages": ["together"],
+        "cuts": "given",
         "device": "cpu",
     }
     for key, value in changes.items():

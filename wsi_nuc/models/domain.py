@@ -27,6 +27,9 @@ LEAST_STAINED = 0.02  # share of a tile; with less there is nothing to judge
 # With half of the true um per pixel, two of three were below that by the default model.
 USUAL_MEDIAN_UM2 = (8.0, 120.0)
 FEWEST_NUCLEI = 10
+COARSER, MUCH_COARSER = 1.5, 3.0  # scans by which factor are noted, and doubted
+# Of many training images, so many percent at either end do not stand for how such images look.
+MANY_IMAGES, ODD_PERCENT, SLACK, SLACK_OF_MANY = 100, 1.0, 1.2, 1.05
 _DENSITY = -np.log10((np.arange(256) + 1) / 256).astype(np.float32)
 
 Limits = Mapping[str, tuple[float, float]]
@@ -59,12 +62,15 @@ def domain_of(images: Iterable[UInt8]) -> dict[str, tuple[float, float]]:
     return limits_of([numbers for numbers in looks if numbers is not None])
 
 
-def limits_of(looks: Sequence[tuple[float, ...]], slack: float = 1.2) -> dict[str, tuple[float, float]]:
-    """The range of each number over the training images, widened by the factor `slack` on both sides."""
-    table = np.array(looks)
+def limits_of(looks: Sequence[tuple[float, ...]]) -> dict[str, tuple[float, float]]:
+    """The range of each number over the training images, a little widened on both sides. A few images are taken as
+    they are; of many, the oddest at either end are left out."""
+    table, many = np.array(looks), len(looks) >= MANY_IMAGES
+    odd, slack = (ODD_PERCENT, SLACK_OF_MANY) if many else (0.0, SLACK)
+    lows, highs = np.percentile(table, (odd, 100 - odd), axis=0)
     return {
         name: (round(float(low / slack), 4), round(float(high * slack), 4))
-        for name, low, high in zip(NAMES, table.min(0), table.max(0), strict=True)
+        for name, low, high in zip(NAMES, lows, highs, strict=True)
     }
 
 
@@ -81,6 +87,14 @@ def unlike(looks: Sequence[tuple[float, ...]], limits: Limits) -> list[str]:
             word = WORDS[name][int(value > high)]
             differences.append(f"{word} ({name} {value:.2f}, training images {low:.2f} to {high:.2f})")
     return differences
+
+
+def enlarged(mpp: float, model_mpp: float, model: str) -> str:
+    """What to say of a scan that is coarser than what a model works at; "" for one that is not."""
+    if mpp < COARSER * model_mpp:
+        return ""
+    times = f"the scan has {mpp:.3g} um per pixel and was enlarged {mpp / model_mpp:.2g} times for {model}"
+    return f"{times}, which works at {model_mpp:g}: small and crowded nuclei are less certain"
 
 
 def implausible_size(median_um2: float, nuclei: int) -> str:

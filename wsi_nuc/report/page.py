@@ -162,7 +162,7 @@ def checks(manifest: Json, figures: Figures) -> list[Check]:
             f"{bad['failed']} failed, {bad['missing']} without data; {lost:.3g} mm\u00b2 were not looked at",
         ),
         _seams(figures),
-        Check("Resolution", LOOK if doubts else GOOD, "; ".join(doubts) or _sizes(figures)),
+        Check("Resolution", LOOK if doubts else GOOD, "; ".join(doubts) or _resolution(manifest, figures)),
         Check(
             "Domain", LOOK if unlike else GOOD,
             "; ".join(unlike) or "the slide looks like the images that the model was trained on",
@@ -178,6 +178,10 @@ def checks(manifest: Json, figures: Figures) -> list[Check]:
 def _tissue(counts: Json) -> str:
     known = "tissue_share" in counts and "tissue_method" in counts
     return f"{counts['tissue_share']:.0%} of the slide ({counts['tissue_method']}); " if known else ""
+
+
+def _resolution(manifest: Json, figures: Figures) -> str:
+    return "; ".join(text for text in (manifest["run"].get("enlarged", ""), _sizes(figures)) if text)
 
 
 def _seams(figures: Figures) -> Check:

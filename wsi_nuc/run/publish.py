@@ -10,7 +10,7 @@ import numpy as np
 import shapely
 
 from wsi_nuc.config import RunConfig
-from wsi_nuc.models.domain import implausible_size, unlike
+from wsi_nuc.models.domain import MUCH_COARSER, enlarged, implausible_size, unlike
 from wsi_nuc.run.job import SlideJob
 from wsi_nuc.run.tally import BadPlace, Clock, RegionReport
 from wsi_nuc.stitch import RegionCandidates, StitchGeometry, StitchRule, StitchStats, stitch
@@ -169,9 +169,12 @@ def _counts(
 
 
 def _doubts(job: SlideJob, summary: Summary) -> dict[str, Any]:
-    """Reasons to look twice, if there are any. The digest does not cover them: they follow from what it covers."""
-    text = "" if job.tissue.method == DARK_FIELD else implausible_size(summary.median_um2, summary.nuclei)
-    return {"doubts": [text]} if text else {}
+    """Reasons to look twice, and how much the scan was enlarged, if there is something to say. The digest does not
+    cover them: they follow from what it covers."""
+    size = "" if job.tissue.method == DARK_FIELD else implausible_size(summary.median_um2, summary.nuclei)
+    coarse = enlarged(job.mpp, job.spec.mpp, job.spec.name)
+    doubts = [text for text in (size, coarse if job.mpp >= MUCH_COARSER * job.spec.mpp else "") if text]
+    return ({"doubts": doubts} if doubts else {}) | ({"enlarged": coarse} if coarse else {})
 
 
 def _seconds(reports: Sequence[RegionReport], clock: Clock) -> dict[str, float]:

@@ -163,7 +163,7 @@ def with_last(items: Iterator[Item]) -> Iterator[tuple[Item, bool]]:
 
 def _learn(stage: Stage, total: torch.Tensor, step: int) -> None:
     for group in stage.optimizer.param_groups:
-        group["lr"] = stage.lr * stage.rate(step)
+        group["lr"] = stage.lr * stage.rate(step) * group.get("share", 1.0)
     stage.optimizer.zero_grad(set_to_none=True)
     total.backward()  # type: ignore[no-untyped-call]
     if stage.clip:

@@ -65,7 +65,7 @@ def _checked(model: Packaged) -> Checkpoint:
 DEFAULT = Packaged(
     "default",
     "a small network that comes with the package; H&E at 0.25 um/px, CPU or GPU",
-    "5076b8b6ffc080f85004a198a089d63945dfbdd3f64b5b52f63813cc6a6a5626",
+    "3ef76068b8877d0c983460bdb2198739bed298f867a5216f988698f6ca4fa090",
 )
 DEFAULT_1 = Packaged(
     "default-1",
@@ -75,7 +75,7 @@ DEFAULT_1 = Packaged(
 LARGE = Packaged(
     "large",
     "two networks and mirrored views, averaged: better than default and several times slower; for GPUs",
-    "00df04078b8b81bb1e706c2c393df27aba533de7d064cec0c59cef68ca4558ae",
+    "e49ec4464b13eab04d1a255c65057c92e2b1dbee388a31f19048ec22d8679ade",
 )
 PACKAGED = {model.name: model for model in (DEFAULT, DEFAULT_1, LARGE)}
 
@@ -83,3 +83,12 @@ PACKAGED = {model.name: model for model in (DEFAULT, DEFAULT_1, LARGE)}
 def checkpoint_of(name_or_file: str) -> Checkpoint:
     """The weights of a packaged model, or of a file."""
     return _checked(PACKAGED[name_or_file]) if name_or_file in PACKAGED else open_checkpoint(name_or_file)
+
+
+def single_checkpoint_of(name_or_file: str) -> Checkpoint:
+    """The same, for a training that starts from it: a file of several networks is refused."""
+    checkpoint = checkpoint_of(name_or_file)
+    if beside := checkpoint.info.details.get("beside"):
+        cause = f"it holds {len(beside) + 1} networks whose answers are averaged, and a training starts from one"
+        raise ModelError(name_or_file, cause, "give `default`, or the file of a single network")
+    return checkpoint

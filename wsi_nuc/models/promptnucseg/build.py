@@ -17,7 +17,7 @@ from wsi_nuc.models.promptnucseg.embedder import EMBEDDING
 from wsi_nuc.models.promptnucseg.look import Networks, PromptNucSegLook
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet, class_counts, expected_shapes, is_counter
 from wsi_nuc.models.promptnucseg.runner import Runner
-from wsi_nuc.models.promptnucseg.settings import Settings, UseSettings
+from wsi_nuc.models.promptnucseg.settings import CONV, Settings, UseSettings
 from wsi_nuc.models.sam.model import SIZES
 from wsi_nuc.models.torch_ops import PIXEL_MEAN, PIXEL_STD
 from wsi_nuc.models.weights import (
@@ -34,6 +34,7 @@ PART = "promptnucseg-part"
 NORMALISATION = {"mean": list(PIXEL_MEAN), "std": list(PIXEL_STD)}
 
 SECONDS_PER_WINDOW = 1.1  # of ViT-B, on one CPU core
+LEAST_SHARE = 0.1  # of that, for the smallest encoder: the mask decoder takes the rest
 
 ABOUT = "a prompter and a fine-tuned SAM at 256 px, trained by `wsi-nuc train` or converted from published weights"
 OPTIONS = UseSettings
@@ -111,9 +112,11 @@ def spec_of(settings: Settings, weights_sha256: str, name: str = "promptnucseg")
 
 def _cpu_tile_s(settings: Settings) -> float:
     """The encoder takes nearly all of it, and its cost grows with depth and the square of its width."""
-    size, views = SIZES[settings.segmentor.size], 6 if settings.use.tta else 1
-    of_vit_b = size.depth * size.width**2 / (SIZES["vit_b"].depth * SIZES["vit_b"].width ** 2)
-    return SECONDS_PER_WINDOW * max(of_vit_b, 0.1) * views * settings.use.windows**2
+    views, of_vit_b = 6 if settings.use.tta else 1, LEAST_SHARE
+    if settings.segmentor.size != CONV:
+        size, vit_b = SIZES[settings.segmentor.size], SIZES["vit_b"]
+        of_vit_b = max(size.depth * size.width**2 / (vit_b.depth * vit_b.width**2), LEAST_SHARE)
+    return SECONDS_PER_WINDOW * of_vit_b * views * settings.use.windows**2
 
 
 def build_net(settings: Settings, state: Mapping[str, torch.Tensor]) -> PromptNucSegNet:

@@ -13,6 +13,7 @@ import torch
 
 from wsi_nuc.models.nms import suppress_doubles
 from wsi_nuc.models.promptnucseg.net import Proposed, resize_mask
+from wsi_nuc.models.promptnucseg.settings import UseSettings
 from wsi_nuc.models.promptnucseg.windows import Job
 from wsi_nuc.types import Float32, Int64, MaskCrops, Prompts
 
@@ -28,12 +29,23 @@ class DecodingRule:
     """Of two points closer than this the better one stays; 0 keeps both."""
     mask_filter: bool
     """Drop points on the background of the region mask."""
+    threshold: float | None = None
+    """Least probability of being a nucleus; None: any class is more probable than background."""
+
+    @classmethod
+    def of(cls, use: UseSettings) -> DecodingRule:
+        """The parity mode decodes as published, without a threshold."""
+        return cls(use.nms_radius_px, use.mask_filter, None if use.mode == "parity" else use.threshold)
 
 
 def decode_points(proposed: Proposed, size: tuple[int, int], rule: DecodingRule) -> Prompts:
     """Points of all images of a batch. `size`: height and width of the images before they were padded."""
     probs = proposed.logits.softmax(-1)
-    row, anchor = torch.nonzero(probs.argmax(-1) < probs.shape[-1] - 1, as_tuple=True)
+    if rule.threshold is None:
+        chosen = probs.argmax(-1) < probs.shape[-1] - 1
+    else:
+        chosen = 1 - probs[..., -1] > rule.threshold
+    row, anchor = torch.nonzero(chosen, as_tuple=True)
     limit = proposed.xy.new_tensor([size[1] - 1, size[0] - 1])
     xy = torch.minimum(proposed.xy[row, anchor].clamp(min=0), limit)
     probs = probs[row, anchor]

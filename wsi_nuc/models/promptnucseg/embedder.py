@@ -35,8 +35,8 @@ class PointEmbedder:
         return out
 
     def _at(self, embedding: torch.Tensor, xy_window: Float32) -> Float32:
-        """N x 256, from an `embedding` of 256 x 16 x 16."""
+        """N x 256, from the tokens of an `embedding`, C x 16 x 16."""
         place = torch.from_numpy(xy_window * np.float32(2 / WINDOW_PX) - 1).to(self._runner.device.torch_device)
-        image = embedding.float()[None]
+        image = embedding[:EMBEDDING].float()[None]
         sampled = F.grid_sample(image, place[None, None], padding_mode="border", align_corners=False)
         return np.asarray(sampled[0, :, 0].T.cpu().numpy(), np.float32)

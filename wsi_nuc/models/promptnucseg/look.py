@@ -41,6 +41,12 @@ class PromptNucSegLook(PromptedLook):
         multiple_px = use.multiple_px if use.mode == "parity" else 1
         self._encoder = WindowEncoder(networks.net.segmentor, networks.runner, batch.rgb, multiple_px)
 
+    def used(self, use: UseSettings) -> PromptNucSegLook:
+        """What the same networks, used in another way, see in the batch. Windows that are encoded stay so."""
+        look = PromptNucSegLook(replace(self._networks, use=use), self._batch)
+        look._encoder = self._encoder
+        return look
+
     def _propose(self) -> Prompts:
         shared = self._networks
         if shared.shared_encoder:

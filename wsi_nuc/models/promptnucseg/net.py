@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from wsi_nuc.models.promptnucseg.pyramid import STRIDES, Backbone, SharedBackbone
-from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, PrompterSettings, Settings
+from wsi_nuc.models.promptnucseg.encoder import ConvEncoder
+from wsi_nuc.models.promptnucseg.pyramid import STRIDES, Backbone, FoldedBackbone, SharedBackbone
+from wsi_nuc.models.promptnucseg.settings import CONV, WINDOW_PX, PrompterSettings, Settings
 from wsi_nuc.models.sam.model import EMBEDDING, Sam
 
 
@@ -32,17 +33,22 @@ class Proposed:
 
 
 class PrompterNet(nn.Module):
-    """The prompter. Its parameters have the names of the authors' checkpoints."""
+    """The prompter. Its parameters have the names of the authors' checkpoints.
 
-    def __init__(self, settings: PrompterSettings, class_count: int) -> None:
+    `near`: channels of the map of stride 4 that a shared encoder gives beside its tokens; 0: it gives none.
+    """
+
+    def __init__(self, settings: PrompterSettings, class_count: int, near: int = 0) -> None:
         super().__init__()
         width, levels = settings.channels, settings.levels
         self.space_px, self.levels = settings.space_px, levels
-        self.backbone = (
-            SharedBackbone(EMBEDDING, width, levels)
-            if settings.shared_encoder
-            else Backbone(settings.backbone, width, levels)
-        )
+        self.backbone: Backbone | SharedBackbone | FoldedBackbone
+        if not settings.shared_encoder:
+            self.backbone = Backbone(settings.backbone, width, levels)
+        elif near:
+            self.backbone = FoldedBackbone(near, EMBEDDING, width, levels)
+        else:
+            self.backbone = SharedBackbone(EMBEDDING, width, levels)
         self.deform_layer = Head(width, 2, settings.dropout)
         self.reg_head = Head(width, 2, settings.dropout)
         self.cls_head = Head(width, class_count + 1, settings.dropout)
@@ -115,9 +121,12 @@ class PromptNucSegNet(nn.Module):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
-        classes = len(settings.classes)
-        self.prompter = PrompterNet(settings.prompter, 1 if settings.prompter.class_agnostic else classes)
-        self.segmentor = Sam(settings.segmentor.size, WINDOW_PX, classes if settings.segmentor.class_token else 0)
+        classes, size, sizes = len(settings.classes), settings.segmentor.size, settings.net
+        conv = size == CONV
+        told = 1 if settings.prompter.class_agnostic else classes
+        self.prompter = PrompterNet(settings.prompter, told, sizes.pyramid[0] if conv else 0)
+        token = classes if settings.segmentor.class_token else 0
+        self.segmentor = Sam(size, WINDOW_PX, token, ConvEncoder(sizes) if conv else None)
 
 
 def expected_shapes(settings: Settings) -> dict[str, tuple[int, ...]]:

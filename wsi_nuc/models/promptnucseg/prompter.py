@@ -22,7 +22,7 @@ from wsi_nuc.types import Prompts, UInt8
 class NetPrompter:
     def __init__(self, net: PrompterNet, runner: Runner, use: UseSettings) -> None:
         self._net, self._runner = net, runner
-        self._rule = DecodingRule(use.nms_radius_px, use.mask_filter)
+        self._rule = DecodingRule.of(use)
         self._views = views_for(use.averages_points)
 
     def propose(self, rgb: UInt8) -> Prompts:
@@ -52,7 +52,7 @@ class SharedPrompter:
 
     def __init__(self, net: PrompterNet, encoder: WindowEncoder, runner: Runner, use: UseSettings) -> None:
         self._net, self._encoder, self._runner, self._use = net, encoder, runner, use
-        self._rule = DecodingRule(use.nms_radius_px, use.mask_filter)
+        self._rule = DecodingRule.of(use)
         self._views = views_for(use.averages_points)
 
     def propose(self, rgb: UInt8) -> Prompts:

@@ -87,6 +87,23 @@ class SharedBackbone(nn.Module):
         ]  # fmt: skip
 
 
+class FoldedBackbone(nn.Module):
+    """The map of stride 4 that a convolutional encoder gives beside its tokens, the same at stride 8, the tokens,
+    and these at stride 32; then the same two pyramids."""
+
+    def __init__(self, near: int, embedding: int, channels: int, levels: int) -> None:
+        super().__init__()
+        self._embedding = embedding
+        inner = [near, near, embedding, embedding]
+        self.neck = FeaturePyramid(inner, channels, levels)
+        self.neck1 = FeaturePyramid(inner, channels, 1)
+
+    def features(self, embedding: torch.Tensor) -> list[torch.Tensor]:
+        tokens, folded = embedding.split_with_sizes([self._embedding, embedding.shape[1] - self._embedding], 1)
+        near = F.pixel_shuffle(folded, STRIDES[2] // STRIDES[0])
+        return [near, F.avg_pool2d(near, 2), tokens, F.max_pool2d(tokens, 2)]
+
+
 def _timm_model(name: str) -> Any:
     timm = load("timm")
     if not timm.is_model(name):

@@ -70,11 +70,13 @@ class NetSegmentor:
     ) -> tuple[Part, torch.Tensor]:
         """Masks of the neighbourhoods, and whether each needs the whole window after all."""
         limit = self._use.largest_nucleus_px
-        crop, origin = limited(decoder.enlarge(logits) > 0, first * decoder.TOKEN_PX, xy, limit)
+        crop, origin = limited(decoder.enlarge(logits) > self._use.mask_logit, first * decoder.TOKEN_PX, xy, limit)
         probs = None if decoded.class_logits is None else decoded.class_logits.flatten(0, 1).float().softmax(-1)
         iou = decoded.predicted_iou.flatten().float()
         blank = torch.full_like(first[:, 0], -1)
-        return Part(crop, origin, blank, iou, probs), decoder.touches_edge(logits, first, GRID)
+        return Part(crop, origin, blank, iou, probs), decoder.touches_edge(
+            logits, first, GRID, self._use.mask_logit
+        )
 
     def _whole(
         self, decoded: Decoded, near: Part, rows: torch.Tensor, xy: torch.Tensor, start: torch.Tensor
@@ -84,7 +86,9 @@ class NetSegmentor:
             image, filters = (part.flatten(0, 1)[index] for part in (decoded.image, decoded.filters))
             logits = self._runner.infer(decoder.full_logits, self._sam.mask_decoder, image, filters)
             origin = torch.zeros_like(start[index])
-            crop, origin = limited(decoder.enlarge(logits) > 0, origin, xy[index], self._use.largest_nucleus_px)
+            crop, origin = limited(
+                decoder.enlarge(logits) > self._use.mask_logit, origin, xy[index], self._use.largest_nucleus_px
+            )
             part = near.select(index)
             part = Part(crop, origin + start[index], part.prompt, part.predicted_iou, part.class_probs)
             return part.select(torch.arange(real, device=rows.device))

@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from wsi_nuc.errors import ModelError
+from wsi_nuc.models.compact.settings import NetSettings
 from wsi_nuc.models.options import section
 
 WINDOW_PX = 256
+CONV = "conv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class SegmentorSettings:
     """The network that makes masks."""
 
     size: str = "vit_b"
-    """A name in `sam.sizes.SIZES`."""
+    """A name in `sam.model.SIZES`, or "conv": a convolutional encoder with the sizes of `Settings.net`."""
     class_token: bool = False
     """The segmentor classifies, not the prompter."""
 
@@ -46,6 +48,10 @@ class SegmentorSettings:
 class UseSettings:
     """How the trained networks are used. Lengths are in pixels of the model's resolution."""
 
+    threshold: float | None = None
+    """Least probability of being a nucleus of a point; None: more probable than background, as published."""
+    mask_logit: float = 0.0
+    """A pixel with a higher logit belongs to the mask; the parity mode always takes 0."""
     nms_radius_px: float = 12.0
     """Of two points closer than this the better one stays (12 on PanNuke, 11 on Kumar)."""
     mask_filter: bool = True
@@ -78,6 +84,8 @@ class UseSettings:
 
     def __post_init__(self) -> None:
         limits = {
+            "threshold": self.threshold is None or 0 < self.threshold < 1,
+            "mask_logit": -10 < self.mask_logit < 10,
             "overlap_px": 0 <= self.overlap_px <= WINDOW_PX // 2,
             "windows": 1 <= self.windows <= 64,
             "neighbourhood_tokens": 1 <= self.neighbourhood_tokens <= WINDOW_PX // 16,
@@ -125,6 +133,8 @@ class Settings:
     """Microns per pixel that the networks work at."""
     prompter: PrompterSettings = field(default_factory=PrompterSettings)
     segmentor: SegmentorSettings = field(default_factory=SegmentorSettings)
+    net: NetSettings = field(default_factory=NetSettings)
+    """Sizes of the encoder and the pyramid where the segmentor's size is "conv"; otherwise without meaning."""
     use: UseSettings = field(default_factory=UseSettings)
 
     def to_header(self) -> dict[str, Any]:
@@ -143,6 +153,7 @@ class Settings:
             mpp=float(header["mpp"]),
             prompter=section(PrompterSettings, header, "prompter"),
             segmentor=section(SegmentorSettings, header, "segmentor"),
+            net=section(NetSettings, header, "net"),
             use=section(UseSettings, header, "use"),
         )
 

@@ -114,6 +114,6 @@ class AveragingSegmentor:
         return Later(partial(collect, parts, prompts))
 
     def _part(self, decoded: Decoded) -> Part:
-        mask, origin = decoder.enlarge(decoded.logits) > 0, torch.zeros_like(decoded.start)
+        mask, origin = decoder.enlarge(decoded.logits) > self._use.mask_logit, torch.zeros_like(decoded.start)
         crop, origin = limited(mask, origin, decoded.xy, self._use.largest_nucleus_px)
         return Part(crop, origin + decoded.start, decoded.prompt, decoded.predicted_iou, decoded.class_probs)

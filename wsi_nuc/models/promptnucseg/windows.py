@@ -14,11 +14,12 @@ import torch
 import torch.nn.functional as F
 from scipy.spatial import cKDTree
 
+from wsi_nuc.models.promptnucseg.encoder import embed_pixels
 from wsi_nuc.models.promptnucseg.runner import Runner
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
 from wsi_nuc.models.promptnucseg.views import AS_IT_IS, View
 from wsi_nuc.models.sam.decoder import NEGATIVE, NO_POINT, POSITIVE
-from wsi_nuc.models.sam.model import Sam, encode
+from wsi_nuc.models.sam.model import Sam
 from wsi_nuc.models.torch_ops import in_calls, normalise
 from wsi_nuc.types import Float32, Int64, Prompts, UInt8
 
@@ -164,7 +165,7 @@ class WindowEncoder:
         self._known: dict[View, dict[Window, torch.Tensor]] = {}
 
     def embed(self, windows: Iterable[Window], view: View = AS_IT_IS) -> dict[Window, torch.Tensor]:
-        """256 x 16 x 16 for each window, as `view` shows it."""
+        """C x 16 x 16 for each window, as `view` shows it; the first 256 channels are the tokens."""
         known = self._known.setdefault(view, {})
         missing = [window for window in windows if window not in known]
         calls = in_calls(missing, self._runner.windows, lambda part, real: self._encoded(part, real, view))
@@ -174,7 +175,7 @@ class WindowEncoder:
 
     def _encoded(self, part: list[Window], real: int, view: View) -> dict[Window, torch.Tensor]:
         pixels = view.apply(normalise(torch.stack([self._cut(window) for window in part]))).contiguous()
-        embeddings = self._runner.infer(encode, self._sam.image_encoder, pixels)
+        embeddings = self._runner.infer(embed_pixels, self._sam.image_encoder, pixels)
         return dict(zip(part[:real], embeddings[:real], strict=True))
 
     def _cut(self, window: Window) -> torch.Tensor:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from wsi_nuc.models.device import full_precision
 from wsi_nuc.models.sam.attention import image_to_tokens, image_to_tokens_shared, tokens_to_image
-from wsi_nuc.models.sam.model import Sam
+from wsi_nuc.models.sam.model import EMBEDDING, Sam
 
 POSITIVE, NEGATIVE, NO_POINT = 1, 0, -1
 LOGITS_PER_TOKEN = 4  # along each side
@@ -73,10 +73,10 @@ def enlarge(logits: torch.Tensor) -> torch.Tensor:
     return F.interpolate(logits[:, None].float(), scale_factor=scale, mode="bilinear", align_corners=False)[:, 0]
 
 
-def touches_edge(logits: torch.Tensor, first: torch.Tensor, grid: int) -> torch.Tensor:
+def touches_edge(logits: torch.Tensor, first: torch.Tensor, grid: int, mask_logit: float = 0.0) -> torch.Tensor:
     """n bool: whether the mask reaches an edge of the neighbourhood that is not an edge of the input."""
     side = logits.shape[-1] // LOGITS_PER_TOKEN
-    inside = logits > 0
+    inside = logits > mask_logit
     low, high = first > 0, first + side < grid
     return (
         (inside[:, :, 0].any(1) & low[:, 0])
@@ -106,14 +106,15 @@ class Decoded:
 
 
 def decode(sam: Sam, embedding: torch.Tensor, prompt_tokens: torch.Tensor) -> Decoded:
-    """`embedding`: b x 256 x h x w; `prompt_tokens`: b x p x t x 256 from `embed_points`."""
+    """`embedding`: b x C x h x w, the first 256 channels of which are the image's tokens; `prompt_tokens`: b x p x
+    t x 256 from `embed_points`."""
     decoder: Any = sam.mask_decoder
     learned = [decoder.iou_token.weight, decoder.mask_tokens.weight]
     learned += [decoder.cls_token.weight] if sam.class_count else []
     fixed = torch.cat(learned)
     tokens = torch.cat([fixed.expand(*prompt_tokens.shape[:2], -1, -1), prompt_tokens], 2)
     no_mask: Any = sam.prompt_encoder.no_mask_embed
-    image = embedding.flatten(2).transpose(1, 2) + no_mask.weight
+    image = embedding[:, :EMBEDDING].flatten(2).transpose(1, 2) + no_mask.weight
     tokens, image = two_way(decoder.transformer, image, sam.image_pe(), tokens)
     return Decoded(
         image=image,

@@ -106,15 +106,18 @@ class Sam(nn.Module):
     """The three parts under the names that official checkpoints use. `class_count` adds the [cls] token.
 
     The forward passes are the functions `encode`, `decoder.embed_points` and `decoder.decode`, since they replace
-    those of the parts without changing a parameter.
+    those of the parts without changing a parameter. `encoder` stands in for SAM's vision transformer, whose `size`
+    has then no meaning.
     """
 
-    def __init__(self, size: str, image_px: int = 256, class_count: int = 0) -> None:
+    def __init__(
+        self, size: str, image_px: int = 256, class_count: int = 0, encoder: nn.Module | None = None
+    ) -> None:
         super().__init__()
-        if size not in SIZES:
+        if encoder is None and size not in SIZES:
             raise ModelError(f"encoder {size!r}", "there is no such SAM size", f"use one of {', '.join(SIZES)}")
         self.image_px, self.class_count = image_px, class_count
-        self.image_encoder = _image_encoder(SIZES[size], image_px)
+        self.image_encoder = encoder or _image_encoder(SIZES[size], image_px)
         grid = image_px // PATCH_PX
         parts = load("segment_anything.modeling")
         self.prompt_encoder = parts.PromptEncoder(EMBEDDING, (grid, grid), (image_px, image_px), mask_in_chans=16)

@@ -249,14 +249,14 @@ def _prompts(
     size = config.size_px
     area = np.bincount(instances.ravel(), minlength=len(scene.xy) + 1)[1:]
     seen = np.flatnonzero(((scene.xy >= 0) & (scene.xy < size)).all(1) & (area >= LEAST_PX))
-    points = _jittered(scene.xy[seen], scene.spread[seen], instances, seen + 1, rng)
+    points = jittered(scene.xy[seen], scene.spread[seen], instances, seen + 1, rng)
     chosen = rng.permutation(len(seen))[: config.prompts]
     negative = nearest_others(points, chosen, np.arange(len(seen)))
     negative[rng.random(len(chosen)) > config.negatives] = np.nan
     return points[chosen].astype(np.float32), negative, seen[chosen] + 1
 
 
-def _jittered(
+def jittered(
     xy: Float64, spread: Float64, instances: npt.NDArray[np.int32], ids: Int64, rng: np.random.Generator
 ) -> Float64:
     """Points where a prompter might put them: normally distributed, a third as wide as the nucleus, never outside

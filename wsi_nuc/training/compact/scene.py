@@ -96,13 +96,13 @@ class Scene:
 def scene_of(image: LabelledImage, least_px: int, stain_px: tuple[float, float] = (0.0, 0.0)) -> Scene:
     """The scene of an image, which is reflected outwards until each side has `least_px`. `stain_px`: see
     `Scene`."""
-    rgb = _grown(image.rgb, least_px)
+    rgb = grown(image.rgb, least_px)
     if image.instances is not None:
-        labels, whole = pieces(_grown(image.instances.astype(np.uint16), least_px))
+        labels, whole = pieces(grown(image.instances.astype(np.uint16), least_px))
         xy, spread = moments(labels, len(whole))
         kind = np.full(len(whole), -1, np.int64) if image.types is None else image.types[whole - 1]
         return Scene(image.id, rgb, labels, labels > 0, xy, spread, kind, stain_px)
-    region = None if image.foreground is None else _grown(image.foreground.astype(np.uint8), least_px) > 0
+    region = None if image.foreground is None else grown(image.foreground.astype(np.uint8), least_px) > 0
     if image.points_xy is None or image.point_types is None:
         return Scene(image.id, rgb, None, region, None, None, None)
     # Points are not reflected: where an image is too small, the frame around it has no points.
@@ -110,7 +110,7 @@ def scene_of(image: LabelledImage, least_px: int, stain_px: tuple[float, float] 
     return Scene(image.id, rgb, None, region, image.points_xy, spread, image.point_types)
 
 
-def _grown(array: Any, least_px: int) -> Any:
+def grown(array: Any, least_px: int) -> Any:
     below, beside = (max(0, least_px - length) for length in array.shape[:2])
     if not below and not beside:
         return np.ascontiguousarray(array)

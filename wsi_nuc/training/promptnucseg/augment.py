@@ -16,7 +16,7 @@ authors used. Albumentations 2 changed three of them:
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,12 +28,16 @@ from wsi_nuc.datasets.record import DataError, Int32, LabelledImage
 from wsi_nuc.errors import UsageError
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
 from wsi_nuc.models.promptnucseg.windows import Layout, plan_jobs
+from wsi_nuc.training.compact.config import Cropping
+from wsi_nuc.training.compact.crops import cropped, jittered
+from wsi_nuc.training.compact.scene import Scene, grown, moments
 from wsi_nuc.training.pieces import centres, pieces
 from wsi_nuc.training.promptnucseg.config import Part, PromptConfig, TrainConfig
 from wsi_nuc.types import Bool, Float32, Float64, Int64, Prompts, UInt8
 
 UInt16 = npt.NDArray[np.uint16]
 WHITE = 255
+Augment = Callable[[UInt8, UInt16, Float64, Int64, int], tuple[UInt8, UInt16, Float64, Int64]]
 BLUR_LIMIT, VAR_LIMIT = 10, 50  # of Table S1
 
 
@@ -70,13 +74,15 @@ class Augmentation:
         self._compose = a.Compose(chosen, keypoint_params=keypoints)
 
     @classmethod
-    def of(cls, config: TrainConfig, part: Part) -> Augmentation:
+    def of(cls, config: TrainConfig, part: Part) -> Augment:
         crop_px = getattr(config.train, part).crop_px
+        if config.data.augment == "compact":
+            return Restained(Cropping(size_px=crop_px))
         if config.data.augment == "released":
             steps = RELEASED["prompter" if part == "prompter" else "segmentor"]
         else:
             steps = TABLE_S1 if config.data.augment else ("crop",)
-        return cls(steps, crop_px, 1 if part == "segmentor" else config.prompter.space_px)
+        return cls(steps, crop_px, config.prompter.space_px if part == "prompter" else 1)
 
     def __call__(
         self, rgb: UInt8, mask: UInt16, xy: Float64, kinds: Int64, seed: int
@@ -86,6 +92,26 @@ class Augmentation:
         made = self._compose(image=rgb, mask=mask, keypoints=xy - 0.5, kinds=kinds)
         moved = np.asarray(made["keypoints"], np.float64).reshape(-1, 2) + 0.5
         return made["image"], made["mask"], moved, np.asarray(made["kinds"], np.int64).reshape(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Restained:
+    """Crops as those of the compact network: turned by any angle, mirrored, enlarged, and stained anew."""
+
+    how: Cropping
+
+    def __call__(
+        self, rgb: UInt8, mask: UInt16, xy: Float64, kinds: Int64, seed: int
+    ) -> tuple[UInt8, UInt16, Float64, Int64]:
+        size = self.how.size_px
+        least = int(np.ceil(size * 2**0.5 / self.how.scale[0])) + 2
+        spread = np.zeros((len(xy), 2, 2))  # not asked for
+        scene = Scene("", grown(rgb, least), grown(mask, least).astype(np.int32), None, xy, spread, kinds)
+        made = cropped(scene, np.random.default_rng(seed), self.how)
+        assert made.instances is not None
+        assert made.xy is not None
+        inside = ((made.xy >= 0) & (made.xy < size)).all(1)
+        return made.rgb, made.instances.astype(np.uint16), made.xy[inside], kinds[inside]
 
 
 def _albumentations() -> Any:
@@ -179,7 +205,7 @@ class Sample:
 
 
 def make_sample(
-    image: LabelledImage, augmentation: Augmentation, prompts: PromptConfig | None, use: UseSettings, seed: int
+    image: LabelledImage, augmentation: Augment, prompts: PromptConfig | None, use: UseSettings, seed: int
 ) -> Sample:
     """`prompts`: None where there is no segmentor to learn from them."""
     masks, points = image.instances is not None, image.points_xy is not None
@@ -224,7 +250,12 @@ def _prompts(
     count, width = int(labels.max(initial=0)), 1 + (prompts.negatives if prompts else 0)
     if prompts is None or not count:
         return np.zeros((0, width, 2), np.float32), np.zeros((0, width), np.int64), np.zeros(0, np.int64)
-    xy = centre_xy if prompts.positive == "centre" else _random_pixels(labels, count, rng)
+    if prompts.positive == "random":
+        xy = _random_pixels(labels, count, rng)
+    elif prompts.positive == "near":
+        xy = jittered(centre_xy, moments(labels, count)[1], labels, np.arange(1, count + 1), rng)
+    else:
+        xy = centre_xy
     nowhere = np.zeros(count, np.int64)
     points = Prompts(xy.astype(np.float32), np.ones(count, np.float32), np.ones((count, 1), np.float32), nowhere)
     wanted = np.sort(rng.permutation(count)[: prompts.nuclei])

@@ -9,7 +9,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from wsi_nuc.config import Section
+from wsi_nuc.models.compact.settings import NetSettings
 from wsi_nuc.models.promptnucseg.settings import (
+    CONV,
     WINDOW_PX,
     PrompterSettings,
     SegmentorSettings,
@@ -17,8 +19,10 @@ from wsi_nuc.models.promptnucseg.settings import (
     UseSettings,
 )
 from wsi_nuc.training.config import ImagesConfig, TrainingConfig
+from wsi_nuc.training.pretrained import sizes_of
 from wsi_nuc.training.promptnucseg.published import Preset, Recipe, expanded
 
+GRID = WINDOW_PX // 16
 Part = Literal["segmentor", "prompter", "together"]
 
 
@@ -27,9 +31,9 @@ class DataConfig(ImagesConfig):
 
     crops_per_image: int = Field(default=1, ge=1, le=10_000)
     """How often an epoch visits each image."""
-    augment: bool | Literal["released"] = True
+    augment: bool | Literal["released", "compact"] = True
     """True: the augmentations of Table S1. "released": the released code's lists, which differ between the stages.
-    False: only crop."""
+    "compact": those of the compact network, which turn, enlarge and restain. False: only crop."""
 
 
 class LossConfig(Section):
@@ -61,6 +65,9 @@ class LossConfig(Section):
     for a nucleus, beta for background) as in the released code."""
     regression: Literal["l2", "squared"] = "l2"
     """Either "l2" as in the paper or "squared" as in the released code."""
+    near_tokens: int = Field(default=GRID, ge=3, le=GRID)
+    """Edge, in tokens of 16 px, of what is learned of a mask around its point; 16: the whole window, as
+    published."""
     matching: Literal["hungarian", "nearest"] = "hungarian"
     """For comparison, "nearest" gives each nucleus the anchor that is nearest on the unmoved grid."""
 
@@ -72,8 +79,8 @@ class PromptConfig(Section):
     """At most so many nuclei are sampled in each crop (the paper's Z)."""
     negatives: int = Field(default=1, ge=0, le=16)
     """How many of the nearest other points come with each point (the paper's K)."""
-    positive: Literal["random", "centre"] = "random"
-    """A "random" pixel of the nucleus as in the paper, or its "centre"."""
+    positive: Literal["random", "near", "centre"] = "random"
+    """A "random" pixel of the nucleus as in the paper, one "near" its centre, or its "centre"."""
 
 
 class StageConfig(Section):
@@ -97,6 +104,8 @@ class StageConfig(Section):
     """Steps over which the learning rate rises."""
     clip: float = Field(default=0.0, ge=0)
     """Greatest norm of the gradient; 0: no limit."""
+    encoder: float = Field(default=1.0, ge=0, le=1)
+    """Share of the learning rate with which the encoder of `TrainConfig.encoder` learns; 0: it stays as it is."""
     ema: float = Field(default=0.0, ge=0, lt=1)
     """Decay of the averaged weights; 0: no average."""
     validate_every: int = Field(default=1, ge=1)
@@ -134,8 +143,15 @@ class TrainConfig(TrainingConfig):
     """The stages in their order. The segmentor comes first, so that the prompter is validated by the masks that
     its points lead to. "together" trains both at once; where they share the encoder, it is the only choice."""
     train: StagesConfig = StagesConfig()
+    cuts: Literal["validation", "given"] = "validation"
+    """Whether the cuts of `use` are chosen on the validation images after the training, or stay as given. In the
+    parity mode, without outlined images, and where only a part is trained they stay."""
     init: tuple[Path, ...] = ()
     """Files of weights to start from, native or foreign."""
+    encoder: str = ""
+    """The trained convolutional encoder that both parts share where segmentor.size is conv: "default", that of the
+    default model; a compact file; or "efficientnet-lite0" to "-lite2", ImageNet's from its package. "": none, so
+    it begins with random weights."""
 
     @model_validator(mode="before")
     @classmethod
@@ -148,6 +164,10 @@ class TrainConfig(TrainingConfig):
             raise ValueError("stages must name each stage once, and at least one")
         if self.prompter.shared_encoder and self.stages != ("together",):
             raise ValueError("with prompter.shared_encoder the only stage is [together]")
+        if self.encoder and self.segmentor.size != CONV:
+            raise ValueError("encoder needs segmentor.size: conv")
+        if self.segmentor.size == CONV and not self.prompter.shared_encoder:
+            raise ValueError("segmentor.size: conv needs prompter.shared_encoder: true")
         if self.prompter.class_agnostic and not self.segmentor.class_token and len(self.classes) > 1:
             raise ValueError(
                 "with prompter.class_agnostic nothing classifies, unless segmentor.class_token is true"
@@ -159,4 +179,5 @@ class TrainConfig(TrainingConfig):
 
     def settings(self) -> Settings:
         """What the header of the trained file will say."""
-        return Settings(self.classes, self.mpp, self.prompter, self.segmentor, self.use)
+        net = sizes_of(self.encoder) if self.encoder else NetSettings()
+        return Settings(self.classes, self.mpp, self.prompter, self.segmentor, net, self.use)

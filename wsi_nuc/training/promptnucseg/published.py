@@ -27,13 +27,19 @@ _PAPER_STAGE = {
     "clip": 0.0,
     "ema": 0.0,
     "crop_px": 256,
+    "encoder": 1.0,
 }
 _RELEASED_SEGMENTOR = _PAPER_STAGE | {"weight_decay": 1e-4, "schedule": "steps"}
 # The released configuration of PanNuke's prompter names milestones, but its program makes no scheduler.
 _RELEASED_PROMPTER = _PAPER_STAGE | {"optimizer": "adamw", "weight_decay": 1e-4, "clip": 0.1, "ema": 0.99}
 
+# What neither knows: cuts that are chosen after the training, and other encoders than SAM's.
+_PUBLISHED_USE = {"threshold": None, "mask_logit": 0.0}
+_NEITHER = {"cuts": "given", "encoder": ""}
+
 _OF_RECIPE: dict[str, Keys] = {
-    "paper": {
+    "paper": _NEITHER
+    | {
         "data": {"augment": True},
         "prompts": {"nuclei": 25, "negatives": 1, "positive": "random"},
         "loss": {
@@ -42,11 +48,13 @@ _OF_RECIPE: dict[str, Keys] = {
             "iou": "hard",
             "class_mean": "anchors",
             "regression": "l2",
+            "near_tokens": 16,
         },
         "train": {"segmentor": _PAPER_STAGE, "prompter": _PAPER_STAGE, "together": _PAPER_STAGE},
-        "use": {"mask_filter": True, "negatives": 1},
+        "use": {"mask_filter": True, "negatives": 1} | _PUBLISHED_USE,
     },
-    "released": {
+    "released": _NEITHER
+    | {
         "data": {"augment": "released"},
         "prompts": {"nuclei": 25, "negatives": 0, "positive": "random"},
         "loss": {
@@ -55,13 +63,14 @@ _OF_RECIPE: dict[str, Keys] = {
             "iou": "soft",
             "class_mean": "weights",
             "regression": "squared",
+            "near_tokens": 16,
         },
         "train": {
             "segmentor": _RELEASED_SEGMENTOR,
             "prompter": _RELEASED_PROMPTER,
             "together": _RELEASED_PROMPTER,
         },
-        "use": {"mask_filter": True, "negatives": 0},
+        "use": {"mask_filter": True, "negatives": 0} | _PUBLISHED_USE,
     },
 }
 

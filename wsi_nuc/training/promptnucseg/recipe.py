@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 
 from wsi_nuc.datasets.images import Loaded, load_images
 from wsi_nuc.datasets.record import LabelledImage
@@ -22,15 +21,18 @@ from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.promptnucseg.build import assemble, spec_of
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.weights import open_checkpoint
+from wsi_nuc.training.compact.tune import scores_of
 from wsi_nuc.training.events import Emit, Noted
 from wsi_nuc.training.loop import Row, Stage, finite
 from wsi_nuc.training.promptnucseg.batches import Crops, Order, batches, judged, left_out, taking_part
 from wsi_nuc.training.promptnucseg.config import Part, StageConfig, TrainConfig
 from wsi_nuc.training.promptnucseg.start import PARTS, LossNet, best_file, save_parts, starting_net
+from wsi_nuc.training.promptnucseg.tune import told, tune
 from wsi_nuc.training.ranks import Ranks
 from wsi_nuc.training.registry import MODEL
 
 CONFIG = TrainConfig
+STEERED = ("train", "use", "cuts")
 
 
 class Validation:
@@ -97,14 +99,14 @@ def stages(config: TrainConfig, ranks: Ranks, emit: Emit) -> Iterator[Stage]:
     for part in config.stages:
         yield stage_of(config, part, data, ranks)
     if ranks.first:
-        _finish(config)
+        _finish(config, data.validation.images, str(ranks.device), emit)
 
 
 def stage_of(config: TrainConfig, part: Part, data: Data, ranks: Ranks) -> Stage:
     plan: StageConfig = getattr(config.train, part)
     net, known = starting_net(config, part)
     net = net.to(ranks.device)
-    module = LossNet(net, part, config.prompter.shared_encoder, config.loss)
+    module = LossNet(net, part, config)
     images = taking_part(part, data.train.images)
     order = Order(len(images) * config.data.crops_per_image, plan.batch, config.seed, ranks.rank, ranks.world)
     steps, crops = plan.epochs * order.steps_per_epoch, Crops(images, config, part)
@@ -132,15 +134,24 @@ def stage_of(config: TrainConfig, part: Part, data: Data, ranks: Ranks) -> Stage
         ema=plan.ema,
         validate_every=plan.validate_every,
         save_every=plan.save_every,
+        steered=STEERED,
     )
 
 
-def _finish(config: TrainConfig) -> None:
-    """Write all trained parts to one file, with the validation of the last stage, which saw them together."""
-    net, known = starting_net(config, part=None)
+def _finish(config: TrainConfig, validation: Sequence[LabelledImage], device: str, emit: Emit) -> None:
+    """Write all trained parts to one file. Where they are a whole model, the validation images choose its cuts;
+    otherwise the metrics are those of the last stage, which saw the parts together."""
+    (net, known), settings = starting_net(config, part=None), config.settings()
     last = open_checkpoint(best_file(config.out, config.stages[-1])).info.details
     about = {"training_data": last["training_data"], "metrics": last["metrics"]}
-    save_parts(config.out / MODEL, net, config.settings(), known, about)
+    outlined = judged("segmentor", validation)
+    chosen = config.cuts == "validation" and config.use.mode == "default"
+    if chosen and outlined and known == {*PARTS["together"]}:
+        net.to(device)
+        settings = replace(settings, use=tune(net, settings, outlined, device))
+        about["metrics"] = scores_of(assemble(net, settings, device, spec_of(settings, "")), outlined)
+        emit(Noted(told(settings.use)))
+    save_parts(config.out / MODEL, net, settings, known, about)
 
 
 def _tell(config: TrainConfig, data: Data, emit: Emit) -> None:
@@ -153,8 +164,13 @@ def _tell(config: TrainConfig, data: Data, emit: Emit) -> None:
             emit(Noted(line))
 
 
-def _optimizer(module: nn.Module, plan: StageConfig) -> torch.optim.Optimizer:
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+def _optimizer(module: LossNet, plan: StageConfig) -> torch.optim.Optimizer:
+    slow = {id(parameter) for part in module.before for parameter in part.parameters()}
+    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    parameters = [
+        {"params": [parameter for parameter in learning if (id(parameter) in slow) == is_slow], "share": share}
+        for is_slow, share in ((False, 1.0), (True, plan.encoder))
+    ]
     kind: Any = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[plan.optimizer]
     made: torch.optim.Optimizer = kind(parameters, lr=plan.lr, weight_decay=plan.weight_decay)
     return made
