@@ -48,7 +48,7 @@ def _settings(name: str, **use: Any) -> Settings:
     preset, size = PRESETS[name], CASES[name][0]
     given = preset.use(size) | {"mode": "parity", "windows": 2} | use
     prompter = PrompterSettings("convnext_atto", preset.levels, 32, preset.space_px)
-    return Settings(preset.classes, 0.25, prompter, SegmentorSettings("vit_mini"), UseSettings(**given))
+    return Settings(preset.classes, 0.25, prompter, SegmentorSettings("vit_mini"), use=UseSettings(**given))
 
 
 def _published(net: PromptNucSegNet, settings: Settings, image: LabelledImage) -> dict[str, Any]:
