@@ -275,14 +275,14 @@ def published_targets(labels: Int64, types: Int64 | None) -> tuple[Any, Any]:
     apart."""
     points, kinds = [], []
     for number in np.unique(labels)[1:]:
-        whole = ((labels == number) * 255).astype(np.uint8)
-        contours = cv2.findContours(whole, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)[0]
-        moments = cv2.moments(max(contours, key=cv2.contourArea))
-        if moments["m00"]:
-            x, y = int(moments["m10"] / moments["m00"]), int(moments["m01"] / moments["m00"])
+        inside = np.asarray(labels == number, np.uint8)
+        outlines, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+        largest = cv2.moments(max(outlines, key=cv2.contourArea))
+        if largest["m00"] > 0:
+            x, y = (int(largest[name] / largest["m00"]) for name in ("m10", "m01"))
         else:
-            depth = cv2.distanceTransform(whole, cv2.DIST_L1, 3)
-            y, x = np.argwhere(depth == depth.max())[0]
+            depth = cv2.distanceTransform(inside, cv2.DIST_L1, 3)
+            _, _, _, (x, y) = cv2.minMaxLoc(depth)
         kind = 1 if types is None else types[y, x]
         if kind:
             points.append((x, y))

@@ -104,10 +104,10 @@ def _image(seed: int, side: int) -> LabelledImage:
 
 def _differing(model: NucleiModel, image: LabelledImage, labels: Int64) -> int:
     """How many pixels do not lie in the same nucleus in both."""
-    found = predict_masks(model, image)
-    mine = found.painted(found.bottom_up).labels
-    assert mine is not None
-    pairs, counts = np.unique(np.stack([mine.ravel(), labels.ravel()]), axis=1, return_counts=True)
+    masks = predict_masks(model, image)
+    own = masks.painted(masks.bottom_up).labels
+    assert own is not None
+    pairs, counts = np.unique(np.stack([own.ravel(), labels.ravel()]), axis=1, return_counts=True)
     most = np.zeros(int(labels.max()) + 1, np.int64)
     np.maximum.at(most, pairs[1], counts)
     return int(labels.size - most.sum())
