@@ -254,7 +254,7 @@ def published_aji(truth: Int64, predicted: Int64) -> float:
         else:
             whole += (truth == number).sum()
     whole += sum((predicted == number).sum() for place, number in enumerate(guessed) if place not in used)
-    return float(inside / whole)
+    return float(inside / whole) if whole else float("nan")
 
 
 def published_hits(points: Any, score: Any, truth: Any) -> int:

@@ -119,9 +119,11 @@ def _compare(name: str, images: int, tta: bool) -> None:
     model = assemble(net, settings, "cpu", spec_of(settings, ""))
     blank: list[LabelledImage] = []
     theirs: list[dict[str, Any]] = []
-    for seed in range(2 * images + 1):
+    for seed in range(2 * images + 2):
         image = _image(seed, side)
         each = _published(net, settings, image)
+        if not each["instances"]:
+            continue  # where nothing is left, the published program stops
         differing = _differing(model, image, each["labels"])
         assert not differing or (differing <= PIXELS and each["closest"] < ROUNDING)
         if not differing and len(blank) < images:
