@@ -112,7 +112,7 @@ def matmul_peak(place: Place, precision: str) -> float:
 
 def settings(encoder: str, backbone: str) -> Settings:
     use = UseSettings(negatives=1, mask_filter=False, precision="fp32")
-    return Settings(("nucleus",), MPP, PrompterSettings(backbone), SegmentorSettings(encoder), use)
+    return Settings(("nucleus",), MPP, PrompterSettings(backbone), SegmentorSettings(encoder), use=use)
 
 
 def _of_size(name: str, used: Settings, place: Place, peak: Mapping[str, float]) -> list[Row]:

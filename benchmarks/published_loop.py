@@ -61,7 +61,7 @@ def settings(encoder: str, backbone: str, mode: str) -> Settings:
     precision = "auto" if mode == "default" else "fp32"
     use = UseSettings(mode=mode, negatives=1, mask_filter=False, nms_radius_px=NMS_PX, precision=precision)
     prompter = PrompterSettings(backbone)
-    return Settings(("nucleus",), 0.25, prompter, SegmentorSettings(encoder), use)
+    return Settings(("nucleus",), 0.25, prompter, SegmentorSettings(encoder), use=use)
 
 
 def measure(small: bool = False, sizes: Sequence[tuple[str, str, int, int]] = SIZES) -> list[Row]:

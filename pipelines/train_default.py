@@ -27,6 +27,7 @@ from torch import nn
 
 from wsi_nuc.cli.train_commands import training_progress
 from wsi_nuc.datasets.images import load_images
+from wsi_nuc.errors import ModelError
 from wsi_nuc.evaluation.evaluate import evaluate_images
 from wsi_nuc.evaluation.protocol import image_means
 from wsi_nuc.models.compact.build import net_of, save_net
@@ -42,6 +43,7 @@ from wsi_nuc.training.compact.recipe import AVERAGE, STAGE, LossNet, optimizer_o
 from wsi_nuc.training.compact.tune import finished
 from wsi_nuc.training.events import Emit
 from wsi_nuc.training.loop import Losses, Row, Stage, finite, run_stage
+from wsi_nuc.training.pretrained import load_lite
 from wsi_nuc.training.ranks import Ranks, join
 from wsi_nuc.training.registry import load_train_config
 
@@ -148,12 +150,19 @@ def trained(
 
 
 def starting_net(name: str, config: CompactTrainConfig, fresh: bool) -> CompactNet:
-    """Random weights, or those of the packaged network of the same sizes."""
+    """The weights of the packaged network of the same sizes; for a fresh one, ImageNet's where they are installed,
+    and random ones."""
     packaged = [net_of(checkpoint_of(model)) for model in ("default", LARGE)] if not fresh else []
     for net in (member for made in packaged for member in (made.members if isinstance(made, Team) else [made])):
         if net.settings == VARIANTS[name]:
             return channels_last(net)
-    return channels_last(CompactNet(VARIANTS[name], len(config.classes)))
+    net = CompactNet(VARIANTS[name], len(config.classes))
+    if VARIANTS[name].encoder in LITE:
+        try:
+            load_lite(net.encoder.body, VARIANTS[name].encoder)
+        except ModelError as error:
+            print(f"{name} begins with random weights: {error}")
+    return channels_last(net)
 
 
 def side_by_side(

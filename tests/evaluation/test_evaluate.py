@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.models.looking import model_of
+from tests.models.published import published_targets
 from tests.training.tiny import draw
 from wsi_nuc.cli import app
 from wsi_nuc.datasets.record import LabelledImage
@@ -171,16 +172,7 @@ def test_true_points_are_those_of_the_published_program() -> None:
     labels[24:27, 24:27] = 4
     labels[2:18, 30], labels[2, 20:30], labels[17, 20:30] = 5, 5, 5  # a bow around background
     types = np.array([0, 1, 0, 1, 0])
-    expected = []
-    for number in range(1, 6):
-        whole = ((labels == number) * 255).astype(np.uint8)
-        contours = cv2.findContours(whole, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)[0]
-        moments = cv2.moments(max(contours, key=cv2.contourArea))
-        if moments["m00"]:
-            expected.append([int(moments["m10"] / moments["m00"]), int(moments["m01"] / moments["m00"])])
-        else:
-            depth = cv2.distanceTransform(whole, cv2.DIST_L1, 3)
-            expected.append(np.argwhere(depth == depth.max())[0, [1, 0]].tolist())
+    expected = published_targets(labels, None)[0].tolist()
     assert (target_points(labels, types, False).xy - 0.5).tolist() == expected
     several = target_points(labels, types, True)
     under = [labels[y, x] for x, y in expected]

@@ -189,19 +189,12 @@ def test_a_new_user_gets_the_tables_by_the_commands_of_the_header(
     scores = json.loads(written.read_text(encoding="utf-8"))
     tables = {table["number"]: table for table in scores["tables"]}
     for number in STUDIES[name]:
-        table = tables[number]
-        own = [
-            not f"{group} {kind}".rstrip().endswith("(quoted)") and "(quoted)" not in group
-            for group, kind in table["columns"]
-        ]
-        measured = [
-            cell
-            for cells in table["rows"].values()
-            for cell, measured_here in zip(cells, own, strict=True)
-            if measured_here
-        ]
-        assert any(cell is not None for cell in measured)
         assert number in printed
-        assert (False in own) == (number != "Overlap")
+        quoted = ["(quoted)" in f"{group} {kind}" for group, kind in tables[number]["columns"]]
+        assert any(quoted) == (number != "Overlap")
+        for row, cells in tables[number]["rows"].items():
+            measured = [cell for cell, is_quoted in zip(cells, quoted, strict=True) if not is_quoted]
+            # Of the paper's 19 tissues, only two are drawn here. Every other row of the paper is measured.
+            assert number == "Table 1" or None not in measured, (number, row)
     assert "Intervals" in tables
     assert all(set(result["intervals"]) >= {"AJI", "PQ", "F1"} for result in scores["results"])

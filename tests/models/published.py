@@ -36,6 +36,8 @@ class Instances:
     """n predicted IoUs."""
     point: Int64
     """n indices: the prompt of each."""
+    closest: float
+    """The least distance of a pixel's logit from 0; where that is as small as rounding, a mask may differ."""
 
 
 def normalised(rgb: UInt8, device: torch.device) -> torch.Tensor:
@@ -143,7 +145,7 @@ def published_instances(net: PromptNucSegNet, rgb: UInt8, points: Float32, use: 
     height, width = rgb.shape[:2]
     device = device_of(net)
     image, every = normalised(rgb, device), torch.from_numpy(points).to(device)
-    candidates: list[tuple[float, int, Any, Any]] = []
+    candidates: list[Any] = []
     for y0 in published_starts(height, use.overlap_px):
         for x0 in published_starts(width, use.overlap_px):
             corner = torch.tensor([x0, y0], device=device)
@@ -160,14 +162,15 @@ def published_instances(net: PromptNucSegNet, rgb: UInt8, points: Float32, use: 
             for first in range(0, len(index), POINTS_PER_CALL):
                 part = slice(first, first + POINTS_PER_CALL)
                 logits, iou = (sam.averaged if use.tta else sam)(window, xy[part], label[part])
-                candidates += _in_image(amg, logits > 0, iou, index[part], (x0, y0, size[1], size[0]))
+                candidates += _in_image(amg, logits, iou, index[part], (x0, y0, size[1], size[0]))
     return _chosen(candidates, use.box_iou)
 
 
 def _in_image(
-    amg: Any, mask: torch.Tensor, iou: torch.Tensor, index: torch.Tensor, place: tuple[int, int, int, int]
-) -> list[tuple[float, int, Any, Any]]:
-    """Predicted IoU, prompt, box and mask of each candidate that the edge rule leaves."""
+    amg: Any, logits: torch.Tensor, iou: torch.Tensor, index: torch.Tensor, place: tuple[int, int, int, int]
+) -> list[Any]:
+    """Predicted IoU, prompt, box, mask and least logit of each candidate that the edge rule leaves."""
+    mask = logits > 0
     x0, y0, width, height = place
     crop = [x0, y0, x0 + SIDE, y0 + SIDE]
     box = amg.batched_mask_to_box(mask)
@@ -175,20 +178,22 @@ def _in_image(
     full = amg.uncrop_masks(mask[kept], crop, height, width)
     coded = amg.mask_to_rle_pytorch(full)
     box = amg.uncrop_boxes_xyxy(box[kept], crop).double().cpu().numpy()
-    return list(zip(iou[kept].tolist(), index[kept].tolist(), box, map(amg.rle_to_mask, coded), strict=True))
+    closest = logits[kept].flatten(1).abs().amin(1).tolist()
+    masks = map(amg.rle_to_mask, coded)
+    return list(zip(iou[kept].tolist(), index[kept].tolist(), box, masks, closest, strict=True))
 
 
-def _chosen(candidates: list[tuple[float, int, Any, Any]], limit: float) -> Instances:
-    best: dict[int, tuple[float, int, Any, Any]] = {}
+def _chosen(candidates: list[Any], limit: float) -> Instances:
+    best: dict[int, Any] = {}
     for candidate in candidates:
-        iou, point, _, _ = candidate
+        iou, point = candidate[:2]
         if point not in best or iou > best[point][0]:
             best[point] = candidate
     masks: list[Bool] = []
     ious: list[float] = []
     points: list[int] = []
-    boxes = np.zeros((0, 4))
-    for iou, point, box, mask in sorted(best.values(), key=lambda candidate: -candidate[0]):
+    boxes, least = np.zeros((0, 4)), float("inf")
+    for iou, point, box, mask, closest in sorted(best.values(), key=lambda candidate: -candidate[0]):
         if not (_box_iou(box, boxes) <= limit).all():
             continue
         boxes = np.vstack([boxes, box])
@@ -196,7 +201,8 @@ def _chosen(candidates: list[tuple[float, int, Any, Any]], limit: float) -> Inst
             masks.append(mask)
             ious.append(iou)
             points.append(point)
-    return Instances(masks, ious, np.array(points, np.int64))
+            least = min(least, closest)
+    return Instances(masks, ious, np.array(points, np.int64), least)
 
 
 def _box_iou(box: Any, others: Any) -> Any:
@@ -248,7 +254,7 @@ def published_aji(truth: Int64, predicted: Int64) -> float:
         else:
             whole += (truth == number).sum()
     whole += sum((predicted == number).sum() for place, number in enumerate(guessed) if place not in used)
-    return float(inside / whole)
+    return float(inside / whole) if whole else float("nan")
 
 
 def published_hits(points: Any, score: Any, truth: Any) -> int:
@@ -269,14 +275,14 @@ def published_targets(labels: Int64, types: Int64 | None) -> tuple[Any, Any]:
     apart."""
     points, kinds = [], []
     for number in np.unique(labels)[1:]:
-        whole = ((labels == number) * 255).astype(np.uint8)
-        contours = cv2.findContours(whole, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)[0]
-        moments = cv2.moments(max(contours, key=cv2.contourArea))
-        if moments["m00"]:
-            x, y = int(moments["m10"] / moments["m00"]), int(moments["m01"] / moments["m00"])
+        inside = np.asarray(labels == number, np.uint8)
+        outlines, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+        largest = cv2.moments(max(outlines, key=cv2.contourArea))
+        if largest["m00"] > 0:
+            x, y = (int(largest[name] / largest["m00"]) for name in ("m10", "m01"))
         else:
-            depth = cv2.distanceTransform(whole, cv2.DIST_L1, 3)
-            y, x = np.argwhere(depth == depth.max())[0]
+            depth = cv2.distanceTransform(inside, cv2.DIST_L1, 3)
+            _, _, _, (x, y) = cv2.minMaxLoc(depth)
         kind = 1 if types is None else types[y, x]
         if kind:
             points.append((x, y))

@@ -3,6 +3,7 @@ list of what does not fit."""
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -278,6 +279,32 @@ def test_a_checkpoint_of_another_size_is_refused(files: Path, tmp_path: Path) ->
     with pytest.raises(ModelError, match=r"missing: prompter.backbone.backbone.stages.2.blocks.5"):
         convert([tmp_path / "prompter.pth"], tmp_path / "out.safetensors", FIVE)
     assert not (tmp_path / "out.safetensors").exists()
+
+
+class _Gadget:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("part", ["prompter", "segmentor"])
+def test_a_gadget_inside_the_namespace_is_named_and_not_executed(
+    saved: dict[str, tuple[PromptNucSegNet, Path]], part: str, tmp_path: Path
+) -> None:
+    marker, file, out = tmp_path / "executed", tmp_path / "latest.pth", tmp_path / "out.safetensors"
+    net = getattr(saved["kumar"][0], part)
+    torch.save({"model": net.state_dict(), "args": Namespace(config="kumar.py", hook=_Gadget(marker))}, file)
+    done = _command(str(file), "--preset", "kumar", "--out", str(out))
+    assert done.exit_code == 4
+    assert "mkdir); nothing in it was executed" in str(done.exception)
+    assert not marker.exists()
+    assert not out.exists()
+    torch.load(file, weights_only=False)  # the gadget works
+    assert marker.exists()
 
 
 @pytest.mark.slow

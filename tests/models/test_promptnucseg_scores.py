@@ -21,8 +21,9 @@ from tests.models.published import (
 from tests.models.sensible import sensible_net
 from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.evaluation.detection import Detection
-from wsi_nuc.evaluation.evaluate import Scoring, evaluate_images
+from wsi_nuc.evaluation.evaluate import Scoring, evaluate_images, predict_masks
 from wsi_nuc.evaluation.protocol import image_means, pannuke_means
+from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.promptnucseg.build import assemble, spec_of
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.promptnucseg.settings import (
@@ -38,12 +39,16 @@ from wsi_nuc.types import Int64
 # is mirrored from 280 to 288 px, so its last window begins at 32 and not at 24, as at 752 for 744 on 1000 px.
 CASES = {"pannuke": ("vit_b", 256, 0.1), "kumar": ("vit_b", 280, 0.2), "cpm17": ("vit_h", 280, 0.1)}
 
+# The two programs sum in different orders. A pixel whose logit is as near to 0 as single precision rounds may fall
+# on either side, about one in ten images. Such an image is replaced, if it differs by no more than that.
+ROUNDING, PIXELS = 1e-5, 2
+
 
 def _settings(name: str, **use: Any) -> Settings:
     preset, size = PRESETS[name], CASES[name][0]
     given = preset.use(size) | {"mode": "parity", "windows": 2} | use
     prompter = PrompterSettings("convnext_atto", preset.levels, 32, preset.space_px)
-    return Settings(preset.classes, 0.25, prompter, SegmentorSettings("vit_mini"), UseSettings(**given))
+    return Settings(preset.classes, 0.25, prompter, SegmentorSettings("vit_mini"), use=UseSettings(**given))
 
 
 def _published(net: PromptNucSegNet, settings: Settings, image: LabelledImage) -> dict[str, Any]:
@@ -72,7 +77,8 @@ def _published(net: PromptNucSegNet, settings: Settings, image: LabelledImage) -
         hits = published_hits(points[own], score[own], targets[true]) if own.any() and true.any() else 0
         by_kind.append(Detection(hits, int(own.sum()) - hits, int(true.sum()) - hits))
     return {
-        "instances": len(instances.mask), "truth": truth, "types": types, "by_class": by_class,
+        "instances": len(instances.mask), "closest": instances.closest, "labels": labels,
+        "truth": truth, "types": types, "by_class": by_class,
         "pq": published_pq(truth, labels), "aji": published_aji(truth, labels),
         "counts": counts, "by_kind": by_kind,
     }  # fmt: skip
@@ -96,18 +102,42 @@ def _image(seed: int, side: int) -> LabelledImage:
     return LabelledImage(f"image {seed}", random_batch(1, side, seed=seed).rgb[0], mpp=0.25, group="ab"[seed % 2])
 
 
+def _differing(model: NucleiModel, image: LabelledImage, labels: Int64) -> int:
+    """How many pixels do not lie in the same nucleus in both."""
+    masks = predict_masks(model, image)
+    own = masks.painted(masks.bottom_up).labels
+    assert own is not None
+    pairs, counts = np.unique(np.stack([own.ravel(), labels.ravel()]), axis=1, return_counts=True)
+    most = np.zeros(int(labels.max()) + 1, np.int64)
+    np.maximum.at(most, pairs[1], counts)
+    return int(labels.size - most.sum())
+
+
 def _compare(name: str, images: int, tta: bool) -> None:
     settings, (_, side, share) = _settings(name, tta=tta), CASES[name]
     net = sensible_net(settings, share)
-    blank = [_image(seed, side) for seed in range(images)]
-    theirs = [_published(net, settings, image) for image in blank]
+    model = assemble(net, settings, "cpu", spec_of(settings, ""))
+    blank: list[LabelledImage] = []
+    theirs: list[dict[str, Any]] = []
+    for seed in range(2 * images + 2):
+        image = _image(seed, side)
+        each = _published(net, settings, image)
+        if not each["instances"]:
+            continue  # where nothing is left, the published program stops
+        differing = _differing(model, image, each["labels"])
+        assert not differing or (differing <= PIXELS and each["closest"] < ROUNDING)
+        if not differing and len(blank) < images:
+            blank, theirs = [*blank, image], [*theirs, each]
+        if len(blank) == images:
+            break
+    assert len(blank) == images
     assert sum(each["instances"] for each in theirs) > 5 * images
     classes = settings.classes if len(settings.classes) > 1 else ()
     labelled = [
         replace(image, instances=each["truth"].astype(np.int32), types=each["types"], classes=classes)
         for image, each in zip(blank, theirs, strict=True)
     ]
-    scores = evaluate_images(assemble(net, settings, "cpu", spec_of(settings, "")), labelled, Scoring())
+    scores = evaluate_images(model, labelled, Scoring())
     means, near = image_means(scores), {"rel": 0, "abs": 1e-6}
     assert means.pq == pytest.approx(np.nanmean([each["pq"] for each in theirs]), **near)
     assert means.aji == pytest.approx(np.nanmean([each["aji"] for each in theirs]), **near)

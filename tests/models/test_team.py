@@ -12,8 +12,9 @@ import torch
 from tests.models.compact_nets import CLASSES, NET, batch_of, noise, tiny_net, tiny_settings
 from wsi_nuc.errors import ModelError
 from wsi_nuc.inference.predict import predict
-from wsi_nuc.models.compact.build import assemble, net_of, save_net, single_net_of
+from wsi_nuc.models.compact.build import assemble, net_of, save_net
 from wsi_nuc.models.compact.net import Asked, CompactNet, PooledClasses
+from wsi_nuc.models.compact.packaged import single_checkpoint_of
 from wsi_nuc.models.compact.settings import NetSettings, spec_of
 from wsi_nuc.models.compact.team import VIEWS, AnyNet, Team
 from wsi_nuc.models.registry import load_model
@@ -37,16 +38,16 @@ def wider_net() -> CompactNet:
 
 def nuclei(net: AnyNet, *rgb: np.ndarray, **use: object) -> object:
     settings = tiny_settings(**use)
-    found, _ = predict(assemble(net, settings, "cpu", spec_of(settings, "a" * 64)), batch_of(*rgb))
-    return found
+    table, _ = predict(assemble(net, settings, "cpu", spec_of(settings, "a" * 64)), batch_of(*rgb))
+    return table
 
 
 @pytest.mark.parametrize("net", [tiny_net(), pooled_net(0)], ids=["cells", "pooled"])
 def test_a_team_of_the_same_network_twice_answers_as_one_does(net: CompactNet) -> None:
-    one, two = nuclei(net, noise(1, 128, 128)), nuclei(Team([net, net]), noise(1, 128, 128))
-    assert len(one) > 0  # type: ignore[arg-type]
+    alone, twice = nuclei(net, noise(1, 128, 128)), nuclei(Team([net, net]), noise(1, 128, 128))
+    assert len(alone) > 0  # type: ignore[arg-type]
     for name in ("score", "class_probs", "prompt_xy", "xy"):
-        assert np.allclose(getattr(one, name), getattr(two, name), atol=1e-3), name
+        assert np.allclose(getattr(alone, name), getattr(twice, name), atol=1e-3), name
 
 
 @pytest.mark.parametrize("views", [2, 4])
@@ -81,8 +82,8 @@ def test_a_mirrored_tile_has_mirrored_answers(net: AnyNet, views: int) -> None:
 
 
 def test_more_views_change_what_one_view_says() -> None:
-    one, four = nuclei(tiny_net(), noise(1, 128, 128)), nuclei(tiny_net(), noise(1, 128, 128), views=4)
-    assert not np.array_equal(one.score, four.score)  # type: ignore[attr-defined]
+    plain, mirrored = nuclei(tiny_net(), noise(1, 128, 128)), nuclei(tiny_net(), noise(1, 128, 128), views=4)
+    assert not np.array_equal(plain.score, mirrored.score)  # type: ignore[attr-defined]
 
 
 def team_file(file: Path, second: NetSettings = WIDER) -> Path:
@@ -102,8 +103,9 @@ def test_a_file_of_several_networks_runs_in_any_company_and_cannot_be_trained_on
     for name in ("xy", "score", "class_probs"):
         assert np.array_equal(getattr(alone, name), getattr(second, name)), name
     assert isinstance(net_of(open_checkpoint(file)), Team)
-    with pytest.raises(ModelError, match="holds 2 networks"):
-        single_net_of(open_checkpoint(file))
+    for name in (str(file), "large"):
+        with pytest.raises(ModelError, match="holds 2 networks"):
+            single_checkpoint_of(name)
 
 
 def test_a_team_whose_tensors_do_not_fit_its_header_is_refused(tmp_path: Path) -> None:

@@ -52,8 +52,8 @@ def predict_table(
 ) -> tuple[GridNuclei, float]:
     """What the model finds, in pixels of its resolution, and the scale: the length in these pixels of one pixel of
     the image."""
-    found = predict_masks(model, image, oracle, rule)
-    return found.outlines, found.scale
+    predicted = predict_masks(model, image, oracle, rule)
+    return predicted.outlines, predicted.scale
 
 
 def predict_masks(
@@ -201,17 +201,19 @@ def evaluate_image(model: NucleiModel, image: LabelledImage, scoring: Scoring) -
     if not scoring.masks:
         points = propose_points(model, image)
         return _score(image, _true_points(truth, image, model), points, table, count)
-    found = predict_masks(model, _named_as(image, table, model), scoring.oracle, scoring.rule)
-    score = _score(image, truth, found.painted(found.bottom_up), table, count)
-    outlines = _score(image, truth, as_labels(found.outlines, found.scale, found.size), table, count)
+    predicted = predict_masks(model, _named_as(image, table, model), scoring.oracle, scoring.rule)
+    score = _score(image, truth, predicted.painted(predicted.bottom_up), table, count)
+    outlines = _score(image, truth, as_labels(predicted.outlines, predicted.scale, predicted.size), table, count)
     score = replace(score, traced_aji=outlines.aji, traced_pq=outlines.panoptic.pq)
     if not model.spec.as_published:
         return score
-    types = _numbered(found.masks.types, table)[found.bottom_up]
-    detected = _score(image, _true_points(truth, image, model), found.points, table, count)
+    types = _numbered(predicted.masks.types, table)[predicted.bottom_up]
+    detected = _score(image, _true_points(truth, image, model), predicted.points, table, count)
     return replace(
         score,
-        panoptic_by_class=tuple(found.panoptic_of(c, truth, types) for c in range(len(score.panoptic_by_class))),
+        panoptic_by_class=tuple(
+            predicted.panoptic_of(c, truth, types) for c in range(len(score.panoptic_by_class))
+        ),
         detection=detected.detection,
         detection_by_class=detected.detection_by_class,
     )

@@ -10,6 +10,7 @@ difference to what a run publishes. A model in parity mode is scored as the publ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -158,13 +159,14 @@ def target_points(labels: Labels, types: Int64, several: bool) -> Points:
         y0, x0 = (max(0, side.start - 1) for side in box)
         inside = (labels[y0 : box[0].stop + 1, x0 : box[1].stop + 1] == number).astype(np.uint8)
         # Places count from the image's corner, since cutting down depends on how they round.
-        contours = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE, offset=(x0, y0))[0]
-        moments = cv2.moments(max(contours, key=cv2.contourArea))
-        if moments["m00"]:
-            x, y = int(moments["m10"] / moments["m00"]), int(moments["m01"] / moments["m00"])
+        outlines, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE, offset=(x0, y0))
+        largest = max(map(cv2.moments, outlines), key=lambda moments: moments["m00"])
+        if area := largest["m00"]:
+            x, y = (math.floor(largest[sum_of] / area) for sum_of in ("m10", "m01"))
         else:
             depth = cv2.distanceTransform(inside, cv2.DIST_L1, 3)
-            y, x = (np.argwhere(depth == depth.max())[0] + (y0, x0)).tolist()
+            row, column = np.unravel_index(int(depth.argmax()), depth.shape)
+            x, y = x0 + int(column), y0 + int(row)
         under = int(labels[y, x]) if several else number
         if under:
             points.append((x + 0.5, y + 0.5))

@@ -170,11 +170,10 @@ def evaluate_variants(config: EvaluateConfig, tell: Tell | None = None) -> list[
     for variant in config.variants.values():
         model_spec(variant.model, variant.use)  # a mistake in the last variant shows before the first is scored
     sets = {name: combined((column, *column.more)) for name, column in config.data.items()}
-    if asked := set(OF_PANNUKE) & set(config.tables):
-        other = [name for name, data in sets.items() if not of_pannuke(config, data)]
-        if other:
-            remedy = "set protocol: pannuke if they have tissues and classes as PanNuke has"
-            raise UsageError(f"data.{other[0]}", f"Table {min(asked)} is about PanNuke", remedy)
+    asked = sorted(set(OF_PANNUKE) & set(config.tables))
+    if asked and not any(of_pannuke(config, data) for data in sets.values()):
+        remedy = "set protocol: pannuke if they have tissues and classes as PanNuke has"
+        raise UsageError(f"data {', '.join(sets)}", f"Table {asked[0]} is about PanNuke", remedy)
     results = []
     for name, variant in config.variants.items():
         model = load_model(variant.model, config.device, variant.use)

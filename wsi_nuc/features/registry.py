@@ -61,7 +61,7 @@ FAMILIES = {
     "those that QuPath estimates, or `calibrated`: then they come from each slide's own colours (Macenko et al. "
     "2009). The manifest says which they are (`counts.dab_vectors`).",
     "embedding": "Only with `--embedding`, and for a model that has one: 256 numbers per nucleus from "
-    "PromptNucSeg, 128 from the default model.",
+    "PromptNucSeg, 128 from the default model, 512 from large.",
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_nuc.errors import ModelError
-from wsi_nuc.models.compact.packaged import checkpoint_of
+from wsi_nuc.models.compact.packaged import single_checkpoint_of
 from wsi_nuc.models.compact.settings import ARCHITECTURE, LITE, NetSettings
 from wsi_nuc.models.compact.settings import Settings as CompactSettings
 
@@ -24,7 +24,7 @@ def sizes_of(name_or_file: str) -> NetSettings:
     """The sizes of an encoder and its pyramid: `default`, a name in `LITE`, or a file of the compact family."""
     if name_or_file in LITE:
         return lite_sizes(name_or_file)
-    info = checkpoint_of(name_or_file).info
+    info = single_checkpoint_of(name_or_file).info
     if info.architecture != ARCHITECTURE:
         cause = f"a model of the family {info.architecture} has no such encoder"
         raise ModelError(name_or_file, cause, f"use default, a compact file, or one of {', '.join(LITE)}")
@@ -43,12 +43,8 @@ def load_encoder(part: Any, name_or_file: str) -> None:
     if name_or_file in LITE:
         load_lite(part.encoder.body, name_or_file)
         return
-    own, given = part.state_dict(), checkpoint_of(name_or_file).tensors()
-    fitting = {name: tensor.float() for name, tensor in given.items() if name in own}
-    if not fitting:
-        remedy = "give the file of a single network, or default"
-        raise ModelError(name_or_file, "it is made of several networks, none of which is the encoder", remedy)
-    part.load_state_dict(own | fitting)
+    own, given = part.state_dict(), single_checkpoint_of(name_or_file).tensors()
+    part.load_state_dict(own | {name: tensor.float() for name, tensor in given.items() if name in own})
 
 
 def load_lite(body: Any, kind: str) -> None:

@@ -15,8 +15,10 @@ from wsi_nuc.errors import ModelError
 from wsi_nuc.models.compact.build import save_net
 from wsi_nuc.models.compact.net import CompactNet
 from wsi_nuc.models.compact.team import Team
+from wsi_nuc.models.torch_ops import normalise
+from wsi_nuc.training.compact.agreement import agreement_loss
 from wsi_nuc.training.compact.config import CompactTrainConfig, CropConfig, TeacherConfig
-from wsi_nuc.training.compact.crops import Crops, collate
+from wsi_nuc.training.compact.crops import Batch, Crops, collate
 from wsi_nuc.training.compact.recipe import LossNet
 from wsi_nuc.training.compact.teaching import clear_points, teacher_of, teaching_losses
 from wsi_nuc.training.loop import with_last
@@ -111,3 +113,31 @@ def test_several_teachers_are_one_and_classes_must_agree(tmp_path: Path) -> None
 def test_the_last_batch_is_known_as_such() -> None:
     assert list(with_last(iter([3, 4, 5]))) == [(3, False), (4, False), (5, True)]
     assert list(with_last(iter([]))) == []
+
+
+def a_batch() -> Batch:
+    crops = Crops([[disks(0)]], [1.0], CropConfig(size_px=256), 0)
+    return collate([crops[i] for i in range(4)])
+
+
+def test_looks_that_differ_by_where_they_begin_cost_something_and_training_lowers_it() -> None:
+    batch, net = a_batch(), bold(tiny_net())
+    pixels = normalise(batch.rgb)
+    optimizer, sums = torch.optim.Adam(net.parameters(), 1e-3), []
+    for _ in range(6):
+        torch.manual_seed(3)
+        loss = agreement_loss(net, net(pixels), pixels, batch, SIDE)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        sums.append(float(loss.detach()))
+    assert 0 < sums[-1] < 0.95 * sums[0]
+
+
+def test_a_network_that_sees_every_place_alike_agrees_with_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With moves of whole coarsest cells, nothing but the edges of the crop differs."""
+    batch, net = a_batch(), bold(tiny_net())
+    pixels = normalise(batch.rgb)
+    monkeypatch.setattr(torch, "randint", lambda *_: torch.tensor([0, 0]))
+    with torch.no_grad():
+        assert float(agreement_loss(net, net(pixels), pixels, batch, SIDE)) < 1e-6

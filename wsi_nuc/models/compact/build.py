@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from wsi_nuc.errors import ModelError
 from wsi_nuc.models.base import ModelSpec, NucleiModel
 from wsi_nuc.models.compact.look import look
 from wsi_nuc.models.compact.net import CompactNet
@@ -54,15 +53,6 @@ def net_of(checkpoint: Checkpoint) -> AnyNet:
     """The trained network, not fused."""
     net = untrained(_checked(checkpoint.info))
     load_weights(net, checkpoint.tensors())
-    return net
-
-
-def single_net_of(checkpoint: Checkpoint) -> CompactNet:
-    """The trained network, not fused, as training needs it. A file that holds several is refused."""
-    net = net_of(checkpoint)
-    if isinstance(net, Team):
-        cause = f"it holds {len(net.members)} networks whose answers are averaged, and one can be trained on"
-        raise ModelError(checkpoint.info.path, cause, "give the file of a single network, or `default`")
     return net
 
 

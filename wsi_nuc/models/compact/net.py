@@ -21,6 +21,7 @@ from wsi_nuc.models.device import full_precision
 
 PLACES = 4  # x, y, distance, and how much nearer the prompt is than its negative
 UNIT_PX = 32.0
+OUTSIDE = -20.0  # logits of a mask where there is no image
 STATISTICS = 3
 AROUND_CELLS = 8  # 64 px: as far as the usual halo
 PRIOR = 0.02  # roughly the share of cells that hold a point: the head starts with it
@@ -103,7 +104,7 @@ class MaskDecoder(nn.Module):
         place = torch.stack([x[:, None, :].expand(-1, side, -1), y[:, :, None].expand(-1, -1, side)], -1)
         pixel_xy = (place.flatten(1, 2).float() + 0.5) * MASK_STRIDE
         logits = self.at(embedding, near.flatten(1, 2), pixel_xy, asked).view(-1, side, side)
-        return logits.float().masked_fill(~inside, -20.0), origin
+        return logits.float().masked_fill(~inside, OUTSIDE), origin
 
     def iou(self, embedding: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """N logits of the IoU that is expected of each mask (N x side x side)."""

@@ -83,3 +83,12 @@ PACKAGED = {model.name: model for model in (DEFAULT, DEFAULT_1, LARGE)}
 def checkpoint_of(name_or_file: str) -> Checkpoint:
     """The weights of a packaged model, or of a file."""
     return _checked(PACKAGED[name_or_file]) if name_or_file in PACKAGED else open_checkpoint(name_or_file)
+
+
+def single_checkpoint_of(name_or_file: str) -> Checkpoint:
+    """The same, for a training that starts from it: a file of several networks is refused."""
+    checkpoint = checkpoint_of(name_or_file)
+    if beside := checkpoint.info.details.get("beside"):
+        cause = f"it holds {len(beside) + 1} networks whose answers are averaged, and a training starts from one"
+        raise ModelError(name_or_file, cause, "give `default`, or the file of a single network")
+    return checkpoint

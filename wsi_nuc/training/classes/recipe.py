@@ -21,7 +21,7 @@ from wsi_nuc.errors import ModelError, UsageError
 from wsi_nuc.evaluation.evaluate import truth_of
 from wsi_nuc.models.compact.build import load_weights, net_of, save_net
 from wsi_nuc.models.compact.net import CompactNet, PooledClasses
-from wsi_nuc.models.compact.packaged import PACKAGED, checkpoint_of
+from wsi_nuc.models.compact.packaged import PACKAGED, single_checkpoint_of
 from wsi_nuc.models.compact.settings import ARCHITECTURE, Settings
 from wsi_nuc.models.registry import is_file
 from wsi_nuc.models.weights import Checkpoint, open_checkpoint
@@ -57,7 +57,7 @@ def source_of(model: str) -> Checkpoint:
     remedy = "give default, or a file that `wsi-nuc train compact` or `wsi-nuc train classes` wrote"
     if model not in PACKAGED and not is_file(model):
         raise ModelError(f"model {model!r}", "has no class head that can be learned anew", remedy)
-    checkpoint = checkpoint_of(model)
+    checkpoint = single_checkpoint_of(model)
     if checkpoint.info.architecture != ARCHITECTURE:
         cause = f"the family {checkpoint.info.architecture} has no class head that can be learned anew"
         raise ModelError(model, cause, remedy)

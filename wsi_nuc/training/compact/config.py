@@ -70,6 +70,9 @@ class LossWeights(Section):
     """Dice of the masks."""
     quality: float = 0.5
     """The predicted IoU."""
+    agreement: float = 0.0
+    """How far apart the answers for a crop and for the same crop, moved by a few pixels, are. A quarter of the
+    batch is looked at again for it; 0: none is."""
     background: float = 0.5
     """Weight of a prompt that lies on no nucleus, among the masks; a nucleus has 1."""
     classes: tuple[float, ...] = ()

@@ -20,9 +20,10 @@ from wsi_nuc.evaluation.protocol import image_means
 from wsi_nuc.models.compact.build import assemble, load_weights, save_net
 from wsi_nuc.models.compact.net import CompactNet
 from wsi_nuc.models.compact.network import channels_last
+from wsi_nuc.models.compact.packaged import single_checkpoint_of
 from wsi_nuc.models.compact.settings import MASK_STRIDE, spec_of
 from wsi_nuc.models.torch_ops import normalise
-from wsi_nuc.models.weights import open_checkpoint
+from wsi_nuc.training.compact.agreement import agreement_loss
 from wsi_nuc.training.compact.config import CompactTrainConfig
 from wsi_nuc.training.compact.crops import Batch, Crops, collate
 from wsi_nuc.training.compact.losses import losses
@@ -51,6 +52,8 @@ class LossNet(nn.Module):
         pixels = normalise(batch.rgb).contiguous(memory_format=torch.channels_last)
         maps, (teacher,) = self.net(pixels), self.teacher
         learned = losses(self.net, maps, batch, self._config.loss, self._side)
+        if weight := self._config.loss.agreement:
+            learned["agreement"] = weight * agreement_loss(self.net, maps, pixels, batch, self._side)
         if teacher is None:
             return learned
         with torch.no_grad():
@@ -138,7 +141,7 @@ def starting_net(config: CompactTrainConfig) -> CompactNet:
     torch.manual_seed(config.seed)
     net = CompactNet(config.net, len(config.classes))
     if config.init:
-        load_weights(net, open_checkpoint(config.init).tensors())
+        load_weights(net, single_checkpoint_of(str(config.init)).tensors())
     return channels_last(net)
 
 

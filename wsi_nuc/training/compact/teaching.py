@@ -60,8 +60,8 @@ def teaching_losses(
         return losses | {"taught_mask": maps.masks.float().sum() * 0}
     with torch.no_grad():
         masks, _ = teacher.decoder.window(teacher.decoder.embedding(told.context, asked), told.masks, asked, side)
-    mine, _ = net.decoder.window(net.decoder.embedding(maps.context, asked), maps.masks, asked, side)
-    return losses | {"taught_mask": _beyond(mine, masks.sigmoid()).mean()}
+    drawn, _ = net.decoder.window(net.decoder.embedding(maps.context, asked), maps.masks, asked, side)
+    return losses | {"taught_mask": _beyond(drawn, masks.sigmoid()).mean()}
 
 
 def clear_points(told: Maps, most: int) -> Asked:

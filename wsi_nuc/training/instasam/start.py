@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from wsi_nuc.errors import ModelError
-from wsi_nuc.models.compact.packaged import checkpoint_of
+from wsi_nuc.models.compact.packaged import single_checkpoint_of
 from wsi_nuc.models.compact.settings import LITE
 from wsi_nuc.models.compact.settings import Settings as CompactSettings
 from wsi_nuc.models.foreign import read_pth
@@ -36,8 +36,8 @@ def prompted_net(name_or_file: str) -> Net:
     if name_or_file in LITE:
         raise ModelError(name_or_file, "an ImageNet network makes no masks", "set `first` to voronoi")
     sizes = _sizes_of(name_or_file)
-    if not is_sam(name_or_file) and checkpoint_of(name_or_file).info.architecture == ARCHITECTURE:
-        net = net_of(checkpoint_of(name_or_file))
+    if not is_sam(name_or_file) and single_checkpoint_of(name_or_file).info.architecture == ARCHITECTURE:
+        net = net_of(single_checkpoint_of(name_or_file))
     else:
         net = network(Settings(("nucleus",), 0.25, **sizes))
         load_frozen(net, name_or_file)
@@ -55,7 +55,7 @@ def _sizes_of(frozen: str) -> dict[str, Any]:
         return {"encoder": frozen, "net": lite_sizes(frozen)}
     if is_sam(frozen):
         return {"encoder": size_of(frozen, _official(frozen)), "window_px": VIT_NEAR_PX}
-    info = checkpoint_of(frozen).info
+    info = single_checkpoint_of(frozen).info
     if info.architecture == COMPACT:
         return {"encoder": COMPACT, "net": CompactSettings.from_header(info.details).net}
     if info.architecture == ARCHITECTURE:
@@ -74,7 +74,7 @@ def load_frozen(net: Net, frozen: str) -> None:
     if isinstance(net, VitNet) and is_sam(frozen):
         _load_sam(net, frozen)
         return
-    checkpoint = checkpoint_of(frozen)
+    checkpoint = single_checkpoint_of(frozen)
     given = {name: tensor.float() for name, tensor in checkpoint.tensors().items()}
     if checkpoint.info.architecture == COMPACT:
         given = {_inside(name): tensor for name, tensor in given.items()}
