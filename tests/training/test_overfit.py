@@ -39,8 +39,9 @@ def test_two_real_images_are_learnt_by_heart(real_data: Path, tmp_path: Path) ->
     torch.set_num_threads(1)  # two threads would wait for each other whenever another test runs at the same time
     data = cut(real_data, tmp_path / "two")
     source = f"[{{path: {data}}}]"
+    plan = ["data.augment=false", "train.together.epochs=20"]
     config = load_train_config(
-        TINY, [f"data.train={source}", f"data.validation={source}"], {"out": tmp_path / "out"}
+        TINY, [f"data.train={source}", f"data.validation={source}", *plan], {"out": tmp_path / "out"}
     )
     model = load_model(str(train(config)))
     means = image_means(evaluate_images(model, load_dataset(data)))

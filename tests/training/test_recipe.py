@@ -17,7 +17,7 @@ from wsi_nuc.datasets import load_dataset
 def test_the_recipe_trains_scores_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.set_num_threads(1)
     data, folder = draw(tmp_path / "data", images=3), tmp_path / "own"
-    short = [f"train.{stage}.epochs=1" for stage in ("segmentor", "prompter")] + ["prompts.nuclei=2"]
+    short = ["train.together.epochs=1", "prompts.nuclei=2"]
     main(data, folder, Path(__file__).parents[2] / "configs" / "tiny.yaml", "cpu", short)
     assert "trained" in capsys.readouterr().out
     assert (folder / "scores" / "tables.md").exists()
