@@ -68,7 +68,7 @@ def of_model(model: NucleiModel) -> Fingerprint:
     prompts = look.prompts.get()
     crops = list(look.masks(range(len(prompts))).get())
     # Known otherwise, or without a meaning for results.
-    apart = ("weights_sha256", "results", "copyable")
+    apart = ("weights_sha256", "results", "copyable", "as_published")
     spec = {name: value for name, value in asdict(model.spec).items() if name not in apart}
     return {
         "spec": json.loads(json.dumps(spec)),
