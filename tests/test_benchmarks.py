@@ -22,8 +22,8 @@ from wsi_nuc.models.promptnucseg.settings import SegmentorSettings, Settings
 ROOT = Path(__file__).parents[1]
 # Small runs of these need more than ten seconds: they train, run large networks, or start many processes.
 SLOW = {
-    "ablations", "cohort", "cohort_plan", "cohort_soak", "default_accuracy", "default_speed", "gpu",
-    "published_loop", "slurm_signals", "soak", "workers",
+    "ablations", "cohort", "cohort_plan", "cohort_soak", "default_accuracy", "default_speed", "dots_to_store",
+    "gpu", "published_loop", "slurm_signals", "soak", "workers",
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from wsi_nuc.configuring import load_config
 from wsi_nuc.errors import ModelError, SlideError, UsageError
 from wsi_nuc.inference.predict import predict
 from wsi_nuc.models.base import NucleiModel
-from wsi_nuc.models.promptnucseg import runner, segmentor
+from wsi_nuc.models.promptnucseg import runner, segmentor, windows
 from wsi_nuc.models.promptnucseg.build import assemble, save_net, spec_of
 from wsi_nuc.models.promptnucseg.net import PromptNucSegNet
 from wsi_nuc.models.promptnucseg.runner import Runner
@@ -124,7 +124,7 @@ class _Scarce:
 
     def __init__(self, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.failed = 0
-        for name, place in (("encode", "wsi_nuc.models.promptnucseg.windows"), ("decode", segmentor.__name__)):
+        for name, place in (("embed_pixels", windows.__name__), ("decode", segmentor.__name__)):
             monkeypatch.setattr(f"{place}.{name}", self._limited(f"{place}.{name}", limit))
 
     def _limited(self, target: str, limit: int) -> Any:
