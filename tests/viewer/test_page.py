@@ -141,8 +141,9 @@ def test_a_link_keeps_the_view(browser: Browser) -> None:
 
 
 def test_two_results_are_swapped_and_shown_side_by_side(browser: Browser) -> None:
-    show(browser, 900, 900, 1)
+    """The place stays, even where the key comes before everything is drawn."""
     first = browser.run("wsiNuc.panes[0].meta.id")
+    browser.run("wsiNuc.panes[0].go({x: 900, y: 900, zoom: 1})")
     browser.key("x")
     browser.wait(f"{COMPLETE} && wsiNuc.panes[0].meta.id !== '{first}'", 30)
     assert browser.run("Math.round(wsiNuc.panes[0].place.x)") == 900

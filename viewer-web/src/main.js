@@ -149,8 +149,13 @@ class App {
       button("?", "keys (h)", () => this.help()));
   }
 
+  // Where the first pane is; the place that was kept while there is none.
+  get here() {
+    return this.panes[0]?.located ? this.panes[0].place : this.look.place;
+  }
+
   swapTo(store, other) {
-    Object.assign(this.look, { store, other: other === store ? "" : other });
+    Object.assign(this.look, { store, other: other === store ? "" : other, place: this.here });
     return this.show();
   }
 
@@ -167,6 +172,7 @@ class App {
     look.other ||= this.rows.find((entry) => entry.slideKey === row?.slideKey && entry.id !== look.store)?.id ?? "";
     if (!look.other) return toast("There is only one result of this slide. `wsi-nuc view A B` opens two.");
     look.side = !look.side;
+    look.place = this.here;
     return this.show();
   }
 
@@ -280,8 +286,7 @@ class App {
   }
 
   remember() {
-    const place = this.panes[0]?.located ? this.panes[0].place : this.look.place;
-    this.look.place = place;
+    this.look.place = this.here;
     history.replaceState(null, "", toHash(this.look));
   }
 
