@@ -346,7 +346,7 @@ class App {
 
   // For tests and benchmarks: whether everything in view is drawn.
   get complete() {
-    return this.panes.length > 0 && this.panes.every((pane) => pane.ready && pane.complete && !pane.frame);
+    return this.panes.length > 0 && this.panes.every((pane) => pane.ready && pane.located && pane.complete && !pane.frame && pane.drawnView === JSON.stringify(pane.view));
   }
 }
 
