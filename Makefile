@@ -20,7 +20,7 @@ demo: setup
 	$(PY) pipelines/demo.py
 
 test: setup
-	@echo "ten minutes or so on two quiet CPU cores; make nightly also runs what takes longer"
+	@echo "eleven minutes or so on two quiet CPU cores; make nightly also runs what takes longer"
 	$(PY) -m pytest -q -m "not slow"
 
 nightly: setup
