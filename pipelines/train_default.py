@@ -15,6 +15,7 @@ over mirrored views) and `scores.csv`, which is printed.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,35 +29,25 @@ from torch import nn
 from wsi_nuc.cli.train_commands import training_progress
 from wsi_nuc.datasets.images import load_images
 from wsi_nuc.errors import ModelError
-from wsi_nuc.evaluation.evaluate import evaluate_images
-from wsi_nuc.evaluation.protocol import image_means
 from wsi_nuc.models.compact.build import net_of, save_net
 from wsi_nuc.models.compact.net import CompactNet
 from wsi_nuc.models.compact.network import channels_last
 from wsi_nuc.models.compact.packaged import checkpoint_of
 from wsi_nuc.models.compact.settings import LITE, NetSettings, Settings
 from wsi_nuc.models.compact.team import Team
-from wsi_nuc.models.registry import load_model
 from wsi_nuc.models.weights import open_checkpoint
 from wsi_nuc.training.compact.config import CompactTrainConfig
 from wsi_nuc.training.compact.recipe import AVERAGE, STAGE, LossNet, optimizer_of, stage_of, train_images
 from wsi_nuc.training.compact.tune import finished
 from wsi_nuc.training.events import Emit
 from wsi_nuc.training.loop import Losses, Row, Stage, finite, run_stage
-from wsi_nuc.training.pretrained import load_lite
+from wsi_nuc.training.pretrained import lite_sizes, load_lite
 from wsi_nuc.training.ranks import Ranks, join
 from wsi_nuc.training.registry import load_train_config
 
-_STEM, *_WIDTHS = LITE["efficientnet-lite2"]
 VARIANTS = {
     "compact": NetSettings(),
-    "lite2": NetSettings(
-        stem=_STEM,
-        widths=tuple(_WIDTHS),
-        blocks=(1, 1, 1, 1),
-        pyramid=(96, 128, 192),
-        encoder="efficientnet-lite2",
-    ),
+    "lite2": replace(lite_sizes("efficientnet-lite2"), pyramid=(96, 128, 192)),
 }
 LARGE, LARGE_VIEWS = "large", 2
 WARM = 0.03  # share of the time until the learning rate is steady
@@ -120,14 +111,14 @@ def main(
     settings = load_train_config(config, [*(assign or []), f"data.folder={data}"], given)
     assert isinstance(settings, CompactTrainConfig)
     with training_progress(quiet=False) as emit, join(settings.device) as ranks:
-        files = trained(settings, variants.split(","), ranks, minutes, fresh, emit)
-    table(files, settings)
+        files, sets = trained(settings, variants.split(","), ranks, minutes, fresh, emit)
+    table(files, sets, settings.out)
 
 
 def trained(
     config: CompactTrainConfig, names: Sequence[str], ranks: Ranks, minutes: float | None, fresh: bool, emit: Emit
-) -> list[Path]:
-    """The finished files, `large` last."""
+) -> tuple[list[Path], list[str]]:
+    """The finished files, `large` last, and the names of the validation sets."""
     loaded = [load_images([source], config.classes, config.mpp) for source in config.data.train]
     validation = [load_images([source], config.classes, config.mpp).images for source in config.data.validation]
     nets = {name: starting_net(name, config, fresh).to(ranks.device) for name in names}
@@ -146,7 +137,7 @@ def trained(
     if len(names) > 1:
         files.append(config.out / f"{LARGE}.safetensors")
         finished(joined(config, names), files[-1], *train, validation, device=str(ranks.device))
-    return files
+    return files, [images[0].source for images in validation]
 
 
 def starting_net(name: str, config: CompactTrainConfig, fresh: bool) -> CompactNet:
@@ -207,16 +198,16 @@ def joined(config: CompactTrainConfig, names: Sequence[str]) -> Path:
     return config.out / STAGE / AVERAGE
 
 
-def table(files: Sequence[Path], config: CompactTrainConfig) -> None:
-    """Print and write what each file reaches on each validation set."""
+def table(files: Sequence[Path], sets: Sequence[str], out: Path) -> None:
+    """Print and write what each file reaches on each validation set, as its header says it."""
     lines = ["model,set,pq,aji,f1"]
-    for source in config.data.validation:
-        images = load_images([source], config.classes, config.mpp).images
+    for of_set in sets:
+        first = f"{of_set}_" if len(sets) > 1 else ""
         for file in files:
-            means = image_means(evaluate_images(load_model(str(file), config.device), images)).overall
-            scores = ",".join(f"{means[key]:.3f}" for key in ("pq", "aji", "f1"))
-            lines.append(f"{file.stem},{source.path.name},{scores}")
-    (config.out / "scores.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+            metrics = open_checkpoint(file).info.details["metrics"]
+            scores = ",".join(f"{metrics.get(first + key, math.nan):.3f}" for key in ("pq", "aji", "f1"))
+            lines.append(f"{file.stem},{of_set},{scores}")
+    (out / "scores.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 

@@ -15,8 +15,8 @@ from wsi_nuc.inference.predict import predict
 from wsi_nuc.models.compact.build import assemble, net_of, save_net
 from wsi_nuc.models.compact.net import Asked, CompactNet, PooledClasses
 from wsi_nuc.models.compact.packaged import single_checkpoint_of
-from wsi_nuc.models.compact.settings import NetSettings, spec_of
-from wsi_nuc.models.compact.team import VIEWS, AnyNet, Team
+from wsi_nuc.models.compact.settings import VIEWS, NetSettings, spec_of
+from wsi_nuc.models.compact.team import AnyNet, Team
 from wsi_nuc.models.registry import load_model
 from wsi_nuc.models.weights import open_checkpoint
 

@@ -42,12 +42,11 @@ def show(
     For a model that comes with the package the command shows its card.
     """
     from wsi_nuc.models.compact.packaged import PACKAGED, checkpoint_of
-    from wsi_nuc.models.weights import read_info
 
     if model in PACKAGED and not json:
         typer.echo(PACKAGED[model].about())
         return
-    info = checkpoint_of(model).info if model in PACKAGED else read_info(model)
+    info = checkpoint_of(model).info
     if json:
         typer.echo(jsonlib.dumps(dict(info.details) | {"sha256": info.sha256}, indent=1))
         return

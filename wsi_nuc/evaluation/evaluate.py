@@ -203,8 +203,7 @@ def evaluate_image(model: NucleiModel, image: LabelledImage, scoring: Scoring) -
         return _score(image, _true_points(truth, image, model), points, table, count)
     predicted = predict_masks(model, _named_as(image, table, model), scoring.oracle, scoring.rule)
     score = _score(image, truth, predicted.painted(predicted.bottom_up), table, count)
-    outlines = _score(image, truth, as_labels(predicted.outlines, predicted.scale, predicted.size), table, count)
-    score = replace(score, traced_aji=outlines.aji, traced_pq=outlines.panoptic.pq)
+    score = score.with_traced(truth, as_labels(predicted.outlines, predicted.scale, predicted.size))
     if not model.spec.as_published:
         return score
     types = _numbered(predicted.masks.types, table)[predicted.bottom_up]

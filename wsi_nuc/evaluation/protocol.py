@@ -102,6 +102,13 @@ class ImageScore:
     traced_pq: float = NAN
     """PQ of these outlines."""
 
+    def with_traced(self, truth: Nuclei, outlines: Nuclei) -> ImageScore:
+        """The same, with the scores of the outlines of a run as labels."""
+        if truth.labels is None or outlines.labels is None:
+            return self
+        overlaps = overlaps_of_labels(truth.labels, outlines.labels)
+        return replace(self, traced_aji=metrics.aji(overlaps), traced_pq=metrics.panoptic(overlaps).pq)
+
 
 def score_image(
     truth: Nuclei, predicted: Nuclei, *, mpp: float | None, classes: int, id: str = "", group: str = ""

@@ -116,8 +116,8 @@ class Quoted:
     rows: Mapping[Any, Sequence[Cell]]
     """Name of a row -> one cell per column."""
     least_rows: int = 0
-    """Above 0, its columns are no data sets, and so many of its rows must be measured ones: all classes, or both
-    means and a tissue, or a transfer."""
+    """Above 0, the columns are not data sets, and at least this many of the rows must have been measured: all
+    classes, or both means and a tissue, or a transfer."""
     note: str = ""
     """What a reader of the figures should know."""
 

@@ -153,11 +153,13 @@ def _images_in_order(result: Result) -> Means:
     )
 
 
-def interval_table(results: Sequence[Result], config: EvaluateConfig) -> Table:
-    """The 95 % interval of every score of every variant."""
+def interval_table(
+    results: Sequence[Result], each: Sequence[dict[str, Interval]], config: EvaluateConfig
+) -> Table:
+    """The 95 % interval of every score of every variant. `each`: those of each result."""
     sets = tuple(dict.fromkeys(result.data for result in results))
     kinds = ("bPQ", "mPQ", "F1") if all(result.pannuke for result in results) else ("AJI", "PQ", "F1")
-    of: dict[tuple[str, str], dict[str, Interval]] = {(r.variant, r.data): _intervals(r, config) for r in results}
+    of = {(r.variant, r.data): of_scores for r, of_scores in zip(results, each, strict=True)}
     nothing = Interval(math.nan, math.nan, math.nan)
     rows: dict[str, list[Cell]] = {
         variant: [_limits(of.get((variant, s), {}).get(kind, nothing)) for s in sets for kind in kinds]
@@ -172,10 +174,6 @@ def interval_table(results: Sequence[Result], config: EvaluateConfig) -> Table:
         rows,
         notes=(METHOD["interval"],),
     )
-
-
-def _intervals(result: Result, config: EvaluateConfig) -> dict[str, Interval]:
-    return intervals(result.scores, result.pannuke, config.draws, config.seed)
 
 
 def _limits(of: Interval | Paired) -> str:
@@ -216,9 +214,10 @@ def pair_table(pairs: Sequence[Paired]) -> Table:
 def write_report(config: EvaluateConfig, results: Sequence[Result]) -> str:
     """The tables as text. With `out` they are written to `tables.md`, and all scores to `scores.json`."""
     pairs = pairs_of(results, config)
+    each = [intervals(result.scores, result.pannuke, config.draws, config.seed) for result in results]
     tables = [
         *tables_of(results, config),
-        interval_table(results, config),
+        interval_table(results, each, config),
         *([pair_table(pairs)] if pairs else []),
     ]
     if config.out is not None:
@@ -226,7 +225,7 @@ def write_report(config: EvaluateConfig, results: Sequence[Result]) -> str:
         (config.out / "tables.md").write_text("\n".join(as_markdown(table) for table in tables), encoding="utf-8")
         everything = {
             "config": config.model_dump(mode="json"),
-            "results": [_plain(result, config) for result in results],
+            "results": [_plain(*pair) for pair in zip(results, each, strict=True)],
             "statistics": METHOD | {"draws": config.draws, "seed": config.seed},
             "paired": plain(pairs),
             "tables": plain(tables),
@@ -237,7 +236,7 @@ def write_report(config: EvaluateConfig, results: Sequence[Result]) -> str:
     return "\n".join([*(as_text(table) for table in tables), *notes])
 
 
-def _plain(result: Result, config: EvaluateConfig) -> dict[str, Any]:
+def _plain(result: Result, of_scores: dict[str, Interval]) -> dict[str, Any]:
     out: dict[str, Any] = {
         "variant": result.variant,
         "row": result.row,
@@ -245,7 +244,7 @@ def _plain(result: Result, config: EvaluateConfig) -> dict[str, Any]:
         "classes": list(result.classes),
         "notes": list(result.notes),
         "means": plain(image_means(result.scores)),
-        "intervals": plain(_intervals(result, config)),
+        "intervals": plain(of_scores),
         "images": plain(result.scores),
     }
     if result.pannuke:

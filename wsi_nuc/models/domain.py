@@ -28,7 +28,7 @@ LEAST_STAINED = 0.02  # share of a tile; with less there is nothing to judge
 USUAL_MEDIAN_UM2 = (8.0, 120.0)
 FEWEST_NUCLEI = 10
 COARSER, MUCH_COARSER = 1.5, 3.0  # scans by which factor are noted, and doubted
-# Of many training images, so many percent at either end do not stand for how such images look.
+# Of many training images, this percentage at either end is left out, since odd images say little about the rest.
 MANY_IMAGES, ODD_PERCENT, SLACK, SLACK_OF_MANY = 100, 1.0, 1.2, 1.05
 _DENSITY = -np.log10((np.arange(256) + 1) / 256).astype(np.float32)
 

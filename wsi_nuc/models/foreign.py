@@ -60,7 +60,7 @@ def read_foreign(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _refused(path: str | Path, error: Exception) -> str:
-    """Names of the functions and classes that a file asks for in vain."""
+    """Names of the functions and classes that a file asks for and does not get."""
     import torch
 
     try:

@@ -21,8 +21,9 @@ BLACK = 60
 SMOOTH_UM = 12.0
 INK_SMOOTH_UM = 4.0
 DARK_SIGNAL = 8
-# Brown as of DAB: the optical density of blue is at least so many times that of green, and of red. Of 700 patches
-# of H&E, one of the spleen has the most such pixels, 1.2 %; an immunostain of many positive cells has 80 %.
+# Brown as of DAB: the optical density of blue is at least this many times that of green, and of red. Of 700
+# patches of H&E, one of the spleen has the most such pixels, 1.2 %; an immunostain of many positive cells has
+# 80 %.
 BROWN_OVER_GREEN, BROWN_OVER_RED = 1.2, 1.5
 LEAST_BROWN = 0.02
 STAINED_OD = 0.12

@@ -194,6 +194,12 @@ class Maps:
         return self.fine[:, 3:]
 
 
+def mask_windows(decoder: MaskDecoder, maps: Maps, asked: Asked, side: int) -> torch.Tensor:
+    """N x side x side logits at stride 2 of the masks that are asked for."""
+    logits, _ = decoder.window(decoder.embedding(maps.context, asked), maps.masks, asked, side)
+    return logits
+
+
 class Pyramid(nn.Module):
     """From the coarsest map up to stride 4, each step a sum with what the encoder saw there."""
 

@@ -18,6 +18,13 @@ LEAST_CHANNELS = 16
 OUTLINE_PX = 4  # an outline that encloses its mask's area may run this far outside of it
 ARCHITECTURE = "compact"
 RESIDUAL = "residual"
+Side = tuple[int, int]  # how a view runs along x and y: 1 as it is, -1 mirrored
+# The views that each number of views stands for.
+VIEWS: dict[int, tuple[Side, ...]] = {
+    1: ((1, 1),),
+    2: ((1, 1), (-1, 1)),
+    4: ((1, 1), (-1, 1), (1, -1), (-1, -1)),
+}
 # Channels of the maps at strides 2, 4, 8, 16 and 32, as timm builds `tf_efficientnet_lite0` and so on.
 LITE: dict[str, tuple[int, ...]] = {
     "efficientnet-lite0": (16, 24, 40, 112, 320),
@@ -50,7 +57,7 @@ class NetSettings:
     encoder: str = RESIDUAL
     """"residual", or "efficientnet-lite0" to "-lite2", whose channels `stem` and `widths` must be."""
     low_pass: int = 0
-    """The residual encoder low-passes what it halves at its first halvings; so many of them."""
+    """At this many of its first halvings, the residual encoder low-passes what it halves."""
 
     def __post_init__(self) -> None:
         # On CPUs, torch 2.13's gradient of a strided 1 x 1 convolution of 8 channels writes beyond its memory.
@@ -107,7 +114,7 @@ class UseSettings:
             "window_px": 16 <= self.window_px <= 512 and self.window_px % (2 * MASK_STRIDE) == 0,
             "tile_px": self.tile_px % STRIDES[-1] == 0 and self.core_px > 0,
             "halo_px": self.halo_px >= self.reach_px + self.margin_px,
-            "views": self.views in (1, 2, 4),
+            "views": self.views in VIEWS,
             "precision": self.precision in ("auto", "fp32", "bf16"),
             "calibration": len(self.calibration) == 3,
         }

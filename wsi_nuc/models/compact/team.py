@@ -12,14 +12,8 @@ import torch
 from torch import nn
 
 from wsi_nuc.models.compact.net import Asked, CompactNet, Maps, MaskDecoder, PooledClasses
+from wsi_nuc.models.compact.settings import VIEWS, Side
 
-Side = tuple[int, int]  # how a view runs along x and y: 1 as it is, -1 mirrored
-# The views that each number of views stands for.
-VIEWS: dict[int, tuple[Side, ...]] = {
-    1: ((1, 1),),
-    2: ((1, 1), (-1, 1)),
-    4: ((1, 1), (-1, 1), (1, -1), (-1, -1)),
-}
 SURE = 1e-6  # probabilities come no nearer to 0 and 1 than this before they become logits again
 
 
@@ -104,7 +98,7 @@ AnyNet = CompactNet | Team
 
 
 def of_views(net: AnyNet, views: int) -> AnyNet:
-    """The same networks, seeing so many views."""
+    """The same networks, seeing this many views."""
     members = net.members if isinstance(net, Team) else [net]
     return net if len(members) == 1 and views == 1 else Team(members, views)
 

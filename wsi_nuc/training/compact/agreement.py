@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from wsi_nuc.models.compact.net import OUTSIDE, Asked, CompactNet, Maps
+from wsi_nuc.models.compact.net import OUTSIDE, Asked, CompactNet, Maps, mask_windows
 from wsi_nuc.models.compact.settings import MASK_STRIDE, POINT_STRIDE
 from wsi_nuc.training.compact.crops import Batch
 
@@ -53,8 +53,7 @@ def _masks_apart(
     way = asked.xy.new_tensor(move)
     moved = Asked(asked.row, asked.xy + way, asked.negative + way)
     first, second = (
-        net.decoder.window(net.decoder.embedding(seen.context, prompts), seen.masks, prompts, side)[0]
-        for seen, prompts in ((maps, asked), (again, moved))
+        mask_windows(net.decoder, seen, prompts, side) for seen, prompts in ((maps, asked), (again, moved))
     )
     shown = (first > OUTSIDE) & (second > OUTSIDE)
     return ((first.sigmoid() - second.sigmoid()).abs() * shown).sum() / shown.sum().clamp(min=1)

@@ -72,7 +72,7 @@ class LossWeights(Section):
     """The predicted IoU."""
     agreement: float = 0.0
     """How far apart the answers for a crop and for the same crop, moved by a few pixels, are. A quarter of the
-    batch is looked at again for it; 0: none is."""
+    batch is looked at again for it; with 0, nothing is."""
     background: float = 0.5
     """Weight of a prompt that lies on no nucleus, among the masks; a nucleus has 1."""
     classes: tuple[float, ...] = ()
@@ -85,7 +85,7 @@ class TeacherConfig(Section):
     models: tuple[str, ...] = ()
     """Names or files of the compact family, with the same classes; the mean of their answers counts."""
     views: Literal[1, 2, 4] = 1
-    """Of each crop, the answers for so many mirrored views are averaged."""
+    """The answers for this many mirrored views of each crop are averaged."""
     weight: float = Field(default=1.0, ge=0)
     """Weight of the teacher's answers beside the labels."""
     prompts: int = Field(default=8, ge=1, le=64)

@@ -22,12 +22,13 @@ from wsi_nuc.models.compact.net import CompactNet
 from wsi_nuc.models.compact.network import channels_last
 from wsi_nuc.models.compact.packaged import single_checkpoint_of
 from wsi_nuc.models.compact.settings import MASK_STRIDE, spec_of
+from wsi_nuc.models.compact.team import AnyNet
 from wsi_nuc.models.torch_ops import normalise
 from wsi_nuc.training.compact.agreement import agreement_loss
 from wsi_nuc.training.compact.config import CompactTrainConfig
 from wsi_nuc.training.compact.crops import Batch, Crops, collate
 from wsi_nuc.training.compact.losses import losses
-from wsi_nuc.training.compact.teaching import Teacher, teacher_of, teaching_losses
+from wsi_nuc.training.compact.teaching import teacher_of, teaching_losses
 from wsi_nuc.training.compact.tune import finished
 from wsi_nuc.training.events import Emit, Noted
 from wsi_nuc.training.loop import Losses, Row, Stage, batches, finite
@@ -42,7 +43,7 @@ STEERED = ("steps", "decay", "lr", "report_every", "data", "use", "init", "tuned
 class LossNet(nn.Module):
     """From pixels and labels to the losses."""
 
-    def __init__(self, net: CompactNet, config: CompactTrainConfig, teacher: Teacher | None = None) -> None:
+    def __init__(self, net: CompactNet, config: CompactTrainConfig, teacher: AnyNet | None = None) -> None:
         super().__init__()
         self.net, self._config, self._side = net, config, config.use.window_px // MASK_STRIDE
         # Not a part of the module, so it is neither trained nor saved with it.

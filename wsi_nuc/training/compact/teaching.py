@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from wsi_nuc.errors import ModelError
 from wsi_nuc.models.compact.build import net_of
-from wsi_nuc.models.compact.net import Asked, CompactNet, Maps
+from wsi_nuc.models.compact.net import Asked, CompactNet, Maps, mask_windows
 from wsi_nuc.models.compact.network import Network
 from wsi_nuc.models.compact.packaged import checkpoint_of
 from wsi_nuc.models.compact.settings import POINT_STRIDE, Settings, UseSettings
@@ -20,10 +20,9 @@ from wsi_nuc.models.device import Device
 from wsi_nuc.training.compact.config import TeacherConfig
 
 CLEAR = 0.3  # least heat of a point that becomes a prompt
-Teacher = AnyNet
 
 
-def teacher_of(config: TeacherConfig, classes: tuple[str, ...], device: str) -> Teacher | None:
+def teacher_of(config: TeacherConfig, classes: tuple[str, ...], device: str) -> AnyNet | None:
     """The mean of all named models and views, fused; None where none is named."""
     nets: list[CompactNet] = []
     for name in config.models:
@@ -41,7 +40,7 @@ def teacher_of(config: TeacherConfig, classes: tuple[str, ...], device: str) -> 
 
 
 def teaching_losses(
-    net: CompactNet, maps: Maps, teacher: Teacher, told: Maps, prompts: int, side: int
+    net: CompactNet, maps: Maps, teacher: AnyNet, told: Maps, prompts: int, side: int
 ) -> dict[str, torch.Tensor]:
     """How far the answers of `net` are from the teacher's. `prompts`: most masks per crop; `side`: cells of a
     prompt's window at stride 2."""
@@ -59,13 +58,14 @@ def teaching_losses(
     if not len(asked.row):
         return losses | {"taught_mask": maps.masks.float().sum() * 0}
     with torch.no_grad():
-        masks, _ = teacher.decoder.window(teacher.decoder.embedding(told.context, asked), told.masks, asked, side)
-    drawn, _ = net.decoder.window(net.decoder.embedding(maps.context, asked), maps.masks, asked, side)
+        masks = mask_windows(teacher.decoder, told, asked, side)
+    drawn = mask_windows(net.decoder, maps, asked, side)
     return losses | {"taught_mask": _beyond(drawn, masks.sigmoid()).mean()}
 
 
 def clear_points(told: Maps, most: int) -> Asked:
-    """The teacher's clearest points, at most so many per crop, each with the nearest other one as its negative."""
+    """The teacher's clearest points, at most this many per crop, each with the nearest other one as its
+    negative."""
     heat = told.heat[:, 0].float().sigmoid()
     peak = heat * (heat >= F.max_pool2d(heat[:, None], 3, 1, 1)[:, 0])
     best, place = peak.flatten(1).topk(min(most, peak[0].numel()))

@@ -167,7 +167,7 @@ def _advice(curve: Sequence[tuple[int, Dots]]) -> str:
     if len(curve) < 2 or not curve[-1][1].all:
         return ""
     (_, before), (_, last) = curve[-2:]
-    # Two standard deviations of a share that is counted on so many dots.
+    # Two standard deviations of a share that is counted on this many dots.
     noise = 2 * (0.25 / last.all) ** 0.5
     gained = last.share - before.share
     if gained > noise:
