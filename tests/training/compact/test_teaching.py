@@ -13,9 +13,11 @@ from tests.training.compact.test_crops import disks
 from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.errors import ModelError
 from wsi_nuc.models.compact.build import save_net
-from wsi_nuc.models.compact.net import CompactNet
+from wsi_nuc.models.compact.net import Asked, CompactNet, window_origin
+from wsi_nuc.models.compact.settings import MASK_STRIDE
 from wsi_nuc.models.compact.team import Team
 from wsi_nuc.models.torch_ops import normalise
+from wsi_nuc.training.compact import agreement
 from wsi_nuc.training.compact.agreement import agreement_loss
 from wsi_nuc.training.compact.config import CompactTrainConfig, CropConfig, TeacherConfig
 from wsi_nuc.training.compact.crops import Batch, Crops, collate
@@ -141,3 +143,30 @@ def test_a_network_that_sees_every_place_alike_agrees_with_itself(monkeypatch: p
     monkeypatch.setattr(torch, "randint", lambda *_: torch.tensor([0, 0]))
     with torch.no_grad():
         assert float(agreement_loss(net, net(pixels), pixels, batch, SIDE)) < 1e-6
+
+
+@pytest.mark.parametrize("move", [(1, 0), (0, 3), (5, 2), (7, 7), (8, 4)])
+def test_masks_are_compared_pixel_by_pixel_whatever_the_move(
+    move: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, net = a_batch(), tiny_net().eval()
+    pixels = normalise(batch.rgb)
+
+    def loss_of(shift: float) -> float:
+        """Of masks that show the same disk on the tissue, in the second look `shift` pixels too far right."""
+        looks = iter([(0.0, 0.0), (move[0] + shift, float(move[1]))])
+
+        def disk(_: object, __: object, asked: Asked, side: int) -> torch.Tensor:
+            middle = torch.tensor(next(looks)) + 128
+            cells = window_origin(asked.xy, side)[:, :, None] + torch.arange(side)
+            away = (cells + 0.5) * MASK_STRIDE - middle[:, None]
+            return 12 - (away[:, 0, None, :].square() + away[:, 1, :, None].square()).sqrt()
+
+        monkeypatch.setattr(torch, "randint", lambda *_: torch.tensor(list(move)))
+        monkeypatch.setattr(agreement, "mask_windows", disk)
+        with torch.no_grad():
+            return float(agreement.agreement_loss(net, net(pixels), pixels, batch, SIDE))
+
+    same, left, right = loss_of(0), loss_of(-1), loss_of(1)
+    assert same < min(left, right)
+    assert abs(left - right) < 0.2 * (left - same)

@@ -1,15 +1,22 @@
-"""Two looks at one crop must agree, wherever the grid of strides begins: the second is moved by a few pixels."""
+"""Two looks at one crop must agree, wherever the grid of strides begins: the second is moved by a few pixels.
+
+What is compared is what the use of the network reads: region and masks enlarged to pixels, as for outlines, and
+the smoothed heat between its cells. So any move counts, also one that no stride divides.
+"""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from wsi_nuc.models.compact.net import OUTSIDE, Asked, CompactNet, Maps, mask_windows
+from wsi_nuc.models.compact.prompter import smoothed
+from wsi_nuc.models.compact.segmentor import enlarged
 from wsi_nuc.models.compact.settings import MASK_STRIDE, POINT_STRIDE
 from wsi_nuc.training.compact.crops import Batch
 
 SHARE = 0.25  # of the batch is looked at again
-FARTHEST_PX = 32  # moves are even and below it
+FARTHEST_PX = 32  # moves are below it
 EDGE_PX = 32  # nearer to the edge of a crop both looks see too little
 MOST_PROMPTS = 128
 
@@ -18,23 +25,29 @@ def agreement_loss(net: CompactNet, maps: Maps, pixels: torch.Tensor, batch: Bat
     """Mean difference of the probabilities of region, heat and masks, summed. `maps`: of `pixels`, the whole
     batch; `side`: cells of a prompt's window at stride 2."""
     count = max(1, int(len(pixels) * SHARE))
-    x, y = (int(step) * MASK_STRIDE for step in torch.randint(0, FARTHEST_PX // MASK_STRIDE, (2,)))
+    x, y = (int(step) for step in torch.randint(0, FARTHEST_PX, (2,)))
     again = net(torch.roll(pixels[:count], (y, x), (2, 3)))
-    loss = _apart(maps.region[:count], again.region, x, y, MASK_STRIDE)
-    if x % POINT_STRIDE == y % POINT_STRIDE == 0:
-        loss = loss + _apart(maps.heat[:count], again.heat, x, y, POINT_STRIDE)
+    loss = _apart(_at_pixels(maps, count), _at_pixels(again, count), x, y)
     return loss + _masks_apart(net, maps, again, _prompts(batch, count, pixels.shape[2] - max(x, y)), (x, y), side)
 
 
-def _apart(before: torch.Tensor, after: torch.Tensor, x: int, y: int, stride: int) -> torch.Tensor:
-    """Mean difference of probabilities where both maps show the same place, away from the edges."""
-    height, width = before.shape[2] - y // stride, before.shape[3] - x // stride
-    same = (
-        before[:, :, :height, :width].float().sigmoid()
-        - after[:, :, y // stride :, x // stride :].float().sigmoid()
-    )
-    edge = EDGE_PX // stride
-    return same[:, :, edge:-edge, edge:-edge].abs().mean()
+def _at_pixels(maps: Maps, count: int) -> torch.Tensor:
+    """2 x B x H x W: probabilities of region and heat of the first `count` crops, at every pixel."""
+    heat = torch.stack([smoothed(heat) for heat in maps.heat[:count].float().sigmoid()])
+    region = maps.region[:count, 0].float().sigmoid()
+    return torch.stack([_of_pixels(region, MASK_STRIDE), _of_pixels(heat, POINT_STRIDE)])
+
+
+def _of_pixels(probs: torch.Tensor, stride: int) -> torch.Tensor:
+    """B x H x W from B x h x w."""
+    return F.interpolate(probs[:, None], scale_factor=stride, mode="bilinear", align_corners=False)[:, 0]
+
+
+def _apart(before: torch.Tensor, after: torch.Tensor, x: int, y: int) -> torch.Tensor:
+    """Mean difference of each kind where both looks show the same pixels, away from the edges; summed."""
+    height, width = before.shape[2] - y, before.shape[3] - x
+    same = before[..., :height, :width] - after[..., y:, x:]
+    return same[..., EDGE_PX:-EDGE_PX, EDGE_PX:-EDGE_PX].abs().mean((1, 2, 3)).sum()
 
 
 def _prompts(batch: Batch, count: int, size: int) -> Asked:
@@ -52,8 +65,23 @@ def _masks_apart(
         return maps.masks.float().sum() * 0
     way = asked.xy.new_tensor(move)
     moved = Asked(asked.row, asked.xy + way, asked.negative + way)
-    first, second = (
-        mask_windows(net.decoder, seen, prompts, side) for seen, prompts in ((maps, asked), (again, moved))
-    )
-    shown = (first > OUTSIDE) & (second > OUTSIDE)
-    return ((first.sigmoid() - second.sigmoid()).abs() * shown).sum() / shown.sum().clamp(min=1)
+    # A window begins at a whole cell, so an odd move shows the nucleus a pixel further left or right in it.
+    cells = (asked.xy / MASK_STRIDE).floor() - (moved.xy / MASK_STRIDE).floor()
+    slip = (way + MASK_STRIDE * cells).long()
+    first, second = (mask_windows(net.decoder, seen, of, side) for seen, of in ((maps, asked), (again, moved)))
+    shown = [
+        _slipped(enlarged((logits > OUTSIDE).float()), by) for logits, by in ((first, slip * 0), (second, slip))
+    ]
+    probs = [_slipped(enlarged(logits.sigmoid()), by) for logits, by in ((first, slip * 0), (second, slip))]
+    both = shown[0] * shown[1] >= 1
+    return ((probs[0] - probs[1]).abs() * both).sum() / both.sum().clamp(min=1)
+
+
+def _slipped(windows: torch.Tensor, slip: torch.Tensor) -> torch.Tensor:
+    """N x (S - 2) x (S - 2): each of N x S x S windows without its rim, taken `slip` pixels further on. `slip`:
+    N x 2, x and y, of -1, 0 or 1."""
+    for dim, way in ((2, slip[:, 0, None, None]), (1, slip[:, 1, None, None])):
+        size = windows.shape[dim] - 2
+        back, still, on = (windows.narrow(dim, start, size) for start in (0, 1, 2))
+        windows = torch.where(way > 0, on, torch.where(way < 0, back, still))
+    return windows

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 
 from wsi_nuc.datasets.overlaps import overlaps_of_labels
-from wsi_nuc.datasets.record import DataError, LabelledImage
-from wsi_nuc.evaluation.evaluate import as_labels, evaluate_images, predict_table, truth_of
-from wsi_nuc.evaluation.metrics import aji, panoptic
-from wsi_nuc.evaluation.protocol import image_means, mean
+from wsi_nuc.datasets.record import LabelledImage
+from wsi_nuc.evaluation.evaluate import as_labels, evaluate_images, predict_table, truth_of, without_types
+from wsi_nuc.evaluation.protocol import image_means, mean, score_image
 from wsi_nuc.models.base import NucleiModel
 from wsi_nuc.models.compact.build import assemble, net_of, save_net
 from wsi_nuc.models.compact.segmentor import calibrated, logit
@@ -41,8 +40,8 @@ SIZE_SLACK = 1.4  # nuclei of organs that are not among the training images diff
 
 
 def tune(net: AnyNet, settings: Settings, sets: Sequence[Sequence[LabelledImage]], device: str) -> UseSettings:
-    """The settings with the greatest mean of PQ and AJI: the mean over the sets of images of the mean over each
-    set's images. So a kind of tissue counts the same, however many images show it."""
+    """The settings with the greatest mean quality of the sets of images. So a kind of tissue counts the same,
+    however many images show it."""
     tried: list[tuple[float, UseSettings]] = []
     for mask_logit in MASK_LOGITS:
         loose = replace(settings.use, threshold=LEAST_THRESHOLD, least_score=0.0, calibration=(1.0, 0.0, 0.0))
@@ -51,20 +50,21 @@ def tune(net: AnyNet, settings: Settings, sets: Sequence[Sequence[LabelledImage]
         weights = calibrate([predicted for of_set in predictions for predicted in of_set])
         for cut in CUTS:
             chosen = replace(use, calibration=weights, least_score=cut)
-            tried.append(
-                (mean(mean(_quality(predicted, chosen) for predicted in of_set) for of_set in predictions), chosen)
-            )
+            tried.append((mean(_quality(of_set, chosen) for of_set in predictions), chosen))
     return max(tried, key=lambda scored_use: scored_use[0])[1]
 
 
 def look_at(net: AnyNet, settings: Settings, images: Sequence[LabelledImage], device: str) -> list[Predicted]:
     model = assemble(net, settings, device, spec_of(settings, ""))
-    return [(image, *predict_table(model, image)) for image in images]
+    known = (replace(image, mpp=image.mpp or settings.mpp) for image in images)
+    return [(image, *predict_table(model, image)) for image in known]
 
 
 def calibrate(predictions: Sequence[Predicted]) -> tuple[float, float, float]:
-    """Logistic regression, on both scores, of whether an annotated nucleus is met with an IoU over one half."""
-    features, right = (np.concatenate(parts) for parts in zip(*map(_samples, predictions), strict=True))
+    """Logistic regression, on both scores, of whether an annotated nucleus is met with an IoU over one half.
+    Images without outlines do not tell."""
+    outlined = [predicted for predicted in predictions if predicted[0].instances is not None]
+    features, right = (np.concatenate(parts) for parts in zip(*map(_samples, outlined), strict=True))
     weights = logistic(features, right)
     return (round(float(weights[0]), 4), round(float(weights[1]), 4), round(float(weights[2]), 4))
 
@@ -94,8 +94,7 @@ def _samples(predicted: Predicted) -> tuple[Float64, Bool]:
     table = table.select(np.argsort(table.score, kind="stable"))
     truth = truth_of(image).labels
     features = np.column_stack([logit(table.prompt_score), logit(table.predicted_iou), np.ones(len(table))])
-    if truth is None:
-        raise DataError(image.id, "has no annotated outlines to calibrate on", "leave it out of `validation`")
+    assert truth is not None
     rings = Rings(table.xy / scale, table.offsets)
     labels = rings.fill(np.arange(1, len(rings) + 1), Box(0, 0, truth.shape[1], truth.shape[0]))
     overlaps = overlaps_of_labels(truth, labels)
@@ -104,13 +103,15 @@ def _samples(predicted: Predicted) -> tuple[Float64, Bool]:
     return features, best > RIGHT_IOU
 
 
-def _quality(predicted: Predicted, use: UseSettings) -> float:
-    image, table, scale = predicted
-    labels, truth = as_labels(scored(table, use), scale, image.rgb.shape[:2]).labels, truth_of(image).labels
-    assert labels is not None
-    assert truth is not None
-    overlaps = overlaps_of_labels(truth, labels)
-    return (panoptic(overlaps).pq + aji(overlaps)) / 2
+def _quality(predictions: Sequence[Predicted], use: UseSettings) -> float:
+    """The mean of PQ and AJI over a set of images, or the F1 of detection where only points are annotated."""
+    scores = []
+    for image, table, scale in predictions:
+        nuclei = as_labels(scored(table, use), scale, image.rgb.shape[:2])
+        truth = without_types(truth_of(image))
+        scores.append(score_image(truth, without_types(nuclei), mpp=image.mpp, classes=0))
+    means = image_means(scores)
+    return means.detection.f1 if np.isnan(means.pq) else (means.pq + means.aji) / 2
 
 
 def finished(
@@ -126,8 +127,8 @@ def finished(
 
     `sized`: those of the training images that show how large nuclei are. `validation`: sets of images, each of a
     kind of tissue. `tuned_as`: a finished file whose cuts are used, for a
-    training on all images. Without it the sets that have outlines choose the cuts; without them too the settings
-    stay as they are.
+    training on all images. Without it all sets together choose the cuts; if none of them has outlines, the
+    settings stay as they are.
     """
     checkpoint = open_checkpoint(trained)
     settings = Settings.from_header(checkpoint.info.details)
@@ -135,8 +136,8 @@ def finished(
     use = settings.use
     if tuned_as is not None:
         use = Settings.from_header(open_checkpoint(tuned_as).info.details).use
-    elif outlined := [images for images in validation if all(image.instances is not None for image in images)]:
-        use = tune(net, settings, outlined, device)
+    elif any(image.instances is not None for images in validation for image in images):
+        use = tune(net, settings, validation, device)
     settings = replace(settings, use=use, domain=domain_of(image.rgb for image in train))
     details = checkpoint.info.details
     about: dict[str, Any] = {
