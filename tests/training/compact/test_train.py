@@ -92,6 +92,17 @@ def test_it_learns(tmp_path: Path, data: Path) -> None:
     assert np.mean(seen[-10:]) < 0.6 * np.mean(seen[:5])
 
 
+def test_norms_may_stay_as_they_were(tmp_path: Path, data: Path) -> None:
+    first = train(config(tmp_path / "first", data, steps=3))
+    changes = {"init": first, "keep_norms": True, "loss": {"agreement": 5.0}}
+    second = train(config(tmp_path / "second", data, **changes))
+    before, after = (open_checkpoint(file).tensors() for file in (first, second))
+    statistics = [name for name in before if name.endswith(("running_mean", "running_var"))]
+    assert statistics
+    assert all((before[name] == after[name]).all() for name in statistics)
+    assert any((before[name] != after[name]).any() for name in before)
+
+
 def test_a_loss_that_is_not_finite_stops_it(tmp_path: Path, data: Path) -> None:
     with pytest.raises(TrainingError, match="not a finite number"):
         train(config(tmp_path, data, lr=1e12, clip=0.0, warmup=0, steps=20))

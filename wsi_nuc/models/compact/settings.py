@@ -19,10 +19,11 @@ OUTLINE_PX = 4  # an outline that encloses its mask's area may run this far outs
 ARCHITECTURE = "compact"
 RESIDUAL = "residual"
 Side = tuple[int, int]  # how a view runs along x and y: 1 as it is, -1 mirrored
-# The views that each number of views stands for.
+# The views that each number of views stands for. Mirrored along both axes, a tile meets the grid of strides at
+# other pixels in x and in y; so the second view is that one.
 VIEWS: dict[int, tuple[Side, ...]] = {
     1: ((1, 1),),
-    2: ((1, 1), (-1, 1)),
+    2: ((1, 1), (-1, -1)),
     4: ((1, 1), (-1, 1), (1, -1), (-1, -1)),
 }
 # Channels of the maps at strides 2, 4, 8, 16 and 32, as timm builds `tf_efficientnet_lite0` and so on.
@@ -103,7 +104,8 @@ class UseSettings:
     """Weights of the logits of point score and predicted IoU, and a constant. They make the score the probability
     of being right."""
     views: int = 1
-    """1, 2 or 4: the answers for a tile and for its mirror images are averaged. More is slower and better."""
+    """1, 2 (also mirrored along both axes) or 4 (also along each alone): the answers for these views of a tile are
+    averaged. More is slower and better."""
     precision: str = "auto"
     """Number format: "fp32", "bf16", or "auto" (bf16 where the device has it)."""
 

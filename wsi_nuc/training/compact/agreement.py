@@ -15,7 +15,7 @@ from wsi_nuc.models.compact.segmentor import enlarged
 from wsi_nuc.models.compact.settings import MASK_STRIDE, POINT_STRIDE
 from wsi_nuc.training.compact.crops import Batch
 
-SHARE = 0.25  # of the batch is looked at again
+SHARE = 0.5  # of the batch is looked at again
 FARTHEST_PX = 32  # moves are below it
 EDGE_PX = 32  # nearer to the edge of a crop both looks see too little
 MOST_PROMPTS = 128

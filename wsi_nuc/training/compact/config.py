@@ -71,8 +71,8 @@ class LossWeights(Section):
     quality: float = 0.5
     """The predicted IoU."""
     agreement: float = 0.0
-    """How far apart the answers for a crop and for the same crop, moved by a few pixels, are. A quarter of the
-    batch is looked at again for it; with 0, nothing is."""
+    """How far apart the answers for a crop and for the same crop, moved by a few pixels, are. Half of the batch is
+    looked at again for it; with 0, nothing is."""
     background: float = 0.5
     """Weight of a prompt that lies on no nucleus, among the masks; a nucleus has 1."""
     classes: tuple[float, ...] = ()
@@ -120,6 +120,9 @@ class CompactTrainConfig(TrainingConfig):
     """Steps per row of the curves."""
     init: Path | None = None
     """A file of weights to start from."""
+    keep_norms: bool = False
+    """Norms use the statistics of the starting weights, and not those of each batch: for small batches that go on
+    from trained weights."""
     tuned_as: Path | None = None
     """A finished file whose cuts are used: for a training on all images, which leaves none to tune on."""
 

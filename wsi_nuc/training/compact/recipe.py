@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -48,6 +48,13 @@ class LossNet(nn.Module):
         self.net, self._config, self._side = net, config, config.use.window_px // MASK_STRIDE
         # Not a part of the module, so it is neither trained nor saved with it.
         self.teacher = (teacher,)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self._config.keep_norms:
+            for norm in (module for module in self.net.modules() if isinstance(module, nn.BatchNorm2d)):
+                norm.eval()
+        return self
 
     def forward(self, batch: Batch) -> Losses:
         pixels = normalise(batch.rgb).contiguous(memory_format=torch.channels_last)
