@@ -28,12 +28,14 @@ from wsi_nuc.models.registry import load_model
 from wsi_nuc.models.weights import open_checkpoint
 from wsi_nuc.training.events import EpochDone, Event
 from wsi_nuc.training.loop import Stage
-from wsi_nuc.training.promptnucseg.augment import RELEASED, TABLE_S1, Augmentation, make_sample
+from wsi_nuc.training.pieces import centre_of_contour, left_whole
+from wsi_nuc.training.promptnucseg.augment import RELEASED, TABLE_S1, Augmentation, Sample, Truth, make_sample
 from wsi_nuc.training.promptnucseg.batches import Crops, collate
 from wsi_nuc.training.promptnucseg.config import Part, StageConfig, TrainConfig
 from wsi_nuc.training.promptnucseg.recipe import Data, _rate, by_class, stage_of
 from wsi_nuc.training.ranks import Ranks, synchronised
 from wsi_nuc.training.registry import load_train_config, train
+from wsi_nuc.training.state import Ema
 from wsi_nuc.types import Box, Tile, TileBatch
 
 
@@ -53,6 +55,10 @@ DIFFERENCES: dict[str, list[tuple[str, Any, Any]]] = {
         ("loss.class_mean", "anchors", "weights"),
         ("loss.regression", "l2", "squared"),
         ("data.augment", True, "released"),
+        ("data.cut_nuclei", "apart", "whole"),
+        ("data.points", "mass", "contour"),
+        ("data.mirrored_points", True, False),
+        ("train.prompter.ema_after", 0, 5),
         ("prompts.negatives", 1, 0),
         ("use.negatives", 1, 0),
         ("train.segmentor.weight_decay", 0.0, 1e-4),
@@ -257,6 +263,55 @@ def test_a_whole_image_is_a_sample_continued_to_whole_anchors(steps: tuple[str, 
     batch = collate([made])
     assert batch.rgb.shape == (1, 512, 512, 3)
     assert batch.region.shape == (1, 512, 512)
+
+
+def test_the_average_may_begin_as_a_copy() -> None:
+    net = nn.Linear(1, 1, bias=False)
+    average = Ema(net, 0.9, copied=2)
+    seen = []
+    for step, weight in enumerate([1.0, 2.0, 3.0, 3.0]):
+        nn.init.constant_(net.weight, weight)
+        average.update(step)
+        seen.append(float(average.net.weight))
+    assert seen == pytest.approx([1.0, 2.0, 2.1, 2.19])
+
+
+def test_what_a_nucleus_is_can_be_as_released() -> None:
+    """One point for both parts of a nucleus, on a whole pixel of the larger, and none in the mirrored strip."""
+    mask = np.zeros((512, 512), np.uint16)
+    mask[10:20, 10:30] = 7  # an even length, so the centre lies between two pixels
+    mask[40:45, 10:30] = 7
+    mask[480:512, 300:310] = 9
+    mask[500:503, 505:508] = 12
+    image = LabelledImage("one", np.zeros((512, 512, 3), np.uint8), mask.astype(np.int32), mpp=0.25)
+    use = tiny_config(Path("o"), Path("d")).use
+
+    def sample(truth: Truth) -> Sample:
+        return make_sample(
+            image, lambda *given: (*given[:2], np.zeros((0, 2)), np.zeros(0, np.int64)), None, use, 0, truth
+        )
+
+    here, released = sample(Truth()), sample(Truth(left_whole, centre_of_contour, 500))
+    assert here.points_xy is not None
+    assert released.points_xy is not None
+    assert here.points_xy[:2].tolist() == [[20.0, 15.0], [20.0, 42.5]]
+    assert len(here.points_xy) == 3  # 9 px are too few for a piece
+    assert released.points_xy.tolist() == [[20.5, 14.5], [304.5, 490.5]]
+    assert len(np.unique(released.instances)) == 3
+    assert released.region is not None
+    assert released.region[505, 305]
+
+
+def test_recipes_say_what_a_nucleus_is() -> None:
+    for recipe, expected in (("paper", Truth()), ("released", Truth(left_whole, centre_of_contour, 1000))):
+        given = {
+            "recipe": recipe,
+            "preset": "kumar",
+            "out": "o",
+            "data": {"train": [{"path": "d"}]},
+            "classes": ["nucleus"],
+        }
+        assert Truth.of(TrainConfig.model_validate(given), "prompter") == expected
 
 
 @pytest.mark.slow

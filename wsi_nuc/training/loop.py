@@ -79,6 +79,8 @@ class Stage:
     """Greatest norm of the gradient; 0: no limit."""
     ema: float = 0.0
     """Decay of the averaged weights; 0: no average."""
+    ema_copied: int = 0
+    """Steps at the start after which the average is a copy of the weights."""
     validate_every: int = 1
     """Epochs from one validation to the next."""
     save_every: int = 1
@@ -108,7 +110,7 @@ def batches(
 def run_stage(stage: Stage, ranks: Ranks, emit: Emit) -> None:
     stage.folder.mkdir(parents=True, exist_ok=True)
     state = stage.folder / STATE
-    trained = Trained(stage.module, Ema(stage.net, stage.ema), stage.optimizer, Progress())
+    trained = Trained(stage.module, Ema(stage.net, stage.ema, stage.ema_copied), stage.optimizer, Progress())
     if load_state(state, trained, stage.config, ranks.device, stage.steered):
         emit(Noted(f"{stage.name}: goes on at step {trained.progress.step} of {stage.steps}"))
     model, device = ranks.wrap(stage.module), Device.of(str(ranks.device), stage.config.precision)

@@ -28,16 +28,18 @@ class Ema(Generic[Net]):
     With a `decay` of 0 there is no average, and `net` is the trained network itself.
     """
 
-    def __init__(self, net: Net, decay: float) -> None:
-        self._live, self._decay = net, decay
+    def __init__(self, net: Net, decay: float, copied: int = 0) -> None:
+        """`copied`: steps at the start after which the average still is a copy; 0: it averages over fewer of them
+        at first, since a slow average would be mostly of random weights."""
+        self._live, self._decay, self._copied = net, decay, copied
         self.net = deepcopy(net).requires_grad_(False) if decay else net
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         if not self._decay:
             return
-        # Early in a training, a slow average would be mostly of random weights.
-        decay = min(self._decay, (1 + step) / (10 + step))
+        at_first = 0.0 if step < self._copied else (1 + step) / (10 + step)
+        decay = self._decay if 0 < self._copied <= step else min(self._decay, at_first)
         # In one call for all weights: on a GPU, one per tensor costs more than the sums themselves.
         torch._foreach_lerp_(list(self.net.parameters()), list(self._live.parameters()), 1 - decay)
         for kept, buffer in zip(self.net.buffers(), self._live.buffers(), strict=True):

@@ -31,7 +31,7 @@ from wsi_nuc.models.promptnucseg.windows import Layout, plan_jobs
 from wsi_nuc.training.compact.config import Cropping
 from wsi_nuc.training.compact.crops import cropped, jittered
 from wsi_nuc.training.compact.scene import Scene, grown, moments
-from wsi_nuc.training.pieces import centres, pieces
+from wsi_nuc.training.pieces import Middle, centre_of_contour, centre_of_mass, centres, left_whole, pieces
 from wsi_nuc.training.promptnucseg.config import Part, PromptConfig, TrainConfig
 from wsi_nuc.types import Bool, Float32, Float64, Int64, Prompts, UInt8
 
@@ -187,7 +187,7 @@ class Sample:
     rgb: UInt8
     """h x h x 3."""
     instances: Int32
-    """h x h labels, 1..N of connected pieces; all 0 where masks are not known."""
+    """h x h labels, 1..N of nuclei or their pieces; all 0 where masks are not known."""
     region: Bool | None
     """h x h: the foreground."""
     points_xy: Float64 | None
@@ -204,19 +204,50 @@ class Sample:
     """P classes; -1: not known."""
 
 
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What counts as a nucleus of a crop, and where its point lies."""
+
+    split: Callable[[UInt16], tuple[Int32, Int64]] = pieces
+    middle: Middle = centre_of_mass
+    side_px: int | None = None
+    """Nuclei beyond these first pixels do not count; None: all count."""
+
+    @classmethod
+    def of(cls, config: TrainConfig, part: Part) -> Truth:
+        data = config.data
+        return cls(
+            left_whole if data.cut_nuclei == "whole" else pieces,
+            centre_of_contour if data.points == "contour" else centre_of_mass,
+            None if data.mirrored_points else getattr(config.train, part).crop_px,
+        )
+
+    def nuclei(self, mask: UInt16) -> tuple[Int32, Int64]:
+        """Labels 1..N and the number in `mask` of each."""
+        counted = np.zeros_like(mask)
+        counted[: self.side_px, : self.side_px] = mask[: self.side_px, : self.side_px]
+        return self.split(counted)
+
+
 def make_sample(
-    image: LabelledImage, augmentation: Augment, prompts: PromptConfig | None, use: UseSettings, seed: int
+    image: LabelledImage,
+    augmentation: Augment,
+    prompts: PromptConfig | None,
+    use: UseSettings,
+    seed: int,
+    truth: Truth | None = None,
 ) -> Sample:
     """`prompts`: None where there is no segmentor to learn from them."""
+    truth = truth or Truth()
     masks, points = image.instances is not None, image.points_xy is not None
     xy = np.zeros((0, 2)) if masks or image.points_xy is None else image.points_xy
     kinds = np.zeros(0, np.int64) if masks or image.point_types is None else image.point_types
     rgb, mask, xy, kinds = augmentation(image.rgb, _mask_of(image), xy, kinds, seed)
     known_region = masks or image.foreground is not None
-    labels, whole = pieces(mask) if masks else (np.zeros(mask.shape, np.int32), np.zeros(0, np.int64))
+    labels, whole = truth.nuclei(mask) if masks else (np.zeros(mask.shape, np.int32), np.zeros(0, np.int64))
     if masks:
         types = np.full(int(mask.max(initial=0)) + 1, -1, np.int64) if image.types is None else image.types
-        xy, kinds = centres(labels), types[whole - 1]
+        xy, kinds = centres(labels, truth.middle), types[whole - 1]
     chosen = _prompts(labels, xy, prompts, use, np.random.default_rng((seed, 1)))
     return Sample(
         id=image.id,

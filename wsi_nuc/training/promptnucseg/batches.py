@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.errors import UsageError
 from wsi_nuc.models.sam.decoder import NO_POINT
-from wsi_nuc.training.promptnucseg.augment import Augmentation, Sample, make_sample
+from wsi_nuc.training.promptnucseg.augment import Augmentation, Sample, Truth, make_sample
 from wsi_nuc.training.promptnucseg.config import Part, TrainConfig
 
 Images = tuple[LabelledImage, ...]
@@ -134,13 +134,14 @@ class Crops(Dataset[Sample]):
     def __init__(self, images: Sequence[LabelledImage], config: TrainConfig, part: Part) -> None:
         self._images, self._config = images, config
         self._augmentation = Augmentation.of(config, part)
+        self._truth = Truth.of(config, part)
         self._prompts = None if part == "prompter" else config.prompts
 
     def __getitem__(self, key: Key) -> Sample:
         epoch, index = key
         seed = int(np.random.SeedSequence((self._config.seed, epoch, index)).generate_state(1)[0])
         image = self._images[index % len(self._images)]
-        return make_sample(image, self._augmentation, self._prompts, self._config.use, seed)
+        return make_sample(image, self._augmentation, self._prompts, self._config.use, seed, self._truth)
 
 
 @dataclass(frozen=True, slots=True)

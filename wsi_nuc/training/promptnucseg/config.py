@@ -34,6 +34,15 @@ class DataConfig(ImagesConfig):
     augment: bool | Literal["released", "compact"] = True
     """True: the augmentations of Table S1. "released": the released code's lists, which differ between the stages.
     "compact": those of the compact network, which turn, enlarge and restain. False: only crop."""
+    cut_nuclei: Literal["apart", "whole"] = "apart"
+    """Parts of a nucleus that a crop or RandomGridShuffle separates are nuclei of their own, if they have 12 px or
+    more ("apart"), or stay one nucleus with one point ("whole", as in the released code)."""
+    points: Literal["mass", "contour"] = "mass"
+    """Where the true point of a nucleus lies: at its centre of mass, or at that of its largest outline, rounded to
+    whole pixels ("contour", as in the released code). If that is outside of the nucleus, the innermost pixel."""
+    mirrored_points: bool = True
+    """A whole image is continued, as in a mirror, to a multiple of the anchors' distance. Whether nuclei in this
+    strip have points; in the released code they have none."""
 
 
 class LossConfig(Section):
@@ -108,6 +117,9 @@ class StageConfig(Section):
     """Share of the learning rate with which the encoder of `TrainConfig.encoder` learns; 0: it stays as it is."""
     ema: float = Field(default=0.0, ge=0, lt=1)
     """Decay of the averaged weights; 0: no average."""
+    ema_after: int = Field(default=0, ge=0)
+    """In this many epochs the average is a copy of the weights, as in the released code. 0: it is an average from
+    the start, at first over fewer steps."""
     validate_every: int = Field(default=1, ge=1)
     """Epochs from one validation to the next."""
     save_every: int = Field(default=1, ge=1)

@@ -26,12 +26,19 @@ _PAPER_STAGE = {
     "decay": 0.1,
     "clip": 0.0,
     "ema": 0.0,
+    "ema_after": 0,
     "crop_px": 256,
     "encoder": 1.0,
 }
 _RELEASED_SEGMENTOR = _PAPER_STAGE | {"weight_decay": 1e-4, "schedule": "steps"}
 # The released configuration of PanNuke's prompter names milestones, but its program makes no scheduler.
-_RELEASED_PROMPTER = _PAPER_STAGE | {"optimizer": "adamw", "weight_decay": 1e-4, "clip": 0.1, "ema": 0.99}
+_RELEASED_PROMPTER = _PAPER_STAGE | {
+    "optimizer": "adamw",
+    "weight_decay": 1e-4,
+    "clip": 0.1,
+    "ema": 0.99,
+    "ema_after": 5,
+}
 
 # What neither knows: cuts that are chosen after the training, and other encoders than SAM's.
 _PUBLISHED_USE = {"threshold": None, "mask_logit": 0.0}
@@ -40,7 +47,7 @@ _NEITHER = {"cuts": "given", "encoder": ""}
 _OF_RECIPE: dict[str, Keys] = {
     "paper": _NEITHER
     | {
-        "data": {"augment": True},
+        "data": {"augment": True, "cut_nuclei": "apart", "points": "mass", "mirrored_points": True},
         "prompts": {"nuclei": 25, "negatives": 1, "positive": "random"},
         "loss": {
             "focal_alpha": 0.25,
@@ -55,7 +62,12 @@ _OF_RECIPE: dict[str, Keys] = {
     },
     "released": _NEITHER
     | {
-        "data": {"augment": "released"},
+        "data": {
+            "augment": "released",
+            "cut_nuclei": "whole",
+            "points": "contour",
+            "mirrored_points": False,
+        },
         "prompts": {"nuclei": 25, "negatives": 0, "positive": "random"},
         "loss": {
             "focal_alpha": None,

@@ -132,6 +132,7 @@ def stage_of(config: TrainConfig, part: Part, data: Data, ranks: Ranks) -> Stage
         save=save,
         clip=plan.clip,
         ema=plan.ema,
+        ema_copied=plan.ema_after * order.steps_per_epoch,
         validate_every=plan.validate_every,
         save_every=plan.save_every,
         steered=STEERED,
