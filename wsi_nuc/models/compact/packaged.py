@@ -65,7 +65,7 @@ def _checked(model: Packaged) -> Checkpoint:
 DEFAULT = Packaged(
     "default",
     "a small network that comes with the package; H&E at 0.25 um/px, CPU or GPU",
-    "3ef76068b8877d0c983460bdb2198739bed298f867a5216f988698f6ca4fa090",
+    "c216afa65a6b98d1c0660c8efa1e061590231cd35cd010199c81b0628af4d3f3",
 )
 DEFAULT_1 = Packaged(
     "default-1",
@@ -75,7 +75,7 @@ DEFAULT_1 = Packaged(
 LARGE = Packaged(
     "large",
     "two networks and mirrored views, averaged: better than default and several times slower; for GPUs",
-    "e49ec4464b13eab04d1a255c65057c92e2b1dbee388a31f19048ec22d8679ade",
+    "35e0935a51370a2d9f38b06249b9eda21b90fa15eed192e41ef962637822b52b",
 )
 PACKAGED = {model.name: model for model in (DEFAULT, DEFAULT_1, LARGE)}
 
