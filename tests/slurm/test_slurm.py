@@ -24,10 +24,10 @@ LIMIT_S = 600
 
 @pytest.fixture(scope="module")
 def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four of four regions each, and four small ones."""
+    """Four of sixteen regions each, which are at work for some seconds on any machine, and four small ones."""
     folder = tmp_path_factory.mktemp("slides")
     for seed in range(SHARES):
-        write_slide(folder / f"s{seed}.svs", SynthSpec(size=1536 if seed < 4 else 256, mpp=0.5, seed=seed))
+        write_slide(folder / f"s{seed}.svs", SynthSpec(size=3072 if seed < 4 else 256, mpp=0.5, seed=seed))
     return folder
 
 
@@ -170,8 +170,8 @@ def test_a_cancelled_task_stays_so_and_a_warned_one_alone_comes_back(
 def test_the_benchmark_of_signals_runs(slurm: Slurm, tmp_path: Path) -> None:
     """With two tasks. An error would show with any number of tasks."""
     planned = slurm_signals.prepare(tmp_path, 2, size_px=512)
-    peace, _ = slurm_signals.fire(slurm, planned, tmp_path / "peace", "nothing", 2, 1.0)
-    fired, _ = slurm_signals.fire(slurm, planned, tmp_path / "fire", "warning, then scancel", 2, 5.0)
+    peace, life_s = slurm_signals.fire(slurm, planned, tmp_path / "peace", "nothing", 2, 1.0)
+    fired, _ = slurm_signals.fire(slurm, planned, tmp_path / "fire", "warning, then scancel", 2, life_s / 2)
     assert (peace.wrong, fired.wrong, fired.disturbed) == ([], [], [])
     assert len(fired.moments) == 2
     assert slurm_signals.digests(tmp_path / "fire") == slurm_signals.digests(tmp_path / "peace")
