@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No test fails because a machine is slow.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 REAL_DATA = Path(os.environ.get("WSI_NUC_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 _skipped_although_present: list[str] = []
