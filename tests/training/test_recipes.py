@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from tests.training.tiny import draw, tiny_config
 from wsi_nuc.cli import app
 from wsi_nuc.datasets.images import load_images
+from wsi_nuc.datasets.overlaps import compact
 from wsi_nuc.datasets.record import LabelledImage
 from wsi_nuc.errors import UsageError
 from wsi_nuc.evaluation.detection import Detection
@@ -28,7 +29,7 @@ from wsi_nuc.models.registry import load_model
 from wsi_nuc.models.weights import open_checkpoint
 from wsi_nuc.training.events import EpochDone, Event
 from wsi_nuc.training.loop import Stage
-from wsi_nuc.training.pieces import centre_of_contour, left_whole
+from wsi_nuc.training.pieces import centre_of_contour
 from wsi_nuc.training.promptnucseg.augment import RELEASED, TABLE_S1, Augmentation, Sample, Truth, make_sample
 from wsi_nuc.training.promptnucseg.batches import Crops, collate
 from wsi_nuc.training.promptnucseg.config import Part, StageConfig, TrainConfig
@@ -291,7 +292,7 @@ def test_what_a_nucleus_is_can_be_as_released() -> None:
             image, lambda *given: (*given[:2], np.zeros((0, 2)), np.zeros(0, np.int64)), None, use, 0, truth
         )
 
-    here, released = sample(Truth()), sample(Truth(left_whole, centre_of_contour, 500))
+    here, released = sample(Truth()), sample(Truth(compact, centre_of_contour, 500))
     assert here.points_xy is not None
     assert released.points_xy is not None
     assert here.points_xy[:2].tolist() == [[20.0, 15.0], [20.0, 42.5]]
@@ -303,7 +304,7 @@ def test_what_a_nucleus_is_can_be_as_released() -> None:
 
 
 def test_recipes_say_what_a_nucleus_is() -> None:
-    for recipe, expected in (("paper", Truth()), ("released", Truth(left_whole, centre_of_contour, 1000))):
+    for recipe, expected in (("paper", Truth()), ("released", Truth(compact, centre_of_contour, 1000))):
         given = {
             "recipe": recipe,
             "preset": "kumar",

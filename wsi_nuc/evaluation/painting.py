@@ -11,7 +11,7 @@ difference to what a run publishes. A model in parity mode is scored as the publ
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -146,6 +146,12 @@ def _at_scale(mask: UInt8, origin: tuple[int, int], scale: float) -> tuple[UInt8
     return (seen > 0.5).astype(np.uint8), (first[0], first[1])
 
 
+def largest_contour(inside: UInt8, offset: tuple[int, int] = (0, 0)) -> Mapping[str, float]:
+    """The moments of the largest contour of a mask whose first pixel lies at `offset` (x, y)."""
+    outlines, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE, offset=offset)
+    return max(map(cv2.moments, outlines), key=lambda moments: moments["m00"])
+
+
 def target_points(labels: Labels, types: Int64, several: bool) -> Points:
     """The published program's true point of each nucleus: the centre of mass inside its largest contour, cut down
     to a whole pixel, or the innermost pixel of a nucleus without an area.
@@ -159,8 +165,7 @@ def target_points(labels: Labels, types: Int64, several: bool) -> Points:
         y0, x0 = (max(0, side.start - 1) for side in box)
         inside = (labels[y0 : box[0].stop + 1, x0 : box[1].stop + 1] == number).astype(np.uint8)
         # Places count from the image's corner, since cutting down depends on how they round.
-        outlines, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE, offset=(x0, y0))
-        largest = max(map(cv2.moments, outlines), key=lambda moments: moments["m00"])
+        largest = largest_contour(inside, (x0, y0))
         if area := largest["m00"]:
             x, y = (math.floor(largest[sum_of] / area) for sum_of in ("m10", "m01"))
         else:

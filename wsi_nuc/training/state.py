@@ -38,8 +38,8 @@ class Ema(Generic[Net]):
     def update(self, step: int) -> None:
         if not self._decay:
             return
-        at_first = 0.0 if step < self._copied else (1 + step) / (10 + step)
-        decay = self._decay if 0 < self._copied <= step else min(self._decay, at_first)
+        most = float(step >= self._copied) if self._copied else (1 + step) / (10 + step)
+        decay = min(self._decay, most)
         # In one call for all weights: on a GPU, one per tensor costs more than the sums themselves.
         torch._foreach_lerp_(list(self.net.parameters()), list(self._live.parameters()), 1 - decay)
         for kept, buffer in zip(self.net.buffers(), self._live.buffers(), strict=True):

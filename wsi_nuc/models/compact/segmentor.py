@@ -83,9 +83,9 @@ def _decoded(network: Network, maps: Maps, asked: Asked) -> tuple[torch.Tensor, 
     return logits, origin, decoder.iou(embedding, logits)
 
 
-def enlarged(logits: torch.Tensor) -> torch.Tensor:
-    """N x 2h x 2w pixels from N x h x w cells of windows."""
-    wide = F.interpolate(logits[:, None], scale_factor=MASK_STRIDE, mode="bilinear", align_corners=False)
+def enlarged(cells: torch.Tensor, stride: int = MASK_STRIDE) -> torch.Tensor:
+    """N x H x W pixels from N x h x w cells of this stride."""
+    wide = F.interpolate(cells[:, None], scale_factor=stride, mode="bilinear", align_corners=False)
     return wide[:, 0]
 
 

@@ -7,7 +7,6 @@ the smoothed heat between its cells. So any move counts, also one that no stride
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 
 from wsi_nuc.models.compact.net import OUTSIDE, Asked, CompactNet, Maps, mask_windows
 from wsi_nuc.models.compact.prompter import smoothed
@@ -35,12 +34,7 @@ def _at_pixels(maps: Maps, count: int) -> torch.Tensor:
     """2 x B x H x W: probabilities of region and heat of the first `count` crops, at every pixel."""
     heat = torch.stack([smoothed(heat) for heat in maps.heat[:count].float().sigmoid()])
     region = maps.region[:count, 0].float().sigmoid()
-    return torch.stack([_of_pixels(region, MASK_STRIDE), _of_pixels(heat, POINT_STRIDE)])
-
-
-def _of_pixels(probs: torch.Tensor, stride: int) -> torch.Tensor:
-    """B x H x W from B x h x w."""
-    return F.interpolate(probs[:, None], scale_factor=stride, mode="bilinear", align_corners=False)[:, 0]
+    return torch.stack([enlarged(region), enlarged(heat, POINT_STRIDE)])
 
 
 def _apart(before: torch.Tensor, after: torch.Tensor, x: int, y: int) -> torch.Tensor:
@@ -69,10 +63,9 @@ def _masks_apart(
     cells = (asked.xy / MASK_STRIDE).floor() - (moved.xy / MASK_STRIDE).floor()
     slip = (way + MASK_STRIDE * cells).long()
     first, second = (mask_windows(net.decoder, seen, of, side) for seen, of in ((maps, asked), (again, moved)))
-    shown = [
-        _slipped(enlarged((logits > OUTSIDE).float()), by) for logits, by in ((first, slip * 0), (second, slip))
-    ]
-    probs = [_slipped(enlarged(logits.sigmoid()), by) for logits, by in ((first, slip * 0), (second, slip))]
+    windows = ((first, slip * 0), (second, slip))
+    shown = [_slipped(enlarged((logits > OUTSIDE).float()), by) for logits, by in windows]
+    probs = [_slipped(enlarged(logits.sigmoid()), by) for logits, by in windows]
     both = shown[0] * shown[1] >= 1
     return ((probs[0] - probs[1]).abs() * both).sum() / both.sum().clamp(min=1)
 

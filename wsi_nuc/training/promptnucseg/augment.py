@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from wsi_nuc.datasets.overlaps import compact
 from wsi_nuc.datasets.record import DataError, Int32, LabelledImage
 from wsi_nuc.errors import UsageError
 from wsi_nuc.models.promptnucseg.settings import WINDOW_PX, UseSettings
@@ -31,7 +32,7 @@ from wsi_nuc.models.promptnucseg.windows import Layout, plan_jobs
 from wsi_nuc.training.compact.config import Cropping
 from wsi_nuc.training.compact.crops import cropped, jittered
 from wsi_nuc.training.compact.scene import Scene, grown, moments
-from wsi_nuc.training.pieces import Middle, centre_of_contour, centre_of_mass, centres, left_whole, pieces
+from wsi_nuc.training.pieces import Middle, centre_of_contour, centre_of_mass, centres, pieces
 from wsi_nuc.training.promptnucseg.config import Part, PromptConfig, TrainConfig
 from wsi_nuc.types import Bool, Float32, Float64, Int64, Prompts, UInt8
 
@@ -217,7 +218,7 @@ class Truth:
     def of(cls, config: TrainConfig, part: Part) -> Truth:
         data = config.data
         return cls(
-            left_whole if data.cut_nuclei == "whole" else pieces,
+            compact if data.cut_nuclei == "whole" else pieces,
             centre_of_contour if data.points == "contour" else centre_of_mass,
             None if data.mirrored_points else getattr(config.train, part).crop_px,
         )
